@@ -1,0 +1,30 @@
+#pragma once
+
+#include <functional>
+
+namespace CLI {
+class App;
+}
+
+/// The commands of `kuaitrain`, one file each in trainer/commands/. Each `add_*` declares its arguments, with
+/// an example in its help; when it is the one given, parsing stores what it does in `action`, which `main`
+/// runs. An action returns an exit code or throws (launch/errors.h).
+namespace kt {
+
+/// Options every command has.
+struct GlobalOptions {
+  bool json = false;   ///< one JSON document on stdout, people's text on stderr
+  bool quiet = false;  ///< warnings and errors only
+};
+
+using Action = std::function<int(const GlobalOptions&)>;
+
+void add_train(CLI::App& app, Action& action);
+void add_synth(CLI::App& app, Action& action);
+void add_import(CLI::App& app, Action& action);
+void add_inspect(CLI::App& app, Action& action);
+void add_validate(CLI::App& app, Action& action);
+void add_evaluate(CLI::App& app, Action& action);
+void add_recommend(CLI::App& app, Action& action);
+
+}  // namespace kt
