@@ -1,0 +1,177 @@
+#include "sharding/parameters.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "launch/errors.h"
+#include "sharding/tree_sum.h"
+
+namespace kt {
+
+Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> users_per_shard,
+                       World world, Holding holding, const OptimizerOptions& optimizer)
+    : shards_(shards_of_rank(static_cast<int64_t>(users_per_shard.size()), world)),
+      shard_count_(static_cast<int64_t>(users_per_shard.size())),
+      holding_(holding),
+      optimizer_(optimizer) {
+  for (ArraySpec& spec : specs) {
+    ParameterArray array;
+    array.spec = std::move(spec);
+    if (array.spec.kind == ArrayKind::kUserTable) {
+      array.block_begin.assign(1, 0);
+      for (const int64_t users : users_per_shard)
+        array.block_begin.push_back(array.block_begin.back() + users);
+      KT_CHECK(array.block_begin.back() == array.spec.rows, "{}", array.spec.name);
+    } else {
+      array.block_begin = even_blocks(array.spec.rows, shard_count_);
+    }
+    array.owned = {array.block_begin[shards_.begin], array.block_begin[shards_.end]};
+    const bool replica = holding == Holding::kReplica && array.spec.kind != ArrayKind::kUserTable;
+    array.held = replica ? Range{0, array.spec.rows} : array.owned;
+    const auto size = static_cast<size_t>(array.held.size() * array.spec.cols);
+    array.value.resize(size);
+    array.gradient.resize(size);
+    for (int slot = 0; slot < optimizer_slots(optimizer); ++slot) array.slots[slot].resize(size);
+    if (array.spec.kind == ArrayKind::kDense) {
+      array.dense_offset = static_cast<int64_t>(dense.size());
+      dense.resize(dense.size() + static_cast<size_t>(array.spec.rows * array.spec.cols));
+    }
+    arrays.push_back(std::move(array));
+  }
+}
+
+int64_t Parameters::count() const {
+  int64_t count = 0;
+  for (const ParameterArray& array : arrays) count += array.spec.rows * array.spec.cols;
+  return count;
+}
+
+void Parameters::update(double learning_rate, int64_t step, float gradient_scale) {
+  for (ParameterArray& array : arrays)
+    optimizer_update(optimizer_, learning_rate, step, gradient_scale, array.value, array.gradient,
+                     array.slots[0], array.slots[1]);
+}
+
+void Parameters::zero_gradients() {
+  for (ParameterArray& array : arrays) std::fill(array.gradient.begin(), array.gradient.end(), 0.f);
+}
+
+std::vector<int64_t> Parameters::dense_counts(int size) const {
+  std::vector<int64_t> counts(size, 0);
+  for (int rank = 0; rank < size; ++rank) {
+    const Range blocks = shards_of_rank(shard_count_, {rank, size});
+    for (const ParameterArray& array : arrays)
+      if (array.spec.kind == ArrayKind::kDense)
+        counts[rank] +=
+            (array.block_begin[blocks.end] - array.block_begin[blocks.begin]) * array.spec.cols;
+  }
+  return counts;
+}
+
+void Parameters::publish_dense(Communicator& comm) {
+  if (holding_ == Holding::kReplica) {
+    for (const ParameterArray& array : arrays)
+      if (array.spec.kind == ArrayKind::kDense)
+        std::copy(array.value.begin(), array.value.end(), dense.begin() + array.dense_offset);
+    return;
+  }
+  std::vector<float> mine;
+  for (const ParameterArray& array : arrays)
+    if (array.spec.kind == ArrayKind::kDense)
+      mine.insert(mine.end(), array.value.begin(), array.value.end());
+  const std::vector<int64_t> counts = dense_counts(comm.world().size);
+  std::vector<float> all(dense.size());
+  comm.all_gather<float>(mine, all, counts);
+
+  const float* from = all.data();
+  for (int rank = 0; rank < comm.world().size; ++rank) {
+    const Range blocks = shards_of_rank(shard_count_, {rank, comm.world().size});
+    for (const ParameterArray& array : arrays) {
+      if (array.spec.kind != ArrayKind::kDense) continue;
+      const int64_t begin = array.block_begin[blocks.begin] * array.spec.cols;
+      const int64_t size = array.block_begin[blocks.end] * array.spec.cols - begin;
+      std::copy_n(from, size, dense.begin() + array.dense_offset + begin);
+      from += size;
+    }
+  }
+}
+
+std::vector<float> Parameters::gather_items(Communicator& comm, const ParameterArray& array) {
+  KT_CHECK(array.spec.kind == ArrayKind::kItemTable);
+  if (array.held == Range{0, array.spec.rows}) return array.value;
+  std::vector<int64_t> counts;
+  for (int rank = 0; rank < comm.world().size; ++rank) {
+    const Range blocks = shards_of_rank(shard_count_, {rank, comm.world().size});
+    counts.push_back((array.block_begin[blocks.end] - array.block_begin[blocks.begin]) *
+                     array.spec.cols);
+  }
+  std::vector<float> all(static_cast<size_t>(array.spec.rows * array.spec.cols));
+  comm.all_gather<float>(array.value, all, counts);
+  return all;
+}
+
+namespace {
+
+/// What every rank has of its own blocks, gathered in block order. Shapes: own [own blocks], result
+/// [V].
+template <class T>
+std::vector<T> gather_blocks(Communicator& comm, std::span<const T> own, int64_t shards,
+                             int64_t width) {
+  std::vector<int64_t> counts;
+  for (int rank = 0; rank < comm.world().size; ++rank)
+    counts.push_back(shards_of_rank(shards, {rank, comm.world().size}).size() * width);
+  std::vector<T> all(static_cast<size_t>(shards * width));
+  comm.all_gather<T>(own, all, counts);
+  return all;
+}
+
+}  // namespace
+
+double Parameters::squared_gradient_norm(Communicator& comm) {
+  const auto width = static_cast<int64_t>(arrays.size());
+  std::vector<double> own;
+  for (int64_t block = shards_.begin; block < shards_.end; ++block) {
+    for (ParameterArray& array : arrays) {
+      double sum = 0;
+      for (const float g : array.rows(array.gradient, block_rows(array, block)))
+        sum += static_cast<double>(g) * g;
+      own.push_back(sum);
+    }
+  }
+  const std::vector<double> all = gather_blocks<double>(comm, own, shard_count_, width);
+  double total = 0;
+  std::vector<double> column(shard_count_);
+  for (int64_t a = 0; a < width; ++a) {
+    for (int64_t block = 0; block < shard_count_; ++block) column[block] = all[block * width + a];
+    total += tree_sum(column);
+  }
+  return total;
+}
+
+std::string Parameters::weights_hash(Communicator& comm) {
+  const auto width = static_cast<int64_t>(2 * arrays.size());
+  std::vector<uint64_t> own;
+  for (int64_t block = shards_.begin; block < shards_.end; ++block) {
+    for (ParameterArray& array : arrays) {
+      const std::span<float> values = array.rows(array.value, block_rows(array, block));
+      const XXH128_hash_t hash = XXH3_128bits(values.data(), values.size_bytes());
+      own.push_back(hash.high64);
+      own.push_back(hash.low64);
+    }
+  }
+  const std::vector<uint64_t> all = gather_blocks<uint64_t>(comm, own, shard_count_, width);
+  const XXH128_hash_t hash = XXH3_128bits(all.data(), all.size() * sizeof(uint64_t));
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+bool Parameters::finite() const {
+  for (const ParameterArray& array : arrays)
+    for (const float value : array.value)
+      if (!std::isfinite(value)) return false;
+  return true;
+}
+
+}  // namespace kt

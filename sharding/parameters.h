@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "launch/communicator.h"
+#include "sharding/optimizer.h"
+#include "sharding/plan.h"
+
+/// The parameters of a run, cut into V blocks, with their optimizer state.
+namespace kt {
+
+enum class ArrayKind {
+  kUserTable,  ///< rows in block order: shard by shard, users in id order
+  kItemTable,  ///< rows in id order
+  kDense,      ///< rows in order; every rank also has a full copy to compute with
+};
+
+struct ArraySpec {
+  std::string name;
+  ArrayKind kind = ArrayKind::kDense;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+/// What of the item tables and dense arrays a rank holds and updates.
+enum class Holding {
+  kOwnBlocks,  ///< its own blocks alone (`reduce: exact`)
+  kReplica,    ///< all of them (`reduce: fast`)
+};
+
+/// One array, as far as this rank holds it. Shapes: every vector [held.size() * cols], or empty
+/// (slots).
+struct ParameterArray {
+  ArraySpec spec;
+  std::vector<int64_t> block_begin;  ///< [V + 1] rows
+  Range owned;                       ///< rows of this rank's blocks
+  Range held;                        ///< rows below; `owned`, or all for a replica
+  int64_t dense_offset = 0;  ///< dense arrays: where the full copy begins in `Parameters::dense`
+  std::vector<float> value;
+  std::vector<float> gradient;
+  std::vector<float> slots[2];
+
+  /// Elements of `value` that hold the rows [range.begin, range.end) of the array.
+  std::span<float> rows(std::vector<float>& data, Range range) const {
+    return std::span(data).subspan((range.begin - held.begin) * spec.cols,
+                                   range.size() * spec.cols);
+  }
+};
+
+class Parameters {
+ public:
+  /// Shapes: users_per_shard [V]; the rows of every user table are their sum.
+  Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> users_per_shard, World world,
+             Holding holding, const OptimizerOptions& optimizer);
+
+  std::vector<ParameterArray> arrays;  ///< in the order of the specs
+  std::vector<float> dense;            ///< all dense arrays in full, one after the other
+  Range shards() const { return shards_; }
+  Holding holding() const { return holding_; }
+  /// Elements of all arrays over all ranks.
+  int64_t count() const;
+
+  /// Updates every held element. `step` counts updates from 1.
+  void update(double learning_rate, int64_t step, float gradient_scale);
+  void zero_gradients();
+
+  /// Brings the full copies of the dense arrays up to date. Collective: all ranks.
+  void publish_dense(Communicator& comm);
+  /// An item table in full, on every rank. Shapes: [rows, cols]. Collective: all ranks.
+  std::vector<float> gather_items(Communicator& comm, const ParameterArray& array);
+  /// Sum of the squares of all gradients: inside a block in order, blocks over the tree, in double.
+  /// Collective: all ranks.
+  double squared_gradient_norm(Communicator& comm);
+  /// 128-bit hash, in hex, of every value, block by block: the same hash, the same bits on any
+  /// number of ranks. Collective: all ranks.
+  std::string weights_hash(Communicator& comm);
+  /// Whether all values this rank owns are finite.
+  bool finite() const;
+
+ private:
+  Range block_rows(const ParameterArray& array, int64_t block) const {
+    return {array.block_begin[block], array.block_begin[block + 1]};
+  }
+  /// Elements each rank's blocks of the dense arrays have. Shapes: [ranks].
+  std::vector<int64_t> dense_counts(int size) const;
+
+  Range shards_;
+  int64_t shard_count_;
+  Holding holding_;
+  OptimizerOptions optimizer_;
+};
+
+}  // namespace kt

@@ -1,0 +1,70 @@
+#include "sharding/tree_sum.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "launch/errors.h"
+
+namespace kt {
+namespace {
+
+void add(std::span<float> buffers, int64_t width, int64_t into, int64_t from) {
+  float* __restrict__ a = buffers.data() + into * width;
+  const float* __restrict__ b = buffers.data() + from * width;
+  for (int64_t k = 0; k < width; ++k) a[k] += b[k];
+}
+
+}  // namespace
+
+std::vector<TreeNode> subtrees(Range leaves) {
+  std::vector<TreeNode> nodes;
+  for (int64_t leaf = leaves.begin; leaf < leaves.end;) {
+    const int aligned = leaf == 0 ? 62 : std::countr_zero(static_cast<uint64_t>(leaf));
+    const int fits = static_cast<int>(std::bit_width(static_cast<uint64_t>(leaves.end - leaf))) - 1;
+    const int level = std::min(aligned, fits);
+    nodes.push_back({level, leaf >> level});
+    leaf += int64_t{1} << level;
+  }
+  return nodes;
+}
+
+void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves) {
+  KT_CHECK(static_cast<int64_t>(buffers.size()) == leaves.size() * width);
+  for (const TreeNode& node : subtrees(leaves)) {
+    const int64_t first = node.first_leaf() - leaves.begin;
+    for (int64_t step = 1; step < node.leaves(); step *= 2)
+      for (int64_t k = 0; k < node.leaves(); k += 2 * step)
+        add(buffers, width, first + k, first + k + step);
+  }
+}
+
+void finish_tree(std::span<float> buffers, int64_t width, std::vector<TreeNode> nodes) {
+  KT_CHECK(static_cast<int64_t>(buffers.size()) == static_cast<int64_t>(nodes.size()) * width);
+  struct Open {
+    TreeNode node;
+    int64_t buffer;
+  };
+  std::vector<Open> open;
+  for (size_t k = 0; k < nodes.size(); ++k) {
+    open.push_back({nodes[k], static_cast<int64_t>(k)});
+    // Two siblings side by side are a whole subtree one level up.
+    while (open.size() > 1) {
+      const Open& left = open[open.size() - 2];
+      const Open& right = open.back();
+      if (left.node.level != right.node.level || left.node.index % 2 != 0) break;
+      add(buffers, width, left.buffer, right.buffer);
+      const Open parent{{left.node.level + 1, left.node.index / 2}, left.buffer};
+      open.pop_back();
+      open.back() = parent;
+    }
+  }
+  KT_CHECK(open.size() == 1 && open[0].node.index == 0, "the nodes are not a whole tree");
+}
+
+double tree_sum(std::span<const double> leaves) {
+  if (leaves.size() == 1) return leaves[0];
+  const size_t half = leaves.size() / 2;
+  return tree_sum(leaves.first(half)) + tree_sum(leaves.last(half));
+}
+
+}  // namespace kt

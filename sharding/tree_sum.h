@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "sharding/plan.h"
+
+/// Sums over shards in one fixed order: the perfect binary tree over V leaves, left plus right at
+/// each node. A contiguous range of leaves is at most 2 log2 V whole subtrees, so a rank sums its
+/// own subtrees and the tree is finished elsewhere with the same bits, whoever owned which leaves.
+namespace kt {
+
+/// A whole subtree: the leaves [index << level, (index + 1) << level).
+struct TreeNode {
+  int level = 0;
+  int64_t index = 0;
+  int64_t first_leaf() const { return index << level; }
+  int64_t leaves() const { return int64_t{1} << level; }
+};
+
+/// The fewest whole subtrees that make up `leaves`, in leaf order.
+std::vector<TreeNode> subtrees(Range leaves);
+
+/// Sums the whole subtrees of `leaves`, in place: afterwards the buffer of a subtree's first leaf
+/// holds its sum. Shapes: buffers [leaves.size(), width].
+void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves);
+
+/// Finishes the tree from subtrees in leaf order that together are all leaves; the result is in the
+/// first. Shapes: buffers [nodes.size(), width].
+void finish_tree(std::span<float> buffers, int64_t width, std::vector<TreeNode> nodes);
+
+/// The tree over scalars. Shapes: leaves [V], V a power of two.
+double tree_sum(std::span<const double> leaves);
+
+}  // namespace kt
