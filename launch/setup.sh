@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Installs what is missing and builds. Safe to run again: what is there already is not done twice.
+#   launch/setup.sh [--no-install] [PRESET]      (default preset: release)
+# Environment: CMAKE_PREFIX_PATH with a libtorch of your own is used instead of the downloaded one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+install=yes
+preset=release
+for argument in "$@"; do
+  case "$argument" in
+    --no-install) install=no ;;
+    -*) echo "setup: unknown option $argument; expected --no-install" >&2; exit 2 ;;
+    *) preset=$argument ;;
+  esac
+done
+
+say() { printf '== %s\n' "$*" >&2; }
+
+packages=(g++ cmake ninja-build ccache python3-pip unzip
+  openmpi-bin libopenmpi-dev libhdf5-dev libyaml-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libfast-float-dev)
+missing=()
+for package in "${packages[@]}"; do
+  case "$package" in
+    python3-pip) python3 -m pip --version >/dev/null 2>&1 && continue ;;
+  esac
+  state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+  [ "$state" = "install ok installed" ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ $install = no ]; then
+    echo "setup: missing Debian packages: ${missing[*]}" >&2
+    echo "setup: install them, or run again without --no-install" >&2
+    exit 2
+  fi
+  say "installing Debian packages: ${missing[*]}"
+  root=()
+  [ "$(id -u)" = 0 ] || root=(sudo)
+  "${root[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends \
+    "${missing[@]}" >/dev/null
+fi
+
+# libtorch is the CPU half of the PyPI wheel, and the two small CUDA libraries its libtorch_cpu.so asks for.
+own_libtorch() {
+  local IFS=':;' folder
+  for folder in ${CMAKE_PREFIX_PATH:-}; do
+    [ -e "$folder/lib/libtorch_cpu.so" ] || [ -e "$folder/torch/lib/libtorch_cpu.so" ] && return 0
+  done
+  return 1
+}
+if ! own_libtorch && [ ! -e build/libtorch/complete ]; then
+  if [ $install = no ]; then
+    echo "setup: no libtorch in CMAKE_PREFIX_PATH or build/libtorch" >&2
+    echo "setup: set CMAKE_PREFIX_PATH, or run again without --no-install" >&2
+    exit 2
+  fi
+  say "fetching libtorch 2.15.0 (0.5 GB, once)"
+  rm -rf build/libtorch build/wheels
+  mkdir -p build/wheels
+  fetch() {
+    python3 -m pip download --quiet --no-deps --only-binary=:all: --dest build/wheels \
+      --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 \
+      --python-version 3.11 --implementation cp --abi cp311 --abi none "$@"
+  }
+  fetch torch==2.15.0 nvidia-cuda-runtime==13.2.86 nvidia-cuda-cupti==13.2.86
+  mkdir -p build/libtorch
+  unzip -q build/wheels/torch-*.whl 'torch/include/*' torch/lib/libtorch_cpu.so torch/lib/libc10.so \
+    'torch/lib/libgomp*' 'torch/lib/libgfortran*' -d build/libtorch
+  unzip -q build/wheels/nvidia_cuda_runtime-*.whl '*/libcudart.so*' -d build/libtorch
+  unzip -q build/wheels/nvidia_cuda_cupti-*.whl '*/libcupti.so*' -d build/libtorch
+  rm -rf build/wheels
+  touch build/libtorch/complete
+fi
+
+say "building preset $preset"
+if [ ! -e "build/$preset/build.ninja" ]; then cmake --preset "$preset" >"build/configure-$preset.log" 2>&1 ||
+  { cat "build/configure-$preset.log" >&2; exit 1; }; fi
+cmake --build "build/$preset"
