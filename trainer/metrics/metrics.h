@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+/// What a model's scores are worth: every sound metric, the quirks of the reference systems under
+/// names that say so, and the chance level of each. Pure functions of plain arrays.
+///
+/// A random order (closed forms and derivations in chance.h) is the chance level of whatever ranks;
+/// the training mean as every prediction is that of mse, mae and their kin, and of r2.
+///
+/// | name | value |
+/// |---|---|
+/// | mse, rmse, mae | over all pairs |
+/// | mse_clipped, rmse_clipped, mae_clipped | label and score both cut to [0, 5] first |
+/// | mae_macro | mean over users of a user's mae |
+/// | r2 | 1 - squared error / squared error of the test mean |
+/// | auc@ratio>=2 | share of (positive, negative) pairs ranked right, a score tie counting one half
+/// | | gauc@ratio>=2 | the same inside each user with both classes, users weighted by their rows |
+/// | xauc | share of the pairs of rows with different labels that the scores order alike; a score
+/// tie is not | | xauc_ties | the same, a score tie counting one half | | xauc_user | mean over
+/// users, each counting once, of the strict share inside the user | | precision@K/L | hits in the
+/// first K / K | | recall@K/L | hits / relevant candidates R | | hit_rate@K/L | 1 if there is a hit
+/// | | ndcg@K/L | sum of gain_i / log2(i + 1) over that of the best order of all the user's
+/// candidates | | ndcg_exp@K/L | the same with 2^gain - 1 for gain (for a binary label, equal to
+/// ndcg) | | map@K/L | sum of precision@i over the hits i <= K, / min(R, K) | | mrr/L | 1 / rank of
+/// the first relevant candidate, the whole list | | coverage@K | share of the catalogue (all items
+/// known) that is in somebody's first K | | novelty@K | mean over a list of -log2 p(item), p =
+/// (training rows + 1) / (all rows + items), in bits | | ncf.hit_ratio@50 | share of the first 50
+/// that are among the user's 50 highest labels | | ncf.ndcg@50_ideal_of_retrieved | ndcg whose best
+/// order is only that of the 50 retrieved; no hit = 0 | | ncf.mae_per_user | mae_macro, as that
+/// system names it |
+///
+/// Labels L: `ratio>=1`, `ratio>=2`; `top-50`, a user's 50 highest labels (ties by id);
+/// `duration-p80`, see labels.h; `graded5`, gain = label cut to [0, 5], ndcg and ndcg_exp alone
+/// since the others need relevant or not. Lists are ordered by score descending, then id ascending.
+/// A metric over users is their mean. A user counts for L and K only with a relevant candidate
+/// (graded5: a gain above 0) and more than K candidates; for mrr with a relevant one; for coverage,
+/// novelty and ncf with more than K candidates; for gauc and xauc_user with a pair to order. The
+/// others are in `skipped_users`.
+namespace kt {
+
+/// Labels from here on are positives of auc and gauc.
+inline constexpr double kPositiveRatio = 2;
+/// Upper cut of the *_clipped metrics and of graded5; the lower one is 0.
+inline constexpr double kRatioCut = 5;
+
+/// The test pairs of all users, with their scores. Shapes: U users, N pairs, I items.
+struct EvaluationInput {
+  std::span<const int32_t> users;    ///< [U] dense user indices, for messages
+  std::span<const int64_t> offsets;  ///< [U + 1] into the columns; every user has a pair
+  std::span<const int32_t> item;     ///< [N] dense, ascending inside a user
+  std::span<const double> label;     ///< [N]
+  std::span<const float> score;      ///< [N]
+  /// [N] milliseconds; empty leaves duration-p80 out, with a note.
+  std::span<const int32_t> video_duration;
+  std::span<const int64_t> item_rows;  ///< [I] training rows of every item known
+  double train_label_mean = 0;
+  std::span<const int64_t> k;  ///< the K of the lists, 1 or more
+};
+
+struct EvaluationResult {
+  std::map<std::string, double>
+      metrics;  ///< by name; one that no user counts for is absent, never NaN
+  std::map<std::string, double> chance;  ///< the same names
+  /// By `L@K`, `L` (mrr), `lists@K` (coverage, novelty, ncf for 50), `gauc@ratio>=2`, `xauc_user`.
+  std::map<std::string, int64_t> skipped_users;
+  std::vector<std::string> notes;  ///< what is left out and why, a sentence each
+  std::vector<int64_t> k;          ///< ascending, each once
+  int64_t users = 0;
+  int64_t pairs = 0;
+};
+
+/// All metrics with `threads` threads, whose number changes no bit: sums are taken in pair order
+/// inside a user, in user order inside a fixed block of users, and over the blocks in order; orders
+/// are counted in integers. Throws: UserError naming user and item of the first score that is not
+/// finite.
+EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads);
+
+/// Metrics of held-out training rows, on which checkpoints, early stop and sweeps select.
+struct ValidationResult {
+  int64_t rows = 0;
+  double mse = 0;
+  double mae = 0;
+  double rmse = 0;
+  std::optional<double> gauc;  ///< gauc@ratio>=2; absent when no user has both classes
+  std::optional<double> xauc;  ///< strict, over all rows; absent when all labels are equal
+};
+
+/// Shapes: offsets [U + 1] (users without rows allowed), label and score [rows], rows >= 1, in an
+/// order that does not depend on the ranks, on which the last bits of mse and mae depend. Throws:
+/// UserError naming the row of the first score that is not finite.
+ValidationResult validation_metrics(std::span<const int64_t> offsets, std::span<const float> label,
+                                    std::span<const float> score, int threads);
+
+}  // namespace kt
