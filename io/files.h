@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+/// Files and folders that exist whole or not at all.
+/// Throws (every function): UserError naming the file and the system's reason.
+namespace kt {
+
+/// Makes a new file of these bytes and syncs it; removes it again if that fails.
+void write_new_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
+void write_new_file(const std::filesystem::path& path, std::string_view text);
+/// Replaces `path`, or makes it: written beside it, synced, renamed, the folder synced.
+void replace_file(const std::filesystem::path& path, std::string_view text);
+/// The whole file. Throws: UserError when absent too.
+std::string read_text_file(const std::filesystem::path& path);
+/// Makes what is known of the entries of a folder durable.
+void sync_folder(const std::filesystem::path& folder);
+
+/// A folder made under a temporary name beside `target`, removed with all in it unless `commit` is
+/// reached.
+class NewFolder {
+ public:
+  /// Throws: UserError when `target` exists; `remedy` is what to do about it.
+  NewFolder(std::filesystem::path target, std::string_view remedy);
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+  ~NewFolder();
+
+  /// The temporary folder, to write in. Its files are synced by those who write them.
+  const std::filesystem::path& path() const { return temporary_; }
+  /// Syncs the folder and its subfolders, renames it to `target` and syncs the parent.
+  void commit();
+
+ private:
+  std::filesystem::path target_, temporary_;
+  bool committed_ = false;
+};
+
+}  // namespace kt
