@@ -31,17 +31,17 @@ void adam(const AdamFactors& f, int64_t n, float* __restrict__ value,
 
 }  // namespace
 
-int optimizer_slots(const OptimizerOptions& options) {
-  if (options.name != OptimizerName::kSgd) return 2;
+int optimizer_slots(const Optimizer& options) {
+  if (options.rule != OptimizerRule::kSgd) return 2;
   return options.momentum > 0 ? 1 : 0;
 }
 
-void optimizer_update(const OptimizerOptions& options, double learning_rate, int64_t step,
+void optimizer_update(const Optimizer& options, double learning_rate, int64_t step,
                       float gradient_scale, std::span<float> value, std::span<const float> gradient,
                       std::span<float> slot1, std::span<float> slot2) {
   const auto n = static_cast<int64_t>(value.size());
   KT_CHECK(gradient.size() == value.size() && step > 0);
-  if (options.name == OptimizerName::kSgd) {
+  if (options.rule == OptimizerRule::kSgd) {
     const auto rate = static_cast<float>(learning_rate);
     const auto momentum = static_cast<float>(options.momentum);
     const auto decay = static_cast<float>(options.weight_decay);
@@ -55,7 +55,7 @@ void optimizer_update(const OptimizerOptions& options, double learning_rate, int
   KT_CHECK(slot1.size() == value.size() && slot2.size() == value.size());
   const double correction1 = 1 - std::pow(options.beta1, static_cast<double>(step));
   const double correction2 = 1 - std::pow(options.beta2, static_cast<double>(step));
-  const bool decoupled = options.name == OptimizerName::kAdamW;
+  const bool decoupled = options.rule == OptimizerRule::kAdamW;
   const AdamFactors factors{
       .beta1 = static_cast<float>(options.beta1),
       .one_minus_beta1 = static_cast<float>(1 - options.beta1),

@@ -12,7 +12,7 @@
 namespace kt {
 
 Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> users_per_shard,
-                       World world, Holding holding, const OptimizerOptions& optimizer)
+                       World world, Holding holding, const Optimizer& optimizer)
     : shards_(shards_of_rank(static_cast<int64_t>(users_per_shard.size()), world)),
       shard_count_(static_cast<int64_t>(users_per_shard.size())),
       holding_(holding),

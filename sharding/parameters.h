@@ -54,7 +54,7 @@ class Parameters {
  public:
   /// Shapes: users_per_shard [V]; the rows of every user table are their sum.
   Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> users_per_shard, World world,
-             Holding holding, const OptimizerOptions& optimizer);
+             Holding holding, const Optimizer& optimizer);
 
   std::vector<ParameterArray> arrays;  ///< in the order of the specs
   std::vector<float> dense;            ///< all dense arrays in full, one after the other
@@ -90,7 +90,7 @@ class Parameters {
   Range shards_;
   int64_t shard_count_;
   Holding holding_;
-  OptimizerOptions optimizer_;
+  Optimizer optimizer_;
 };
 
 }  // namespace kt

@@ -1,0 +1,168 @@
+#include "trainer/evaluator.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <numeric>
+
+#include "launch/agree.h"
+#include "launch/errors.h"
+
+namespace kt {
+namespace {
+
+/// Rows of a block of validation rows; part of a run's bits.
+constexpr int64_t kValidationBlock = 4096;
+
+/// Everyone's elements on rank 0, in rank order. Collective: all ranks; empty elsewhere.
+template <class T>
+std::vector<T> gather_to_first(std::span<const T> own, Communicator& comm) {
+  const World world = comm.world();
+  std::vector<int64_t> sizes(world.size), ones(world.size, 1), send(world.size, 0),
+      receive(world.size, 0);
+  const auto size = static_cast<int64_t>(own.size());
+  comm.all_gather<int64_t>(std::span(&size, 1), sizes, ones);
+  send[0] = size;
+  if (world.rank == 0) receive = sizes;
+  std::vector<T> all(std::accumulate(receive.begin(), receive.end(), int64_t{0}));
+  comm.all_to_all<T>(own, send, all, receive);
+  return all;
+}
+
+}  // namespace
+
+TestScores score_test(const Problem& problem, Parameters& parameters, Communicator& comm,
+                      ThreadPool& pool) {
+  TestTable table;
+  agree(comm, [&] {
+    if (problem.dataset.test_rows() == 0)
+      user_error(
+          "{}: the data set has no test table to evaluate on; import it again with --test TABLE",
+          problem.dataset.path().string());
+    table = problem.dataset.read_test();
+  });
+  // Test users in the order of their shards, so that rank order is this order on any number of ranks.
+  std::vector<int32_t> order(table.users.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto shard_of = [&](int32_t k) { return problem.ids.user_shard[table.users[k]]; };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return shard_of(a) < shard_of(b); });
+  const Range shards = parameters.shards();
+  std::vector<int32_t> mine;
+  std::vector<int64_t> begin(1, 0);
+  for (const int32_t k : order) {
+    if (shard_of(k) < shards.begin || shard_of(k) >= shards.end) continue;
+    mine.push_back(k);
+    begin.push_back(begin.back() + table.offsets[k + 1] - table.offsets[k]);
+  }
+
+  const Predictor predictor(problem, parameters, comm);
+  std::vector<float> own(begin.back());
+  pool.parallel_for(static_cast<int64_t>(mine.size()), [&](int64_t k, int) {
+    const int32_t user = mine[k];
+    const int64_t pairs = begin[k + 1] - begin[k];
+    const std::vector<int32_t> users(pairs, table.users[user]);
+    predictor.predict(users, std::span(table.item).subspan(table.offsets[user], pairs),
+                      std::span(own).subspan(begin[k], pairs));
+  });
+  const std::vector<float> in_shard_order = gather_to_first<float>(own, comm);
+  if (comm.world().rank != 0) return {};
+
+  TestScores scores{.table = std::move(table), .score = {}};
+  scores.score.resize(in_shard_order.size());
+  const float* from = in_shard_order.data();
+  for (const int32_t k : order) {
+    const int64_t pairs = scores.table.offsets[k + 1] - scores.table.offsets[k];
+    std::copy_n(from, pairs, scores.score.begin() + scores.table.offsets[k]);
+    from += pairs;
+  }
+  return scores;
+}
+
+EvaluationResult evaluate(const Problem& problem, const TestScores& scores, ThreadPool& pool) {
+  return evaluate_metrics({.users = scores.table.users,
+                           .offsets = scores.table.offsets,
+                           .item = scores.table.item,
+                           .label = scores.table.label,
+                           .score = scores.score,
+                           .video_duration = scores.table.video_duration,
+                           .item_rows = problem.ids.item_rows,
+                           .train_label_mean = problem.dataset.train_label_mean(),
+                           .k = problem.config.evaluate.k},
+                          pool.threads());
+}
+
+ValidationResult validate(const Problem& problem, Parameters& parameters,
+                          std::span<const ShardSamples> samples, Communicator& comm,
+                          ThreadPool& pool) {
+  // A shard's held-out rows, user by user, in source order inside a user.
+  struct Block {
+    size_t shard;
+    int64_t begin, end;
+  };
+  std::vector<std::vector<int32_t>> users(samples.size()), items(samples.size());
+  std::vector<std::vector<float>> scores(samples.size());
+  std::vector<Block> blocks;
+  std::vector<int64_t> rows_per_user;
+  std::vector<float> labels;
+  for (size_t j = 0; j < samples.size(); ++j) {
+    const SampleColumns& rows = samples[j].validation;
+    std::vector<int32_t> order(rows.user.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int32_t a, int32_t b) { return rows.user[a] < rows.user[b]; });
+    std::vector<int64_t> counts(samples[j].users.size(), 0);
+    for (const int32_t k : order) {
+      ++counts[rows.user[k]];
+      users[j].push_back(samples[j].users[rows.user[k]]);
+      items[j].push_back(rows.item[k]);
+      labels.push_back(rows.label[k]);
+    }
+    rows_per_user.insert(rows_per_user.end(), counts.begin(), counts.end());
+    scores[j].resize(order.size());
+    for (int64_t begin = 0; begin < rows.size(); begin += kValidationBlock)
+      blocks.push_back({j, begin, std::min(begin + kValidationBlock, rows.size())});
+  }
+  const Predictor predictor(problem, parameters, comm);
+  pool.parallel_for(static_cast<int64_t>(blocks.size()), [&](int64_t k, int) {
+    const Block& block = blocks[k];
+    const auto part = [&](auto& column) {
+      return std::span(column[block.shard]).subspan(block.begin, block.end - block.begin);
+    };
+    predictor.predict(part(users), part(items), part(scores));
+  });
+  std::vector<float> own;
+  for (const auto& shard : scores) own.insert(own.end(), shard.begin(), shard.end());
+
+  const std::vector<int64_t> all_counts = gather_to_first<int64_t>(rows_per_user, comm);
+  const std::vector<float> all_labels = gather_to_first<float>(labels, comm);
+  const std::vector<float> all_scores = gather_to_first<float>(own, comm);
+  // Everything as one array, so that rank 0's result reaches the others in one broadcast; NaN = absent.
+  std::array<double, 6> shared{};
+  solo(comm, 0, "validation metrics", [&] {
+    if (all_labels.empty()) return;
+    std::vector<int64_t> offsets(all_counts.size() + 1, 0);
+    std::partial_sum(all_counts.begin(), all_counts.end(), offsets.begin() + 1);
+    const ValidationResult result =
+        validation_metrics(offsets, all_labels, all_scores, pool.threads());
+    constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
+    shared = {static_cast<double>(result.rows),
+              result.mse,
+              result.mae,
+              result.rmse,
+              result.gauc.value_or(kAbsent),
+              result.xauc.value_or(kAbsent)};
+  });
+  comm.broadcast(std::span(shared), 0);
+  const auto optional = [](double value) {
+    return std::isnan(value) ? std::nullopt : std::optional(value);
+  };
+  return {.rows = static_cast<int64_t>(shared[0]),
+          .mse = shared[1],
+          .mae = shared[2],
+          .rmse = shared[3],
+          .gauc = optional(shared[4]),
+          .xauc = optional(shared[5])};
+}
+
+}  // namespace kt

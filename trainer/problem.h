@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "io/config.h"
+#include "io/dataset.h"
+#include "launch/communicator.h"
+#include "models/model.h"
+#include "sharding/parameters.h"
+
+namespace kt {
+
+/// What a configuration and a data set make together: the model and its inputs. The same on every rank.
+struct Problem {
+  Config config;
+  Dataset dataset;
+  IdTables ids;
+  std::vector<int64_t> users_per_shard;  ///< [V]
+  std::vector<int64_t> user_row;     ///< [users] row of a user in block order: by shard, then by id
+  std::vector<float> item_features;  ///< [items, engine->feature_count()]
+  std::unique_ptr<Engine> engine;
+};
+
+/// Opens the data set and builds the model. Collective: all ranks. Throws: UserError, the same on all.
+Problem open_problem(const Config& config, Communicator& comm);
+
+/// The parameter arrays of the model, not yet initialised.
+Parameters make_parameters(const Problem& problem, World world);
+
+/// Initial weights: each element a pure function of (seed, array, row's id, column). Collective: all ranks.
+void initialize(Parameters& parameters, const Problem& problem, Communicator& comm);
+
+/// Predictions with the weights as they are at construction.
+class Predictor {
+ public:
+  /// Borrows problem and parameters. Collective: all ranks, since item tables are gathered.
+  Predictor(const Problem& problem, Parameters& parameters, Communicator& comm);
+
+  /// The users must be of this rank's shards. The bits of a prediction may depend on the other rows of its
+  /// block, so callers choose blocks by logical units: a user, a fixed cut of a shard.
+  /// Shapes: users, items, out [n], dense indices.
+  void predict(std::span<const int32_t> users, std::span<const int32_t> items,
+               std::span<float> out) const;
+
+ private:
+  const Problem& problem_;
+  Parameters& parameters_;
+  std::vector<std::vector<float>> item_tables_;  // in full, in the order of the arrays
+};
+
+}  // namespace kt

@@ -1,0 +1,96 @@
+#include "trainer/samples.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "launch/agree.h"
+#include "launch/errors.h"
+#include "launch/random.h"
+
+namespace kt {
+namespace {
+
+/// Positive doubles in the order of their bits.
+uint64_t time_key(double seconds) { return std::bit_cast<uint64_t>(seconds); }
+
+/// The largest time that at least `wanted` of all rows have reached, found by bisection over the bits.
+/// Collective: all ranks.
+uint64_t time_threshold(const std::vector<std::vector<double>>& times, int64_t wanted,
+                        Communicator& comm) {
+  uint64_t threshold = 0;
+  for (int bit = 62; bit >= 0; --bit) {
+    const uint64_t candidate = threshold | (uint64_t{1} << bit);
+    int64_t reached = 0;
+    for (const auto& shard : times)
+      reached += std::count_if(shard.begin(), shard.end(),
+                               [&](double t) { return time_key(t) >= candidate; });
+    comm.all_reduce(std::span(&reached, 1), Reduction::kSum);
+    if (reached >= wanted) threshold = candidate;
+  }
+  return threshold;
+}
+
+void append(const Shard& shard, size_t k, float clip, SampleColumns& to) {
+  to.user.push_back(shard.user[k]);
+  to.item.push_back(shard.item[k]);
+  to.label.push_back(clip > 0 ? std::min(shard.label[k], clip) : shard.label[k]);
+  to.row.push_back(shard.row[k]);
+}
+
+}  // namespace
+
+std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
+                                       Communicator& comm) {
+  const double fraction = config.data.validation.fraction;
+  const bool temporal = config.data.validation.kind == "temporal" && fraction > 0;
+  if (temporal && !dataset.has_timestamps())
+    user_error(
+        "{}: data.validation.kind is temporal, but not every training row has a timestamp; use "
+        "data.validation.kind=random",
+        dataset.path().string());
+
+  std::vector<Shard> read;
+  std::vector<std::vector<double>> times;
+  agree(comm, [&] {
+    for (int64_t j = shards.begin; j < shards.end; ++j) {
+      read.push_back(dataset.read_shard(j));
+      if (temporal) times.push_back(dataset.read_timestamps(j));
+    }
+  });
+  uint64_t threshold = 0;
+  if (temporal) {
+    const auto wanted =
+        static_cast<int64_t>(std::ceil(fraction * static_cast<double>(dataset.train_rows())));
+    threshold = time_threshold(times, wanted, comm);
+  }
+
+  const auto clip = static_cast<float>(config.data.target.clip);
+  const auto seed = static_cast<uint64_t>(config.train.seed);
+  std::vector<ShardSamples> samples(read.size());
+  for (size_t j = 0; j < read.size(); ++j) {
+    Shard& shard = read[j];
+    for (size_t k = 0; k < shard.row.size(); ++k) {
+      const bool held_out =
+          temporal
+              ? time_key(times[j][k]) >= threshold
+              : to_uniform(random_bits(seed, Purpose::kValidationSplit, shard.row[k])) < fraction;
+      append(shard, k, clip, held_out ? samples[j].validation : samples[j].train);
+    }
+    samples[j].users = std::move(shard.users);
+    shard = {};
+  }
+  return samples;
+}
+
+std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,
+                                         Communicator& comm) {
+  std::vector<int64_t> own, counts, all(shards);
+  for (const ShardSamples& shard : samples) own.push_back(shard.train.size());
+  for (int rank = 0; rank < comm.world().size; ++rank)
+    counts.push_back(shards_of_rank(shards, {rank, comm.world().size}).size());
+  comm.all_gather<int64_t>(own, all, counts);
+  return all;
+}
+
+}  // namespace kt
