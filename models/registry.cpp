@@ -1,0 +1,32 @@
+#include "models/registry.h"
+
+#include "launch/errors.h"
+#include "models/ncf.h"
+
+namespace kt {
+namespace {
+
+struct Entry {
+  const char* name;
+  std::unique_ptr<Engine> (*make)(const ModelOptions&);
+};
+
+constexpr Entry kModels[] = {
+    {"ncf", make_ncf},
+};
+
+}  // namespace
+
+std::vector<std::string> model_names() {
+  std::vector<std::string> names;
+  for (const Entry& entry : kModels) names.emplace_back(entry.name);
+  return names;
+}
+
+std::unique_ptr<Engine> make_engine(const std::string& name, const ModelOptions& options) {
+  for (const Entry& entry : kModels)
+    if (name == entry.name) return entry.make(options);
+  KT_CHECK(false, "no model is named '{}'", name);
+}
+
+}  // namespace kt
