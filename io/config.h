@@ -150,7 +150,7 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
 
 /// The effective configuration, every key; reads back to an equal one.
 std::string to_yaml(const Config& config);
-/// The same by dotted key, for result.json.
+/// The same as nested objects, for result.json.
 nlohmann::json to_json(const Config& config);
 /// All keys with their default, range and use, for people.
 std::string describe_keys();
