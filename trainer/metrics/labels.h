@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+/// The binary labels that more than one pair decides.
+namespace kt {
+
+/// Marks the `top` highest labels of one user, ties by position (ascending id); all when there are
+/// no more. Shapes: label and relevant [n]; order scratch.
+void mark_top(std::span<const double> label, int64_t top, std::span<uint8_t> relevant,
+              std::vector<int32_t>& order);
+
+/// duration-p80: marks the pairs whose label is above the 80th percentile of their bucket.
+/// The buckets are kDurationBuckets of equal count by duration: a pair is in bucket
+/// floor(kDurationBuckets * (pairs with a shorter duration) / N), so that equal durations are never
+/// split. The percentile is interpolated linearly (rank .8 (n - 1) from 0); strictly above it is
+/// the same as above the value at the rank rounded down. Shapes: all [N].
+inline constexpr int64_t kDurationBuckets = 20;
+std::vector<uint8_t> mark_duration_p80(std::span<const int32_t> duration,
+                                       std::span<const double> label);
+
+}  // namespace kt
