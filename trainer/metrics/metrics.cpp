@@ -3,11 +3,10 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <thread>
 
 #include "launch/errors.h"
+#include "launch/parallel_for.h"
 #include "trainer/metrics/chance.h"
 #include "trainer/metrics/labels.h"
 #include "trainer/metrics/pair_order.h"
@@ -21,20 +20,6 @@ using namespace metrics;  // the per-user half of this file
 
 /// Users whose sums are taken together: part of the bits of every mean, whoever computes them.
 constexpr int64_t kBlockUsers = 16;
-
-/// Runs work(block, worker) for every block on `threads` threads.
-template <class Work>
-void for_blocks(int64_t blocks, int threads, Work&& work) {
-  std::atomic<int64_t> next = 0;
-  const auto run = [&](size_t worker) {
-    for (int64_t block = next++; block < blocks; block = next++) work(block, worker);
-  };
-  std::vector<std::jthread> others;
-  for (int worker = 1; worker < threads; ++worker) {
-    others.emplace_back(run, static_cast<size_t>(worker));
-  }
-  run(0);
-}
 
 void check_input(const EvaluationInput& input) {
   const int64_t pairs = std::ssize(input.item);
@@ -201,7 +186,6 @@ void report_means(const Context& context, const std::vector<Mean>& means, Report
 }  // namespace
 
 EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads) {
-  KT_CHECK(threads >= 1);
   check_input(input);
   EvaluationResult result;
   result.users = std::ssize(input.users);
@@ -234,7 +218,8 @@ EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads) {
   for (Worker& worker : workers) {
     worker.listed.assign(result.k.size(), std::vector<uint8_t>(input.item_rows.size()));
   }
-  for_blocks(blocks, threads, [&](int64_t block, size_t worker) {
+  ThreadPool pool(threads);
+  pool.parallel_for(blocks, [&](int64_t block, int thread) {
     UserSums& sums = block_sums[static_cast<size_t>(block)];
     sums.means.resize(context.layout.size());
     const int64_t end = std::min((block + 1) * kBlockUsers, result.users);
@@ -246,7 +231,7 @@ EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads) {
                       .score = input.score.subspan(begin, n),
                       .duration_p80 = durations ? std::span(duration_p80).subspan(begin, n)
                                                 : std::span<const uint8_t>{}};
-      add_user(context, user, workers[worker], sums);
+      add_user(context, user, workers[static_cast<size_t>(thread)], sums);
     }
   });
   UserSums total = std::move(block_sums[0]);
@@ -255,7 +240,7 @@ EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads) {
   std::vector<LabelScore> rows(input.label.size());
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = {input.label[i], input.score[i]};
   std::vector<float> scratch;
-  const PairOrder order = count_pair_order(rows, scratch, kPositiveRatio, threads);
+  const PairOrder order = count_pair_order(rows, scratch, kPositiveRatio, &pool);
 
   report_errors(total, static_cast<double>(result.pairs), report);
   report_order(order, total, report);
@@ -277,7 +262,7 @@ EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads) {
 ValidationResult validation_metrics(std::span<const int64_t> offsets, std::span<const float> label,
                                     std::span<const float> score, int threads) {
   const size_t n = label.size();
-  KT_CHECK(threads >= 1 && n > 0 && score.size() == n && !offsets.empty());
+  KT_CHECK(n > 0 && score.size() == n && !offsets.empty());
   KT_CHECK(offsets.front() == 0 && offsets.back() == static_cast<int64_t>(n));
   for (size_t i = 0; i < n; ++i) {
     if (!std::isfinite(score[i])) {
@@ -292,9 +277,10 @@ ValidationResult validation_metrics(std::span<const int64_t> offsets, std::span<
   const int64_t blocks = (users + kBlockUsers - 1) / kBlockUsers;
   std::vector<UserSums> block_sums(static_cast<size_t>(blocks));
   std::vector<Worker> workers(static_cast<size_t>(threads));
-  for_blocks(blocks, threads, [&](int64_t block, size_t at) {
+  ThreadPool pool(threads);
+  pool.parallel_for(blocks, [&](int64_t block, int thread) {
     UserSums& sums = block_sums[static_cast<size_t>(block)];
-    Worker& worker = workers[at];
+    Worker& worker = workers[static_cast<size_t>(thread)];
     const int64_t end = std::min((block + 1) * kBlockUsers, users);
     for (int64_t u = block * kBlockUsers; u < end; ++u) {
       Errors errors;
@@ -306,7 +292,7 @@ ValidationResult validation_metrics(std::span<const int64_t> offsets, std::span<
         worker.rows.push_back({row_label, score[i]});
       }
       sums.model.merge(errors);
-      const PairOrder order = count_pair_order(worker.rows, worker.scores, kPositiveRatio, 1);
+      const PairOrder order = count_pair_order(worker.rows, worker.scores, kPositiveRatio, nullptr);
       if (order.both_classes()) {
         const int64_t rows = order.positives + order.negatives;
         sums.gauc += order.auc() * static_cast<double>(rows);
@@ -320,7 +306,7 @@ ValidationResult validation_metrics(std::span<const int64_t> offsets, std::span<
   std::vector<LabelScore> rows(n);
   for (size_t i = 0; i < n; ++i) rows[i] = {static_cast<double>(label[i]), score[i]};
   std::vector<float> scratch;
-  const PairOrder order = count_pair_order(rows, scratch, kPositiveRatio, threads);
+  const PairOrder order = count_pair_order(rows, scratch, kPositiveRatio, &pool);
 
   ValidationResult result;
   result.rows = static_cast<int64_t>(n);

@@ -1,8 +1,8 @@
 #include "trainer/metrics/pair_order.h"
 
 #include <algorithm>
-#include <functional>
-#include <future>
+#include <atomic>
+#include <bit>
 #include <span>
 
 namespace kt {
@@ -11,36 +11,43 @@ namespace {
 
 int64_t choose_two(int64_t n) { return n * (n - 1) / 2; }
 
-/// Runs both, the first on a thread of its own when there is work enough for it.
-template <class First, class Second>
-void in_parallel(bool parallel, First&& first, Second&& second) {
-  if (!parallel) {
-    first();
-    second();
-    return;
-  }
-  std::future<void> other = std::async(std::launch::async, std::forward<First>(first));
-  second();
-  other.get();
-}
-
-constexpr int64_t kWorthAThread = 1 << 15;
-
 bool before(const LabelScore& a, const LabelScore& b) {
   return a.label != b.label ? a.label < b.label : a.score < b.score;
 }
 
-void sort_rows(std::span<LabelScore> rows, int threads) {
-  const auto half = rows.size() / 2;
-  if (threads < 2 || std::ssize(rows) < kWorthAThread) {
-    std::sort(rows.begin(), rows.end(), before);
-    return;
+/// Cuts [0, n) in as many parts as there are threads, calls leaf(begin, end) for each, then merge(begin, middle,
+/// end) for neighbours until one is left. Returns the sum of what they return.
+template <class Leaf, class Merge>
+int64_t merge_parts(size_t n, ThreadPool* pool, Leaf&& leaf, Merge&& merge) {
+  constexpr size_t kWorthAThread = 1 << 14;
+  if (pool == nullptr || n < 2 * kWorthAThread) return leaf(size_t{0}, n);
+  const size_t parts = std::bit_ceil(static_cast<size_t>(pool->threads()));
+  const auto bound = [&](size_t part) { return n * part / parts; };
+  std::atomic<int64_t> sum = 0;
+  pool->parallel_for(static_cast<int64_t>(parts), [&](int64_t part, int) {
+    const auto at = static_cast<size_t>(part);
+    sum += leaf(bound(at), bound(at + 1));
+  });
+  for (size_t width = 1; width < parts; width *= 2) {
+    pool->parallel_for(static_cast<int64_t>(parts / (2 * width)), [&](int64_t pair, int) {
+      const size_t at = static_cast<size_t>(pair) * 2 * width;
+      sum += merge(bound(at), bound(at + width), bound(at + 2 * width));
+    });
   }
-  in_parallel(
-      true, [&] { sort_rows(rows.subspan(0, half), threads / 2); },
-      [&] { sort_rows(rows.subspan(half), threads - threads / 2); });
-  std::inplace_merge(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(half), rows.end(),
-                     before);
+  return sum;
+}
+
+void sort_rows(std::span<LabelScore> rows, ThreadPool* pool) {
+  merge_parts(
+      rows.size(), pool,
+      [&](size_t begin, size_t end) {
+        std::sort(rows.data() + begin, rows.data() + end, before);
+        return 0;
+      },
+      [&](size_t begin, size_t middle, size_t end) {
+        std::inplace_merge(rows.data() + begin, rows.data() + middle, rows.data() + end, before);
+        return 0;
+      });
 }
 
 /// Merges values[0, middle) and values[middle, n), both ascending; returns the pairs where the
@@ -66,7 +73,7 @@ int64_t merge_count(std::span<float> values, size_t middle, std::span<float> scr
 }
 
 /// Sorts the values and returns how many pairs were in descending order.
-int64_t sort_count(std::span<float> values, std::span<float> scratch, int threads) {
+int64_t sort_count(std::span<float> values, std::span<float> scratch) {
   constexpr size_t kInsertion = 16;
   if (values.size() <= kInsertion) {
     int64_t inversions = 0;
@@ -80,16 +87,20 @@ int64_t sort_count(std::span<float> values, std::span<float> scratch, int thread
     return inversions;
   }
   const size_t middle = values.size() / 2;
-  int64_t left = 0, right = 0;
-  in_parallel(
-      threads > 1 && std::ssize(values) >= kWorthAThread,
-      [&] {
-        left = sort_count(values.subspan(0, middle), scratch.subspan(0, middle), threads / 2);
+  return sort_count(values.subspan(0, middle), scratch) +
+         sort_count(values.subspan(middle), scratch) + merge_count(values, middle, scratch);
+}
+
+int64_t sort_count(std::span<float> values, std::span<float> scratch, ThreadPool* pool) {
+  return merge_parts(
+      values.size(), pool,
+      [&](size_t begin, size_t end) {
+        return sort_count(values.subspan(begin, end - begin), scratch.subspan(begin, end - begin));
       },
-      [&] {
-        right = sort_count(values.subspan(middle), scratch.subspan(middle), threads - threads / 2);
+      [&](size_t begin, size_t middle, size_t end) {
+        return merge_count(values.subspan(begin, end - begin), middle - begin,
+                           scratch.subspan(begin, end - begin));
       });
-  return left + right + merge_count(values, middle, scratch);
 }
 
 /// Pairs of equal values, one from each of two ascending ranges.
@@ -130,9 +141,9 @@ int64_t count_pairs_in_runs(int64_t n, Equal&& equal_to_previous) {
 }  // namespace
 
 PairOrder count_pair_order(std::vector<LabelScore>& rows, std::vector<float>& scratch,
-                           double positive_from, int threads) {
+                           double positive_from, ThreadPool* pool) {
   const int64_t n = std::ssize(rows);
-  sort_rows(rows, threads);
+  sort_rows(rows, pool);
   const int64_t same_label =
       count_pairs_in_runs(n, [&](size_t i) { return rows[i].label == rows[i - 1].label; });
   const int64_t same_both = count_pairs_in_runs(n, [&](size_t i) {
@@ -153,8 +164,7 @@ PairOrder count_pair_order(std::vector<LabelScore>& rows, std::vector<float>& sc
   PairOrder order;
   order.positives = std::ssize(positive);
   order.negatives = std::ssize(negative);
-  const int64_t inside =
-      sort_count(negative, buffer, threads) + sort_count(positive, buffer, threads);
+  const int64_t inside = sort_count(negative, buffer, pool) + sort_count(positive, buffer, pool);
   order.positive_tied = count_common(negative, positive);
   const int64_t wrong = merge_count(scores, first_positive, buffer);
   order.right = order.positives * order.negatives - wrong - order.positive_tied;

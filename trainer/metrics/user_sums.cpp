@@ -156,7 +156,7 @@ void add_user(const Context& context, const User& user, Worker& worker, UserSums
 
   worker.rows.resize(n);
   for (size_t i = 0; i < n; ++i) worker.rows[i] = {user.label[i], user.score[i]};
-  const PairOrder order = count_pair_order(worker.rows, worker.scores, kPositiveRatio, 1);
+  const PairOrder order = count_pair_order(worker.rows, worker.scores, kPositiveRatio, nullptr);
   if (order.pairs > 0) sums.means[context.layout.xauc()].add(order.xauc(), .5);
   if (order.both_classes()) {
     sums.gauc += order.auc() * static_cast<double>(n);

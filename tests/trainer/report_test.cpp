@@ -1,0 +1,98 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include "trainer/evaluation_table.h"
+#include "trainer/progress.h"
+
+namespace kt {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+EvaluationResult example() {
+  EvaluationResult result;
+  result.users = 1411;
+  result.pairs = 4676570;
+  result.k = {1, 10, 20, 50};
+  for (const char* name :
+       {"mse", "mae", "xauc", "novelty@10", "coverage@50", "ncf.ndcg@50_ideal_of_retrieved",
+        "precision@10/ratio>=2", "ndcg@50/ratio>=2", "ndcg_exp@10/graded5", "mrr/duration-p80"}) {
+    result.metrics[name] = .25;
+    result.chance[name] = .125;
+  }
+  result.metrics["mse"] = 123456;
+  result.skipped_users = {{"ratio>=2@10", 3},
+                          {"ratio>=1@10", 0},
+                          {"a rather long label@10", 1},
+                          {"another rather long label@50", 1200}};
+  result.notes = {"r2 is left out: all labels are equal"};
+  return result;
+}
+
+TEST(EvaluationTable, SaysWhatItIsOf) {
+  const std::string text = evaluation_table(
+      {.dataset = "synth", .checkpoint = "step 12 (best)", .synthetic = true}, example());
+  EXPECT_THAT(text,
+              HasSubstr("Evaluation of synth, step 12 (best): 1,411 users, 4,676,570 pairs\n"));
+  EXPECT_THAT(text, HasSubstr("synthetic"));
+  EXPECT_THAT(text, HasSubstr("ratio>=2@10 3"));
+  EXPECT_THAT(text, Not(HasSubstr("ratio>=1@10")));
+  EXPECT_THAT(text, HasSubstr("another rather long label@50 1,200"));
+  EXPECT_THAT(text, HasSubstr("r2 is left out: all labels are equal\n"));
+  EXPECT_THAT(
+      evaluation_table({.dataset = "real", .checkpoint = {}, .synthetic = false}, example()),
+      Not(HasSubstr("synthetic")));
+}
+
+TEST(EvaluationTable, HoldsValueAndChanceOfEveryMetricInEightyColumns) {
+  const std::string text =
+      evaluation_table({.dataset = "synth", .checkpoint = {}, .synthetic = true}, example());
+  std::istringstream lines(text);
+  int cells = 0;
+  for (std::string line; std::getline(lines, line);) {
+    EXPECT_LE(line.size(), 80u) << line;
+    EXPECT_FALSE(line.ends_with(' ')) << line;
+    for (size_t at = line.find("0.2500 (0.1250)"); at != std::string::npos;
+         at = line.find("0.2500 (0.1250)", at + 1)) {
+      ++cells;
+    }
+  }
+  EXPECT_EQ(cells, 9);
+  EXPECT_THAT(text, HasSubstr("1.235e+05 (0.1250)"));
+  EXPECT_THAT(text, Not(HasSubstr("top-50")));  // nothing of it was given
+}
+
+TEST(Progress, LineSaysShareRateAndTimeLeft) {
+  EXPECT_EQ(progress_line("epoch 1/5", 500'000, 2'000'000, 2, "samples", "loss .412"),
+            "epoch 1/5 [======>                 ]  25 % 250k samples/s, 6 s left  loss .412");
+  EXPECT_EQ(progress_line("import", 10, 10, 1, "rows", ""),
+            "import [========================] 100 % 10 rows/s, 0 s left");
+}
+
+TEST(Progress, SilentUnlessShown) {
+  ::testing::internal::CaptureStderr();
+  {
+    ProgressBar hidden(false, "epoch", 10, "samples");
+    hidden.update(10);
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
+TEST(Progress, RedrawsInPlaceAndClearsItsLine) {
+  ::testing::internal::CaptureStderr();
+  {
+    ProgressBar bar(true, "epoch", 10, "samples");
+    bar.update(10, "loss .5");
+  }
+  const std::string text = ::testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(text.starts_with("\repoch [====")) << text;
+  EXPECT_THAT(text, HasSubstr("loss .5"));
+  EXPECT_TRUE(text.ends_with(" \r")) << text;
+  EXPECT_EQ(text.find('\n'), std::string::npos);
+}
+
+}  // namespace
+}  // namespace kt
