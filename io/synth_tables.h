@@ -1,0 +1,12 @@
+#pragma once
+
+#include <filesystem>
+
+#include "io/synth_model.h"
+
+namespace kt::synth {
+
+/// Writes the five side tables: users, categories, captions, friends, daily features. Returns their bytes.
+int64_t write_side_tables(const Model& model, const std::filesystem::path& folder, int64_t threads);
+
+}  // namespace kt::synth
