@@ -1,0 +1,180 @@
+#include "io/run_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "io/checkpoint.h"
+#include "io/files.h"
+#include "launch/errors.h"
+
+namespace kt {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class RunFolderTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    run_ = fs::path(::testing::TempDir()) /
+           fmt::format("run_folder_{}_{}", ::getpid(),
+                       ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(run_);
+  }
+  void TearDown() override { fs::remove_all(run_); }
+
+  static Config config_with(const std::vector<std::string>& overrides) {
+    ConfigReading reading = read_config("", "toy.yaml", overrides);
+    EXPECT_TRUE(reading.faults.empty());
+    return reading.config;
+  }
+
+  static void claim(RunFolder& folder, const std::vector<std::string>& overrides) {
+    const Config config = config_with(overrides);
+    folder.claim(config, identity(config, "abc"));
+  }
+
+  static std::string message_of(const std::function<void()>& action) {
+    try {
+      action();
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    ADD_FAILURE() << "no UserError";
+    return {};
+  }
+
+  void save_checkpoint(int64_t step) {
+    const fs::path temporary = begin_checkpoint(run_, step);
+    commit_checkpoint(run_, step, temporary, {}, {write_checkpoint_part(temporary, 0, {})}, 2, {});
+  }
+
+  fs::path run_;
+};
+
+TEST_F(RunFolderTest, StoresTheEffectiveConfiguration) {
+  RunFolder folder(run_ / "deep" / "run");
+  claim(folder, {"train.seed=7"});
+  const Config stored = load_config(run_ / "deep" / "run" / "config.yaml", {});
+  EXPECT_EQ(stored.train.seed, 7);
+  EXPECT_EQ(read_identity(folder.path())["train.seed"], 7);
+}
+
+TEST_F(RunFolderTest, ASecondStartMayChangeWhatDecidesNothing) {
+  {
+    RunFolder folder(run_);
+    claim(folder, {"train.epochs=2"});
+  }
+  RunFolder folder(run_);
+  claim(folder, {"train.epochs=3", "parallel.threads=2"});
+  EXPECT_EQ(load_config(run_ / "config.yaml", {}).train.epochs, 3);
+}
+
+TEST_F(RunFolderTest, AnotherIdentityIsRefusedWithTheDifference) {
+  RunFolder folder(run_);
+  claim(folder, {});
+  const std::string before = read_text_file(run_ / "config.yaml");
+  EXPECT_THAT(message_of([&] {
+                claim(folder, {"train.seed=2", "train.optimizer.lr=0.1"});
+              }),
+              AllOf(HasSubstr(run_.string()), HasSubstr("train.seed: stored 1, now 2"),
+                    HasSubstr("train.optimizer.lr: stored 0.001, now 0.1"),
+                    HasSubstr("choose another run.dir")));
+  EXPECT_EQ(read_text_file(run_ / "config.yaml"), before);
+}
+
+TEST_F(RunFolderTest, NeverRefusesCheckpointsInsteadOfDeletingThem) {
+  RunFolder folder(run_);
+  claim(folder, {"checkpoint.resume=never"});
+  claim(folder, {"checkpoint.resume=never"});
+  save_checkpoint(10);
+  EXPECT_THAT(message_of([&] { claim(folder, {"checkpoint.resume=never"}); }),
+              AllOf(HasSubstr("holds checkpoints"), HasSubstr("checkpoint.resume=auto")));
+  EXPECT_EQ(list_checkpoints(run_).size(), 1u);
+  claim(folder, {});
+}
+
+TEST_F(RunFolderTest, AFolderOfAnotherKindIsRefused) {
+  fs::create_directories(run_);
+  std::ofstream(run_ / "config.yaml") << "mine: 1\n";
+  RunFolder folder(run_);
+  EXPECT_THAT(message_of([&] { claim(folder, {}); }),
+              HasSubstr("holds config.yaml but no identity.json"));
+  EXPECT_EQ(read_text_file(run_ / "config.yaml"), "mine: 1\n");
+  EXPECT_THAT(message_of([&] { read_identity(run_); }), HasSubstr("expected the folder of a run"));
+}
+
+TEST_F(RunFolderTest, APathThatIsAFileIsRefused) {
+  std::ofstream(run_) << "text";
+  EXPECT_THAT(message_of([&] { RunFolder folder(run_); }), HasSubstr("choose another run.dir"));
+}
+
+TEST_F(RunFolderTest, TwoRunsAtATimeAreRefused) {
+  {
+    RunFolder first(run_);
+    EXPECT_THAT(message_of([&] { RunFolder second(run_); }),
+                AllOf(HasSubstr(run_.string()), HasSubstr(fmt::format("process {}", ::getpid())),
+                      HasSubstr("choose another run.dir")));
+    RunFolder moved(std::move(first));
+    EXPECT_THROW(RunFolder second(run_), UserError);
+  }
+  RunFolder again(run_);
+}
+
+TEST_F(RunFolderTest, AKilledRunLetsGo) {
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    RunFolder folder(run_);
+    [[maybe_unused]] const ssize_t told = ::write(ready[1], "x", 1);
+    for (;;) ::pause();
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  EXPECT_THAT(message_of([&] { RunFolder folder(run_); }),
+              HasSubstr(fmt::format("process {}", child)));
+  ::kill(child, SIGKILL);
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  RunFolder folder(run_);
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
+TEST_F(RunFolderTest, MetricsAreCutAtAStep) {
+  RunFolder folder(run_);
+  EXPECT_EQ(folder.cut_metrics_at(5), 0);
+  for (const int64_t step : {1, 2, 2, 3}) folder.append_metrics({{"step", step}, {"loss", 0.1}});
+  const fs::path file = run_ / "metrics.jsonl";
+  EXPECT_EQ(read_text_file(file),
+            "{\"loss\":0.1,\"step\":1}\n{\"loss\":0.1,\"step\":2}\n{\"loss\":0.1,\"step\":2}\n"
+            "{\"loss\":0.1,\"step\":3}\n");
+  std::ofstream(file, std::ios::app) << "{\"step\":2";  // killed within a line
+  EXPECT_EQ(folder.cut_metrics_at(2), 2);
+  folder.append_metrics({{"step", 4}});
+  EXPECT_EQ(read_text_file(file),
+            "{\"loss\":0.1,\"step\":1}\n{\"loss\":0.1,\"step\":2}\n{\"loss\":0.1,\"step\":2}\n"
+            "{\"step\":4}\n");
+  EXPECT_EQ(folder.cut_metrics_at(-1), 4);
+  EXPECT_EQ(read_text_file(file), "");
+}
+
+TEST_F(RunFolderTest, ResultIsReplacedAsAWhole) {
+  RunFolder folder(run_);
+  EXPECT_FALSE(folder.read_result().has_value());
+  folder.write_result({{"wall_seconds", 1}});
+  folder.write_result({{"wall_seconds", 2}});
+  EXPECT_EQ(*folder.read_result(), (json{{"wall_seconds", 2}}));
+  std::ofstream(run_ / "result.json") << "{";
+  EXPECT_THAT(message_of([&] { folder.read_result(); }), HasSubstr("result.json: is damaged"));
+}
+
+}  // namespace
+}  // namespace kt

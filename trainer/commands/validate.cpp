@@ -1,0 +1,48 @@
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "io/config.h"
+#include "launch/errors.h"
+#include "launch/log.h"
+#include "trainer/commands.h"
+
+namespace kt {
+
+void add_validate(CLI::App& app, Action& action) {
+  struct Options {
+    std::string file;
+    std::vector<std::string> overrides;
+  };
+  CLI::App* command = app.add_subcommand(
+      "validate", "Show the effective configuration, or every fault of it; trains nothing");
+  const auto options = std::make_shared<Options>();
+  command->add_option("config", options->file, "The configuration")
+      ->required()
+      ->type_name("F.yaml");
+  command->add_option("overrides", options->overrides, "Keys set after the file; the last one wins")
+      ->type_name("key.path=value");
+  command->footer(
+      "Example:\n"
+      "  kuaitrain validate configs/ncf.yaml train.epochs=2\n\n"
+      "Keys, with their defaults:\n" +
+      describe_keys());
+  command->callback([options, &action] {
+    action = [options](const GlobalOptions& global) {
+      const ConfigReading reading = read_config_file(options->file, options->overrides);
+      const bool valid = reading.faults.empty();
+      for (const std::string& fault : reading.faults) log_error("{}", fault);
+      if (valid) log_info("{}\nvalid", to_yaml(reading.config));
+      if (global.json) {
+        nlohmann::json document = {{"valid", valid}, {"faults", reading.faults}};
+        if (valid) document["config"] = to_json(reading.config);
+        fmt::print("{}\n", document.dump(2));
+      }
+      return static_cast<int>(valid ? kExitDone : kExitUser);
+    };
+  });
+}
+
+}  // namespace kt
