@@ -345,7 +345,8 @@ TEST(Metrics, NonFiniteScoreNamesUserAndItem) {
   }
 }
 
-// Chance against full enumeration: the mean of a metric over all orders of the candidates of all users.
+// Chance against full enumeration: the mean of a metric over all orders of the candidates of all
+// users.
 void expect_chance_is_mean_over_orders(const Users& table, const std::vector<int64_t>& k) {
   Columns input = columns(table, random_item_rows(5, 9), k);
   std::vector<std::vector<float>> orders;  // scores of each user, the next permutation of all

@@ -23,8 +23,8 @@ double expected_recall(Candidates candidates, int64_t k);
 /// 1 - C(n - R, k) / C(n, k). The lists without a hit are the k-subsets of the others
 /// (hypergeometric).
 double expected_hit_rate(Candidates candidates, int64_t k);
-/// (G / n) D_k / ideal, G the sum of all gains. Each rank's expected gain is the mean gain; the ideal does not
-/// depend on the order. Shapes: sums [k + 1 or more], of discount_sums.
+/// (G / n) D_k / ideal, G the sum of all gains. Each rank's expected gain is the mean gain; the
+/// ideal does not depend on the order. Shapes: sums [k + 1 or more], of discount_sums.
 double expected_ndcg(int64_t count, double gain_sum, double ideal, int64_t k,
                      std::span<const double> sums);
 /// (R / n) (H_k + (R - 1) / (n - 1) (k - H_k)) / min(R, k), H_k the k-th harmonic number. Rank i is

@@ -46,9 +46,9 @@ void check_input(const EvaluationInput& input) {
   }
 }
 
-/// Expected share of the catalogue in random lists: item i is missed by a user of n candidates, i once among
-/// them, with probability 1 - K / n, and the users' orders are independent. A second row of the same item in the
-/// same user is missed too with (n - K - 1) / (n - 1), and so on.
+/// Expected share of the catalogue in random lists: item i is missed by a user of n candidates, i
+/// once among them, with probability 1 - K / n, and the users' orders are independent. A second row
+/// of the same item in the same user is missed too with (n - K - 1) / (n - 1), and so on.
 double expected_coverage(const EvaluationInput& input, int64_t k) {
   std::vector<double> missed(input.item_rows.size(), 1.0);
   for (size_t u = 0; u + 1 < input.offsets.size(); ++u) {
@@ -187,6 +187,7 @@ void report_means(const Context& context, const std::vector<Mean>& means, Report
 
 EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads) {
   check_input(input);
+  ThreadPool pool(threads);
   EvaluationResult result;
   result.users = std::ssize(input.users);
   result.pairs = std::ssize(input.item);
@@ -214,11 +215,10 @@ EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads) {
 
   const int64_t blocks = (result.users + kBlockUsers - 1) / kBlockUsers;
   std::vector<UserSums> block_sums(static_cast<size_t>(blocks));
-  std::vector<Worker> workers(static_cast<size_t>(threads));
+  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
   for (Worker& worker : workers) {
     worker.listed.assign(result.k.size(), std::vector<uint8_t>(input.item_rows.size()));
   }
-  ThreadPool pool(threads);
   pool.parallel_for(blocks, [&](int64_t block, int thread) {
     UserSums& sums = block_sums[static_cast<size_t>(block)];
     sums.means.resize(context.layout.size());
@@ -273,11 +273,11 @@ ValidationResult validation_metrics(std::span<const int64_t> offsets, std::span<
           i, score[i]);
     }
   }
+  ThreadPool pool(threads);
   const int64_t users = std::ssize(offsets) - 1;
   const int64_t blocks = (users + kBlockUsers - 1) / kBlockUsers;
   std::vector<UserSums> block_sums(static_cast<size_t>(blocks));
-  std::vector<Worker> workers(static_cast<size_t>(threads));
-  ThreadPool pool(threads);
+  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
   pool.parallel_for(blocks, [&](int64_t block, int thread) {
     UserSums& sums = block_sums[static_cast<size_t>(block)];
     Worker& worker = workers[static_cast<size_t>(thread)];

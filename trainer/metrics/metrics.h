@@ -19,21 +19,23 @@
 /// | mse_clipped, rmse_clipped, mae_clipped | label and score both cut to [0, 5] first |
 /// | mae_macro | mean over users of a user's mae |
 /// | r2 | 1 - squared error / squared error of the test mean |
-/// | auc@ratio>=2 | share of (positive, negative) pairs ranked right, a score tie counting one half
-/// | | gauc@ratio>=2 | the same inside each user with both classes, users weighted by their rows |
-/// | xauc | share of the pairs of rows with different labels that the scores order alike; a score
-/// tie is not | | xauc_ties | the same, a score tie counting one half | | xauc_user | mean over
-/// users, each counting once, of the strict share inside the user | | precision@K/L | hits in the
-/// first K / K | | recall@K/L | hits / relevant candidates R | | hit_rate@K/L | 1 if there is a hit
-/// | | ndcg@K/L | sum of gain_i / log2(i + 1) over that of the best order of all the user's
-/// candidates | | ndcg_exp@K/L | the same with 2^gain - 1 for gain (for a binary label, equal to
-/// ndcg) | | map@K/L | sum of precision@i over the hits i <= K, / min(R, K) | | mrr/L | 1 / rank of
-/// the first relevant candidate, the whole list | | coverage@K | share of the catalogue (all items
-/// known) that is in somebody's first K | | novelty@K | mean over a list of -log2 p(item), p =
-/// (training rows + 1) / (all rows + items), in bits | | ncf.hit_ratio@50 | share of the first 50
-/// that are among the user's 50 highest labels | | ncf.ndcg@50_ideal_of_retrieved | ndcg whose best
-/// order is only that of the 50 retrieved; no hit = 0 | | ncf.mae_per_user | mae_macro, as that
-/// system names it |
+/// | auc@ratio>=2 | share of (positive, negative) pairs ranked right, a score tie is one half |
+/// | gauc@ratio>=2 | auc inside each user with both classes, users weighted by their rows |
+/// | xauc | share of the pairs with different labels that scores order alike; a tie is not |
+/// | xauc_ties | the same, a score tie is one half |
+/// | xauc_user | mean over users, each counting once, of xauc inside the user |
+/// | precision@K/L | hits in the first K / K |
+/// | recall@K/L | hits / relevant candidates R |
+/// | hit_rate@K/L | 1 if there is a hit |
+/// | ndcg@K/L | sum of gain_i / log2(i + 1) / that of the best order of all candidates |
+/// | ndcg_exp@K/L | the same with 2^gain - 1 for gain; equal to ndcg for a binary label |
+/// | map@K/L | sum of precision@i over the hits i <= K, / min(R, K) |
+/// | mrr/L | 1 / rank of the first relevant candidate, in the whole list |
+/// | coverage@K | share of the catalogue (all items known) that is in somebody's first K |
+/// | novelty@K | mean of -log2((training rows + 1) / (all rows + items)) over a list, bits |
+/// | ncf.hit_ratio@50 | share of the first 50 that are among the user's 50 highest labels |
+/// | ncf.ndcg@50_ideal_of_retrieved | ndcg against the best order of those 50 alone; no hit is 0 |
+/// | ncf.mae_per_user | mae_macro, as that system names it |
 ///
 /// Labels L: `ratio>=1`, `ratio>=2`; `top-50`, a user's 50 highest labels (ties by id);
 /// `duration-p80`, see labels.h; `graded5`, gain = label cut to [0, 5], ndcg and ndcg_exp alone

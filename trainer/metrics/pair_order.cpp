@@ -15,8 +15,8 @@ bool before(const LabelScore& a, const LabelScore& b) {
   return a.label != b.label ? a.label < b.label : a.score < b.score;
 }
 
-/// Cuts [0, n) in as many parts as there are threads, calls leaf(begin, end) for each, then merge(begin, middle,
-/// end) for neighbours until one is left. Returns the sum of what they return.
+/// Cuts [0, n) in as many parts as there are threads, calls leaf(begin, end) for each, then
+/// merge(begin, middle, end) for neighbours until one is left. Returns the sum of what they return.
 template <class Leaf, class Merge>
 int64_t merge_parts(size_t n, ThreadPool* pool, Leaf&& leaf, Merge&& merge) {
   constexpr size_t kWorthAThread = 1 << 14;

@@ -34,10 +34,11 @@ struct PairOrder {
   }
 };
 
-/// Counts in O(n log n): rows sorted by label, then inversions of the scores by merging (W. R. Knight, A
-/// computer method for calculating Kendall's tau with ungrouped data, JASA 61, 1966); positives, labels of
-/// `positive_from` or more, are the upper end of that order, so that the last merge gives auc too.
-/// Sorts `rows` and overwrites `scratch`. Labels and scores are finite. A null pool is the caller's thread alone.
+/// Counts in O(n log n): rows sorted by label, then inversions of the scores by merging (W. R.
+/// Knight, A computer method for calculating Kendall's tau with ungrouped data, JASA 61, 1966);
+/// positives, labels of `positive_from` or more, are the upper end of that order, so that the last
+/// merge gives auc too. Sorts `rows` and overwrites `scratch`. Labels and scores are finite. A null
+/// pool is the caller's thread alone.
 PairOrder count_pair_order(std::vector<LabelScore>& rows, std::vector<float>& scratch,
                            double positive_from, ThreadPool* pool);
 
