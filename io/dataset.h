@@ -15,6 +15,13 @@
 /// Users and items are known inside by dense indices 0..n-1 in ascending order of their id.
 namespace kt {
 
+/// Version of the layout; another one has to be imported again.
+constexpr int64_t kDatasetSchema = 1;
+/// The file of a shard, relative to the data set.
+std::string shard_file_name(int64_t shard);
+/// Writes the manifest of a data set, with a checksum of itself.
+void write_sealed_manifest(const std::filesystem::path& path, nlohmann::json manifest);
+
 /// The training rows of one logical shard, in source order. Shapes: n rows of m users.
 struct Shard {
   std::vector<int32_t> users;  ///< [m] dense user indices, ascending, those without rows too
@@ -27,34 +34,34 @@ struct Shard {
 
 /// The test table grouped by user. Shapes: U users, N pairs.
 struct TestTable {
-  std::vector<int32_t> users;            ///< [U] dense user indices, ascending, those with pairs
-  std::vector<int64_t> offsets;          ///< [U + 1] into the columns below
-  std::vector<int32_t> item;             ///< [N] dense, ascending inside a user
-  std::vector<double> label;             ///< [N]
-  std::vector<int32_t> video_duration;   ///< [N] milliseconds; empty if the table has none
+  std::vector<int32_t> users;           ///< [U] dense user indices, ascending, those with pairs
+  std::vector<int64_t> offsets;         ///< [U + 1] into the columns below
+  std::vector<int32_t> item;            ///< [N] dense, ascending inside a user
+  std::vector<double> label;            ///< [N]
+  std::vector<int32_t> video_duration;  ///< [N] milliseconds; empty if the table has none
 };
 
 /// Users and items by dense index. Shapes: users [U], items [I].
 struct IdTables {
-  std::vector<std::string> user_id;    ///< as the source spells it
+  std::vector<std::string> user_id;  ///< as the source spells it
   std::vector<std::string> item_id;
-  std::vector<int64_t> user_rows;      ///< training rows of each user
-  std::vector<int64_t> item_rows;      ///< training rows of each item
-  std::vector<int32_t> user_shard;     ///< the shard that holds each user
+  std::vector<int64_t> user_rows;   ///< training rows of each user
+  std::vector<int64_t> item_rows;   ///< training rows of each item
+  std::vector<int32_t> user_shard;  ///< the shard that holds each user
 };
 
 /// The columns of the daily table that content features are made of. Shapes: n rows.
 struct DailyFeatures {
-  std::vector<int32_t> item;   ///< [n] dense item index, in source order
-  std::vector<int32_t> date;   ///< [n] yyyymmdd
-  std::vector<std::string> names;             ///< the numeric columns below
-  std::vector<std::vector<double>> columns;   ///< [names][n]; missing is NaN
+  std::vector<int32_t> item;                 ///< [n] dense item index, in source order
+  std::vector<int32_t> date;                 ///< [n] yyyymmdd
+  std::vector<std::string> names;            ///< the numeric columns below
+  std::vector<std::vector<double>> columns;  ///< [names][n]; missing is NaN
 };
 
 /// Captions and categories of the items, for people to read. Shapes: [I] each; empty strings where missing.
 struct ItemTexts {
   std::vector<std::string> caption;
-  std::vector<std::string> category;   ///< first level name
+  std::vector<std::string> category;  ///< first level name
 };
 
 class Dataset {

@@ -1,0 +1,245 @@
+#include "io/csv.h"
+
+#include <fast_float/fast_float.h>
+#include <fcntl.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "io/files.h"
+#include "launch/errors.h"
+
+namespace kt {
+namespace {
+
+constexpr size_t kBlockBytes = size_t{4} << 20;
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+std::vector<std::string> cut_header(const std::filesystem::path& path, std::string line,
+                                    char delimiter) {
+  if (line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
+  if (line.ends_with('\r')) line.pop_back();
+  std::vector<std::string_view> fields;
+  if (cut_fields(line.data(), line.data() + line.size(), delimiter, fields) != Cut::kDone)
+    user_error("{}:1: the header has a quote without its partner; expected column names",
+               path.string());
+  if (line.empty())
+    user_error("{}:1: an empty line, expected a header of column names", path.string());
+  return {fields.begin(), fields.end()};
+}
+
+/// The end of the record that starts at `begin`: its newline, or `end` when there is none.
+const char* end_of_record(const char* begin, const char* end, char delimiter) {
+  const auto* newline =
+      static_cast<const char*>(std::memchr(begin, '\n', static_cast<size_t>(end - begin)));
+  if (newline == nullptr) newline = end;
+  if (std::memchr(begin, '"', static_cast<size_t>(newline - begin)) == nullptr) return newline;
+  enum { kFieldStart, kPlain, kQuoted, kClosed } state = kFieldStart;
+  for (const char* at = begin; at < end; ++at) {
+    if (state == kQuoted) {
+      if (*at == '"') state = kClosed;
+    } else if (*at == '\n') {
+      return at;
+    } else if (*at == delimiter) {
+      state = kFieldStart;
+    } else if (*at == '"' && state != kPlain) {
+      state = kQuoted;  // a doubled quote opens the field again
+    } else {
+      state = kPlain;
+    }
+  }
+  return end;
+}
+
+}  // namespace
+
+std::optional<double> parse_number(std::string_view field) {
+  double value = 0;
+  const auto [end, error] =
+      fast_float::from_chars(field.data(), field.data() + field.size(), value);
+  if (error != std::errc() || end != field.data() + field.size()) return std::nullopt;
+  return value;
+}
+
+std::optional<int32_t> parse_date(std::string_view field) {
+  if (field.ends_with(".0")) field.remove_suffix(2);
+  const auto date = field.size() == 8 ? parse_integer(field) : std::nullopt;
+  if (!date || *date < 0) return std::nullopt;
+  const int64_t month = *date / 100 % 100, day = *date % 100;
+  if (month < 1 || month > 12 || day < 1 || day > 31) return std::nullopt;
+  return static_cast<int32_t>(*date);
+}
+
+std::string shown(std::string_view field) {
+  constexpr size_t kLongest = 60;
+  std::string text = "\"";
+  for (const char c : field.substr(0, kLongest)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f)
+      text += fmt::format("\\x{:02x}", byte);
+    else
+      text += c;
+  }
+  return text + (field.size() > kLongest ? "...\"" : "\"");
+}
+
+Cut cut_fields(char* begin, char* end, char delimiter, std::vector<std::string_view>& fields) {
+  fields.clear();
+  char* at = begin;
+  while (true) {
+    if (at < end && *at == '"') [[unlikely]] {
+      char* const start = ++at;
+      char* out = start;
+      while (true) {
+        if (at == end) return Cut::kOpenQuote;
+        if (*at == '"') {
+          if (at + 1 == end || at[1] != '"') break;
+          ++at;
+        }
+        *out++ = *at++;
+      }
+      ++at;
+      if (at < end && *at != delimiter) return Cut::kTextAfterQuote;
+      fields.emplace_back(start, static_cast<size_t>(out - start));
+    } else {
+      const char* const start = at;
+      while (at < end && *at != delimiter) ++at;
+      fields.emplace_back(start, static_cast<size_t>(at - start));
+    }
+    if (at == end) return Cut::kDone;
+    ++at;
+  }
+}
+
+std::vector<int> find_columns(const std::filesystem::path& path,
+                              std::span<const std::string> header,
+                              std::span<const std::string> wanted, bool exact) {
+  std::vector<int> places;
+  for (const std::string& name : wanted) {
+    const auto place = std::find(header.begin(), header.end(), name);
+    if (place == header.end())
+      user_error(
+          "{}:1: there is no column \"{}\"; the columns found are {}; name it in the header "
+          "(the first line must be one), or check the delimiter",
+          path.string(), name, fmt::join(header, ", "));
+    if (std::find(place + 1, header.end(), name) != header.end())
+      user_error("{}:1: the column \"{}\" is there twice; remove one", path.string(), name);
+    places.push_back(static_cast<int>(place - header.begin()));
+  }
+  if (exact)
+    for (const std::string& name : header)
+      if (std::find(wanted.begin(), wanted.end(), name) == wanted.end())
+        user_error("{}:1: unknown column \"{}\"; expected {}; remove it", path.string(), name,
+                   fmt::join(wanted, ", "));
+  return places;
+}
+
+LineReader::LineReader(std::filesystem::path path, char delimiter) : path_(std::move(path)) {
+  file_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file_ < 0)
+    user_error("{}: cannot read it: {}; check the path", path_.string(), std::strerror(errno));
+  try {
+    carry_.resize(kBlockBytes);
+    carry_.resize(read_some(carry_.data(), carry_.size()));
+    if (carry_.empty())
+      user_error("{}: is empty, expected a header line and rows; give a complete file",
+                 path_.string());
+    const auto newline = std::find(carry_.begin(), carry_.end(), '\n');
+    if (newline == carry_.end())
+      user_error("{}:1: the header line has no end in the first {} bytes; give a complete file",
+                 path_.string(), carry_.size());
+    header_ = cut_header(path_, std::string(carry_.begin(), newline), delimiter);
+    carry_.erase(carry_.begin(), newline + 1);
+    next_line_ = 2;
+  } catch (...) {
+    ::close(file_);
+    throw;
+  }
+}
+
+LineReader::~LineReader() { ::close(file_); }
+
+size_t LineReader::read_some(char* out, size_t size) {
+  size_t done = 0;
+  while (done < size && !at_end_) {
+    const ssize_t count = ::read(file_, out + done, size - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0)
+      user_error("{}: cannot read it: {}; check the disk", path_.string(), std::strerror(errno));
+    if (count == 0) at_end_ = true;
+    done += static_cast<size_t>(count);
+  }
+  checksum_.bytes(std::as_bytes(std::span(out, done)));
+  bytes_ += static_cast<int64_t>(done);
+  return done;
+}
+
+bool LineReader::next(Block& block) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (block.capacity < 2 * kBlockBytes) {
+    block.capacity = 2 * kBlockBytes;
+    block.buffer = std::make_unique_for_overwrite<char[]>(block.capacity);
+  }
+  char* const begin = block.buffer.get();
+  std::copy(carry_.begin(), carry_.end(), begin);
+  char* const end = begin + carry_.size() + read_some(begin + carry_.size(), kBlockBytes);
+  if (begin == end) return false;
+  char* cut = end;
+  while (cut > begin && cut[-1] != '\n') --cut;
+  block.open_end = at_end_ && cut != end;
+  if (at_end_) cut = end;
+  if (static_cast<size_t>(end - cut) > kBlockBytes)
+    user_error(
+        "{}:{}: a line of more than {} bytes; expected a table with a line end after each row",
+        path_.string(), next_line_ + std::count(begin, cut, '\n'), kBlockBytes);
+  carry_.assign(cut, end);
+  block.text = {begin, cut};
+  block.first_line = next_line_;
+  block.lines = std::count(begin, cut, '\n') + (block.open_end ? 1 : 0);
+  next_line_ += block.lines;
+  // A block may hold no whole line when one line spans two reads.
+  if (block.text.empty()) block.lines = 0;
+  return true;
+}
+
+CsvTable::CsvTable(std::filesystem::path path, char delimiter)
+    : path_(std::move(path)), delimiter_(delimiter), text_(read_text_file(path_)) {
+  sum_ = {static_cast<int64_t>(text_.size()), checksum(std::as_bytes(std::span(text_)))};
+  if (text_.empty())
+    user_error("{}: is empty, expected a header line and rows; give a complete file",
+               path_.string());
+  const char* const first = text_.data();
+  const char* const end = first + text_.size();
+  int64_t line = 1;
+  for (const char* at = first; at < end;) {
+    const char* const stop = end_of_record(at, end, delimiter);
+    if (stop == end)
+      user_error(
+          "{}:{}: the file ends inside this record: no line end after it, or a quote that is "
+          "never closed; give the complete file, or end its last line with a newline",
+          path_.string(), line);
+    if (at == first) {
+      header_ = cut_header(path_, std::string(at, stop), delimiter);
+      crlf_ = stop > at && stop[-1] == '\r';
+    } else {
+      begins_.push_back(static_cast<size_t>(at - first));
+      lines_.push_back(line);
+    }
+    line += 1 + std::count(at, stop, '\n');
+    at = stop + 1;
+  }
+  begins_.push_back(text_.size());
+}
+
+Cut CsvTable::cut(int64_t record, std::vector<std::string_view>& fields) {
+  char* const begin = text_.data() + begins_[static_cast<size_t>(record)];
+  char* end = text_.data() + begins_[static_cast<size_t>(record) + 1] - 1;
+  if (crlf_ && end > begin && end[-1] == '\r') --end;
+  return cut_fields(begin, end, delimiter_, fields);
+}
+
+}  // namespace kt

@@ -1,0 +1,121 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/checksum.h"
+
+/// Tables as text. Fields may be quoted ("" is a quote inside one); a record ends at a newline alone, so a bare
+/// carriage return is part of its field; CRLF is understood.
+namespace kt {
+
+/// A whole field as an integer: digits, perhaps after a minus. Nothing for anything else or beyond int64.
+inline std::optional<int64_t> parse_integer(std::string_view field) {
+  const bool negative = !field.empty() && field.front() == '-';
+  if (negative) field.remove_prefix(1);
+  if (field.empty() || field.size() > 19) return std::nullopt;
+  uint64_t value = 0;
+  for (const char c : field) {
+    const auto digit = static_cast<unsigned>(c - '0');
+    if (digit > 9) return std::nullopt;
+    value = value * 10 + digit;
+  }
+  if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
+  return negative ? -static_cast<int64_t>(value) : static_cast<int64_t>(value);
+}
+
+/// A whole field as a double, correctly rounded; "inf" and "nan" are numbers here. Nothing for anything else.
+std::optional<double> parse_number(std::string_view field);
+
+/// A day written as yyyymmdd, or as the float 20200705.0 (a column with empty cells is often printed so).
+std::optional<int32_t> parse_date(std::string_view field);
+
+/// A field as a message shows it: in quotes, shortened, unprintable bytes as \xNN.
+std::string shown(std::string_view field);
+
+enum class Cut { kDone, kOpenQuote, kTextAfterQuote };
+
+/// Cuts the record [begin, end), its line end excluded, into fields. Quoted fields are unquoted in place: a
+/// record can be cut once.
+Cut cut_fields(char* begin, char* end, char delimiter, std::vector<std::string_view>& fields);
+
+/// Where each wanted column is. `wanted` must all be there; with `exact`, nothing else may be.
+/// Throws: UserError naming the file, the column, and the columns found.
+std::vector<int> find_columns(const std::filesystem::path& path,
+                              std::span<const std::string> header,
+                              std::span<const std::string> wanted, bool exact);
+
+/// Reads a large table in blocks of whole lines, once, front to back. A newline ends a line even in quotes.
+class LineReader {
+ public:
+  struct Block {
+    int64_t first_line = 0;  ///< its line number in the file, from 1
+    int64_t lines = 0;
+    std::span<char> text;
+    bool open_end = false;  ///< the file ends without a newline: its last line may be cut short
+
+    std::unique_ptr<char[]> buffer;
+    size_t capacity = 0;
+  };
+
+  /// Opens the file and reads its header. Throws: UserError when absent or empty.
+  LineReader(std::filesystem::path path, char delimiter);
+  LineReader(const LineReader&) = delete;
+  LineReader& operator=(const LineReader&) = delete;
+  ~LineReader();
+
+  const std::vector<std::string>& header() const { return header_; }
+  /// The next block, in file order; false at the end. May be called from several threads.
+  bool next(Block& block);
+  /// Size and checksum of the file. Needs: `next` has returned false.
+  FileSum sum() const { return {bytes_, checksum_.hex()}; }
+
+ private:
+  size_t read_some(char* out, size_t size);
+
+  std::filesystem::path path_;
+  std::vector<std::string> header_;
+  std::mutex mutex_;
+  int file_ = -1;
+  std::vector<char> carry_;  ///< read, but not given out
+  bool at_end_ = false;
+  int64_t next_line_ = 1;
+  int64_t bytes_ = 0;
+  Checksum checksum_;
+};
+
+/// A whole table in memory, with newlines in quotes.
+class CsvTable {
+ public:
+  /// Throws: UserError when absent, empty, cut short, or with a quote that is never closed.
+  CsvTable(std::filesystem::path path, char delimiter);
+
+  const std::filesystem::path& path() const { return path_; }
+  const std::vector<std::string>& header() const { return header_; }
+  int64_t records() const { return static_cast<int64_t>(begins_.size()) - 1; }
+  /// Where a record starts. Units: lines of the file, from 1.
+  int64_t line(int64_t record) const { return lines_[static_cast<size_t>(record)]; }
+  /// Cuts a record, once.
+  Cut cut(int64_t record, std::vector<std::string_view>& fields);
+  const FileSum& sum() const { return sum_; }
+
+ private:
+  std::filesystem::path path_;
+  char delimiter_;
+  std::string text_;
+  std::vector<std::string> header_;
+  bool crlf_ = false;
+  std::vector<size_t> begins_;  ///< [records + 1]
+  std::vector<int64_t> lines_;  ///< [records]
+  FileSum sum_;
+};
+
+}  // namespace kt
