@@ -79,6 +79,7 @@ int64_t Dataset::train_rows() const { return manifest_.at("train_rows"); }
 int64_t Dataset::test_rows() const { return manifest_.at("test_rows"); }
 bool Dataset::has_timestamps() const { return manifest_.at("has_timestamps"); }
 bool Dataset::has_daily() const { return has_file(*this, "daily.h5"); }
+bool Dataset::synthetic() const { return manifest_.at("synthetic"); }
 double Dataset::train_label_mean() const { return manifest_.at("train_label_mean"); }
 
 std::vector<int64_t> Dataset::shard_rows() const {
@@ -158,6 +159,47 @@ ItemTexts Dataset::read_item_texts() const {
   for (std::string& name : texts.category)
     if (name == "UNKNOWN") name.clear();
   return texts;
+}
+
+void Dataset::verify() const {
+  for (const auto& [name, entry] : manifest_.at("files").items()) check_file(*this, name);
+}
+
+nlohmann::json describe_dataset(const std::filesystem::path& folder) {
+  const Dataset dataset = Dataset::open(folder);
+  dataset.verify();
+  int64_t bytes = 0;
+  for (const auto& [name, entry] : dataset.manifest().at("files").items())
+    bytes += entry.at("bytes").get<int64_t>();
+  return {{"kind", "dataset"},
+          {"path", folder.string()},
+          {"bytes", bytes},
+          {"manifest", dataset.manifest()}};
+}
+
+nlohmann::json describe_dataset_file(const std::filesystem::path& file) {
+  const auto absolute = std::filesystem::absolute(file).lexically_normal();
+  for (const auto& folder : {absolute.parent_path(), absolute.parent_path().parent_path()}) {
+    if (!std::filesystem::exists(folder / "manifest.json")) continue;
+    const Dataset dataset = Dataset::open(folder);
+    const std::string name = absolute.lexically_relative(folder).generic_string();
+    if (!has_file(dataset, name))
+      user_error("{}: is not a file of the data set {}; expected one that its manifest lists",
+                 file.string(), folder.string());
+    const Hdf5File open = open_checked(dataset, name);
+    nlohmann::json columns = nlohmann::json::object();
+    for (const std::string& column : open.names())
+      columns[column] = {{"type", open.type_name(column)}, {"shape", open.shape(column)}};
+    nlohmann::json out = {{"kind", "file"}, {"path", file.string()}, {"columns", columns}};
+    out.update(dataset.manifest().at("files").at(name));
+    for (const auto& shard : dataset.manifest().at("shards"))
+      if (shard.at("file") == name) out["shard"] = shard;
+    return out;
+  }
+  user_error(
+      "{}: there is no manifest.json beside or above it, expected a file of a data set; "
+      "without the manifest its checksum is not known",
+      file.string());
 }
 
 }  // namespace kt

@@ -80,6 +80,8 @@ class Dataset {
   int64_t test_rows() const;    ///< 0 without a test table
   bool has_timestamps() const;  ///< every training row has one
   bool has_daily() const;
+  /// Whether the source was a synthetic replica (io/synth.h).
+  bool synthetic() const;
   /// Mean of the training labels: the chance level of mse and mae.
   double train_label_mean() const;
   /// Rows of each shard. Shapes: [V].
@@ -94,10 +96,18 @@ class Dataset {
   IdTables read_ids() const;
   DailyFeatures read_daily(const std::vector<std::string>& columns) const;
   ItemTexts read_item_texts() const;
+  /// Checks every file. Throws: UserError naming the first that is missing or damaged.
+  void verify() const;
 
  private:
   std::filesystem::path path_;
   nlohmann::json manifest_;
 };
+
+/// What a data set holds, every checksum verified. Throws: UserError as the readers do.
+nlohmann::json describe_dataset(const std::filesystem::path& folder);
+/// What one HDF5 file of a data set holds, its checksum verified against the manifest of the data set.
+/// Throws: UserError; also when the file is not listed there.
+nlohmann::json describe_dataset_file(const std::filesystem::path& file);
 
 }  // namespace kt

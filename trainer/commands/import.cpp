@@ -1,0 +1,131 @@
+#include "io/import.h"
+
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "launch/errors.h"
+#include "launch/log.h"
+#include "launch/mpi_session.h"
+#include "sharding/assignment.h"
+#include "trainer/commands.h"
+
+namespace kt {
+namespace {
+
+void log_report(const ImportReport& report, const std::string& out) {
+  const auto row = [](std::string_view name, auto value) {
+    log_info("  {:<24}{:>14}", name, value);
+  };
+  log_info("{}", out);
+  row("users", report.users);
+  row("items", report.items);
+  row("training rows read", report.rows_read);
+  row("duplicates dropped", report.duplicates);
+  row("training rows", report.rows);
+  if (report.test_rows_read > 0) {
+    row("test rows read", report.test_rows_read);
+    row("test rows", report.test_rows);
+    row("users in test only", report.test_only_users);
+    row("items in test only", report.test_only_items);
+  }
+  row("shards", report.shards);
+  row("largest shard's share", fmt::format("{:.2f} %", 100 * report.largest_shard_share));
+  row("seconds", fmt::format("{:.2f}", report.seconds));
+  for (const auto& [file, reasons] : report.malformed)
+    for (const auto& [reason, count] : reasons)
+      log_warning("{}: dropped {} malformed rows: {}", file, count, reason);
+  if (report.rows_in_test > 0)
+    log_warning("{} training rows are of pairs that the test table holds too", report.rows_in_test);
+}
+
+nlohmann::json to_json(const ImportReport& report, const std::string& out) {
+  return {{"path", out},
+          {"hash", report.hash},
+          {"users", report.users},
+          {"items", report.items},
+          {"train_rows_read", report.rows_read},
+          {"train_rows", report.rows},
+          {"test_rows_read", report.test_rows_read},
+          {"test_rows", report.test_rows},
+          {"test_only_users", report.test_only_users},
+          {"test_only_items", report.test_only_items},
+          {"train_rows_in_test", report.rows_in_test},
+          {"dropped", {{"duplicates", report.duplicates}, {"malformed", report.malformed}}},
+          {"shards", report.shards},
+          {"largest_shard_share", report.largest_shard_share},
+          {"seconds", report.seconds}};
+}
+
+}  // namespace
+
+void add_import(CLI::App& app, Action& action) {
+  struct Arguments {
+    ImportOptions options;
+    std::string map, test, delimiter = ",";
+    bool keep_duplicates = false, skip_malformed = false;
+  };
+  CLI::App* command = app.add_subcommand("import", "Turn CSV tables into a data set of shards");
+  const auto arguments = std::make_shared<Arguments>();
+  command
+      ->add_option("source", arguments->options.source,
+                   "Folder in the official KuaiRec layout, or with --map a table")
+      ->required()
+      ->type_name("SRC");
+  command->add_option("--out", arguments->options.out, "Data set to make; nothing is overwritten")
+      ->required()
+      ->type_name("DATASET");
+  command->add_option("--shards", arguments->options.shards, "Logical shards, a power of two")
+      ->type_name("V")
+      ->capture_default_str();
+  command->add_option("--map", arguments->map, "The columns of a table in another layout")
+      ->type_name("user=COL,item=COL,label=COL[,time=COL]");
+  command->add_option("--test", arguments->test, "With --map: the table to evaluate on")
+      ->type_name("TABLE");
+  command
+      ->add_option("--delimiter", arguments->delimiter,
+                   "With --map: what separates the columns; \\t or tab for a tabulator")
+      ->type_name("C")
+      ->capture_default_str();
+  command->add_flag("--keep-duplicates", arguments->keep_duplicates,
+                    "Keep rows of equal user, video, durations and timestamp");
+  command->add_flag("--skip-malformed", arguments->skip_malformed,
+                    "Drop malformed rows and count them by reason, instead of ending");
+  command
+      ->add_option("--threads", arguments->options.threads,
+                   "0: one a processor; the data set does not depend on it")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command->footer(
+      "Examples:\n"
+      "  kuaitrain import \"KuaiRec 2.0/data\" --out kuairec\n"
+      "  kuaitrain import ratings.tsv --delimiter tab --map "
+      "user=user_id,item=movie_id,label=rating \\\n"
+      "      --test held_out.tsv --out movies");
+  CLI::Option* test = command->get_option("--test");
+  CLI::Option* delimiter = command->get_option("--delimiter");
+  command->callback([arguments, &action, test, delimiter] {
+    const bool test_given = test->count() > 0, delimiter_given = delimiter->count() > 0;
+    action = [arguments, test_given, delimiter_given](const GlobalOptions& global) {
+      refuse_several_ranks("import");
+      ImportOptions& options = arguments->options;
+      if (!arguments->map.empty()) options.map = parse_column_map(arguments->map);
+      if (test_given) options.test = arguments->test;
+      if (delimiter_given && !options.map)
+        user_error("--delimiter: belongs to --map; the official layout has commas");
+      options.delimiter = parse_delimiter(arguments->delimiter);
+      if (arguments->keep_duplicates) options.duplicates = Duplicates::kKeep;
+      if (arguments->skip_malformed) options.on_fault = OnFault::kSkip;
+      options.assign_users = assign_users_to_shards;
+      const ImportReport report = import_dataset(options);
+      log_report(report, options.out.string());
+      if (global.json) fmt::print("{}\n", to_json(report, options.out.string()).dump(2));
+      return static_cast<int>(kExitDone);
+    };
+  });
+}
+
+}  // namespace kt

@@ -1,0 +1,110 @@
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "io/checkpoint.h"
+#include "io/dataset.h"
+#include "launch/errors.h"
+#include "launch/log.h"
+#include "launch/mpi_session.h"
+#include "trainer/commands.h"
+
+namespace kt {
+namespace {
+
+using nlohmann::json;
+
+void log_dataset(const json& what) {
+  const json& manifest = what.at("manifest");
+  const auto row = [](std::string_view name, const std::string& value) {
+    log_info("  {:<24}{}", name, value);
+  };
+  const auto text = [&](const char* key) { return manifest.at(key).dump(); };
+  log_info("{}: a data set, every checksum right", what.at("path").get<std::string>());
+  row("hash", manifest.at("hash"));
+  row("kind, label", fmt::format("{}, {}", manifest.at("kind").get<std::string>(),
+                                 manifest.at("label").get<std::string>()));
+  row("users, items", fmt::format("{}, {}", text("users"), text("items")));
+  row("training rows", fmt::format("{} of {} read", text("train_rows"), text("train_rows_read")));
+  row("test rows",
+      fmt::format("{} of {} read; {} users and {} items in test only", text("test_rows"),
+                  text("test_rows_read"), text("test_only_users"), text("test_only_items")));
+  row("dropped", manifest.at("dropped").dump());
+  row("shards",
+      fmt::format("{}, the largest has {:.2f} % of the rows", manifest.at("shards").size(),
+                  100 * manifest.at("largest_shard_share").get<double>()));
+  for (const auto& [table, columns] : manifest.at("columns").items())
+    for (const auto& [name, statistics] : columns.items())
+      row(table + " " + name, statistics.dump());
+  row("size", fmt::format("{:.1f} MB in {} files", what.at("bytes").get<double>() / 1e6,
+                          manifest.at("files").size()));
+  for (const auto& [name, entry] : manifest.at("files").items())
+    if (!name.starts_with("shards/"))
+      row("  " + name, fmt::format("{} bytes", entry.at("bytes").dump()));
+}
+
+void log_file(const json& what) {
+  log_info("{}: {} bytes, its checksum is right", what.at("path").get<std::string>(),
+           what.at("bytes").dump());
+  if (what.contains("shard")) log_info("  {:<34}{}", "shard", what.at("shard").dump());
+  for (const auto& [name, column] : what.at("columns").items())
+    log_info("  {:<34}{:<9}{}", name, column.at("type").get<std::string>(),
+             column.at("shape").dump());
+}
+
+void log_checkpoint(const json& what) {
+  log_info("{}: a checkpoint of step {}, every checksum right", what.at("path").get<std::string>(),
+           what.at("step").dump());
+  for (const auto& [name, shape] : what.at("arrays").items())
+    log_info("  {:<34}{}", name, shape.dump());
+  log_info("  {:.1f} MB in {} parts", what.at("bytes").get<double>() / 1e6,
+           what.at("parts").size());
+}
+
+/// Checkpoints are known by their folder's name, `step-...`, one set aside by `damaged-step-...`.
+bool is_checkpoint(const std::filesystem::path& folder) {
+  const auto name = std::filesystem::canonical(folder).filename().string();
+  return name.find("step-") != name.npos;
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand(
+      "inspect",
+      "Show what a data set, a file of one, or a checkpoint holds; verify its checksums");
+  const auto path = std::make_shared<std::filesystem::path>();
+  command->add_option("path", *path, "Folder of a data set or checkpoint, or a shard's file")
+      ->required()
+      ->type_name("PATH");
+  command->footer(
+      "Examples:\n"
+      "  kuaitrain inspect kuairec\n"
+      "  kuaitrain inspect kuairec/shards/shard-0003.h5");
+  command->callback([path, &action] {
+    action = [path](const GlobalOptions& global) {
+      refuse_several_ranks("inspect");
+      if (!std::filesystem::exists(*path))
+        user_error("{}: no such file or folder, expected a data set, a shard or a checkpoint",
+                   path->string());
+      json what;
+      if (!std::filesystem::is_directory(*path)) {
+        what = describe_dataset_file(*path);
+        log_file(what);
+      } else if (is_checkpoint(*path)) {
+        what = describe_checkpoint(*path);
+        log_checkpoint(what);
+      } else {
+        what = describe_dataset(*path);
+        log_dataset(what);
+      }
+      if (global.json) fmt::print("{}\n", what.dump(2));
+      return static_cast<int>(kExitDone);
+    };
+  });
+}
+
+}  // namespace kt
