@@ -19,16 +19,19 @@ std::string seal_of(const nlohmann::json& manifest) {
   return checksum(std::as_bytes(std::span(text)));
 }
 
-/// Opens a file of the data set after checking it against the manifest.
-Hdf5File open_checked(const Dataset& dataset, const std::string& name) {
+void check_file(const Dataset& dataset, const std::string& name) {
   const auto& files = dataset.manifest().at("files");
   KT_CHECK(files.contains(name), "{} is not in the manifest", name);
-  const auto path = dataset.path() / name;
   verify_file(
-      path,
+      dataset.path() / name,
       {files.at(name).at("bytes").get<int64_t>(), files.at(name).at("xxh128").get<std::string>()},
       kAgain);
-  return Hdf5File::open(path);
+}
+
+/// Opens a file of the data set after checking it against the manifest.
+Hdf5File open_checked(const Dataset& dataset, const std::string& name) {
+  check_file(dataset, name);
+  return Hdf5File::open(dataset.path() / name);
 }
 
 bool has_file(const Dataset& dataset, const std::string& name) {
