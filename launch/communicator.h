@@ -19,20 +19,42 @@ enum class Reduction { kSum, kMin, kMax };
 /// Size of one element. Units: bytes.
 constexpr int64_t size_in_bytes(DataType type) {
   switch (type) {
-    case DataType::kUint8: return 1;
+    case DataType::kUint8:
+      return 1;
     case DataType::kInt32:
-    case DataType::kFloat32: return 4;
-    default: return 8;
+    case DataType::kFloat32:
+      return 4;
+    default:
+      return 8;
   }
 }
 
-template <class T> struct DataTypeOf;
-template <> struct DataTypeOf<uint8_t> { static constexpr DataType value = DataType::kUint8; };
-template <> struct DataTypeOf<int32_t> { static constexpr DataType value = DataType::kInt32; };
-template <> struct DataTypeOf<int64_t> { static constexpr DataType value = DataType::kInt64; };
-template <> struct DataTypeOf<uint64_t> { static constexpr DataType value = DataType::kUint64; };
-template <> struct DataTypeOf<float> { static constexpr DataType value = DataType::kFloat32; };
-template <> struct DataTypeOf<double> { static constexpr DataType value = DataType::kFloat64; };
+template <class T>
+struct DataTypeOf;
+template <>
+struct DataTypeOf<uint8_t> {
+  static constexpr DataType value = DataType::kUint8;
+};
+template <>
+struct DataTypeOf<int32_t> {
+  static constexpr DataType value = DataType::kInt32;
+};
+template <>
+struct DataTypeOf<int64_t> {
+  static constexpr DataType value = DataType::kInt64;
+};
+template <>
+struct DataTypeOf<uint64_t> {
+  static constexpr DataType value = DataType::kUint64;
+};
+template <>
+struct DataTypeOf<float> {
+  static constexpr DataType value = DataType::kFloat32;
+};
+template <>
+struct DataTypeOf<double> {
+  static constexpr DataType value = DataType::kFloat64;
+};
 
 /// A queue of work on a device (a `cudaStream_t`), null on the host. A collective on a stream is enqueued:
 /// its buffers belong to it until `synchronize(stream)` returns or later work on that stream runs.

@@ -11,10 +11,10 @@ namespace kt {
 /// Exit codes scripts rely on.
 enum ExitCode : int {
   kExitDone = 0,
-  kExitUser = 2,      ///< the user can mend it
-  kExitBug = 70,      ///< a broken invariant
-  kExitPeer = 75,     ///< a peer or the network failed: run again to continue
-  kExitRequested = 85 ///< saved on request: run again to continue
+  kExitUser = 2,       ///< the user can mend it
+  kExitBug = 70,       ///< a broken invariant
+  kExitPeer = 75,      ///< a peer or the network failed: run again to continue
+  kExitRequested = 85  ///< saved on request: run again to continue
 };
 
 /// Configuration, data, a checkpoint that does not fit, a non-finite loss. The message says place
@@ -62,11 +62,11 @@ std::string check_detail(fmt::format_string<Args...> format, Args&&... args) {
 }  // namespace detail
 
 /// Always on, release builds too; for invariants only, never for what a user can cause.
-#define KT_CHECK(condition, ...)                                                                  \
-  do {                                                                                            \
-    if (!(condition)) [[unlikely]]                                                                \
-      ::kt::detail::check_failed(__FILE__, __LINE__, #condition,                                  \
-                                 ::kt::detail::check_detail(__VA_ARGS__));                        \
+#define KT_CHECK(condition, ...)                                           \
+  do {                                                                     \
+    if (!(condition)) [[unlikely]]                                         \
+      ::kt::detail::check_failed(__FILE__, __LINE__, #condition,           \
+                                 ::kt::detail::check_detail(__VA_ARGS__)); \
   } while (false)
 
 }  // namespace kt

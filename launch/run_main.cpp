@@ -1,0 +1,118 @@
+#include "launch/run_main.h"
+
+#include <signal.h>
+#include <time.h>
+
+#include <chrono>
+#include <cstdio>
+#include <limits>
+#include <string>
+
+#include "launch/agree.h"
+#include "launch/cpu_check.h"
+#include "launch/errors.h"
+#include "launch/log.h"
+#include "launch/mpi_session.h"
+#include "launch/watchdog.h"
+
+namespace kt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How long a rank with an error of its own waits for the others to come with theirs.
+constexpr std::chrono::seconds kOwnErrorGrace{1};
+
+/// How one rank's work ended. `agreed`: every rank ends like this.
+struct End {
+  int code = kExitDone;
+  bool agreed = true;
+  std::string message;
+};
+
+void print(const End& end) {
+  if (end.message.empty()) return;
+  log_line(end.code == kExitRequested ? LogLevel::kInfo : LogLevel::kError, end.message);
+}
+
+bool is_alone() { return !MpiSession::running() || MpiSession::running()->world().size == 1; }
+
+// Errors after which a rank cannot speak to the others any more.
+End abort_all(End end) {
+  print(end);
+  if (!is_alone()) abort_run(end.code);
+  end.message.clear();
+  return end;
+}
+
+End run(const std::function<int()>& body) {
+  try {
+    return {body(), true, {}};
+  } catch (const SavedOnRequest& error) {
+    return {kExitRequested, true, error.what()};
+  } catch (const AgreedError& error) {
+    return {kExitUser, true, error.what()};
+  } catch (const UserError& error) {
+    return {kExitUser, false, error.what()};
+  } catch (const PeerError& error) {
+    const int64_t step = current_step();
+    return abort_all({kExitPeer, true,
+                      fmt::format("{}{}; run again to continue from the newest checkpoint",
+                                  error.what(), step >= 0 ? fmt::format(", step {}", step) : "")});
+  } catch (const BugError& error) {
+    return abort_all(
+        {kExitBug, true, fmt::format("this is a bug, please report it: {}", error.what())});
+  } catch (const std::exception& error) {
+    return abort_all(
+        {kExitBug, true, fmt::format("unexpected error, please report it: {}", error.what())});
+  }
+}
+
+// All ranks arrive here before any of them ends MPI, and return one code: mpirun takes a rank that returns
+// early with an error for a reason to kill the rest.
+int end_together(MpiSession& session, const End& end) {
+  const World world = session.world();
+  const Phase phase("end of the run");
+  if (end.agreed && world.rank == 0) print(end);
+  constexpr int64_t kFine = std::numeric_limits<int64_t>::max();
+  const int64_t mine = end.code == kExitDone ? kFine : (int64_t{world.rank} << 8) | end.code;
+  int64_t first = kFine;  // the lowest rank that failed, and its code
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Iallreduce(&mine, &first, 1, MPI_INT64_T, MPI_MIN, session.ending(), &request),
+            "end of the run");
+  const Clock::time_point begin = Clock::now();
+  for (;;) {
+    int done = 0;
+    check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "end of the run");
+    if (done) break;
+    if (!end.agreed && Clock::now() - begin > kOwnErrorGrace) abort_all(end);
+    const timespec pause{0, 1'000'000};
+    nanosleep(&pause, nullptr);
+  }
+  if (!end.agreed && first == mine) print(end);
+  return first == kFine ? int{kExitDone} : static_cast<int>(first & 0xff);
+}
+
+}  // namespace
+
+int run_main(const std::function<int()>& body) {
+  detail::cpu_checked();
+  signal(SIGPIPE, SIG_IGN);
+  End end = run(body);
+  try {
+    if (is_alone()) {
+      print(end);
+    } else {
+      end.code = end_together(*MpiSession::running(), end);
+    }
+    log_flush();
+    std::fflush(nullptr);
+    if (MpiSession::running()) MpiSession::running()->finish();
+  } catch (const PeerError& error) {
+    abort_all({kExitPeer, true, error.what()});
+    end.code = kExitPeer;
+  }
+  return end.code;
+}
+
+}  // namespace kt
