@@ -144,10 +144,7 @@ std::vector<int64_t> repeats(const Model& model, int64_t u) {
     until[i] = sum += weight;
   }
   // The most active user has the pair with the most repeats.
-  const bool top = std::max_element(model.users.begin(), model.users.end(),
-                                    [](const User& a, const User& b) { return a.rows < b.rows; }) -
-                       model.users.begin() ==
-                   u;
+  const bool top = u == model.most_active;
   if (top) {
     const int64_t share =
         std::min(more, static_cast<int64_t>(2223 * static_cast<double>(model.sizes.users) / 7176));
@@ -166,8 +163,13 @@ std::vector<int64_t> repeats(const Model& model, int64_t u) {
   return times;
 }
 
-int32_t play_ms(double play, int32_t duration_ms, double largest_ratio) {
-  return static_cast<int32_t>(std::min({play + 0.5, largest_ratio * duration_ms, 999639.0}));
+struct Limits {
+  double ratio, play_ms;
+};
+constexpr Limits kBigLimits{573.457, 999639}, kSmallLimits{571.521, 1e9};
+
+int32_t rounded_play(double play, int32_t duration_ms, const Limits& limits) {
+  return static_cast<int32_t>(std::min({play + 0.5, limits.ratio * duration_ms, limits.play_ms}));
 }
 
 void big_rows_of(const Model& model, const PlayCurve& curve, int64_t u, std::string& text) {
@@ -183,8 +185,10 @@ void big_rows_of(const Model& model, const PlayCurve& curve, int64_t u, std::str
       Event event{};
       event.video = v;
       event.duration_ms = shown_duration(model.videos[v], draws.uniform(counter));
-      event.play_ms =
-          play_ms(model.play(curve, u, v, draws.uniform(counter + 1)), event.duration_ms, 573.457);
+      event.play_ms = rounded_play(model.play(curve, u, v, draws.uniform(counter + 1)),
+                                   event.duration_ms, kBigLimits);
+      if (k == 0 && v == model.shortest_video && u == model.shortest_watcher)
+        event.play_ms = rounded_play(1e9, event.duration_ms, kBigLimits);
       place_in_time(event, draws, counter + 2, kBigSpan);
       events.push_back(event);
     }
@@ -240,8 +244,10 @@ void small_rows_of(const Model& model, const PlayCurve& curve, int64_t i, int64_
     Event event{};
     event.video = model.small_videos[j];
     event.duration_ms = shown_duration(model.videos[event.video], draws.uniform(counter));
-    event.play_ms = play_ms(model.play(curve, u, event.video, draws.uniform(counter + 1)),
-                            event.duration_ms, 571.521);
+    event.play_ms = rounded_play(model.play(curve, u, event.video, draws.uniform(counter + 1)),
+                                 event.duration_ms, kSmallLimits);
+    if (u == model.shortest_small_watcher && event.video == model.shortest_small_video)
+      event.play_ms = rounded_play(1e9, event.duration_ms, kSmallLimits);
     place_in_time(event, draws, counter + 2, kSmallSpan);
     events.push_back(event);
   }
@@ -263,12 +269,12 @@ void small_rows_of(const Model& model, const PlayCurve& curve, int64_t i, int64_
             empty[k] ? TimeColumns::kEmpty : TimeColumns::kFilled);
 }
 
-int64_t write_big(const Model& model, const std::filesystem::path& folder, int64_t threads) {
+int64_t write_big(const Model& model, const std::filesystem::path& folder, ThreadPool& pool) {
   constexpr int64_t kUsersPerBlock = 4;
   const PlayCurve curve = big_play_curve(model);
   const int64_t n = model.sizes.users;
   return write_csv(folder / "big_matrix.csv", kMatrixHeader,
-                   (n + kUsersPerBlock - 1) / kUsersPerBlock, threads,
+                   (n + kUsersPerBlock - 1) / kUsersPerBlock, pool,
                    [&](int64_t block, std::string& text) {
                      const int64_t end = std::min(n, (block + 1) * kUsersPerBlock);
                      for (int64_t u = block * kUsersPerBlock; u < end; ++u)
@@ -276,14 +282,14 @@ int64_t write_big(const Model& model, const std::filesystem::path& folder, int64
                    });
 }
 
-int64_t write_small(const Model& model, const std::filesystem::path& folder, int64_t threads) {
+int64_t write_small(const Model& model, const std::filesystem::path& folder, ThreadPool& pool) {
   const PlayCurve curve = small_play_curve(model);
   const int64_t users = model.sizes.small_users, videos = model.sizes.small_videos;
   std::vector<double> rows(static_cast<size_t>(users), static_cast<double>(videos));
   for (int64_t cell = 0; cell < users * videos; ++cell) rows[cell / videos] -= model.missing[cell];
   const std::vector<int64_t> without_time = shares(rows, model.sizes.small_without_time);
   return write_csv(
-      folder / "small_matrix.csv", kMatrixHeader, users, threads,
+      folder / "small_matrix.csv", kMatrixHeader, users, pool,
       [&](int64_t i, std::string& text) { small_rows_of(model, curve, i, without_time[i], text); });
 }
 
@@ -293,19 +299,19 @@ SynthReport synthesize(const SynthOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   synth_sizes(options.scale);
   KT_CHECK(options.threads >= 0);
-  const int64_t threads = options.threads > 0
-                              ? options.threads
-                              : std::max<int64_t>(1, std::thread::hardware_concurrency());
+  ThreadPool pool(options.threads > 0
+                      ? static_cast<int>(options.threads)
+                      : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
   std::error_code ignored;
   if (std::filesystem::is_directory(options.out, ignored) &&
       std::filesystem::is_empty(options.out, ignored))
     std::filesystem::remove(options.out, ignored);
   NewFolder folder(options.out, "nothing is overwritten: give another --out, or remove it first");
 
-  const Model model = plan_model(options, threads);
-  int64_t bytes = write_side_tables(model, folder.path(), threads);
-  bytes += write_small(model, folder.path(), threads);
-  bytes += write_big(model, folder.path(), threads);
+  const Model model = plan_model(options, pool);
+  int64_t bytes = write_side_tables(model, folder.path(), pool);
+  bytes += write_small(model, folder.path(), pool);
+  bytes += write_big(model, folder.path(), pool);
   const std::string marker =
       fmt::format("kuaitrain synthetic replica, not KuaiRec: version=1 scale={} seed={}\n",
                   options.scale, options.seed);

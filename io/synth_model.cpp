@@ -11,37 +11,52 @@ namespace kt::synth {
 
 namespace {
 constexpr double kLn2 = 0.69314718055994530942;
+constexpr auto kInverseFactorial = [] {
+  std::array<double, 13> values{1};
+  double factorial = 1;
+  for (size_t n = 1; n < values.size(); ++n) {
+    factorial *= static_cast<double>(n);
+    values[n] = 1 / factorial;
+  }
+  return values;
+}();
+constexpr double kInverseOdd[] = {1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9,
+                                  1.0 / 7,  1.0 / 5,  1.0 / 3,  1};
 
 // Shares of the variance of a score; the rest is noise. A user's bias makes about a tenth of log play.
-constexpr double kUserShare = 0.10, kTasteShare = 0.09, kAppealShare = 0.02;
-constexpr double kNoise = 0.8888;                          // sqrt(1 - the shares)
-constexpr double kSpreadOfSpread = 0.45;                   // of the logarithm of a user's spread
+constexpr double kUserShare = 0.18, kTasteShare = 0.22, kAppealShare = 0.01;
+constexpr double kNoise = 0.7681;  // sqrt(1 - the shares)
+// The logarithm of a user's spreads: where it begins, its range, and how far the two go together.
+constexpr double kLeastSpread = -1.15, kSpreadRange = 2.6, kSpreadDown = 0.7, kSpreadTie = 0.7;
+constexpr double kShorterUnseen = 0.33;
 constexpr double kSelection = 0.25;                        // how much taste decides what is shown
 constexpr double kLogisticDeviation = 1.8137993642342178;  // pi / sqrt(3)
 constexpr double kLargestPairShare = 0.62;                 // of the videos a user may see
 
 // Quantiles at scale 1. Source: the distributions published for KuaiRec 2.0; the knots between the published
 // ones are fitted, see docs/synthetic-data.md.
-const Curve kRowsPerUser = {{0, 100},    {.05, 250},  {.25, 883},   {.5, 1846}, {.75, 2461},
-                            {.95, 3150}, {.99, 3900}, {.999, 6000}, {1, 16015}};
-const Curve kRowsPerVideo = {{0, 1},     {.05, 6},    {.25, 52},   {.5, 228},     {.75, 1080},
-                             {.9, 3700}, {.97, 6100}, {.99, 7600}, {.999, 13000}, {1, 27615}};
-const Curve kDuration = {{0, 140},     {.001, 1500},  {.01, 3400},    {.05, 5500}, {.1, 6080},
-                         {.25, 7420},  {.5, 9640},    {.75, 12200},   {.9, 23500}, {.95, 48500},
-                         {.98, 84000}, {.99, 135000}, {.999, 225000}, {1, 315072}};
-const Curve kSmallDuration = {{0, 3067},    {.01, 3617},  {.05, 5667},   {.1, 6104},
-                              {.25, 7500},  {.5, 9590},   {.75, 11930},  {.9, 23034},
-                              {.95, 48128}, {.98, 83734}, {.99, 140017}, {.999, 222699},
-                              {1, 294520}};
+const Curve kRowsPerUser = {{0, 100},    {.05, 260},  {.25, 888},   {.5, 1858},      {.75, 2475},
+                            {.95, 3080}, {.99, 3700}, {.999, 5300}, {.99993, 16015}, {1, 16015}};
+const Curve kRowsPerVideo = {{0, 1},        {.05, 6},        {.25, 50},   {.5, 212},
+                             {.75, 1080},   {.9, 3750},      {.97, 6100}, {.99, 7600},
+                             {.999, 13000}, {.99995, 34000}, {1, 34000}};
+const Curve kDuration = {{0, 2000},      {.001, 2700}, {.01, 4600},  {.02, 5300},  {.05, 6080},
+                         {.1, 6550},     {.25, 7610},  {.5, 9920},   {.75, 12370}, {.8, 13300},
+                         {.85, 15300},   {.9, 22000},  {.95, 46000}, {.98, 76000}, {.99, 104000},
+                         {.999, 190000}, {1, 290000}};
+const Curve kSmallDuration = {{0, 3067},    {.01, 4650},   {.02, 5280},    {.05, 5930},
+                              {.1, 6330},   {.25, 7523},   {.5, 9600},     {.75, 11934},
+                              {.8, 13255},  {.85, 16700},  {.9, 23500},    {.95, 46500},
+                              {.98, 79000}, {.99, 112000}, {.999, 210000}, {1, 294520}};
 const Curve kPlaySmall = {{0, 0},         {.0068, 0},      {.01, 516},   {.02, 1022},
-                          {.05, 2008},    {.1, 3680},      {.25, 5811},  {.4, 6942},
-                          {.5, 7549},     {.6, 8285},      {.75, 9880},  {.9, 12767},
+                          {.05, 2008},    {.1, 3680},      {.25, 5835},  {.4, 6950},
+                          {.5, 7589},     {.6, 8290},      {.75, 9900},  {.9, 12767},
                           {.95, 15807},   {.98, 23061},    {.99, 31403}, {.995, 43926},
-                          {.999, 116019}, {.9999, 500000}, {1, 999639}};
+                          {.999, 117000}, {.9999, 620000}, {1, 1800000}};
 const Curve kPlayBig = {{0, 0},         {.012, 0},       {.03, 500},   {.05, 800},   {.1, 1650},
-                        {.25, 4218},    {.4, 6150},      {.5, 7277},   {.6, 8400},   {.75, 10350},
-                        {.9, 14300},    {.95, 18800},    {.98, 31000}, {.99, 45500}, {.995, 66000},
-                        {.999, 165000}, {.9999, 560000}, {1, 999639}};
+                        {.25, 4230},    {.4, 6600},      {.5, 7290},   {.6, 8500},   {.75, 10380},
+                        {.9, 15000},    {.95, 19700},    {.98, 30500}, {.99, 42500}, {.995, 62000},
+                        {.999, 187000}, {.9999, 760000}, {1, 999639}};
 // Videos with each of the 31 tags.
 const std::vector<double> kTagWeights = {24,   463, 216, 104, 164, 964, 912,  503, 1112, 696, 170,
                                          2027, 534, 245, 63,  374, 214, 350,  131, 686,  265, 29,
@@ -58,8 +73,8 @@ double exp(double x) {
   const double turns = x * (1 / kLn2);
   const int64_t k = static_cast<int64_t>(turns < 0 ? turns - 0.5 : turns + 0.5);
   const double r = x - static_cast<double>(k) * kLn2;
-  double sum = 1;
-  for (int n = 12; n >= 1; --n) sum = 1 + sum * r / n;
+  double sum = kInverseFactorial[12];
+  for (size_t n = 12; n-- > 0;) sum = sum * r + kInverseFactorial[n];
   return sum * std::bit_cast<double>(static_cast<uint64_t>(k + 1023) << 52);
 }
 
@@ -73,7 +88,7 @@ double log(double x) {
   }
   const double s = (m - 1) / (m + 1), q = s * s;
   double sum = 1.0 / 17;
-  for (int n = 15; n >= 1; n -= 2) sum = sum * q + 1.0 / n;
+  for (const double inverse : kInverseOdd) sum = sum * q + inverse;
   return 2 * s * sum + static_cast<double>(exponent) * kLn2;
 }
 
@@ -153,7 +168,8 @@ PlayCurve::PlayCurve(const std::vector<Score>& scores, const Curve& knots) {
   for (int64_t i = 0; i < kPoints; ++i) {
     const double x = low_ + step_ * static_cast<double>(i);
     double below = 0;
-    for (const Score& s : scores) below += 1 / (1 + exp((s.mean - x) / s.spread));
+    for (const Score& s : scores)
+      below += 1 / (1 + exp((s.mean - x) / (x > s.mean ? s.spread_up : s.spread_down)));
     const double p = std::min(below / static_cast<double>(scores.size()), ceiling);
     size_t k = 1;
     while (k + 1 < knots.size() && knots[k].first < p) ++k;
@@ -184,7 +200,9 @@ double Model::score(int64_t user, int64_t video) const {
 }
 
 double Model::play(const PlayCurve& curve, int64_t user, int64_t video, double uniform) const {
-  return curve.at(score(user, video) + users[user].spread * logit(uniform));
+  const double noise = logit(uniform);
+  const User& u = users[user];
+  return curve.at(score(user, video) + noise * (noise > 0 ? u.spread_up : u.spread_down));
 }
 
 namespace {
@@ -219,6 +237,7 @@ void plan_users(Model& model) {
       ++outside;
     std::swap(ranks[top], ranks[outside]);
   }
+  model.most_active = std::find(ranks.begin(), ranks.end(), n - 1) - ranks.begin();
   std::vector<double> weights(static_cast<size_t>(n));
   const double root = static_cast<double>(n) / 7176;
   for (int64_t u = 0; u < n; ++u)
@@ -232,18 +251,33 @@ void plan_users(Model& model) {
   const std::vector<int64_t> duplicates = shares(as_weights, model.sizes.big_duplicates);
   const std::vector<int64_t> event_duplicates =
       shares(as_weights, model.sizes.big_event_duplicates);
+  int64_t owed = 0, event_owed = 0;
   for (int64_t u = 0; u < n; ++u) {
     User& user = model.users[u];
     const Draws taste(model.seed, Use::kTaste, u);
     for (int64_t k = 0; k < kTasteSize; ++k) user.taste[k] = static_cast<float>(taste.normal(k));
-    user.bias = std::sqrt(kUserShare) * Draws(model.seed, Use::kUserBias, u).normal(0);
-    const double spread = kSpreadOfSpread * Draws(model.seed, Use::kUserSpread, u).normal(0);
-    user.spread = kNoise * exp(spread - kSpreadOfSpread * kSpreadOfSpread) / kLogisticDeviation;
+    const Draws spread(model.seed, Use::kUserSpread, u);
+    // Who lingers more also skips sooner, mostly, and plays shorter in the middle.
+    const double p = spread.uniform(0), q = spread.uniform(1);
+    user.spread_up =
+        kNoise / kLogisticDeviation * exp(kLeastSpread + kSpreadRange * p * std::sqrt(p));
+    user.spread_down =
+        kNoise / kLogisticDeviation *
+        exp(kSpreadDown * (kSpreadTie * (2 * p - 1) + (1 - kSpreadTie) * (2 * q - 1)));
+    user.bias = std::sqrt(kUserShare) * (0.8 * Draws(model.seed, Use::kUserBias, u).normal(0) -
+                                         0.6 * std::sqrt(3) * (2 * p - 1));
     user.rows = rows[u];
-    user.duplicates = duplicates[u];
-    user.event_duplicates = event_duplicates[u];
+    // A user keeps at least half of the rows as events; what does not fit goes to the next.
+    owed += duplicates[u];
+    user.duplicates = std::min(owed, (user.rows - 1) / 2);
+    owed -= user.duplicates;
+    event_owed += event_duplicates[u];
+    user.event_duplicates = std::min(event_owed, user.rows - 1 - user.duplicates);
+    event_owed -= user.event_duplicates;
     user.small_index = -1;
   }
+  model.users[model.most_active].duplicates += owed;
+  model.users[model.most_active].event_duplicates += event_owed;
   for (size_t i = 0; i < model.small_users.size(); ++i)
     model.users[model.small_users[i]].small_index = static_cast<int32_t>(i);
 }
@@ -273,26 +307,30 @@ std::vector<double> plan_videos(Model& model) {
   };
   for (int64_t v : by_rank) {
     Video& video = model.videos[v];
-    const double ms = video.small_index >= 0 ? at_log(kSmallDuration, next(inside))
-                                             : at_log(kDuration, next(outside));
-    video.duration_ms = std::max(140, static_cast<int32_t>(ms + 0.5));
-  }
-  // The extremes are there at every scale.
-  for (int64_t v : by_rank)
-    if (model.videos[v].small_index < 0) {
-      model.videos[v].duration_ms = 140;
-      break;
+    double ms = 0;
+    if (video.small_index >= 0) {
+      ms = at_log(kSmallDuration, next(inside));
+    } else {
+      // What few people are shown is shorter; it hardly counts in rows.
+      const double rank = (static_cast<double>(ranks[v]) + 0.5) / static_cast<double>(n);
+      ms = at_log(kDuration, next(outside)) * exp(kShorterUnseen * (rank - 0.95));
     }
-  int64_t longest = -1;
+    video.duration_ms = static_cast<int32_t>(ms + 0.5);
+  }
+  // The extremes are there at every scale: the shortest has a few rows, so that one ratio shows in its mean.
+  const auto duration_less = [&](int64_t a, int64_t b) {
+    return model.videos[a].duration_ms < model.videos[b].duration_ms;
+  };
+  std::vector<int64_t> outsiders;
   for (int64_t v : by_rank)
-    if (model.videos[v].small_index < 0 &&
-        (longest < 0 || model.videos[v].duration_ms > model.videos[longest].duration_ms))
-      longest = v;
-  if (longest >= 0) model.videos[longest].duration_ms = 315072;
-  const auto shortest = std::min_element(
-      model.small_videos.begin(), model.small_videos.end(),
-      [&](int a, int b) { return model.videos[a].duration_ms < model.videos[b].duration_ms; });
-  model.videos[*shortest].duration_ms = 3067;
+    if (model.videos[v].small_index < 0) outsiders.push_back(v);
+  model.videos[*std::max_element(outsiders.begin(), outsiders.end(), duration_less)].duration_ms =
+      315072;
+  model.shortest_video = outsiders[outsiders.size() * 6 / 100];
+  model.videos[model.shortest_video].duration_ms = 140;
+  model.shortest_small_video =
+      *std::min_element(model.small_videos.begin(), model.small_videos.end(), duration_less);
+  model.videos[model.shortest_small_video].duration_ms = 3067;
 
   const std::vector<int32_t> tag_counts =
       random_classes(model.seed, Use::kTagCount, 0, n, {8970, 1562, 185, 11});
@@ -320,7 +358,7 @@ std::vector<double> plan_videos(Model& model) {
     // A third of the videos show other durations as well, less than a hundredth apart.
     const Draws shift(model.seed, Use::kDurationShift, v);
     const int32_t most = video.duration_ms / 120;
-    const bool several = shift.uniform(0) < 1.0 / 3 && most > 0;
+    const bool several = shift.uniform(0) < 0.352 && most > 0;
     video.second_duration_ms =
         video.duration_ms + (several ? 1 + static_cast<int32_t>(shift.below(1, most)) : 0);
     video.third_duration_ms =
@@ -353,7 +391,7 @@ int64_t videos_open_to(const Model& model, const User& user) {
 }
 
 /// Chooses distinct (user, video) pairs outside the block so that both margins come out as planned.
-void plan_pairs(Model& model, const std::vector<double>& video_rows, int64_t threads) {
+void plan_pairs(Model& model, const std::vector<double>& video_rows, ThreadPool& pool) {
   const int64_t users = model.sizes.users, videos = model.sizes.videos;
   // 13.38 % of all cells; the rest of a user's events are repeats.
   const double wanted = 0.1338 * static_cast<double>(users) * static_cast<double>(videos);
@@ -394,7 +432,7 @@ void plan_pairs(Model& model, const std::vector<double>& video_rows, int64_t thr
   }
   for (int64_t v = 0; v < videos; ++v)
     model.videos[v].repeat_weight =
-        (video_rows[v] - target[v] + 0.02 * video_rows[v]) / std::max(target[v], 0.5);
+        (video_rows[v] - target[v] + 0.005 * video_rows[v]) / std::max(target[v], 0.5);
 
   // Weights for which drawing without replacement gives these margins: alternate between users (in groups of
   // like degree) and videos. A pair is taken with probability about 1 - exp(-a_user * w_video).
@@ -444,7 +482,7 @@ void plan_pairs(Model& model, const std::vector<double>& video_rows, int64_t thr
 
   // Keys -log(uniform) / weight; the smallest are taken. Taste moves the weight a little.
   const double tilt = kSelection / std::sqrt(kTasteShare);
-  parallel_blocks(users, threads, [&](int64_t u) {
+  pool.parallel_for(users, [&](int64_t u, int) {
     std::vector<std::pair<double, int32_t>> keys;
     keys.reserve(static_cast<size_t>(videos));
     const User& user = model.users[u];
@@ -484,6 +522,10 @@ void plan_pairs(Model& model, const std::vector<double>& video_rows, int64_t thr
       break;
     }
   }
+  const auto owner = std::find(model.pairs.begin(), model.pairs.end(), model.shortest_video);
+  model.shortest_watcher = std::upper_bound(model.pair_begin.begin(), model.pair_begin.end(),
+                                            owner - model.pairs.begin()) -
+                           model.pair_begin.begin() - 1;
 }
 
 /// Cells of the block that are missing because a user has blocked the author.
@@ -529,11 +571,15 @@ void plan_missing(Model& model) {
       ++of_video[keys[k].second];
     }
   }
+  const int64_t shortest = model.videos[model.shortest_small_video].small_index;
+  int64_t watcher = 0;
+  while (watcher + 1 < users && model.missing[watcher * videos + shortest]) ++watcher;
+  model.shortest_small_watcher = model.small_users[watcher];
 }
 
 }  // namespace
 
-Model plan_model(const SynthOptions& options, int64_t threads) {
+Model plan_model(const SynthOptions& options, ThreadPool& pool) {
   Model model;
   model.seed = options.seed;
   model.scale = options.scale;
@@ -544,7 +590,7 @@ Model plan_model(const SynthOptions& options, int64_t threads) {
                                   model.sizes.videos, 103, 10595, 10728);
   plan_users(model);
   const std::vector<double> video_rows = plan_videos(model);
-  plan_pairs(model, video_rows, threads);
+  plan_pairs(model, video_rows, pool);
   plan_missing(model);
   return model;
 }
@@ -565,7 +611,8 @@ PlayCurve big_play_curve(const Model& model) {
     const int64_t u = std::upper_bound(until.begin(), until.end(), row) - until.begin();
     const int64_t pair =
         model.pair_begin[u] + draws.below(i, model.pair_begin[u + 1] - model.pair_begin[u]);
-    scores.push_back({model.score(u, model.pairs[pair]), model.users[u].spread});
+    scores.push_back(
+        {model.score(u, model.pairs[pair]), model.users[u].spread_up, model.users[u].spread_down});
   }
   return PlayCurve(scores, kPlayBig);
 }
@@ -576,7 +623,7 @@ PlayCurve small_play_curve(const Model& model) {
   for (int64_t i = 0; i < kSample; ++i) {
     const int64_t u = model.small_users[i * model.sizes.small_users / kSample];
     scores.push_back({model.score(u, model.small_videos[draws.below(i, model.sizes.small_videos)]),
-                      model.users[u].spread});
+                      model.users[u].spread_up, model.users[u].spread_down});
   }
   return PlayCurve(scores, kPlaySmall);
 }

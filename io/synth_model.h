@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "io/synth.h"
+#include "launch/parallel_for.h"
 #include "launch/random.h"
 
 /// The planted model behind the synthetic replica; internal to io/synth*.cpp.
@@ -86,9 +87,9 @@ using Taste = std::array<float, kTasteSize>;
 
 struct User {
   Taste taste;
-  double bias;    ///< added to every score
-  double spread;  ///< scale of the noise: how uneven the play times of this user are
-  int64_t rows;   ///< rows of the big matrix, duplicates included
+  double bias;                    ///< added to every score
+  double spread_up, spread_down;  ///< scale of the noise: how far this user lingers, how soon skips
+  int64_t rows;                   ///< rows of the big matrix, duplicates included
   int64_t duplicates, event_duplicates;
   int32_t small_index;  ///< row of the block, or -1
   int64_t events() const { return rows - duplicates - event_duplicates; }
@@ -112,7 +113,7 @@ struct Video {
 class PlayCurve {
  public:
   struct Score {
-    double mean, spread;
+    double mean, spread_up, spread_down;
   };
   /// `scores`: a sample of what will be looked up. `knots`: play milliseconds by share.
   PlayCurve(const std::vector<Score>& scores, const Curve& knots);
@@ -133,7 +134,10 @@ struct Model {
   std::vector<Video> videos;
   std::vector<int32_t> small_users, small_videos;  ///< ids, ascending
   std::vector<int64_t> pair_begin;                 ///< [users + 1] into `pairs`
-  std::vector<int32_t> pairs;    ///< the distinct videos of each user in the big matrix
+  std::vector<int32_t> pairs;  ///< the distinct videos of each user in the big matrix
+  int64_t most_active;         ///< the user with most rows
+  // The largest watch ratio of each matrix is planted at its shortest video.
+  int64_t shortest_video, shortest_watcher, shortest_small_video, shortest_small_watcher;
   std::vector<uint8_t> missing;  ///< [small_users * small_videos] 1: not in the small matrix
 
   /// What moves play time before noise.
@@ -142,7 +146,7 @@ struct Model {
   double play(const PlayCurve& curve, int64_t user, int64_t video, double uniform) const;
 };
 
-Model plan_model(const SynthOptions& options, int64_t threads);
+Model plan_model(const SynthOptions& options, ThreadPool& pool);
 PlayCurve big_play_curve(const Model& model);
 PlayCurve small_play_curve(const Model& model);
 

@@ -74,7 +74,7 @@ std::vector<double> long_tail(int64_t n, double shift, double power) {
   return weights;
 }
 
-int64_t write_users(const Model& model, const std::filesystem::path& folder) {
+int64_t write_users(const Model& model, const std::filesystem::path& folder, ThreadPool& pool) {
   const int64_t n = model.sizes.users;
   const size_t size = model.users.size();
   int64_t salt = 0;
@@ -157,7 +157,7 @@ int64_t write_users(const Model& model, const std::filesystem::path& folder) {
     put(header, ",onehot_feat");
     put(header, static_cast<int64_t>(f));
   }
-  return write_csv(folder / "user_features.csv", header, 1, 1, [&](int64_t, std::string& text) {
+  return write_csv(folder / "user_features.csv", header, 1, pool, [&](int64_t, std::string& text) {
     for (int64_t u = 0; u < n; ++u) {
       put(text, u);
       put(text, ',');
@@ -185,41 +185,43 @@ int64_t write_users(const Model& model, const std::filesystem::path& folder) {
   });
 }
 
-int64_t write_friends(const Model& model, const std::filesystem::path& folder) {
+int64_t write_friends(const Model& model, const std::filesystem::path& folder, ThreadPool& pool) {
   const int64_t rows = model.sizes.social_rows, users = model.sizes.users;
   const std::vector<int64_t> order = random_ranks(model.seed, Use::kSocial, 0, users);
   const std::vector<int32_t> counts =
       random_classes(model.seed, Use::kSocial, 1, rows, {336, 94, 29, 9, 4});
-  return write_csv(
-      folder / "social_network.csv", "user_id,friend_list", 1, 1, [&](int64_t, std::string& text) {
-        for (int64_t r = 0; r < rows; ++r) {
-          const Draws draws(model.seed, Use::kSocial, 2 + r);
-          const int64_t wanted = std::min<int64_t>(counts[r] + 1, users - 1);
-          std::vector<int64_t> friends;
-          for (int64_t counter = 0; static_cast<int64_t>(friends.size()) < wanted; ++counter) {
-            const int64_t other = draws.below(counter, users);
-            if (other != order[r] &&
-                std::find(friends.begin(), friends.end(), other) == friends.end())
-              friends.push_back(other);
-          }
-          put(text, order[r]);
-          put(text, ',');
-          std::string list = "[";
-          for (size_t i = 0; i < friends.size(); ++i) {
-            if (i > 0) put(list, ", ");
-            put(list, friends[i]);
-          }
-          put(list, ']');
-          put_field(text, list);
-          put(text, '\n');
-        }
-      });
+  return write_csv(folder / "social_network.csv", "user_id,friend_list", 1, pool,
+                   [&](int64_t, std::string& text) {
+                     for (int64_t r = 0; r < rows; ++r) {
+                       const Draws draws(model.seed, Use::kSocial, 2 + r);
+                       const int64_t wanted = std::min<int64_t>(counts[r] + 1, users - 1);
+                       std::vector<int64_t> friends;
+                       for (int64_t counter = 0; static_cast<int64_t>(friends.size()) < wanted;
+                            ++counter) {
+                         const int64_t other = draws.below(counter, users);
+                         if (other != order[r] &&
+                             std::find(friends.begin(), friends.end(), other) == friends.end())
+                           friends.push_back(other);
+                       }
+                       put(text, order[r]);
+                       put(text, ',');
+                       std::string list = "[";
+                       for (size_t i = 0; i < friends.size(); ++i) {
+                         if (i > 0) put(list, ", ");
+                         put(list, friends[i]);
+                       }
+                       put(list, ']');
+                       put_field(text, list);
+                       put(text, '\n');
+                     }
+                   });
 }
 
 // ---- videos
 
-int64_t write_categories(const Model& model, const std::filesystem::path& folder) {
-  return write_csv(folder / "item_categories.csv", "video_id,feat", 1, 1,
+int64_t write_categories(const Model& model, const std::filesystem::path& folder,
+                         ThreadPool& pool) {
+  return write_csv(folder / "item_categories.csv", "video_id,feat", 1, pool,
                    [&](int64_t, std::string& text) {
                      for (int64_t v = 0; v < model.sizes.videos; ++v) {
                        const Video& video = model.videos[v];
@@ -288,7 +290,7 @@ std::vector<Levels> caption_levels(const Model& model) {
   return levels;
 }
 
-int64_t write_captions(const Model& model, const std::filesystem::path& folder, int64_t threads) {
+int64_t write_captions(const Model& model, const std::filesystem::path& folder, ThreadPool& pool) {
   constexpr int64_t kBlock = 256;
   const int64_t n = model.sizes.videos;
   const std::vector<Levels> levels = caption_levels(model);
@@ -303,7 +305,7 @@ int64_t write_captions(const Model& model, const std::filesystem::path& folder, 
                    "level_category_name,"
                    "second_level_category_id,second_level_category_name,third_level_category_id,"
                    "third_level_category_name",
-                   (n + kBlock - 1) / kBlock, threads, [&](int64_t block, std::string& text) {
+                   (n + kBlock - 1) / kBlock, pool, [&](int64_t block, std::string& text) {
                      for (int64_t v = block * kBlock; v < std::min(n, (block + 1) * kBlock); ++v) {
                        const Draws draws(model.seed, Use::kCaption, n + 1 + v);
                        int64_t counter = 0;
@@ -400,7 +402,7 @@ constexpr std::string_view kDailyHeader =
     "reduce_similar_user_num,collect_cnt,collect_user_num,cancel_collect_cnt,cancel_collect_user_"
     "num";
 
-const Curve kShow = {{0, 1},       {.05, 3},      {.25, 56},      {.5, 1329},       {.75, 24191},
+const Curve kShow = {{0, 1},       {.05, 3},      {.25, 66},      {.5, 1365},       {.75, 22300},
                      {.9, 165000}, {.97, 800000}, {.99, 2200000}, {.999, 12000000}, {1, 42200000}};
 
 const int32_t kFirstDay = day_of(2020, 7, 5), kLastDay = day_of(2020, 9, 5);
@@ -501,14 +503,14 @@ void DailyTable::put_rows(int64_t v, std::string& text) const {
   const std::string_view visible = q < .985 ? "public" : q < .995 ? "private" : "friends";
   const bool wide = of_video.uniform(5) < 0.12;
 
-  const double appeal = video.appeal * 7;  // about one standard deviation a unit
+  const double appeal = video.appeal * 10;  // about one standard deviation a unit
   const double length = log(static_cast<double>(video.duration_ms) / 9600);
   const double rank = middle(popularity_rank_[v], popularity_rank_.size());
   const double popularity = (log(rank) - log(1 - rank)) / 1.702;
   // Noise of the video, one number a rate.
   const auto noise = [&](int64_t k) { return of_video.normal(16 + k); };
-  const double shown_to_played = share_of(0.5 - 0.35 * appeal + 0.5 * noise(0));
-  const double completed = share_of(-0.2 + 0.5 * appeal - 0.5 * length + 0.6 * noise(1));
+  const double shown_to_played = share_of(0.5 - 0.5 * appeal + 0.4 * length + 0.4 * noise(0));
+  const double completed = share_of(-0.2 + 0.4 * appeal - 0.3 * length + 0.6 * noise(1));
   const double valid = share_of(0.2 + 0.3 * appeal + 0.5 * noise(2));
   const double longer = share_of(-0.4 + 0.4 * appeal + 0.3 * length + 0.5 * noise(3));
   const double quick = share_of(-1.2 - 0.4 * appeal + 0.4 * noise(4));
@@ -559,7 +561,7 @@ void DailyTable::put_rows(int64_t v, std::string& text) const {
         put(text, tag);
       }
       const double x =
-          0.75 * popularity + 0.45 * noise(8) + 0.35 * draws.normal(100) - 0.5 * (k / 63.0 - 0.14);
+          0.8 * popularity + 0.47 * noise(8) + 0.37 * draws.normal(100) - 0.4 * (k / 63.0 - 0.25);
       const double show = at_log(kShow, share_of(1.702 * x)) - 1;
       const int64_t shown = count(show, 0.78);
       const int64_t played = std::min(shown, rounded(static_cast<double>(shown) * shown_to_played));
@@ -608,12 +610,12 @@ void DailyTable::put_rows(int64_t v, std::string& text) const {
   }
 }
 
-int64_t write_daily(const Model& model, const std::filesystem::path& folder, int64_t threads) {
+int64_t write_daily(const Model& model, const std::filesystem::path& folder, ThreadPool& pool) {
   constexpr int64_t kBlock = 32;
   const DailyTable table(model);
   const int64_t n = model.sizes.videos;
   return write_csv(folder / "item_daily_features.csv", kDailyHeader, (n + kBlock - 1) / kBlock,
-                   threads, [&](int64_t block, std::string& text) {
+                   pool, [&](int64_t block, std::string& text) {
                      for (int64_t v = block * kBlock; v < std::min(n, (block + 1) * kBlock); ++v)
                        table.put_rows(v, text);
                    });
@@ -622,10 +624,10 @@ int64_t write_daily(const Model& model, const std::filesystem::path& folder, int
 }  // namespace
 
 int64_t write_side_tables(const Model& model, const std::filesystem::path& folder,
-                          int64_t threads) {
-  return write_users(model, folder) + write_friends(model, folder) +
-         write_categories(model, folder) + write_captions(model, folder, threads) +
-         write_daily(model, folder, threads);
+                          ThreadPool& pool) {
+  return write_users(model, folder, pool) + write_friends(model, folder, pool) +
+         write_categories(model, folder, pool) + write_captions(model, folder, pool) +
+         write_daily(model, folder, pool);
 }
 
 }  // namespace kt::synth

@@ -7,6 +7,7 @@
 namespace kt::synth {
 
 /// Writes the five side tables: users, categories, captions, friends, daily features. Returns their bytes.
-int64_t write_side_tables(const Model& model, const std::filesystem::path& folder, int64_t threads);
+int64_t write_side_tables(const Model& model, const std::filesystem::path& folder,
+                          ThreadPool& pool);
 
 }  // namespace kt::synth

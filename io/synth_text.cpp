@@ -4,43 +4,17 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
-#include <exception>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "launch/errors.h"
 #include "launch/watchdog.h"
 
 namespace kt::synth {
-
-void parallel_blocks(int64_t blocks, int64_t threads, const std::function<void(int64_t)>& work) {
-  std::atomic<int64_t> next{0};
-  std::exception_ptr first;
-  std::mutex mutex;
-  const auto run = [&] {
-    try {
-      for (int64_t block; (block = next++) < blocks;) {
-        work(block);
-        heartbeat();
-      }
-    } catch (...) {
-      next = blocks;
-      const std::lock_guard lock(mutex);
-      if (!first) first = std::current_exception();
-    }
-  };
-  std::vector<std::thread> others;
-  for (int64_t t = 1; t < std::min(threads, blocks); ++t) others.emplace_back(run);
-  run();
-  for (std::thread& thread : others) thread.join();
-  if (first) std::rethrow_exception(first);
-}
 
 namespace {
 
@@ -89,7 +63,7 @@ class OutputFile {
 }  // namespace
 
 int64_t write_csv(const std::filesystem::path& path, std::string_view header, int64_t blocks,
-                  int64_t threads, const std::function<void(int64_t, std::string&)>& make) {
+                  ThreadPool& pool, const std::function<void(int64_t, std::string&)>& make) {
   OutputFile file(path);
   file.write(header);
   file.write("\n");
@@ -97,9 +71,10 @@ int64_t write_csv(const std::filesystem::path& path, std::string_view header, in
   std::condition_variable turn;
   int64_t written = 0;
   bool failed = false;
+  std::vector<std::string> texts(static_cast<size_t>(pool.threads()));
   // Blocks start in order, so the one whose turn it is always has a thread: nobody waits for ever.
-  parallel_blocks(blocks, threads, [&](int64_t block) {
-    thread_local std::string text;
+  pool.parallel_for(blocks, [&](int64_t block, int thread) {
+    std::string& text = texts[static_cast<size_t>(thread)];
     text.clear();
     try {
       make(block, text);
@@ -115,6 +90,7 @@ int64_t write_csv(const std::filesystem::path& path, std::string_view header, in
       throw;
     }
     turn.notify_all();
+    heartbeat();
   });
   return file.finish();
 }

@@ -7,18 +7,16 @@
 #include <string>
 #include <string_view>
 
-/// Threads and text of the synthetic replica; internal to io/synth*.cpp.
+#include "launch/parallel_for.h"
+
+/// Text and files of the synthetic replica; internal to io/synth*.cpp.
 namespace kt::synth {
 
-/// Calls `work(0..blocks-1)`, each once, on `threads` threads, the calling one among them. The first exception is
-/// thrown again here.
-void parallel_blocks(int64_t blocks, int64_t threads, const std::function<void(int64_t)>& work);
-
-/// Writes a new file of `header` and then the text of blocks 0..blocks-1 in order; the text is made on `threads`
-/// threads, a block or two a thread in memory. Returns bytes written, on disk.
+/// Writes a new file of `header` and then the text of blocks 0..blocks-1 in order; the text is made by
+/// `pool`, one block a thread in memory. Returns bytes written, on disk.
 /// Throws: UserError when writing fails.
 int64_t write_csv(const std::filesystem::path& path, std::string_view header, int64_t blocks,
-                  int64_t threads,
+                  ThreadPool& pool,
                   const std::function<void(int64_t block, std::string& text)>& make);
 
 inline void put(std::string& text, std::string_view s) { text.append(s); }
