@@ -35,7 +35,8 @@ class ColumnFile {
     sum_.integer(static_cast<int64_t>(values.size()));
     for (const std::string& value : values) sum_.text(value);
   }
-  WrittenFile close() { return {name_, file_.close(), sum_.hex()}; }
+  /// The folder has to be a `NewFolder`: its commit syncs the file.
+  WrittenFile close() { return {name_, file_.close(Sync::kOnCommit), sum_.hex()}; }
 
  private:
   std::string name_;

@@ -21,15 +21,26 @@ constexpr size_t kLargestWrite = size_t{64} << 20;
                                                                   : "mend the path or permissions");
 }
 
-/// Writes all and syncs. Returns 0 or what errno said.
-int write_and_sync(int file, std::span<const std::byte> bytes) {
+/// Writes all. Returns 0 or what errno said.
+int write_all(int file, std::span<const std::byte> bytes, Sync sync) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(file, bytes.data(), std::min(bytes.size(), kLargestWrite));
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) return written == 0 ? ENOSPC : errno;
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
-  return ::fsync(file) == 0 ? 0 : errno;
+  if (sync == Sync::kNow) return ::fsync(file) == 0 ? 0 : errno;
+  // Only a head start: what fails here fails again in the fsync to come.
+  ::sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE);
+  return 0;
+}
+
+void sync_file(const std::filesystem::path& path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) write_failed(path, errno);
+  const int error = ::fsync(file) == 0 ? 0 : errno;
+  ::close(file);
+  if (error != 0) write_failed(path, error);
 }
 
 std::filesystem::path parent_of(const std::filesystem::path& path) {
@@ -39,18 +50,19 @@ std::filesystem::path parent_of(const std::filesystem::path& path) {
 
 }  // namespace
 
-void write_new_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+void write_new_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                    Sync sync) {
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file < 0) write_failed(path, errno);
-  int error = write_and_sync(file, bytes);
+  int error = write_all(file, bytes, sync);
   if (::close(file) != 0 && error == 0) error = errno;
   if (error == 0) return;
   ::unlink(path.c_str());
   write_failed(path, error);
 }
 
-void write_new_file(const std::filesystem::path& path, std::string_view text) {
-  write_new_file(path, std::as_bytes(std::span(text)));
+void write_new_file(const std::filesystem::path& path, std::string_view text, Sync sync) {
+  write_new_file(path, std::as_bytes(std::span(text)), sync);
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view text) {
@@ -115,7 +127,7 @@ NewFolder::~NewFolder() {
 
 void NewFolder::commit() {
   for (const auto& entry : std::filesystem::recursive_directory_iterator(temporary_))
-    if (entry.is_directory()) sync_folder(entry.path());
+    entry.is_directory() ? sync_folder(entry.path()) : sync_file(entry.path());
   sync_folder(temporary_);
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) write_failed(target_, errno);
   committed_ = true;

@@ -10,9 +10,15 @@
 /// Throws (every function): UserError naming the file and the system's reason.
 namespace kt {
 
-/// Makes a new file of these bytes and syncs it; removes it again if that fails.
-void write_new_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
-void write_new_file(const std::filesystem::path& path, std::string_view text);
+/// When the bytes of a file have to be on the disk: before the call returns, or when the `NewFolder` it is in
+/// is committed (their way there begins at once).
+enum class Sync { kNow, kOnCommit };
+
+/// Makes a new file of these bytes; removes it again if that fails.
+void write_new_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                    Sync sync = Sync::kNow);
+void write_new_file(const std::filesystem::path& path, std::string_view text,
+                    Sync sync = Sync::kNow);
 /// Replaces `path`, or makes it: written beside it, synced, renamed, the folder synced.
 void replace_file(const std::filesystem::path& path, std::string_view text);
 /// The whole file. Throws: UserError when absent too.
@@ -30,9 +36,9 @@ class NewFolder {
   NewFolder& operator=(const NewFolder&) = delete;
   ~NewFolder();
 
-  /// The temporary folder, to write in. Its files are synced by those who write them.
+  /// The temporary folder, to write in.
   const std::filesystem::path& path() const { return temporary_; }
-  /// Syncs the folder and its subfolders, renames it to `target` and syncs the parent.
+  /// Syncs the files and folders in it, renames it to `target` and syncs the parent.
   void commit();
 
  private:

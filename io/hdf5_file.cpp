@@ -6,7 +6,6 @@
 #include <mutex>
 #include <utility>
 
-#include "io/files.h"
 #include "launch/errors.h"
 
 namespace kt {
@@ -208,7 +207,7 @@ Hdf5File::~Hdf5File() {
   H5Fclose(file_);
 }
 
-FileSum Hdf5File::close() {
+FileSum Hdf5File::close(Sync sync) {
   KT_CHECK(file_ >= 0, "{} is closed already", path_.string());
   std::unique_lock<std::mutex> lock(library_mutex());
   void* memory = nullptr;
@@ -222,7 +221,7 @@ FileSum Hdf5File::close() {
   const std::span bytes(*static_cast<const std::byte* const*>(memory), static_cast<size_t>(size));
   lock.unlock();
   FileSum sum{int64_t{size}, checksum(bytes)};
-  write_new_file(path_, bytes);
+  write_new_file(path_, bytes, sync);
   lock.lock();
   H5Fclose(std::exchange(file_, -1));
   return sum;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "io/checksum.h"
+#include "io/files.h"
 
 /// The only HDF5 calls: flat files of contiguous columns and attributes. Two files of equal content
 /// are equal byte for byte (no object times), and no file is locked (network file systems seldom
@@ -45,9 +46,9 @@ class Hdf5File {
   void write_attribute(const std::string& name, int64_t value);
   void write_attribute(const std::string& name, double value);
   void write_attribute(const std::string& name, std::string_view value);
-  /// Makes the file at `path` and syncs it. Throws: UserError naming the file when it exists
+  /// Makes the file at `path`. Throws: UserError naming the file when it exists
   /// already, cannot be written or the disk is full; then nothing is left of it.
-  FileSum close();
+  FileSum close(Sync sync = Sync::kNow);
 
   bool has(const std::string& name) const;
   /// The datasets of the file in name order; strings show as their two parts.

@@ -1,10 +1,9 @@
 #include "io/id_dictionary.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <limits>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #include "io/csv.h"
 #include "launch/errors.h"
@@ -27,20 +26,11 @@ bool before_as_integers(std::string_view a, std::string_view b) {
 
 IdDictionary::IdDictionary() : table_(1024) {}
 
-uint64_t IdDictionary::hash_of(std::string_view text) {
+uint64_t IdDictionary::long_hash(std::string_view text) {
   return XXH3_64bits(text.data(), text.size());
 }
 
-IdDictionary::Entry& IdDictionary::slot(std::string_view text, uint64_t hash) {
-  const size_t mask = table_.size() - 1;
-  for (size_t at = hash & mask;; at = (at + 1) & mask) {
-    Entry& entry = table_[at];
-    if (!entry.used || (entry.hash == hash && std::string_view(entry.text, entry.length) == text))
-      return entry;
-  }
-}
-
-int32_t IdDictionary::add(Entry& entry, std::string_view text, uint64_t hash, Made made) {
+int32_t IdDictionary::add(size_t place, const Key& key, std::string_view text, Made made) {
   int32_t value = made.code;
   if (value >= 0) {
     KT_CHECK(ids_.size() < std::numeric_limits<int32_t>::max(), "too many ids");
@@ -48,12 +38,12 @@ int32_t IdDictionary::add(Entry& entry, std::string_view text, uint64_t hash, Ma
     ids_.push_back(std::move(made.id));
   }
   const std::string& kept = texts_.emplace_back(text);
-  entry = {hash, kept.data(), static_cast<uint32_t>(kept.size()), value, true};
+  table_[place] = {key, value, kept.data(), true};
   if (++used_ * 2 > table_.size()) {
     std::vector<Entry> old(table_.size() * 2);
     old.swap(table_);
     for (const Entry& moved : old)
-      if (moved.used) slot({moved.text, moved.length}, moved.hash) = moved;
+      if (moved.used) table_[find(moved.key, {moved.text, moved.key.length})] = moved;
   }
   return value;
 }

@@ -2,10 +2,11 @@
 
 #include <cstdint>
 #include <deque>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "launch/random.h"
 
 /// Ids of users and items, from how a source spells them to dense indices.
 namespace kt {
@@ -18,11 +19,11 @@ class IdDictionary {
   /// from how it is spelt here, or a negative code.
   template <class Make>
   int32_t find_or_add(std::string_view text, Make&& make) {
-    const uint64_t hash = hash_of(text);
-    Entry& entry = slot(text, hash);
-    if (entry.used) [[likely]]
-      return entry.value;
-    return add(entry, text, hash, make(text));
+    const Key key = key_of(text);
+    const size_t place = find(key, text);
+    if (table_[place].used) [[likely]]
+      return table_[place].value;
+    return add(place, key, text, make(text));
   }
   /// What `make` returns.
   struct Made {
@@ -33,16 +34,38 @@ class IdDictionary {
   const std::deque<std::string>& ids() const { return ids_; }
 
  private:
-  struct Entry {
-    uint64_t hash = 0;
-    const char* text = nullptr;
+  /// A text of up to 8 bytes is its `head`, and needs no look at the bytes.
+  struct Key {
+    uint64_t head = 0;  ///< the first bytes; of a longer text, its hash
     uint32_t length = 0;
+    bool operator==(const Key&) const = default;
+  };
+  struct Entry {
+    Key key;
     int32_t value = 0;
+    const char* text = nullptr;
     bool used = false;
   };
-  static uint64_t hash_of(std::string_view text);
-  Entry& slot(std::string_view text, uint64_t hash);
-  int32_t add(Entry& entry, std::string_view text, uint64_t hash, Made made);
+  static constexpr uint32_t kShort = 8;
+
+  static Key key_of(std::string_view text) {
+    if (text.size() > kShort) return {long_hash(text), static_cast<uint32_t>(text.size())};
+    Key key{0, static_cast<uint32_t>(text.size())};
+    for (const char c : text) key.head = key.head << 8 | static_cast<unsigned char>(c);
+    return key;
+  }
+  size_t find(const Key& key, std::string_view text) const {
+    const size_t mask = table_.size() - 1;
+    for (size_t at = mix(key.head + key.length) & mask;; at = (at + 1) & mask) {
+      const Entry& entry = table_[at];
+      if (!entry.used) return at;
+      if (entry.key == key &&
+          (key.length <= kShort || std::string_view(entry.text, key.length) == text))
+        return at;
+    }
+  }
+  static uint64_t long_hash(std::string_view text);
+  int32_t add(size_t place, const Key& key, std::string_view text, Made made);
 
   std::vector<Entry> table_;
   size_t used_ = 0;

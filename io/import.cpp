@@ -13,6 +13,7 @@
 #include "io/dataset.h"
 #include "io/files.h"
 #include "io/side_tables.h"
+#include "io/synth.h"
 #include "launch/cpus.h"
 #include "launch/errors.h"
 #include "launch/random.h"
@@ -662,6 +663,8 @@ class Import {
 
     manifest_["schema_version"] = kDatasetSchema;
     manifest_["kind"] = options_.map ? "map" : "official";
+    manifest_["synthetic"] =
+        !options_.map && std::filesystem::exists(options_.source / kSyntheticMarkerFile);
     manifest_["label"] = label_;
     manifest_["hash"] = report_.hash;
     manifest_["users"] = report_.users;
