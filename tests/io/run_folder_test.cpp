@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -133,10 +134,15 @@ TEST_F(RunFolderTest, AKilledRunLetsGo) {
   ASSERT_EQ(::pipe(ready), 0);
   const pid_t child = ::fork();
   if (child == 0) {
-    RunFolder folder(run_);
-    [[maybe_unused]] const ssize_t told = ::write(ready[1], "x", 1);
-    for (;;) ::pause();
+    try {
+      RunFolder folder(run_);
+      [[maybe_unused]] const ssize_t told = ::write(ready[1], "x", 1);
+      for (;;) ::pause();
+    } catch (const UserError&) {
+      ::_exit(1);
+    }
   }
+  ::close(ready[1]);  // so that a child that fails ends the read below
   char byte = 0;
   ASSERT_EQ(::read(ready[0], &byte, 1), 1);
   EXPECT_THAT(message_of([&] { RunFolder folder(run_); }),
@@ -145,7 +151,6 @@ TEST_F(RunFolderTest, AKilledRunLetsGo) {
   ASSERT_EQ(::waitpid(child, nullptr, 0), child);
   RunFolder folder(run_);
   ::close(ready[0]);
-  ::close(ready[1]);
 }
 
 TEST_F(RunFolderTest, MetricsAreCutAtAStep) {
