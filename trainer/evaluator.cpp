@@ -2,11 +2,16 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "launch/agree.h"
 #include "launch/errors.h"
+#include "launch/log.h"
+#include "trainer/evaluation_table.h"
+#include "trainer/share.h"
 
 namespace kt {
 namespace {
@@ -14,33 +19,18 @@ namespace {
 /// Rows of a block of validation rows; part of a run's bits.
 constexpr int64_t kValidationBlock = 4096;
 
-/// Everyone's elements on rank 0, in rank order. Collective: all ranks; empty elsewhere.
-template <class T>
-std::vector<T> gather_to_first(std::span<const T> own, Communicator& comm) {
-  const World world = comm.world();
-  std::vector<int64_t> sizes(world.size), ones(world.size, 1), send(world.size, 0),
-      receive(world.size, 0);
-  const auto size = static_cast<int64_t>(own.size());
-  comm.all_gather<int64_t>(std::span(&size, 1), sizes, ones);
-  send[0] = size;
-  if (world.rank == 0) receive = sizes;
-  std::vector<T> all(std::accumulate(receive.begin(), receive.end(), int64_t{0}));
-  comm.all_to_all<T>(own, send, all, receive);
-  return all;
-}
-
 }  // namespace
 
-TestScores score_test(const Problem& problem, Parameters& parameters, Communicator& comm,
-                      ThreadPool& pool) {
-  TestTable table;
-  agree(comm, [&] {
-    if (problem.dataset.test_rows() == 0)
-      user_error(
-          "{}: the data set has no test table to evaluate on; import it again with --test TABLE",
-          problem.dataset.path().string());
-    table = problem.dataset.read_test();
-  });
+TestTable read_test_table(const Problem& problem) {
+  if (problem.dataset.test_rows() == 0)
+    user_error(
+        "{}: the data set has no test table to evaluate on; import it again with --test TABLE",
+        problem.dataset.path().string());
+  return problem.dataset.read_test();
+}
+
+std::vector<float> score_pairs(const Problem& problem, Parameters& parameters,
+                               const TestTable& table, MpiCommunicator& comm, ThreadPool& pool) {
   // Test users in the order of their shards, so that rank order is this order on any number of ranks.
   std::vector<int32_t> order(table.users.size());
   std::iota(order.begin(), order.end(), 0);
@@ -68,32 +58,57 @@ TestScores score_test(const Problem& problem, Parameters& parameters, Communicat
   const std::vector<float> in_shard_order = gather_to_first<float>(own, comm);
   if (comm.world().rank != 0) return {};
 
-  TestScores scores{.table = std::move(table), .score = {}};
-  scores.score.resize(in_shard_order.size());
+  std::vector<float> scores(in_shard_order.size());
   const float* from = in_shard_order.data();
   for (const int32_t k : order) {
-    const int64_t pairs = scores.table.offsets[k + 1] - scores.table.offsets[k];
-    std::copy_n(from, pairs, scores.score.begin() + scores.table.offsets[k]);
+    const int64_t pairs = table.offsets[k + 1] - table.offsets[k];
+    std::copy_n(from, pairs, scores.begin() + table.offsets[k]);
     from += pairs;
   }
   return scores;
 }
 
-EvaluationResult evaluate(const Problem& problem, const TestScores& scores, ThreadPool& pool) {
-  return evaluate_metrics({.users = scores.table.users,
-                           .offsets = scores.table.offsets,
-                           .item = scores.table.item,
-                           .label = scores.table.label,
-                           .score = scores.score,
-                           .video_duration = scores.table.video_duration,
-                           .item_rows = problem.ids.item_rows,
-                           .train_label_mean = problem.dataset.train_label_mean(),
-                           .k = problem.config.evaluate.k},
-                          pool.threads());
+Evaluation evaluate_model(const Problem& problem, Parameters& parameters, const TestTable& table,
+                          const std::string& checkpoint, MpiCommunicator& comm, ThreadPool& pool) {
+  const auto start = std::chrono::steady_clock::now();
+  Evaluation evaluation{.report = {},
+                        .scores = score_pairs(problem, parameters, table, comm, pool)};
+  std::string text;
+  solo(comm, 0, "evaluation", [&] {
+    const EvaluationResult result =
+        evaluate_metrics({.users = table.users,
+                          .offsets = table.offsets,
+                          .item = table.item,
+                          .label = table.label,
+                          .score = evaluation.scores,
+                          .video_duration = table.video_duration,
+                          .item_rows = problem.ids.item_rows,
+                          .train_label_mean = problem.dataset.train_label_mean(),
+                          .k = problem.config.evaluate.k},
+                         pool.threads());
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    text = nlohmann::json{{"checkpoint", checkpoint},
+                          {"users", result.users},
+                          {"pairs", result.pairs},
+                          {"seconds", seconds},
+                          {"metrics", result.metrics},
+                          {"chance", result.chance},
+                          {"skipped_users", result.skipped_users},
+                          {"notes", result.notes}}
+               .dump();
+    log_info("{}", evaluation_table({.dataset = problem.config.data.path,
+                                     .checkpoint = checkpoint,
+                                     .synthetic = problem.dataset.synthetic()},
+                                    result));
+    log_info("evaluated in {:.2f} s", seconds);
+  });
+  evaluation.report = nlohmann::json::parse(share_text(text, 0, comm));
+  return evaluation;
 }
 
 ValidationResult validate(const Problem& problem, Parameters& parameters,
-                          std::span<const ShardSamples> samples, Communicator& comm,
+                          std::span<const ShardSamples> samples, MpiCommunicator& comm,
                           ThreadPool& pool) {
   // A shard's held-out rows, user by user, in source order inside a user.
   struct Block {
@@ -153,7 +168,7 @@ ValidationResult validate(const Problem& problem, Parameters& parameters,
               result.gauc.value_or(kAbsent),
               result.xauc.value_or(kAbsent)};
   });
-  comm.broadcast(std::span(shared), 0);
+  comm.broadcast(std::span<double>(shared), 0);
   const auto optional = [](double value) {
     return std::isnan(value) ? std::nullopt : std::optional(value);
   };

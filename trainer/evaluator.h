@@ -1,11 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <nlohmann/json.hpp>
 #include <span>
+#include <string>
 #include <vector>
 
-#include "launch/communicator.h"
+#include "launch/mpi_communicator.h"
 #include "launch/parallel_for.h"
 #include "trainer/metrics/metrics.h"
 #include "trainer/problem.h"
@@ -15,24 +16,30 @@
 /// shard), so the scores have the same bits on any number of ranks and threads; rank 0 alone combines them.
 namespace kt {
 
-/// The test table with the scores of a model, on rank 0.
-struct TestScores {
-  TestTable table;
-  std::vector<float> score;  ///< [pairs]
+/// The small matrix. Throws: UserError when the data set has no test table or it cannot be read.
+TestTable read_test_table(const Problem& problem);
+
+/// Scores pairs, grouped by user. Shapes: result [pairs] on rank 0, empty on the others.
+/// Collective: all ranks, with the same table.
+std::vector<float> score_pairs(const Problem& problem, Parameters& parameters,
+                               const TestTable& table, MpiCommunicator& comm, ThreadPool& pool);
+
+struct Evaluation {
+  /// What `result.json` holds: {checkpoint, users, pairs, seconds, metrics, chance, skipped_users, notes}; on
+  /// every rank.
+  nlohmann::json report;
+  std::vector<float> scores;  ///< [pairs], on rank 0 alone
 };
 
-/// Scores the test table. Collective: all ranks; empty on all but rank 0.
-/// Throws: UserError, the same on all ranks, when the data set has no test table or it cannot be read.
-TestScores score_test(const Problem& problem, Parameters& parameters, Communicator& comm,
-                      ThreadPool& pool);
-
-/// All metrics of the scores, with their chance levels. One process.
-EvaluationResult evaluate(const Problem& problem, const TestScores& scores, ThreadPool& pool);
+/// Scores the pairs, computes all metrics with their chance levels under a named phase, and prints the table.
+/// `checkpoint` says whose weights these are. Collective: all ranks. Throws: UserError, the same on all ranks.
+Evaluation evaluate_model(const Problem& problem, Parameters& parameters, const TestTable& table,
+                          const std::string& checkpoint, MpiCommunicator& comm, ThreadPool& pool);
 
 /// Metrics of the held-out rows; the same result on all ranks. `rows` is 0 without any.
 /// Collective: all ranks. Throws: UserError for scores that are not finite.
 ValidationResult validate(const Problem& problem, Parameters& parameters,
-                          std::span<const ShardSamples> samples, Communicator& comm,
+                          std::span<const ShardSamples> samples, MpiCommunicator& comm,
                           ThreadPool& pool);
 
 }  // namespace kt

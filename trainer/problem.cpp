@@ -14,11 +14,10 @@ namespace kt {
 namespace {
 
 std::vector<float> load_item_features(const Dataset& dataset, const Config& config) {
-  const std::vector<std::string> names(kDailyColumns.begin(), kDailyColumns.end());
-  const DailyFeatures daily = dataset.read_daily(names);
-  DailyColumns columns{.item = daily.item, .date = daily.date, .columns = {}};
-  for (const auto& column : daily.columns) columns.columns.push_back(column);
-  return content_features(columns, dataset.items(), config.data.features.until.yyyymmdd,
+  const DailyFeatures daily = dataset.read_daily(content_columns());
+  DailyRows rows{.item = daily.item, .date = daily.date, .columns = {}};
+  for (const std::vector<double>& column : daily.columns) rows.columns.push_back(column);
+  return content_features(rows, dataset.items(), config.data.features.until.yyyymmdd,
                           config.data.features.missing == MissingValue::kMedian
                               ? MissingPolicy::kMedian
                               : MissingPolicy::kZero);

@@ -43,7 +43,7 @@ void append(const Shard& shard, size_t k, float clip, SampleColumns& to) {
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
                                        Communicator& comm) {
   const double fraction = config.data.validation.fraction;
-  const bool temporal = config.data.validation.kind == "temporal" && fraction > 0;
+  const bool temporal = config.data.validation.kind == ValidationKind::kTemporal && fraction > 0;
   if (temporal && !dataset.has_timestamps())
     user_error(
         "{}: data.validation.kind is temporal, but not every training row has a timestamp; use "

@@ -1,0 +1,78 @@
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "launch/agree.h"
+#include "launch/log.h"
+#include "launch/mpi_session.h"
+#include "launch/watchdog.h"
+#include "trainer/commands.h"
+#include "trainer/evaluator.h"
+#include "trainer/score_files.h"
+#include "trainer/stored_run.h"
+
+namespace kt {
+namespace {
+
+struct EvaluateArguments {
+  std::string run;
+  std::string scores;
+  std::string pairs;
+  std::vector<std::string> overrides;
+};
+
+int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global) {
+  MpiSession& session = MpiSession::start();
+  MpiCommunicator& comm = session.communicator();
+  log_start(session.world(), global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
+  StoredRun run = open_run(arguments.run, arguments.overrides, comm);
+  const Config& config = run.problem.config;
+  watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
+  ThreadPool pool(static_cast<int>(config.parallel.threads));
+
+  TestTable table;
+  agree(comm, [&] {
+    table = arguments.pairs.empty() ? read_test_table(run.problem)
+                                    : read_pairs(arguments.pairs, run.problem.ids);
+  });
+  const Evaluation evaluation =
+      evaluate_model(run.problem, run.parameters, table, run.checkpoint, comm, pool);
+  if (!arguments.scores.empty())
+    solo(comm, 0, "scores", [&] {
+      write_scores(arguments.scores, table, evaluation.scores, run.problem.ids);
+      log_info("scores: {}, {} pairs", arguments.scores, table.item.size());
+    });
+  if (session.world().rank == 0 && global.json) fmt::print("{}\n", evaluation.report.dump(2));
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_evaluate(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand(
+      "evaluate", "Score the small matrix, or given pairs, with a trained run: all metrics");
+  const auto arguments = std::make_shared<EvaluateArguments>();
+  command->add_option("run", arguments->run, "Folder of the run")->required()->type_name("RUN");
+  command
+      ->add_option("--scores", arguments->scores,
+                   "Also write user_id,video_id,watch_ratio,score of every pair")
+      ->type_name("F.csv");
+  command
+      ->add_option(
+          "--pairs", arguments->pairs,
+          "Score the pairs of this CSV (user_id,video_id,watch_ratio) instead of the small "
+          "matrix")
+      ->type_name("P.csv");
+  command
+      ->add_option("overrides", arguments->overrides,
+                   "Changes to the run's configuration, e.g. evaluate.checkpoint=best")
+      ->type_name("key.path=value");
+  command->footer(
+      "Example:\n  mpirun -np 2 kuaitrain evaluate runs/ncf --scores scores.csv "
+      "evaluate.checkpoint=best");
+  command->callback([arguments, &action] {
+    action = [arguments](const GlobalOptions& global) { return run_evaluate(*arguments, global); };
+  });
+}
+
+}  // namespace kt

@@ -1,0 +1,206 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <sstream>
+
+#include "io/files.h"
+#include "launch/errors.h"
+#include "launch/log.h"
+#include "launch/mpi_session.h"
+#include "launch/watchdog.h"
+#include "trainer/commands.h"
+#include "trainer/score_files.h"
+#include "trainer/stored_run.h"
+
+namespace kt {
+namespace {
+
+struct RecommendArguments {
+  std::string run;
+  std::string user;
+  bool all_users = false;
+  std::string out;
+  int64_t top = 10;
+  bool exclude_seen = false;
+  std::string exclude;
+  std::vector<std::string> overrides;
+};
+
+struct Recommendation {
+  int32_t item;
+  float score;
+};
+
+/// Item ids separated by white space or commas.
+std::vector<int32_t> read_exclusions(const std::string& path, const IdTables& ids) {
+  std::string text = read_text_file(path);
+  std::replace(text.begin(), text.end(), ',', '\n');
+  const auto items = index_of_ids(ids.item_id);
+  std::vector<int32_t> excluded;
+  std::istringstream stream(text);
+  for (std::string id; stream >> id;) {
+    const auto found = items.find(id);
+    if (found == items.end())
+      user_error("{}: video {} is not in the data set; expected video ids", path, id);
+    excluded.push_back(found->second);
+  }
+  return excluded;
+}
+
+class Recommender {
+ public:
+  Recommender(StoredRun& run, const RecommendArguments& arguments, Communicator& comm)
+      : run_(run), arguments_(arguments), predictor_(run.problem, run.parameters, comm) {
+    items_.resize(run.problem.dataset.items());
+    std::iota(items_.begin(), items_.end(), 0);
+    excluded_.assign(items_.size(), false);
+    if (!arguments.exclude.empty())
+      for (const int32_t item : read_exclusions(arguments.exclude, run.problem.ids))
+        excluded_[item] = true;
+  }
+
+  /// The best of the whole catalogue; score descending, then id ascending.
+  std::vector<Recommendation> best(int32_t user) {
+    std::vector<bool> excluded = excluded_;
+    if (arguments_.exclude_seen) {
+      const Shard& shard = shard_of(user);
+      const auto place = std::lower_bound(shard.users.begin(), shard.users.end(), user);
+      const auto index = static_cast<int32_t>(place - shard.users.begin());
+      for (int64_t k = 0; k < shard.size(); ++k)
+        if (shard.user[k] == index) excluded[shard.item[k]] = true;
+    }
+    std::vector<float> scores(items_.size());
+    predictor_.predict(std::vector<int32_t>(items_.size(), user), items_, scores);
+    std::vector<Recommendation> ranked;
+    for (const int32_t item : items_)
+      if (!excluded[item]) ranked.push_back({item, scores[item]});
+    const auto count = std::min<int64_t>(arguments_.top, static_cast<int64_t>(ranked.size()));
+    std::partial_sort(ranked.begin(), ranked.begin() + count, ranked.end(),
+                      [](const Recommendation& a, const Recommendation& b) {
+                        return a.score != b.score ? a.score > b.score : a.item < b.item;
+                      });
+    ranked.resize(count);
+    return ranked;
+  }
+
+ private:
+  const Shard& shard_of(int32_t user) {
+    const int32_t number = run_.problem.ids.user_shard[user];
+    if (number != shard_number_) {
+      shard_ = run_.problem.dataset.read_shard(number);
+      shard_number_ = number;
+    }
+    return shard_;
+  }
+
+  StoredRun& run_;
+  const RecommendArguments& arguments_;
+  Predictor predictor_;
+  std::vector<int32_t> items_;
+  std::vector<bool> excluded_;
+  Shard shard_;
+  int32_t shard_number_ = -1;
+};
+
+void recommend_all(Recommender& recommender, const IdTables& ids, const std::string& out) {
+  std::string text = "user_id,rank,video_id,score\n";
+  // Shard by shard, so that each is read once.
+  std::vector<int32_t> users(ids.user_id.size());
+  std::iota(users.begin(), users.end(), 0);
+  std::stable_sort(users.begin(), users.end(),
+                   [&](int32_t a, int32_t b) { return ids.user_shard[a] < ids.user_shard[b]; });
+  std::vector<std::vector<Recommendation>> lists(users.size());
+  for (const int32_t user : users) {
+    lists[user] = recommender.best(user);
+    heartbeat();
+  }
+  for (size_t user = 0; user < lists.size(); ++user)
+    for (size_t k = 0; k < lists[user].size(); ++k)
+      text += fmt::format("{},{},{},{}\n", csv_field(ids.user_id[user]), k + 1,
+                          csv_field(ids.item_id[lists[user][k].item]), lists[user][k].score);
+  replace_file(out, text);
+  log_info("{}: recommendations for {} users", out, lists.size());
+}
+
+int run_recommend(const RecommendArguments& arguments, const GlobalOptions& global) {
+  refuse_several_ranks("recommend");
+  if (arguments.all_users == !arguments.user.empty())
+    user_error("recommend: give either --user U, or --all-users with --out FILE");
+  if (arguments.all_users && arguments.out.empty())
+    user_error("recommend: --all-users needs --out FILE");
+  if (arguments.top < 1) user_error("recommend: --top: got {}, expected 1 or more", arguments.top);
+  MpiSession& session = MpiSession::start();
+  StoredRun run = open_run(arguments.run, arguments.overrides, session.communicator());
+  const IdTables& ids = run.problem.ids;
+  Recommender recommender(run, arguments, session.communicator());
+  if (arguments.all_users) {
+    recommend_all(recommender, ids, arguments.out);
+    return kExitDone;
+  }
+
+  const auto users = index_of_ids(ids.user_id);
+  const auto user = users.find(arguments.user);
+  if (user == users.end())
+    user_error("recommend: user {} is not in the data set; expected one of its {} ids, such as {}",
+               arguments.user, ids.user_id.size(), ids.user_id.front());
+  if (ids.user_rows[user->second] == 0)
+    log_warning("user {} has no training rows: the scores are those of an untrained user",
+                arguments.user);
+  const std::vector<Recommendation> best = recommender.best(user->second);
+  const ItemTexts texts = run.problem.dataset.read_item_texts();
+  nlohmann::json json = nlohmann::json::array();
+  log_info("{:>4}  {:>10}  {:>8}  {:<14}  {}", "rank", "video", "score", "category", "caption");
+  for (size_t k = 0; k < best.size(); ++k) {
+    // One line a video, whatever line ends its caption has.
+    std::string caption = texts.caption[best[k].item];
+    std::replace_if(
+        caption.begin(), caption.end(), [](char c) { return c == '\r' || c == '\n'; }, ' ');
+    log_info("{:>4}  {:>10}  {:>8.4f}  {:<14}  {}", k + 1, ids.item_id[best[k].item], best[k].score,
+             texts.category[best[k].item], caption);
+    json.push_back({{"rank", k + 1},
+                    {"video_id", ids.item_id[best[k].item]},
+                    {"score", best[k].score},
+                    {"category", texts.category[best[k].item]},
+                    {"caption", caption}});
+  }
+  if (global.json)
+    fmt::print("{}\n", nlohmann::json{{"user_id", arguments.user},
+                                      {"checkpoint", run.checkpoint},
+                                      {"recommendations", json}}
+                           .dump(2));
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_recommend(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand(
+      "recommend", "The best videos of the whole catalogue for a user, with a trained run");
+  const auto arguments = std::make_shared<RecommendArguments>();
+  command->add_option("run", arguments->run, "Folder of the run")->required()->type_name("RUN");
+  command->add_option("--user", arguments->user, "Id of the user")->type_name("U");
+  command->add_option("--top", arguments->top, "How many")->type_name("K")->capture_default_str();
+  command->add_flag("--exclude-seen", arguments->exclude_seen,
+                    "Leave out what the user has in the training rows");
+  command
+      ->add_option("--exclude", arguments->exclude,
+                   "Leave out these videos: a file of ids, by white space or commas")
+      ->type_name("FILE");
+  command->add_flag("--all-users", arguments->all_users, "For every user; needs --out");
+  command->add_option("--out", arguments->out, "CSV to write: user_id,rank,video_id,score")
+      ->type_name("FILE");
+  command
+      ->add_option("overrides", arguments->overrides,
+                   "Changes to the run's configuration, e.g. evaluate.checkpoint=best")
+      ->type_name("key.path=value");
+  command->footer("Example:\n  kuaitrain recommend runs/ncf --user 14 --top 10 --exclude-seen");
+  command->callback([arguments, &action] {
+    action = [arguments](const GlobalOptions& global) { return run_recommend(*arguments, global); };
+  });
+}
+
+}  // namespace kt

@@ -1,0 +1,72 @@
+#include "trainer/train.h"
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "launch/agree.h"
+#include "launch/cpus.h"
+#include "launch/log.h"
+#include "launch/mpi_session.h"
+#include "launch/signals.h"
+#include "launch/watchdog.h"
+#include "trainer/commands.h"
+#include "trainer/default_dataset.h"
+#include "trainer/progress.h"
+
+namespace kt {
+namespace {
+
+struct TrainArguments {
+  std::string config;
+  std::vector<std::string> overrides;
+};
+
+int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
+  MpiSession& session = MpiSession::start();
+  MpiCommunicator& comm = session.communicator();
+  log_start(session.world(), global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
+  catch_stop_signals();
+
+  Config config;
+  agree(comm, [&] { config = load_config(arguments.config, arguments.overrides); });
+  watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
+  check_threads(session.world(), static_cast<int>(config.parallel.threads));
+  if (config.data.path.empty()) config.data.path = default_dataset(comm);
+  log_info("effective configuration:\n{}", to_yaml(config));
+  log_info("{} rank{} over MPI, {} thread{} each; reduce: {}", session.world().size,
+           session.world().size == 1 ? "" : "s", config.parallel.threads,
+           config.parallel.threads == 1 ? "" : "s", name_of(config.parallel.reduce));
+
+  const nlohmann::json result =
+      train(config, comm, {.progress_bar = stderr_is_terminal() && !global.quiet});
+  if (session.world().rank == 0) {
+    log_info("weights_hash {}\nresult: {}/result.json",
+             result.at("weights_hash").get<std::string>(), config.run.dir);
+    if (global.json) fmt::print("{}\n", result.dump(2));
+  }
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand("train", "Train a configuration, then evaluate it");
+  const auto arguments = std::make_shared<TrainArguments>();
+  command->add_option("--config", arguments->config, "Configuration; default: configs/ncf.yaml")
+      ->type_name("F.yaml");
+  command
+      ->add_option("overrides", arguments->overrides,
+                   "Any key of the configuration; `kuaitrain validate --help` lists them")
+      ->type_name("key.path=value");
+  command->footer(
+      "Example:\n"
+      "  mpirun -np 2 kuaitrain --config configs/ncf.yaml data.path=DATASET train.epochs=2\n"
+      "Run the same command again to resume. Save and stop: SIGUSR2 to mpirun, or a file `stop` in "
+      "run.dir.");
+  command->callback([arguments, &action] {
+    action = [arguments](const GlobalOptions& global) { return run_train(*arguments, global); };
+  });
+}
+
+}  // namespace kt

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "io/config.h"
+#include "trainer/metrics/metrics.h"
+
+namespace kt {
+
+/// How far a run is, beside its weights: what a checkpoint stores as `state`, the same on every rank. Numbers
+/// survive the JSON bit for bit (shortest round-trip form).
+struct ProgressState {
+  int64_t step = 0;       ///< steps done, passed over and empty ones too
+  int64_t updates = 0;    ///< updates made: the optimizer's step
+  int64_t pass_over = 0;  ///< steps before this one are passed over after a rewind
+  int64_t bad_steps = 0;
+  double epoch_loss = 0;  ///< sum over the samples of the current epoch so far
+  int64_t epoch_samples = 0;
+  double epoch_seconds = 0;
+  double wall_seconds = 0;
+
+  /// The best validation value so far, of `checkpoint.best` and of `train.early_stop.metric`.
+  struct Best {
+    std::optional<double> value;
+    int64_t step = -1;
+    int64_t epochs_since = 0;
+  };
+  Best best;
+  Best early_stop;
+  bool stopped_early = false;
+
+  nlohmann::json epochs = nlohmann::json::array();        ///< finished epochs, as in result.json
+  nlohmann::json resumed_from = nlohmann::json::array();  ///< steps this run was resumed at
+};
+
+nlohmann::json to_json(const ProgressState& state);
+/// Throws: UserError when a key is absent.
+ProgressState progress_from_json(const nlohmann::json& json);
+
+/// The validation result's value of a metric; absent where it is not defined.
+std::optional<double> value_of(const ValidationResult& result, SelectionMetric metric);
+/// Takes a new value; whether it is the best so far.
+bool update_best(ProgressState::Best& best, SelectionMetric metric, std::optional<double> value,
+                 int64_t step);
+
+}  // namespace kt

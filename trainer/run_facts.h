@@ -1,0 +1,16 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "launch/communicator.h"
+
+namespace kt {
+
+/// `MAJOR.MINOR.PATCH`.
+const char* program_version();
+
+/// Facts of a run that its configuration does not hold: {version, commit, compiler, libraries, cpu, threads,
+/// ranks, peak_memory_bytes}. Units: peak memory of the largest rank, bytes. Collective: all ranks.
+nlohmann::json run_facts(Communicator& comm, int64_t threads);
+
+}  // namespace kt

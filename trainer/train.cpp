@@ -1,0 +1,507 @@
+#include "trainer/train.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "io/run_folder.h"
+#include "io/tensorboard.h"
+#include "launch/agree.h"
+#include "launch/cpus.h"
+#include "launch/errors.h"
+#include "launch/log.h"
+#include "launch/signals.h"
+#include "launch/watchdog.h"
+#include "trainer/checkpointing.h"
+#include "trainer/evaluation_table.h"
+#include "trainer/evaluator.h"
+#include "trainer/lr_schedule.h"
+#include "trainer/problem.h"
+#include "trainer/progress.h"
+#include "trainer/progress_state.h"
+#include "trainer/run_facts.h"
+#include "trainer/share.h"
+#include "trainer/train_step.h"
+
+namespace kt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Why the loop has to do something at the end of a step. Ranks agree on the largest.
+enum Request : int32_t { kNothing = 0, kCheckpoint = 1, kSaveAndStop = 2 };
+
+/// Asked for from outside: a signal to any rank; for rank 0 alone a file `stop`, the clocks.
+class Requests {
+ public:
+  Requests(const Config& config, const std::filesystem::path& run_dir)
+      : config_(config), stop_file_(run_dir / "stop"), ignored_(stop_file_time()) {}
+
+  Request pending(World world) {
+    if (stop_requested()) return kSaveAndStop;
+    if (world.rank != 0) return kNothing;
+    if (config_.run.max_seconds > 0 &&
+        seconds_since(start_) >= static_cast<double>(config_.run.max_seconds))
+      return kSaveAndStop;
+    if (stop_file_time() != ignored_) return kSaveAndStop;
+    if (config_.checkpoint.every_seconds > 0 &&
+        seconds_since(last_checkpoint_) >= static_cast<double>(config_.checkpoint.every_seconds))
+      return kCheckpoint;
+    return kNothing;
+  }
+  void checkpoint_saved() { last_checkpoint_ = Clock::now(); }
+
+ private:
+  using FileTime = std::optional<std::filesystem::file_time_type>;
+  /// A file that was there at the start ended an earlier run and is no request to this one.
+  FileTime stop_file_time() const {
+    std::error_code error;
+    const auto time = std::filesystem::last_write_time(stop_file_, error);
+    return error ? std::nullopt : FileTime(time);
+  }
+
+  const Config& config_;
+  std::filesystem::path stop_file_;
+  FileTime ignored_;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point last_checkpoint_ = Clock::now();
+};
+
+class TrainingRun {
+ public:
+  TrainingRun(const Config& config, MpiCommunicator& comm, const TrainOptions& options)
+      : config_(config),
+        comm_(comm),
+        options_(options),
+        pool_(static_cast<int>(config.parallel.threads)),
+        problem_(open_problem(config, comm)),
+        parameters_(make_parameters(problem_, comm.world())),
+        identity_(identity(config, problem_.dataset.hash())) {}
+
+  nlohmann::json run();
+
+ private:
+  bool is_first() const { return comm_.world().rank == 0; }
+  int64_t epoch() const { return progress_.step / schedule_->steps(); }
+  bool at_epoch_end() const {
+    return progress_.step > 0 && progress_.step % schedule_->steps() == 0;
+  }
+  bool complete() const { return progress_.step >= total_steps_ || progress_.stopped_early; }
+
+  void claim_folder();
+  void load_data();
+  void resume_or_initialize();
+  void restore(Checkpoint& checkpoint);
+  void cut_records(int64_t last_step);
+  void train_steps();
+  void one_step(TrainStep& train_step);
+  void bad_step(double loss);
+  void end_epoch();
+  void report_interval(ProgressBar& bar);
+  void save();
+  nlohmann::json final_evaluation();
+  nlohmann::json evaluate_now(const std::string& checkpoint);
+  nlohmann::json result(nlohmann::json evaluation);
+  void record(const nlohmann::json& line);
+
+  const Config& config_;
+  MpiCommunicator& comm_;
+  const TrainOptions& options_;
+  ThreadPool pool_;
+  Problem problem_;
+  Parameters parameters_;
+  nlohmann::json identity_;
+  std::vector<ShardSamples> samples_;
+  int64_t validation_rows_ = 0;
+  std::optional<Schedule> schedule_;
+  int64_t total_steps_ = 0;
+  TestTable test_;  // read by the first evaluation
+  ProgressState progress_;
+  int64_t saved_step_ = -1;  // of the newest checkpoint
+  std::optional<Requests> requests_;
+
+  // Rank 0 alone.
+  std::optional<RunFolder> folder_;
+  std::optional<EventFile> events_;
+
+  // The current interval of the log.
+  double interval_loss_ = 0;
+  int64_t interval_samples_ = 0;
+  Clock::time_point interval_start_;
+  Clock::time_point tick_;  // up to where wall_seconds and epoch_seconds are counted
+};
+
+nlohmann::json TrainingRun::run() {
+  claim_folder();
+  load_data();
+  resume_or_initialize();
+  if (complete()) {
+    // Nothing left to train: show what there is, or evaluate if the run ended before it could.
+    std::string stored;
+    solo(comm_, 0, "stored result", [&] {
+      if (const auto json = folder_->read_result(); json && json->contains("evaluation"))
+        stored = json->dump();
+    });
+    stored = share_text(stored, 0, comm_);
+    if (!stored.empty()) {
+      nlohmann::json json = nlohmann::json::parse(stored);
+      log_info("{}: this run is complete at step {}; nothing to train", config_.run.dir,
+               progress_.step);
+      json["already_complete"] = true;
+      return json;
+    }
+  } else {
+    train_steps();
+  }
+  nlohmann::json json = result(final_evaluation());
+  solo(comm_, 0, "result", [&] { folder_->write_result(json); });
+  return json;
+}
+
+void TrainingRun::claim_folder() {
+  solo(comm_, 0, "run folder", [&] {
+    folder_.emplace(config_.run.dir);
+    folder_->claim(config_, identity_);
+    log_to_file(folder_->log_path());
+  });
+  requests_.emplace(config_, config_.run.dir);
+}
+
+void TrainingRun::load_data() {
+  const auto start = Clock::now();
+  const Dataset& dataset = problem_.dataset;
+  samples_ = load_samples(dataset, config_, parameters_.shards(), comm_);
+  const std::vector<int64_t> counts = gather_train_counts(samples_, dataset.shards(), comm_);
+  schedule_.emplace(counts, config_.train.global_batch);
+  if (schedule_->samples() == 0)
+    throw AgreedError(
+        fmt::format("{}: no training rows are left after the split; lower "
+                    "data.validation.fraction",
+                    config_.data.path));
+  validation_rows_ = dataset.train_rows() - schedule_->samples();
+  total_steps_ = config_.train.epochs * schedule_->steps();
+  if (config_.train.max_steps > 0) total_steps_ = std::min(total_steps_, config_.train.max_steps);
+
+  log_info(
+      "data: {} training rows and {} validation rows of {} users and {} videos, {} shards, "
+      "read in {:.1f} s",
+      schedule_->samples(), validation_rows_, dataset.users(), dataset.items(), dataset.shards(),
+      seconds_since(start));
+  log_info("model: {}, {} parameters; {} steps of {} rows an epoch, {} in all", config_.model.name,
+           parameters_.count(), schedule_->steps(), config_.train.global_batch, total_steps_);
+  const auto largest = *std::max_element(counts.begin(), counts.end());
+  const double share = static_cast<double>(largest) / static_cast<double>(schedule_->samples());
+  if (share * comm_.world().size > 1.5)
+    log_warning(
+        "the largest shard has {:.1f} % of the rows, so {} ranks are at most {:.1f} times as "
+        "fast as one",
+        100 * share, comm_.world().size, 1 / share);
+  for (int rank = 0; rank < comm_.world().size; ++rank) {
+    const Range own = shards_of_rank(dataset.shards(), {rank, comm_.world().size});
+    if (std::all_of(counts.begin() + own.begin, counts.begin() + own.end,
+                    [](int64_t n) { return n == 0; }))
+      log_warning("rank {} has no training rows: its shards are empty", rank);
+  }
+}
+
+void TrainingRun::resume_or_initialize() {
+  const std::string& resume = config_.checkpoint.resume;
+  std::optional<Checkpoint> checkpoint;
+  if (resume == "auto")
+    checkpoint = find_checkpoint(config_.run.dir, {}, comm_);
+  else if (resume != "never")
+    checkpoint = find_checkpoint(config_.run.dir,
+                                 {.which = CheckpointChoice::Which::kPath, .path = resume}, comm_);
+  if (checkpoint) {
+    std::vector<std::string> differences;
+    agree(comm_, [&] {
+      differences = identity_differences(checkpoint->state().at("identity"), identity_);
+      if (!differences.empty())
+        user_error(
+            "{}: the checkpoint is of another run: {}; give run.dir another folder, or these keys "
+            "their stored values",
+            checkpoint->path().string(), fmt::join(differences, "; "));
+    });
+    restore(*checkpoint);
+    progress_.resumed_from.push_back(progress_.step);
+    log_info("resumed {} at step {}", checkpoint->path().string(), progress_.step);
+  } else {
+    initialize(parameters_, problem_, comm_);
+  }
+  cut_records(checkpoint ? progress_.step : -1);
+}
+
+void TrainingRun::cut_records(int64_t last_step) {
+  solo(comm_, 0, "run folder", [&] {
+    folder_->cut_metrics_at(last_step);
+    events_.reset();
+    events_.emplace(folder_->tensorboard_path(), last_step);
+  });
+}
+
+void TrainingRun::restore(Checkpoint& checkpoint) {
+  agree(comm_, [&] { progress_ = progress_from_json(checkpoint.state().at("progress")); });
+  restore_parameters(checkpoint, parameters_, Restore::kWeightsAndOptimizer, comm_);
+  saved_step_ = progress_.step;
+}
+
+void TrainingRun::train_steps() {
+  const auto exchange = config_.parallel.reduce == Reduce::kExact
+                            ? make_exact_exchange(parameters_, comm_)
+                            : make_fast_exchange(parameters_, comm_);
+  TrainStep train_step(
+      *problem_.engine, parameters_, *exchange, comm_, pool_, samples_, problem_.item_features,
+      {.seed = static_cast<uint64_t>(config_.train.seed), .clip_norm = config_.train.clip_norm});
+  ProgressBar bar(options_.progress_bar && is_first(), "training", total_steps_, "steps");
+  interval_start_ = tick_ = Clock::now();
+  while (!complete()) {
+    one_step(train_step);
+    bar.update(progress_.step);
+    const bool ended = at_epoch_end() || progress_.step == total_steps_;
+    if (progress_.step % config_.log.every_steps == 0 || ended) report_interval(bar);
+    if (at_epoch_end()) end_epoch();
+
+    auto request = static_cast<int32_t>(requests_->pending(comm_.world()));
+    comm_.all_reduce(std::span(&request, 1), Reduction::kMax);
+    const int64_t every = config_.checkpoint.every_steps;
+    if (ended || request != kNothing || (every > 0 && progress_.step % every == 0)) save();
+    if (request == kSaveAndStop && !complete())
+      throw SavedOnRequest(
+          fmt::format("saved at step {} of {} as asked; run the same command again to continue",
+                      progress_.step, total_steps_));
+  }
+}
+
+void TrainingRun::one_step(TrainStep& train_step) {
+  set_step(progress_.step);
+  const int64_t step_of_epoch = progress_.step % schedule_->steps();
+  if (progress_.step >= progress_.pass_over) {
+    const double rate = learning_rate(config_.train.optimizer.lr, config_.train.schedule,
+                                      progress_.step, total_steps_);
+    const TrainStep::Result result =
+        train_step.run(*schedule_, epoch(), step_of_epoch, rate, progress_.updates + 1);
+    if (result.updated) {
+      ++progress_.updates;
+      progress_.epoch_loss += result.loss;
+      progress_.epoch_samples += result.samples;
+      interval_loss_ += result.loss;
+      interval_samples_ += result.samples;
+    } else if (result.samples > 0) {
+      bad_step(result.loss);
+      return;
+    }
+  }
+  ++progress_.step;
+}
+
+void TrainingRun::bad_step(double loss) {
+  const int64_t step = progress_.step;
+  const OnBadStep policy = config_.train.on_bad_step;
+  if (policy == OnBadStep::kStop)
+    throw AgreedError(
+        fmt::format("step {} (epoch {}): the loss is {}; lower train.optimizer.lr, set "
+                    "train.clip_norm, or choose train.on_bad_step=skip or rewind",
+                    step, epoch() + 1, loss));
+  if (policy == OnBadStep::kRewind) {
+    std::optional<Checkpoint> checkpoint = find_checkpoint(config_.run.dir, {}, comm_);
+    if (!checkpoint)
+      throw AgreedError(
+          fmt::format("step {}: the loss is {} and there is no checkpoint to rewind to; set "
+                      "checkpoint.every_steps, or lower train.optimizer.lr",
+                      step, loss));
+    restore(*checkpoint);
+    cut_records(progress_.step);
+    log_warning("step {}: the loss is {}; back to step {}, and the steps up to {} are passed over",
+                step, loss, progress_.step, step);
+    progress_.pass_over = step + 1;
+    ++progress_.bad_steps;
+    return;
+  }
+  log_warning("step {}: the loss is {}; no update", step, loss);
+  ++progress_.bad_steps;
+  ++progress_.step;
+}
+
+void TrainingRun::report_interval(ProgressBar& bar) {
+  const double seconds = seconds_since(interval_start_);
+  const double loss = interval_samples_ > 0
+                          ? interval_loss_ / static_cast<double>(interval_samples_)
+                          : std::nan("");
+  const double rate = static_cast<double>(interval_samples_) / std::max(seconds, 1e-9);
+  const double lr = learning_rate(config_.train.optimizer.lr, config_.train.schedule,
+                                  progress_.step - 1, total_steps_);
+  bar.clear();
+  const int64_t epoch_number = (progress_.step - 1) / schedule_->steps() + 1;
+  log_info("epoch {}/{} step {}/{}  loss {:.5f}  lr {:.3g}  {:.0f} samples/s", epoch_number,
+           config_.train.epochs, progress_.step, total_steps_, loss, lr, rate);
+  if (interval_samples_ > 0)
+    record({{"kind", "interval"},
+            {"step", progress_.step},
+            {"epoch", epoch_number},
+            {"loss", loss},
+            {"learning_rate", lr},
+            {"samples_per_second", rate}});
+  interval_loss_ = 0;
+  interval_samples_ = 0;
+  interval_start_ = Clock::now();
+}
+
+void TrainingRun::end_epoch() {
+  const int64_t number = epoch();  // epochs done, since the step is the first of the next
+  const double training_seconds = progress_.epoch_seconds + seconds_since(tick_);
+  const auto rows = static_cast<double>(std::max<int64_t>(progress_.epoch_samples, 1));
+  nlohmann::json line{{"epoch", number},
+                      {"step", progress_.step},
+                      {"seconds", training_seconds},
+                      {"samples_per_second", static_cast<double>(progress_.epoch_samples) /
+                                                 std::max(training_seconds, 1e-9)},
+                      {"train_loss", progress_.epoch_loss / rows}};
+  ValidationResult validation;
+  if (validation_rows_ > 0) {
+    const Phase phase("validation");
+    validation = validate(problem_, parameters_, samples_, comm_, pool_);
+    nlohmann::json& json = line["validation"];
+    json = {{"rows", validation.rows},
+            {"mse", validation.mse},
+            {"rmse", validation.rmse},
+            {"mae", validation.mae}};
+    if (validation.gauc) json["gauc"] = *validation.gauc;
+    if (validation.xauc) json["xauc"] = *validation.xauc;
+  }
+  log_info("epoch {}/{} done in {:.1f} s: train loss {:.5f}{}", number, config_.train.epochs,
+           training_seconds, progress_.epoch_loss / rows,
+           validation.rows > 0
+               ? fmt::format(", validation mse {:.5f} mae {:.5f}", validation.mse, validation.mae)
+               : "");
+  progress_.epochs.push_back(line);
+  update_best(progress_.best, config_.checkpoint.best,
+              value_of(validation, config_.checkpoint.best), progress_.step);
+  const auto& early = config_.train.early_stop;
+  if (early.metric != SelectionMetric::kNone) {
+    update_best(progress_.early_stop, early.metric, value_of(validation, early.metric),
+                progress_.step);
+    if (progress_.early_stop.epochs_since >= early.patience && progress_.step < total_steps_) {
+      progress_.stopped_early = true;
+      log_info("early stop: validation {} has not improved for {} epochs", name_of(early.metric),
+               progress_.early_stop.epochs_since);
+    }
+  }
+  line["kind"] = "epoch";
+  record(line);
+  progress_.epoch_loss = 0;
+  progress_.epoch_samples = 0;
+  progress_.epoch_seconds = 0;
+  progress_.wall_seconds += seconds_since(tick_);
+  tick_ = Clock::now();
+  const bool last = complete();
+  const bool due = config_.evaluate.every > 0 && number % config_.evaluate.every == 0;
+  if (due && !last && problem_.dataset.test_rows() > 0)
+    evaluate_now(fmt::format("step {}", progress_.step));
+  interval_start_ = Clock::now();
+}
+
+void TrainingRun::save() {
+  if (saved_step_ == progress_.step) return;
+  const Phase phase("checkpoint");
+  const double passed = seconds_since(tick_);
+  progress_.wall_seconds += passed;
+  progress_.epoch_seconds += passed;
+  tick_ = Clock::now();
+  save_checkpoint(config_.run.dir, parameters_, progress_, identity_, config_.checkpoint.keep,
+                  comm_);
+  saved_step_ = progress_.step;
+  requests_->checkpoint_saved();
+  interval_start_ += Clock::now() - tick_;  // an interval's rate is that of training
+  progress_.wall_seconds += seconds_since(tick_);
+  tick_ = Clock::now();
+}
+
+nlohmann::json TrainingRun::final_evaluation() {
+  if (problem_.dataset.test_rows() == 0) {
+    log_info("no evaluation: the data set has no test table");
+    return nullptr;
+  }
+  if (config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest &&
+      progress_.best.step != progress_.step) {
+    std::optional<Checkpoint> best = find_checkpoint(
+        config_.run.dir, {.which = CheckpointChoice::Which::kBest, .path = {}}, comm_);
+    KT_CHECK(best);
+    Parameters weights = make_parameters(problem_, comm_.world());
+    restore_parameters(*best, weights, Restore::kWeights, comm_);
+    std::swap(weights, parameters_);
+    nlohmann::json json = evaluate_now(fmt::format("step {} (best)", progress_.best.step));
+    std::swap(weights, parameters_);
+    return json;
+  }
+  const bool best = config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
+  return evaluate_now(fmt::format("step {} ({})", progress_.step, best ? "best" : "last"));
+}
+
+nlohmann::json TrainingRun::evaluate_now(const std::string& checkpoint) {
+  if (test_.users.empty()) agree(comm_, [&] { test_ = read_test_table(problem_); });
+  nlohmann::json json =
+      evaluate_model(problem_, parameters_, test_, checkpoint, comm_, pool_).report;
+  record({{"kind", "evaluation"},
+          {"step", progress_.step},
+          {"checkpoint", checkpoint},
+          {"metrics", json.at("metrics")}});
+  return json;
+}
+
+nlohmann::json TrainingRun::result(nlohmann::json evaluation) {
+  nlohmann::json json = run_facts(comm_, config_.parallel.threads);
+  json["config"] = to_json(config_);
+  json["backend"] = "mpi";
+  json["reduce"] = name_of(config_.parallel.reduce);
+  json["dataset"] = {{"path", config_.data.path},
+                     {"hash", problem_.dataset.hash()},
+                     {"synthetic", problem_.dataset.synthetic()},
+                     {"rows_train", schedule_->samples()},
+                     {"rows_validation", validation_rows_},
+                     {"small_pairs", problem_.dataset.test_rows()}};
+  json["parameters"] = parameters_.count();
+  json["weights_hash"] = parameters_.weights_hash(comm_);
+  json["steps"] = progress_.step;
+  json["updates"] = progress_.updates;
+  json["bad_steps"] = progress_.bad_steps;
+  json["stopped_early"] = progress_.stopped_early;
+  json["wall_seconds"] = progress_.wall_seconds;
+  json["epochs"] = progress_.epochs;
+  json["evaluation"] = std::move(evaluation);
+  json["resumed_from"] = progress_.resumed_from;
+  return json;
+}
+
+void TrainingRun::record(const nlohmann::json& line) {
+  if (!is_first()) return;
+  folder_->append_metrics(line);
+  std::vector<std::pair<std::string, double>> scalars;
+  const std::string kind = line.at("kind");
+  for (const auto& [key, value] : line.items()) {
+    if (value.is_number() && key != "step" && key != "epoch")
+      scalars.emplace_back((kind == "interval" ? "train/" : kind + "/") + key, value);
+    if (key == "validation" || key == "metrics")
+      for (const auto& [name, number] : value.items())
+        scalars.emplace_back((key == "metrics" ? "evaluation/" : "validation/") + name, number);
+  }
+  const double now =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  events_->add(line.at("step"), now, scalars);
+}
+
+}  // namespace
+
+nlohmann::json train(const Config& config, MpiCommunicator& comm, const TrainOptions& options) {
+  TrainingRun run(config, comm, options);
+  return run.run();
+}
+
+}  // namespace kt

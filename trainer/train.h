@@ -1,0 +1,20 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "io/config.h"
+#include "launch/mpi_communicator.h"
+
+namespace kt {
+
+struct TrainOptions {
+  bool progress_bar = false;  ///< shown by rank 0
+};
+
+/// The whole training of a configuration: resumes the newest good checkpoint of `run.dir` if there is one, trains
+/// what is left, evaluates, and writes every file of the run. A complete run is not trained further.
+/// Returns what `result.json` holds, on every rank.
+/// Collective: all ranks. Throws: UserError; SavedOnRequest after saving; PeerError.
+nlohmann::json train(const Config& config, MpiCommunicator& comm, const TrainOptions& options);
+
+}  // namespace kt
