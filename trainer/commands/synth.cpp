@@ -28,12 +28,6 @@ void add_synth(CLI::App& app, Action& action) {
   command->add_option("--seed", options->seed, "Another seed, another replica")
       ->type_name("K")
       ->capture_default_str();
-  command
-      ->add_option("--threads", options->threads,
-                   "0: one a processor; the files do not depend on it")
-      ->type_name("N")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
   command->footer(
       "Example:\n"
       "  kuaitrain synth --out replica-csv --scale 0.05\n"
