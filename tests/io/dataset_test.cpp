@@ -1,0 +1,141 @@
+#include "io/dataset.h"
+
+#include <nlohmann/json.hpp>
+
+#include "io/hdf5_file.h"
+#include "tests/io/small_source.h"
+
+namespace kt {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+/// A data set of the plain tables, to damage.
+class DatasetFiles : public SmallSource {
+ protected:
+  void SetUp() override {
+    SmallSource::SetUp();
+    write_plain_tables();
+    import();
+  }
+  Dataset open() const { return Dataset::open(options_.out); }
+  void damage(const std::string& name, size_t place) const {
+    std::fstream file(options_.out / name, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(place));
+    const int byte = file.get();
+    file.seekp(static_cast<std::streamoff>(place));
+    file.put(static_cast<char>(byte ^ 1));
+  }
+  std::string manifest() const { return read_all(options_.out / "manifest.json"); }
+  void write_manifest(const std::string& text) const {
+    std::ofstream(options_.out / "manifest.json", std::ios::binary) << text;
+  }
+};
+
+// Whichever byte flips, reading says so.
+TEST_F(DatasetFiles, AnyFlippedByteOfAShardIsFound) {
+  const auto size = std::filesystem::file_size(options_.out / "shards/shard-0001.h5");
+  for (size_t place = 0; place < size; place += 97) {
+    damage("shards/shard-0001.h5", place);
+    EXPECT_THAT(user_error_of([&] { open().read_shard(1); }),
+                AllOf(HasSubstr("shard-0001.h5: is damaged"), HasSubstr("expected"),
+                      HasSubstr("import the data set again")))
+        << "byte " << place;
+    EXPECT_EQ(open().read_shard(0).size(), 2);
+    damage("shards/shard-0001.h5", place);
+  }
+  EXPECT_EQ(open().read_shard(1).size(), 1);
+}
+
+TEST_F(DatasetFiles, EveryReaderChecksItsFile) {
+  damage("ids.h5", 3000);
+  EXPECT_THAT(user_error_of([&] { open().read_ids(); }), HasSubstr("ids.h5: is damaged"));
+  damage("test.h5", 3000);
+  EXPECT_THAT(user_error_of([&] { open().read_test(); }), HasSubstr("test.h5: is damaged"));
+  damage("shards/shard-0000.h5", 3000);
+  EXPECT_THAT(user_error_of([&] { open().read_timestamps(0); }),
+              HasSubstr("shard-0000.h5: is damaged"));
+  EXPECT_THAT(user_error_of([&] { open().verify(); }), HasSubstr("is damaged"));
+}
+
+TEST_F(DatasetFiles, ATruncatedShardIsFound) {
+  const auto path = options_.out / "shards/shard-0002.h5";
+  const auto size = std::filesystem::file_size(path);
+  std::filesystem::resize_file(path, size - 8);
+  EXPECT_THAT(
+      user_error_of([&] { open().read_shard(2); }),
+      AllOf(HasSubstr(fmt::format("shard-0002.h5: has {} bytes, expected {}", size - 8, size)),
+            HasSubstr("import the data set again")));
+}
+
+TEST_F(DatasetFiles, AMissingShardIsFound) {
+  std::filesystem::remove(options_.out / "shards/shard-0003.h5");
+  EXPECT_THAT(user_error_of([&] { open().read_shard(3); }),
+              AllOf(HasSubstr("shard-0003.h5: missing"), HasSubstr("import the data set again")));
+  EXPECT_THAT(user_error_of([&] { open().verify(); }), HasSubstr("shard-0003.h5: missing"));
+}
+
+TEST_F(DatasetFiles, AnotherSchemaVersionIsRefused) {
+  std::string text = manifest();
+  const std::string now = "\"schema_version\": 1";
+  text.replace(text.find(now), now.size(), "\"schema_version\": 7");
+  write_manifest(text);
+  EXPECT_THAT(user_error_of([&] { open(); }),
+              AllOf(HasSubstr("manifest.json"), HasSubstr("schema_version is 7, expected 1"),
+                    HasSubstr("import the data set again")));
+}
+
+TEST_F(DatasetFiles, AnAlteredManifestIsRefused) {
+  std::string text = manifest();
+  const std::string rows = "\"train_rows\": 3";
+  text.replace(text.find(rows), rows.size(), "\"train_rows\": 4");
+  write_manifest(text);
+  EXPECT_THAT(user_error_of([&] { open(); }), HasSubstr("manifest.json: is damaged"));
+  write_manifest(text.substr(0, text.size() / 2));
+  EXPECT_THAT(user_error_of([&] { open(); }),
+              AllOf(HasSubstr("manifest.json"), HasSubstr("damaged")));
+  write_manifest("");
+  EXPECT_THAT(user_error_of([&] { open(); }), HasSubstr("manifest.json"));
+}
+
+TEST_F(DatasetFiles, WhatIsNoDataSet) {
+  EXPECT_THAT(user_error_of([&] { Dataset::open(root_ / "nothing"); }),
+              AllOf(HasSubstr("nothing: no such folder"), HasSubstr("kuaitrain import")));
+  EXPECT_THAT(user_error_of([&] { Dataset::open(source()); }),
+              HasSubstr("manifest.json: no such file"));
+}
+
+TEST_F(DatasetFiles, NoTimesAndNoFoldersInTheManifest) {
+  const std::string text = manifest();
+  EXPECT_EQ(text.find(root_.string()), text.npos);
+  const std::filesystem::path first = options_.out;
+  options_.out = root_ / "elsewhere";
+  import();
+  EXPECT_EQ(read_all(options_.out / "manifest.json"), text);
+}
+
+TEST_F(DatasetFiles, Described) {
+  const nlohmann::json whole = describe_dataset(options_.out);
+  EXPECT_EQ(whole["kind"], "dataset");
+  EXPECT_EQ(whole["manifest"]["train_rows"], 3);
+  const nlohmann::json shard = describe_dataset_file(options_.out / "shards/shard-0001.h5");
+  EXPECT_EQ(shard["shard"]["rows"], 1);
+  EXPECT_EQ(shard["columns"]["label"]["type"], "float32");
+  EXPECT_EQ(shard["columns"]["label"]["shape"], nlohmann::json({1}));
+  EXPECT_EQ(describe_dataset_file(options_.out / "ids.h5")["columns"]["user_rows"]["type"],
+            "int64");
+
+  damage("shards/shard-0001.h5", 2500);
+  EXPECT_THAT(user_error_of([&] { describe_dataset(options_.out); }), HasSubstr("is damaged"));
+  EXPECT_THAT(user_error_of([&] { describe_dataset_file(options_.out / "shards/shard-0001.h5"); }),
+              HasSubstr("is damaged"));
+  EXPECT_THAT(user_error_of([&] { describe_dataset_file(options_.out / "manifest.json"); }),
+              HasSubstr("not a file of the data set"));
+  EXPECT_THAT(user_error_of([&] { describe_dataset_file(source() / "big_matrix.csv"); }),
+              HasSubstr("no manifest.json"));
+}
+
+}  // namespace
+}  // namespace kt
