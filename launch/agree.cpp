@@ -47,9 +47,9 @@ class Relay final : public detail::HeartbeatRelay {
     }
   }
   void wait() {
-    check_mpi(
-        MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE),
-        "MPI_Waitall");
+    for (MPI_Request& request : requests_) {
+      check_mpi(MPI_Wait(&request, MPI_STATUS_IGNORE), "MPI_Wait");
+    }
   }
 
  private:

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "launch/agree.h"
 #include "launch/errors.h"
 #include "launch/watchdog.h"
 
@@ -54,10 +55,16 @@ void refuse_lonely_world(World world) {
 void refuse_several_ranks(std::string_view command) {
   const int tasks = launched_tasks();
   if (tasks <= 1) return;
-  user_error(
+  const std::string message = fmt::format(
       "`{}` runs as one process, but {} tasks were launched; run `kuaitrain {}` without mpirun or "
       "srun, or with one task",
       command, tasks, command);
+  try {
+    if (!session) MpiSession::start();  // only so that rank 0 alone says it
+  } catch (const UserError&) {
+    throw UserError(message);
+  }
+  throw AgreedError(message);
 }
 
 MpiSession& MpiSession::start() {
