@@ -315,15 +315,6 @@ std::optional<Checkpoint> newest_good_checkpoint(
   return std::nullopt;
 }
 
-fs::path set_aside_checkpoint(const fs::path& run_dir, int64_t step) {
-  const fs::path aside = folder_of(run_dir) / ("damaged-" + folder_name(step));
-  fs::path free = aside;
-  for (int i = 2; fs::exists(free); ++i) free = fmt::format("{}-{}", aside.string(), i);
-  rename_or_throw(checkpoint_path(run_dir, step), free);
-  sync_folder(folder_of(run_dir));
-  return free;
-}
-
 json describe_checkpoint(const fs::path& folder) {
   const Checkpoint checkpoint = Checkpoint::open(folder);
   json arrays = json::object();

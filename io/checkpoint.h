@@ -122,10 +122,6 @@ std::optional<Checkpoint> newest_good_checkpoint(
     const std::filesystem::path& run_dir,
     const std::function<void(int64_t, const std::string&)>& on_bad);
 
-/// Renames a damaged checkpoint to `damaged-step-...`, so that it does not count among those kept.
-/// Returns: its new path. Throws: UserError when it cannot be renamed.
-std::filesystem::path set_aside_checkpoint(const std::filesystem::path& run_dir, int64_t step);
-
 /// What a checkpoint holds, every checksum verified: `kind, path, schema_version, step, bytes, arrays, parts,
 /// state`. Throws: UserError when anything is absent or damaged.
 nlohmann::json describe_checkpoint(const std::filesystem::path& folder);

@@ -240,10 +240,10 @@ TEST_F(CheckpointTest, ADamagedNewestIsReportedAndTheOneBeforeItUsed) {
   EXPECT_EQ(newest_good_checkpoint(run_, on_bad)->step(), 10);
   EXPECT_THAT(bad, ElementsAre(20));
 
-  EXPECT_EQ(set_aside_checkpoint(run_, 20).filename(), "damaged-step-000000000020");
-  EXPECT_THAT(list_checkpoints(run_), ElementsAre(10));
-  save(30);
-  EXPECT_THAT(list_checkpoints(run_), ElementsAre(30, 10));
+  // The run goes on from step 10 and saves step 20 again: that replaces the damaged one.
+  save(20);
+  EXPECT_EQ(newest_good_checkpoint(run_, on_bad)->step(), 20);
+  EXPECT_THAT(bad, ElementsAre(20));
 }
 
 TEST_F(CheckpointTest, RowsThatAreNotThereAreRefused) {
