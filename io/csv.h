@@ -106,6 +106,8 @@ class CsvTable {
   /// Cuts a record, once.
   Cut cut(int64_t record, std::vector<std::string_view>& fields);
   const FileSum& sum() const { return sum_; }
+  /// Lets the text go: nothing more can be cut.
+  void release() { text_ = {}; }
 
  private:
   std::filesystem::path path_;

@@ -8,10 +8,13 @@
 
 /// A data set on disk, and its reader. Folder layout:
 ///   manifest.json        schema version, counts, column statistics, drop counts, source, checksum of every file
-///   ids.h5               the ids of users and items, their training rows, the shard of each user
-///   shards/shard-NNNN.h5 the training rows of whole users
-///   test.h5              the fully observed small matrix (or the table given as `--test`)
-///   items.h5, users.h5, daily.h5, social.h5   side tables, those the source had
+///   ids.h5               `user_id`, `item_id` (strings), `user_rows`, `item_rows` (training rows), `user_shard`
+///   shards/shard-NNNN.h5 the training rows of whole users, in source order: `users`, `user`, `item`, `label`,
+///                        `row` as in `Shard`; `play_duration`, `video_duration` (official layout);
+///                        `timestamp`, `date` (where any row has one; NaN and 0 for those without)
+///   test.h5              the small matrix, or the table given as `--test`: `users`, `offsets`, `item`, `label` as
+///                        in `TestTable`, and the same optional columns
+///   items.h5, users.h5, daily.h5, social.h5   side tables, those the source had (io/side_tables.h)
 /// Users and items are known inside by dense indices 0..n-1 in ascending order of their id.
 namespace kt {
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "launch/errors.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -126,8 +127,10 @@ NewFolder::~NewFolder() {
 }
 
 void NewFolder::commit() {
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(temporary_))
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(temporary_)) {
+    heartbeat();
     entry.is_directory() ? sync_folder(entry.path()) : sync_file(entry.path());
+  }
   sync_folder(temporary_);
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) write_failed(target_, errno);
   committed_ = true;

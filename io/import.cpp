@@ -1,5 +1,7 @@
 #include "io/import.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -28,6 +30,7 @@ const InteractionColumns kOfficialColumns = {"user_id",       "video_id",       
                                              "play_duration", "video_duration", "time",
                                              "date",          "timestamp",      true};
 constexpr int64_t kUsersPerPiece = 64;
+constexpr int64_t kRowsPerPiece = 65'536;
 
 size_t at(int64_t index) { return static_cast<size_t>(index); }
 
@@ -181,13 +184,12 @@ void add_counts(FaultCounts& to, const FaultCounts& from) {
   for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
 }
 
+/// Shapes: out [positions].
 template <class Label, class Value, class Get>
-std::vector<Value> gather(const Interactions<Label>& table, const std::vector<int64_t>& begins,
-                          std::span<const uint32_t> positions, Get get) {
+void gather(const Interactions<Label>& table, const std::vector<int64_t>& begins,
+            std::span<const uint32_t> positions, Value* out, Get get) {
   RowReader<Label> rows(table, begins);
-  std::vector<Value> column(positions.size());
-  for (size_t i = 0; i < positions.size(); ++i) column[i] = get(rows[positions[i]]);
-  return column;
+  for (size_t i = 0; i < positions.size(); ++i) out[i] = get(rows[positions[i]]);
 }
 
 /// Sorts the test table by user and item, and writes it.
@@ -246,7 +248,15 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   for (const uint32_t position : positions) result.statistics.add(rows[position]);
 
   const auto column = [&]<class Value>(Value, auto get) {
-    return gather<double, Value>(table, begins, positions, get);
+    std::vector<Value> values(positions.size());
+    const int64_t pieces = (result.rows + kRowsPerPiece - 1) / kRowsPerPiece;
+    pool.parallel_for(pieces, [&](int64_t piece, int) {
+      const auto mine = std::span<const uint32_t>(positions).subspan(at(piece * kRowsPerPiece));
+      gather(table, begins, mine.first(std::min(mine.size(), at(kRowsPerPiece))),
+             values.data() + piece * kRowsPerPiece, get);
+    });
+    heartbeat();
+    return values;
   };
   result.pairs.item = column(int32_t{}, [](const auto& row) { return row.item; });
   std::vector<bool> item_seen(at(items.size()), false);
@@ -385,10 +395,12 @@ struct WrittenShard {
   float min = 0, max = 0;
 };
 
-/// Writes the shards. Shapes: `by_shard` groups the kept rows by shard.
+/// Writes the shards, and meanwhile does `besides` on one of the threads. Shapes: `by_shard` groups the kept
+/// rows by shard.
 std::vector<WrittenShard> write_shards(const Interactions<float>& table, Groups& by_shard,
                                        const std::vector<int32_t>& user_shard, bool timestamps,
-                                       const std::filesystem::path& folder, ThreadPool& pool) {
+                                       const std::filesystem::path& folder, ThreadPool& pool,
+                                       const std::function<void()>& besides) {
   const int64_t shards = static_cast<int64_t>(by_shard.offsets.size()) - 1;
   std::vector<std::vector<int32_t>> shard_users(at(shards));
   std::vector<int32_t> place(user_shard.size());  // of a user in its shard
@@ -399,11 +411,15 @@ std::vector<WrittenShard> write_shards(const Interactions<float>& table, Groups&
   }
   const std::vector<int64_t> begins = block_begins(table);
   std::vector<WrittenShard> written(at(shards));
-  pool.parallel_for(shards, [&](int64_t shard, int) {
+  pool.parallel_for(shards + 1, [&](int64_t piece, int) {
     heartbeat();
+    if (piece == 0) return besides();
+    const int64_t shard = piece - 1;
     const std::span<const uint32_t> positions = by_shard.group(shard);
     const auto column = [&]<class Value>(Value, auto get) {
-      return gather<float, Value>(table, begins, positions, get);
+      std::vector<Value> values(positions.size());
+      gather(table, begins, positions, values.data(), get);
+      return values;
     };
     WrittenShard& out = written[at(shard)];
     out.rows = static_cast<int64_t>(positions.size());
@@ -453,9 +469,7 @@ class Import {
     index_ids();
     if (test_) write_test_table();
     drop_rows();
-    write_training_rows();
-    if (!options_.map)
-      add(write_side_tables(side_sources_, side_ids_, users_, items_, folder_, options_.on_fault));
+    write_the_rest();
     write_manifest();
     folder.commit();
     report_.seconds =
@@ -562,6 +576,7 @@ class Import {
     add(result.file);
     pairs_ = std::move(result.pairs);
     test_.reset();
+    ::malloc_trim(0);  // glibc keeps what threads have freed
   }
 
   void drop_rows() {
@@ -575,7 +590,8 @@ class Import {
     keep_ = std::move(rows.keep);
   }
 
-  void write_training_rows() {
+  /// The shards, the ids and the side tables.
+  void write_the_rest() {
     std::vector<int64_t> user_rows(at(users_.size()), 0), item_rows(at(items_.size()), 0);
     TableStatistics statistics;
     int64_t position = 0;
@@ -603,8 +619,13 @@ class Import {
         group_rows(train_, options_.shards, [&](const Row<float>& row, int64_t place) -> int64_t {
           return keep_[at(place)] == 0 ? -1 : user_shard[at(row.user)];
         });
+    SideFiles side;
     const auto shards =
-        write_shards(train_, by_shard, user_shard, statistics.any_timestamp, folder_, pool_);
+        write_shards(train_, by_shard, user_shard, statistics.any_timestamp, folder_, pool_, [&] {
+          if (options_.map) return;
+          side = write_side_tables(side_sources_, side_ids_, users_, items_, folder_,
+                                   options_.on_fault);
+        });
     int64_t largest = 0;
     for (const WrittenShard& shard : shards) {
       json entry = {{"file", shard.file.name}, {"rows", shard.rows}, {"users", shard.users}};
@@ -632,6 +653,7 @@ class Import {
     ids.write("item_rows", item_rows);
     ids.write("user_shard", user_shard);
     add(ids.close());
+    if (!options_.map) add(std::move(side));
   }
 
   /// Users and items that have test pairs but no training row.

@@ -185,6 +185,8 @@ class Records {
   }
 
   const std::vector<std::string>& columns() const { return columns_; }
+  /// Lets the text go; only `summary` is left to call.
+  void release() { table_.release(); }
 
   SideTable summary(std::string file, int64_t rows) const {
     return {table_.path().filename().string(),
@@ -223,16 +225,27 @@ std::optional<std::vector<int64_t>> parse_list(std::string_view text) {
   return values;
 }
 
-void write_numbers(ColumnFile& file, const std::string& name, const std::vector<double>& values) {
-  const bool whole = std::all_of(values.begin(), values.end(), [](double value) {
-    return value == std::trunc(value) && std::abs(value) <= std::numeric_limits<int32_t>::max();
-  });
-  if (!whole) return file.write(name, values);
-  std::vector<int32_t> integers(values.size());
-  std::transform(values.begin(), values.end(), integers.begin(),
-                 [](double value) { return static_cast<int32_t>(value); });
-  file.write(name, integers);
-}
+/// A column of numbers: int32 for as long as all are such integers, else doubles.
+class NumberColumn {
+ public:
+  void add(double value) {
+    const bool whole =
+        value == std::trunc(value) && std::abs(value) <= std::numeric_limits<int32_t>::max();
+    if (whole && doubles_.empty()) return integers_.push_back(static_cast<int32_t>(value));
+    if (doubles_.empty()) {
+      doubles_.assign(integers_.begin(), integers_.end());
+      integers_ = {};
+    }
+    doubles_.push_back(value);
+  }
+  void write(ColumnFile& file, const std::string& name) const {
+    doubles_.empty() ? file.write(name, integers_) : file.write(name, doubles_);
+  }
+
+ private:
+  std::vector<int32_t> integers_;
+  std::vector<double> doubles_;
+};
 
 int32_t code_of(IdDictionary& dictionary, std::string_view text) {
   return dictionary.find_or_add(text, [](std::string_view value) {
@@ -259,7 +272,7 @@ SideTable write_features(Records records, const std::string& id_name, Ids ids,
   std::vector<bool> is_text(count);
   for (size_t c = 0; c < count; ++c) is_text[c] = kTextColumns.contains(columns[c]);
   std::vector<int32_t> id_column;
-  std::vector<std::vector<double>> numbers(count);
+  std::vector<NumberColumn> numbers(count);
   std::vector<std::vector<int32_t>> codes(count);
   std::vector<IdDictionary> texts(count);
   std::vector<bool> seen(static_cast<size_t>(index.size()), false);
@@ -301,16 +314,17 @@ SideTable write_features(Records records, const std::string& id_name, Ids ids,
       if (is_text[c])
         codes[c].push_back(code_of(texts[c], fields[c]));
       else
-        numbers[c].push_back(parsed[c]);
+        numbers[c].add(parsed[c]);
     }
   }
+  records.release();
   ColumnFile file(folder, file_name);
   file.write(id_name, id_column);
   for (size_t c = 1; c < count; ++c) {
     if (is_text[c])
       write_codes(file, columns[c], codes[c], texts[c]);
     else
-      write_numbers(file, columns[c], std::exchange(numbers[c], {}));
+      std::exchange(numbers[c], {}).write(file, columns[c]);
   }
   files.push_back(file.close());
   return records.summary(file_name, static_cast<int64_t>(id_column.size()));
