@@ -534,6 +534,8 @@ class Import {
     const char delimiter = options_.map ? options_.delimiter : ',';
     train_ = read_interactions<float>(train, delimiter, columns, user_rule, item_rule,
                                       options_.on_fault, pool_);
+    // To evaluate on given pairs takes no times.
+    columns.timestamp_optional = options_.map.has_value();
     if (test)
       test_ = read_interactions<double>(*test, delimiter, columns, user_rule, item_rule,
                                         options_.on_fault, pool_);

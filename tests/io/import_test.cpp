@@ -350,6 +350,20 @@ TEST_F(Import, OtherTablesMayShareRowsWithTheirTestAndSaySo) {
   EXPECT_EQ(report_.rows_in_test, 1);
 }
 
+TEST_F(Import, AMappedTestTableNeedsNoTimes) {
+  write("seen.csv", "u,i,y,t\n1,2,1,100\n1,3,0,200\n");
+  write("held.csv", "u,i,y\n1,4,0.5\n");
+  options_.source = source() / "seen.csv";
+  options_.test = source() / "held.csv";
+  // The training table does need them: a name that is not there is a slip.
+  options_.map = parse_column_map("user=u,item=i,label=y,time=when");
+  EXPECT_THAT(import_error(), HasSubstr("when"));
+  options_.map = parse_column_map("user=u,item=i,label=y,time=t");
+  const Dataset dataset = import();
+  EXPECT_TRUE(dataset.has_timestamps());
+  EXPECT_THAT(dataset.read_test().label, ElementsAre(.5));
+}
+
 // What is wrong with a training table, and what its message has to say.
 struct Malformed {
   const char* name;
