@@ -154,6 +154,16 @@ TEST_F(ProgramPlan, IsReadableInEightyColumns) {
   }
 }
 
+TEST_F(ProgramPlan, HelpsAndKeepsQuiet) {
+  const Ended help = plan({"--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.out, HasSubstr("Example"));
+  EXPECT_THAT(help.out, HasSubstr("cpu, a100, a100-40gb, h100, h200, b200, l4, l40s"));
+  const Ended quiet = plan({"--ranks", "8", "--device", "h100", "--quiet"});
+  EXPECT_EQ(quiet.code, 0);
+  EXPECT_EQ(quiet.out + quiet.err, "");
+}
+
 TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
   expect_refused({"--ranks", "2", "--device", "abacus"},
                  "--device abacus: no such device, expected cpu, a100,");
@@ -169,6 +179,9 @@ TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
                  "--memory, --cores: describe a node of cpus, but --device is l4");
   expect_refused({}, "--ranks is required");
   expect_refused({"--ranks", "0"}, "--ranks");
+  const Ended two = run_program(shop_->path(), {"plan", "--ranks", "2"}, {.ranks = 2});
+  EXPECT_EQ(two.code, 2);
+  EXPECT_THAT(two.err, HasSubstr("`plan` runs as one process"));
 }
 
 }  // namespace
