@@ -24,6 +24,7 @@ void add_synth(CLI::App& app, Action& action);
 void add_import(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);
 void add_validate(CLI::App& app, Action& action);
+void add_plan(CLI::App& app, Action& action);
 void add_evaluate(CLI::App& app, Action& action);
 void add_recommend(CLI::App& app, Action& action);
 

@@ -54,6 +54,7 @@ int run(int argc, char** argv) {
   add_import(app, action);
   add_inspect(app, action);
   add_validate(app, action);
+  add_plan(app, action);
   add_evaluate(app, action);
   add_recommend(app, action);
   for (CLI::App* part : app.get_subcommands([](CLI::App*) { return true; })) {

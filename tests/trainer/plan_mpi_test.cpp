@@ -1,0 +1,240 @@
+#include <fmt/core.h>
+
+#include <numeric>
+
+#include "models/registry.h"
+#include "sharding/exchange.h"
+#include "tests/support/mpi_test.h"
+#include "trainer/plan.h"
+#include "trainer/train_step.h"
+
+namespace kt {
+namespace {
+
+/// Writes down what this rank sends and receives, and passes each call on.
+class CountingCommunicator : public Communicator {
+ public:
+  struct Call {
+    std::string operation;
+    Traffic traffic;
+  };
+  explicit CountingCommunicator(Communicator& real) : real_(real) {}
+  std::vector<Call> calls;
+
+  World world() const override { return real_.world(); }
+  void all_reduce(const void* in, void* out, int64_t count, DataType type, Reduction reduction,
+                  Stream stream) override {
+    Traffic& t = calls.emplace_back("all_reduce").traffic;
+    const double bytes = static_cast<double>(count * size_in_bytes(type));
+    const int n = world().size;
+    if (bytes < 10'000) {
+      for (int reached = 1; reached < n; reached *= 2) send(t, bytes), t.received_bytes += bytes;
+    } else {
+      // A ring: every part goes round once to be summed and once more to be known.
+      for (int round = 0; round < 2 * (n - 1); ++round)
+        send(t, bytes / n), t.received_bytes += bytes / n;
+    }
+    real_.all_reduce(in, out, count, type, reduction, stream);
+  }
+  void all_gather(const void* in, void* out, std::span<const int64_t> counts, DataType type,
+                  Stream stream) override {
+    Traffic& t = calls.emplace_back("all_gather").traffic;
+    const World w = world();
+    for (int round = 0; round + 1 < w.size; ++round) {
+      const auto part = [&](int rank) {
+        return static_cast<double>(counts[(rank + w.size) % w.size] * size_in_bytes(type));
+      };
+      send(t, part(w.rank - round));
+      t.received_bytes += part(w.rank - round - 1);
+    }
+    real_.all_gather(in, out, counts, type, stream);
+  }
+  void all_to_all(const void* in, std::span<const int64_t> send_counts, void* out,
+                  std::span<const int64_t> receive_counts, DataType type, Stream stream) override {
+    Traffic& t = calls.emplace_back("all_to_all").traffic;
+    for (int peer = 0; peer < world().size; ++peer) {
+      if (peer == world().rank) continue;
+      if (send_counts[peer] > 0)
+        send(t, static_cast<double>(send_counts[peer] * size_in_bytes(type)));
+      t.received_bytes += static_cast<double>(receive_counts[peer] * size_in_bytes(type));
+    }
+    real_.all_to_all(in, send_counts, out, receive_counts, type, stream);
+  }
+  void reduce_scatter(const void*, void*, int64_t, DataType, Reduction, Stream) override {
+    calls.emplace_back("reduce_scatter");
+  }
+  void broadcast(void*, int64_t, DataType, int, Stream) override {
+    calls.emplace_back("broadcast");
+  }
+  void barrier() override { calls.emplace_back("barrier"); }
+  void synchronize(Stream) override { calls.emplace_back("synchronize"); }
+  using Communicator::all_reduce;
+
+ private:
+  static void send(Traffic& t, double bytes) {
+    ++t.messages;
+    t.sent_bytes += bytes;
+  }
+  Communicator& real_;
+};
+
+struct Run {
+  int64_t shards;
+  Reduce reduce;
+  double clip_norm;
+};
+
+class PlannedStep : public MpiTest, public ::testing::WithParamInterface<Run> {};
+
+INSTANTIATE_TEST_SUITE_P(Runs, PlannedStep,
+                         ::testing::Values(Run{8, Reduce::kExact, 0}, Run{64, Reduce::kExact, .5},
+                                           Run{8, Reduce::kFast, .5}, Run{64, Reduce::kFast, 0}),
+                         [](const auto& test) {
+                           return fmt::format(
+                               "V{}{}{}", test.param.shards,
+                               test.param.reduce == Reduce::kExact ? "Exact" : "Fast",
+                               test.param.clip_norm > 0 ? "Clipped" : "");
+                         });
+
+constexpr int64_t kUsers = 90, kItems = 130, kFeatures = 3;
+
+// The communication of real steps, call by call, is the planned one.
+TEST_P(PlannedStep, CommunicatesAsPlanned) {
+  const auto engine = make_engine("ncf", {.users = kUsers, .items = kItems, .features = kFeatures});
+  PlanInputs inputs;
+  inputs.config.parallel.reduce = GetParam().reduce;
+  inputs.config.train.clip_norm = GetParam().clip_norm;
+  inputs.config.train.global_batch = 150;
+  inputs.config.data.validation.fraction = 0;
+  inputs.parameters = engine->parameters();
+  inputs.users = kUsers;
+  inputs.items = kItems;
+  inputs.features = engine->feature_count();
+  inputs.dropout_width = engine->dropout_width();
+  inputs.ranks = world.size;
+  inputs.device = find_device("cpu");
+
+  // The same samples on every rank, so that each knows what all of them ask for.
+  std::vector<ShardSamples> samples(GetParam().shards);
+  for (int64_t j = 0; j < GetParam().shards; ++j) {
+    const int64_t users = kUsers * (j + 1) / GetParam().shards - kUsers * j / GetParam().shards;
+    samples[j].users.resize(users);
+    std::iota(samples[j].users.begin(), samples[j].users.end(), 0);
+    for (int64_t k = 0; k < (j == 3 ? 0 : 20 + 60 * (j == 1)); ++k) {
+      samples[j].train.user.push_back(static_cast<int32_t>(k % users));
+      samples[j].train.item.push_back(static_cast<int32_t>((k * k + 17 * j) % kItems));
+      samples[j].train.label.push_back(1);
+      samples[j].train.row.push_back(static_cast<uint32_t>(100 * j + k));
+    }
+    inputs.shard_users.push_back(users);
+    inputs.shard_rows.push_back(samples[j].train.size());
+  }
+  const std::vector<float> features(kItems * kFeatures, .5f);
+
+  std::vector<ArraySpec> specs;
+  for (const ParameterSpec& spec : inputs.parameters) {
+    const ArrayKind kind = spec.kind == ParameterKind::kUserTable   ? ArrayKind::kUserTable
+                           : spec.kind == ParameterKind::kItemTable ? ArrayKind::kItemTable
+                                                                    : ArrayKind::kDense;
+    specs.push_back({spec.name, kind, spec.rows, spec.cols});
+  }
+  const bool exact = GetParam().reduce == Reduce::kExact;
+  Parameters parameters(specs, inputs.shard_users, world,
+                        exact ? Holding::kOwnBlocks : Holding::kReplica, {});
+  CountingCommunicator counting(comm);
+  const auto exchange =
+      exact ? make_exact_exchange(parameters, counting) : make_fast_exchange(parameters, counting);
+  ThreadPool pool(1);
+  const Range own = parameters.shards();
+  TrainStep step(*engine, parameters, *exchange, counting, pool,
+                 std::span(samples).subspan(own.begin, own.size()), features,
+                 {.seed = 1, .clip_norm = GetParam().clip_norm});
+  const Schedule schedule(inputs.shard_rows, inputs.config.train.global_batch);
+  ASSERT_GT(schedule.steps(), 1);
+
+  std::vector<double> taken(world.size, 0);
+  for (int64_t t = 0; t < schedule.steps(); ++t) {
+    Requests requests(world.size, std::vector<double>(world.size, 0));
+    for (int r = 0; r < world.size; ++r) {
+      const Range shards = shards_of_rank(GetParam().shards, {r, world.size});
+      for (int64_t j = shards.begin; j < shards.end; ++j) {
+        const Permutation order = epoch_order(samples[j].train.size(), 1, 0, j);
+        const Range positions = schedule.positions(j, t);
+        taken[r] += static_cast<double>(positions.size());
+        for (int64_t position = positions.begin; position < positions.end; ++position) {
+          const int64_t item = samples[j].train.item[order(position)];
+          int64_t block = 0;
+          while (item >= kItems * (block + 1) / GetParam().shards) ++block;
+          int s = 0;
+          while (block >= GetParam().shards * (s + 1) / world.size) ++s;
+          ++requests[r][s];
+        }
+      }
+    }
+    const std::vector<Collective> planned = step_collectives(inputs, requests);
+
+    counting.calls.clear();
+    ASSERT_TRUE(step.run(schedule, 0, t, 1e-3, t + 1).updated);
+    int32_t request = 0;  // what the loop asks of all ranks at the end of a step
+    counting.all_reduce(std::span(&request, 1), Reduction::kMax);
+
+    ASSERT_EQ(counting.calls.size(), planned.size());
+    for (size_t c = 0; c < planned.size(); ++c) {
+      const Traffic& got = counting.calls[c].traffic;
+      const Traffic& want = planned[c].ranks[world.rank];
+      EXPECT_EQ(counting.calls[c].operation, planned[c].operation) << planned[c].what;
+      EXPECT_EQ(got.messages, want.messages) << planned[c].what;
+      EXPECT_NEAR(got.sent_bytes, want.sent_bytes, 1e-6) << planned[c].what;
+      EXPECT_NEAR(got.received_bytes, want.received_bytes, 1e-6) << planned[c].what;
+    }
+    if (world.size > 1 && exact) {
+      EXPECT_GT(counting.calls[2].traffic.sent_bytes, 0);  // item rows
+    }
+  }
+
+  const std::vector<double> average = samples_of_ranks(inputs);
+  for (int r = 0; r < world.size; ++r)
+    EXPECT_NEAR(taken[r] / static_cast<double>(schedule.steps()), average[r], 1e-9);
+}
+
+// What is planned to be held is what is held.
+TEST_P(PlannedStep, HoldsWhatIsPlanned) {
+  const auto engine = make_engine("ncf", {.users = kUsers, .items = kItems, .features = 0});
+  PlanInputs inputs;
+  inputs.config.parallel.reduce = GetParam().reduce;
+  inputs.parameters = engine->parameters();
+  inputs.items = kItems;
+  inputs.ranks = world.size;
+  inputs.device = find_device("cpu");
+  for (int64_t j = 0; j < GetParam().shards; ++j) {
+    inputs.shard_rows.push_back(10);
+    inputs.shard_users.push_back(kUsers * (j + 1) / GetParam().shards -
+                                 kUsers * j / GetParam().shards);
+  }
+  std::vector<ArraySpec> specs;
+  for (const ParameterSpec& spec : inputs.parameters)
+    specs.push_back({spec.name,
+                     spec.kind == ParameterKind::kUserTable   ? ArrayKind::kUserTable
+                     : spec.kind == ParameterKind::kItemTable ? ArrayKind::kItemTable
+                                                              : ArrayKind::kDense,
+                     spec.rows, spec.cols});
+  const Parameters parameters(
+      specs, inputs.shard_users, world,
+      GetParam().reduce == Reduce::kExact ? Holding::kOwnBlocks : Holding::kReplica, {});
+  const RankPlan rank = make_plan(inputs).ranks[world.rank];
+  size_t values = parameters.dense.size(), gradients = 0, slots = 0;
+  for (size_t a = 0; a < parameters.arrays.size(); ++a) {
+    const ParameterArray& array = parameters.arrays[a];
+    values += array.value.size();
+    gradients += array.gradient.size();
+    slots += array.slots[0].size() + array.slots[1].size();
+    EXPECT_EQ(rank.owned[a], array.owned) << array.spec.name;
+  }
+  EXPECT_EQ(rank.shards, parameters.shards());
+  EXPECT_EQ(rank.memory[3].bytes, static_cast<int64_t>(4 * values));
+  EXPECT_EQ(rank.memory[4].bytes, static_cast<int64_t>(4 * gradients));
+  EXPECT_EQ(rank.memory[5].bytes, static_cast<int64_t>(4 * slots));
+}
+
+}  // namespace
+}  // namespace kt

@@ -1,0 +1,188 @@
+// `kuaitrain plan` as a user starts it.
+#include <gmock/gmock.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "tests/support/run_program.h"
+
+namespace kt {
+namespace {
+
+using nlohmann::json;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class ProgramPlan : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    shop_ = std::make_unique<Workshop>("program-plan");
+    write_ratings(shop_->path());
+    import_ratings(shop_->path());
+  }
+  static void TearDownTestSuite() { shop_.reset(); }
+
+  static Ended plan(Arguments arguments) {
+    arguments.insert(arguments.begin(), "plan");
+    return run_program(shop_->path(), arguments);
+  }
+  static json document(Arguments arguments) {
+    arguments.emplace_back("--json");
+    const Ended ended = plan(arguments);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    return json::parse(ended.out);
+  }
+  static void expect_refused(const Arguments& arguments, const std::string& message) {
+    const Ended ended = plan(arguments);
+    EXPECT_EQ(ended.code, 2) << ended.out;
+    EXPECT_THAT(ended.err, HasSubstr(message));
+    EXPECT_EQ(ended.out, "");
+  }
+
+  static std::unique_ptr<Workshop> shop_;
+};
+std::unique_ptr<Workshop> ProgramPlan::shop_;
+
+std::set<std::string> keys(const json& object) {
+  std::set<std::string> names;
+  for (const auto& [name, value] : object.items()) names.insert(name);
+  return names;
+}
+
+TEST_F(ProgramPlan, AssumesKuaiRecWithoutADataSet) {
+  const json got = document({"--ranks", "3", "data.validation.fraction=0", "checkpoint.best=none"});
+  EXPECT_EQ(got["dataset"], (json{{"path", ""},
+                                  {"assumed", true},
+                                  {"rows", 11562802},
+                                  {"rows_train", 11562802},
+                                  {"users", 7176},
+                                  {"items", 10728},
+                                  {"shards", 64},
+                                  {"small_pairs", 4676570}}));
+  EXPECT_EQ(got["parameters"]["count"], 577089);
+  EXPECT_EQ(got["step"]["steps_per_epoch"], 2823);
+  EXPECT_EQ(got["ranks"], 3);
+  EXPECT_EQ(got["nodes"], 1);
+  EXPECT_EQ(got["device"]["name"], "cpu");
+  EXPECT_EQ(got["config"]["train"]["global_batch"], 4096);
+  EXPECT_THAT(plan({"--ranks", "3"}).out, HasSubstr("the counts of KuaiRec are assumed"));
+}
+
+TEST_F(ProgramPlan, TakesTheCountsOfADataSet) {
+  const json manifest = json_file(shop_->path() / "ratings" / "manifest.json");
+  const json got =
+      document({KT_TINY_CONFIG, "--ranks", "5", "data.path=ratings", "model.content=none"});
+  EXPECT_EQ(got["dataset"]["assumed"], false);
+  EXPECT_EQ(got["dataset"]["path"], "ratings");
+  EXPECT_EQ(got["dataset"]["rows"], manifest["train_rows"]);
+  EXPECT_EQ(got["dataset"]["users"], manifest["users"]);
+  EXPECT_EQ(got["dataset"]["shards"], 16);
+  EXPECT_EQ(got["dataset"]["small_pairs"], manifest["test_rows"]);
+  EXPECT_EQ(got["largest_shard"]["share"], manifest["largest_shard_share"]);
+  ASSERT_EQ(got["placement"].size(), 5u);
+  for (int r = 0; r < 5; ++r) {
+    const int begin = 16 * r / 5, end = 16 * (r + 1) / 5;
+    int64_t rows = 0, users = 0;
+    for (int j = begin; j < end; ++j) {
+      rows += manifest["shards"][j]["rows"].get<int64_t>();
+      users += manifest["shards"][j]["users"].get<int64_t>();
+    }
+    EXPECT_EQ(got["placement"][r]["shards"], (json{begin, end}));
+    EXPECT_EQ(got["placement"][r]["rows"], rows);
+    EXPECT_EQ(got["placement"][r]["users"], users);
+  }
+}
+
+TEST_F(ProgramPlan, ItsDocumentHasTheseFields) {
+  const json got = document({"--ranks", "2", "--device", "h100"});
+  EXPECT_THAT(keys(got),
+              ElementsAre("config", "dataset", "device", "largest_shard", "memory", "nodes",
+                          "parameters", "placement", "ranks", "speed_up_bound", "step"));
+  EXPECT_THAT(keys(got["memory"]),
+              ElementsAre("available_bytes", "fits", "needed_bytes", "of", "ranks_needed"));
+  EXPECT_THAT(keys(got["step"]),
+              ElementsAre("collectives", "communication_s", "compute_s", "epoch_s", "estimate",
+                          "exposed_share", "flops", "overlap", "oversubscription", "samples",
+                          "samples_per_second", "seconds", "speed_up", "steps_per_epoch"));
+  EXPECT_THAT(keys(got["step"]["collectives"][0]),
+              ElementsAre("of", "operation", "ranks", "seconds"));
+  EXPECT_THAT(keys(got["step"]["collectives"][0]["ranks"][1]),
+              ElementsAre("messages", "received_bytes", "remote_messages", "remote_received_bytes",
+                          "remote_sent_bytes", "sent_bytes"));
+  EXPECT_THAT(
+      keys(got["placement"][0]),
+      ElementsAre("compute_parts_s", "compute_s", "memory", "node", "parameter_rows",
+                  "peak_memory_bytes", "rank", "rows", "samples_per_step", "shards", "users"));
+  EXPECT_EQ(got["device"]["memory_bytes"], 80000000000);
+  EXPECT_THAT(got["step"]["estimate"].get<std::string>(), HasSubstr("never measured"));
+}
+
+TEST_F(ProgramPlan, SaysWhetherItFits) {
+  const json fits = document({"--ranks", "2", "--memory", "100"});
+  EXPECT_EQ(fits["memory"]["fits"], true);
+  EXPECT_EQ(fits["memory"]["ranks_needed"], 2);
+  EXPECT_EQ(fits["memory"]["available_bytes"], 100000000000);
+
+  const json tight = document({"--ranks", "1", "--memory", "0.55"});
+  EXPECT_EQ(tight["memory"]["fits"], false);
+  const int64_t needed = tight["memory"]["ranks_needed"];
+  EXPECT_GT(needed, 1);
+  EXPECT_EQ(document({"--ranks", std::to_string(needed), "--nodes", std::to_string(needed),
+                      "--memory", "0.55"})["memory"]["fits"],
+            true);
+  const Ended ended = plan({"--ranks", "1", "--memory", "0.55"});
+  EXPECT_EQ(ended.code, 0);
+  EXPECT_THAT(ended.err, HasSubstr("does not fit"));
+  EXPECT_THAT(ended.err, HasSubstr("needs at least " + std::to_string(needed) + " ranks"));
+  EXPECT_EQ(document({"--ranks", "1", "--memory", "0.01"})["memory"]["ranks_needed"], json());
+}
+
+TEST_F(ProgramPlan, IsReadableInEightyColumns) {
+  for (const Arguments& arguments : {Arguments{"--ranks", "64", "--device", "b200"},
+                                     Arguments{"--ranks", "17", "--cores", "64", "--memory", "500",
+                                               "parallel.reduce=fast", "train.clip_norm=1"},
+                                     Arguments{"--ranks", "1"}}) {
+    const Ended ended = plan(arguments);
+    EXPECT_EQ(ended.code, 0);
+    std::istringstream lines(ended.out);
+    int count = 0;
+    for (std::string line; std::getline(lines, line); ++count) EXPECT_LE(line.size(), 80) << line;
+    EXPECT_GT(count, 30);
+    EXPECT_THAT(ended.out, HasSubstr("exposed communication"));
+  }
+}
+
+TEST_F(ProgramPlan, HelpsAndKeepsQuiet) {
+  const Ended help = plan({"--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.out, HasSubstr("Example"));
+  EXPECT_THAT(help.out, HasSubstr("cpu, a100, a100-40gb, h100, h200, b200, l4, l40s"));
+  const Ended quiet = plan({"--ranks", "8", "--device", "h100", "--quiet"});
+  EXPECT_EQ(quiet.code, 0);
+  EXPECT_EQ(quiet.out + quiet.err, "");
+}
+
+TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
+  expect_refused({"--ranks", "2", "--device", "abacus"},
+                 "--device abacus: no such device, expected cpu, a100,");
+  expect_refused({"--ranks", "65"}, "65 ranks, but the data set has 64 shards");
+  expect_refused({"--ranks", "17", "data.path=ratings", "model.content=none"},
+                 "17 ranks, but the data set has 16 shards");
+  expect_refused({"--ranks", "2", "data.path=ratings"},
+                 "ratings: model.content is daily, but the data set has no");
+  expect_refused({"--ranks", "2", "data.path=nowhere"}, "nowhere: no such folder");
+  expect_refused({"--ranks", "2", "train.batch=3"}, "train.batch");
+  expect_refused({"a.yaml", "b.yaml", "--ranks", "2"}, "two configurations, a.yaml and b.yaml");
+  expect_refused({"--ranks", "2", "--device", "l4", "--memory", "3"},
+                 "--memory, --cores: describe a node of cpus, but --device is l4");
+  expect_refused({}, "--ranks is required");
+  expect_refused({"--ranks", "0"}, "--ranks");
+  const Ended two = run_program(shop_->path(), {"plan", "--ranks", "2"}, {.ranks = 2});
+  EXPECT_EQ(two.code, 2);
+  EXPECT_THAT(two.err, HasSubstr("`plan` runs as one process"));
+}
+
+}  // namespace
+}  // namespace kt
