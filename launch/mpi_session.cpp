@@ -76,6 +76,8 @@ MpiSession& MpiSession::start() {
                  kStartTimeout_s);
   const Phase phase("start of MPI");
 
+  // Without a launcher Open MPI would start a daemon beside us, for work we never ask of it.
+  setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   session = &started;

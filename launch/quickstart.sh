@@ -5,7 +5,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 
-setup=()
+setup=(--program-only)
 job=()
 for argument in "$@"; do
   case "$argument" in

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Installs what is missing and builds. Safe to run again: what is there already is not done twice.
-#   launch/setup.sh [--no-install] [PRESET]      (default preset: release)
+#   launch/setup.sh [--no-install] [--program-only] [PRESET]      (default preset: release, with its tests)
 # Environment: CMAKE_PREFIX_PATH with a libtorch of your own is used instead of the downloaded one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 install=yes
 preset=release
+targets=()
 for argument in "$@"; do
   case "$argument" in
     --no-install) install=no ;;
-    -*) echo "setup: unknown option $argument; expected --no-install" >&2; exit 2 ;;
+    --program-only) targets=(--target kuaitrain) ;;
+    -*) echo "setup: unknown option $argument; expected --no-install or --program-only" >&2; exit 2 ;;
     *) preset=$argument ;;
   esac
 done
@@ -77,4 +79,4 @@ fi
 say "building preset $preset"
 if [ ! -e "build/$preset/build.ninja" ]; then cmake --preset "$preset" >"build/configure-$preset.log" 2>&1 ||
   { cat "build/configure-$preset.log" >&2; exit 1; }; fi
-cmake --build "build/$preset"
+cmake --build "build/$preset" "${targets[@]}"

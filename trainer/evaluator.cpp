@@ -88,23 +88,33 @@ Evaluation evaluate_model(const Problem& problem, Parameters& parameters, const 
                          pool.threads());
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    text = nlohmann::json{{"checkpoint", checkpoint},
-                          {"users", result.users},
-                          {"pairs", result.pairs},
-                          {"seconds", seconds},
-                          {"metrics", result.metrics},
-                          {"chance", result.chance},
-                          {"skipped_users", result.skipped_users},
-                          {"notes", result.notes}}
-               .dump();
-    log_info("{}", evaluation_table({.dataset = problem.config.data.path,
-                                     .checkpoint = checkpoint,
-                                     .synthetic = problem.dataset.synthetic()},
-                                    result));
-    log_info("evaluated in {:.2f} s", seconds);
+    const nlohmann::json report{{"checkpoint", checkpoint}, {"users", result.users},
+                                {"pairs", result.pairs},    {"k", result.k},
+                                {"seconds", seconds},       {"metrics", result.metrics},
+                                {"chance", result.chance},  {"skipped_users", result.skipped_users},
+                                {"notes", result.notes}};
+    print_evaluation(problem, report);
+    text = report.dump();
   });
   evaluation.report = nlohmann::json::parse(share_text(text, 0, comm));
   return evaluation;
+}
+
+void print_evaluation(const Problem& problem, const nlohmann::json& report) {
+  EvaluationResult result;
+  report.at("metrics").get_to(result.metrics);
+  report.at("chance").get_to(result.chance);
+  report.at("skipped_users").get_to(result.skipped_users);
+  report.at("notes").get_to(result.notes);
+  report.at("k").get_to(result.k);
+  report.at("users").get_to(result.users);
+  report.at("pairs").get_to(result.pairs);
+  log_info("{}evaluated in {:.2f} s",
+           evaluation_table({.dataset = problem.config.data.path,
+                             .checkpoint = report.at("checkpoint"),
+                             .synthetic = problem.dataset.synthetic()},
+                            result),
+           report.at("seconds").get<double>());
 }
 
 ValidationResult validate(const Problem& problem, Parameters& parameters,
@@ -153,14 +163,14 @@ ValidationResult validate(const Problem& problem, Parameters& parameters,
   const std::vector<float> all_labels = gather_to_first<float>(labels, comm);
   const std::vector<float> all_scores = gather_to_first<float>(own, comm);
   // Everything as one array, so that rank 0's result reaches the others in one broadcast; NaN = absent.
-  std::array<double, 6> shared{};
+  constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
+  std::array<double, 6> shared{0, 0, 0, 0, kAbsent, kAbsent};
   solo(comm, 0, "validation metrics", [&] {
     if (all_labels.empty()) return;
     std::vector<int64_t> offsets(all_counts.size() + 1, 0);
     std::partial_sum(all_counts.begin(), all_counts.end(), offsets.begin() + 1);
     const ValidationResult result =
         validation_metrics(offsets, all_labels, all_scores, pool.threads());
-    constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
     shared = {static_cast<double>(result.rows),
               result.mse,
               result.mae,

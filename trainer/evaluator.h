@@ -25,7 +25,8 @@ std::vector<float> score_pairs(const Problem& problem, Parameters& parameters,
                                const TestTable& table, MpiCommunicator& comm, ThreadPool& pool);
 
 struct Evaluation {
-  /// What `result.json` holds: {checkpoint, users, pairs, seconds, metrics, chance, skipped_users, notes}; on
+  /// What `result.json` holds: {checkpoint, users, pairs, k, seconds, metrics, chance,
+  /// skipped_users, notes}; on
   /// every rank.
   nlohmann::json report;
   std::vector<float> scores;  ///< [pairs], on rank 0 alone
@@ -35,6 +36,9 @@ struct Evaluation {
 /// `checkpoint` says whose weights these are. Collective: all ranks. Throws: UserError, the same on all ranks.
 Evaluation evaluate_model(const Problem& problem, Parameters& parameters, const TestTable& table,
                           const std::string& checkpoint, MpiCommunicator& comm, ThreadPool& pool);
+
+/// Prints the table of such a report for people. One process.
+void print_evaluation(const Problem& problem, const nlohmann::json& report);
 
 /// Metrics of the held-out rows; the same result on all ranks. `rows` is 0 without any.
 /// Collective: all ranks. Throws: UserError for scores that are not finite.

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <string>
@@ -13,21 +15,27 @@ namespace kt {
 namespace {
 
 /// `kuaitrain`, `kuaitrain --config F`, `kuaitrain key=value` mean `kuaitrain train ...`.
+/// Throws: UserError for a first word that is no command.
 std::vector<std::string> with_command(const CLI::App& app, int argc, char** argv) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
+  std::vector<std::string> commands;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    commands.push_back(command->get_name());
   for (const std::string& argument : arguments) {
-    const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
-    const bool known = std::any_of(commands.begin(), commands.end(), [&](const CLI::App* command) {
-      return command->get_name() == argument;
-    });
-    if (known || argument == "--help" || argument == "-h" || argument == "--version")
+    if (argument == "--json" || argument == "--quiet") continue;
+    if (argument == "--help" || argument == "-h" || argument == "--version") return arguments;
+    if (std::find(commands.begin(), commands.end(), argument) != commands.end()) {
+      // Options of all commands may stand before the command's name.
+      std::rotate(arguments.begin(), std::find(arguments.begin(), arguments.end(), argument),
+                  std::find(arguments.begin(), arguments.end(), argument) + 1);
       return arguments;
-    const bool global = argument == "--json" || argument == "--quiet";
-    if (!global) break;
+    }
+    if (!argument.starts_with("-") && argument.find('=') == std::string::npos)
+      user_error("got the unknown command {}, expected one of {}, or key.path=value to train",
+                 argument, fmt::join(commands, ", "));
+    break;
   }
-  const bool names_a_command = !arguments.empty() && !arguments[0].starts_with("-") &&
-                               arguments[0].find('=') == std::string::npos;
-  if (!names_a_command) arguments.insert(arguments.begin(), "train");
+  arguments.insert(arguments.begin(), "train");
   return arguments;
 }
 

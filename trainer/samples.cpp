@@ -11,15 +11,19 @@
 namespace kt {
 namespace {
 
-/// Positive doubles in the order of their bits.
-uint64_t time_key(double seconds) { return std::bit_cast<uint64_t>(seconds); }
+/// Whole numbers in the order of the times, those before 1970 too.
+uint64_t time_key(double seconds) {
+  const auto bits = std::bit_cast<uint64_t>(seconds + 0.);  // -0 becomes 0
+  constexpr uint64_t kSign = uint64_t{1} << 63;
+  return bits & kSign ? ~bits : bits | kSign;
+}
 
 /// The largest time that at least `wanted` of all rows have reached, found by bisection over the bits.
 /// Collective: all ranks.
 uint64_t time_threshold(const std::vector<std::vector<double>>& times, int64_t wanted,
                         Communicator& comm) {
   uint64_t threshold = 0;
-  for (int bit = 62; bit >= 0; --bit) {
+  for (int bit = 63; bit >= 0; --bit) {
     const uint64_t candidate = threshold | (uint64_t{1} << bit);
     int64_t reached = 0;
     for (const auto& shard : times)

@@ -155,6 +155,8 @@ nlohmann::json TrainingRun::run() {
       nlohmann::json json = nlohmann::json::parse(stored);
       log_info("{}: this run is complete at step {}; nothing to train", config_.run.dir,
                progress_.step);
+      if (is_first() && !json["evaluation"].is_null())
+        print_evaluation(problem_, json["evaluation"]);
       json["already_complete"] = true;
       return json;
     }
@@ -199,12 +201,12 @@ void TrainingRun::load_data() {
            parameters_.count(), schedule_->steps(), config_.train.global_batch, total_steps_);
   const auto largest = *std::max_element(counts.begin(), counts.end());
   const double share = static_cast<double>(largest) / static_cast<double>(schedule_->samples());
-  if (share * comm_.world().size > 1.5)
+  if (is_first() && share * comm_.world().size > 1.5)
     log_warning(
         "the largest shard has {:.1f} % of the rows, so {} ranks are at most {:.1f} times as "
         "fast as one",
         100 * share, comm_.world().size, 1 / share);
-  for (int rank = 0; rank < comm_.world().size; ++rank) {
+  for (int rank = 0; is_first() && rank < comm_.world().size; ++rank) {
     const Range own = shards_of_rank(dataset.shards(), {rank, comm_.world().size});
     if (std::all_of(counts.begin() + own.begin, counts.begin() + own.end,
                     [](int64_t n) { return n == 0; }))
@@ -319,13 +321,15 @@ void TrainingRun::bad_step(double loss) {
                       step, loss));
     restore(*checkpoint);
     cut_records(progress_.step);
-    log_warning("step {}: the loss is {}; back to step {}, and the steps up to {} are passed over",
-                step, loss, progress_.step, step);
+    if (is_first())
+      log_warning(
+          "step {}: the loss is {}; back to step {}, and the steps up to {} are passed over", step,
+          loss, progress_.step, step);
     progress_.pass_over = step + 1;
     ++progress_.bad_steps;
     return;
   }
-  log_warning("step {}: the loss is {}; no update", step, loss);
+  if (is_first()) log_warning("step {}: the loss is {}; no update", step, loss);
   ++progress_.bad_steps;
   ++progress_.step;
 }

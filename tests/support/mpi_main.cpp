@@ -19,17 +19,20 @@ class RankListener : public ::testing::EmptyTestEventListener {
   explicit RankListener(World world) : world_(world) {}
 
  private:
+  void OnTestStart(const ::testing::TestInfo& test) override { test_ = &test; }
+  void OnTestEnd(const ::testing::TestInfo&) override { test_ = nullptr; }
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    const ::testing::TestInfo* test = ::testing::UnitTest::GetInstance()->current_test_info();
     std::fprintf(stderr, "[rank %d] %s.%s: %s:%d: %s\n", world_.rank,
-                 test ? test->test_suite_name() : "-", test ? test->name() : "-",
+                 test_ ? test_->test_suite_name() : "-", test_ ? test_->name() : "-",
                  result.file_name() ? result.file_name() : "-", result.line_number(),
                  result.message());
     if (result.fatally_failed() && world_.size > 1) abort_run(EXIT_FAILURE);
   }
 
   World world_;
+  // Kept, because GoogleTest holds its lock while it tells of a failure, so it cannot be asked then.
+  const ::testing::TestInfo* test_ = nullptr;
 };
 
 int run_tests() {

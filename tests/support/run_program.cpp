@@ -55,6 +55,22 @@ std::vector<std::string> command_line(const Arguments& arguments, const Launch& 
   ::_exit(127);
 }
 
+/// Of /proc; state 0 when there is no such process.
+struct ProcessStat {
+  char state = 0;
+  pid_t parent = 0;
+};
+
+ProcessStat process_stat(pid_t process) {
+  // pid (name) state parent ...; the name may hold anything.
+  const std::string text = file_text(fmt::format("/proc/{}/stat", process));
+  ProcessStat stat;
+  if (text.empty()) return stat;
+  std::istringstream rest(text.substr(text.rfind(')') + 1));
+  rest >> stat.state >> stat.parent;
+  return stat;
+}
+
 }  // namespace
 
 std::vector<std::string> Ended::errors() const {
@@ -132,18 +148,25 @@ void Program::signal(int number) const { ::kill(pid_, number); }
 std::vector<pid_t> Program::ranks() const {
   std::vector<pid_t> children;
   for (const auto& entry : fs::directory_iterator("/proc")) {
-    std::ifstream stat(entry.path() / "stat");
-    std::string text;
-    if (!std::getline(stat, text)) continue;
-    // pid (name) state parent ...; the name may hold anything.
-    std::istringstream rest(text.substr(text.rfind(')') + 1));
-    char state = 0;
-    pid_t parent = 0;
-    rest >> state >> parent;
-    if (parent == pid_) children.push_back(std::stoi(entry.path().filename().string()));
+    const std::string name = entry.path().filename().string();
+    if (!std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; }))
+      continue;
+    if (const pid_t process = std::stoi(name); process_stat(process).parent == pid_)
+      children.push_back(process);
   }
   std::sort(children.begin(), children.end());
   return children;
+}
+
+void expect_gone(pid_t process) {
+  // Nobody may be there to collect an orphan's end, so one that has ended may still be listed.
+  const auto gone = [&] {
+    const char state = process_stat(process).state;
+    return state == 0 || state == 'Z' || state == 'X';
+  };
+  for (const auto begin = Clock::now(); !gone() && Clock::now() - begin < std::chrono::seconds(10);)
+    ::poll(nullptr, 0, kPause_ms);
+  EXPECT_TRUE(gone()) << "process " << process << " lives on";
 }
 
 Ended run_program(const fs::path& folder, const Arguments& arguments, const Launch& launch) {

@@ -54,6 +54,9 @@ class Program {
   int handle_ = -1;  // pidfd
 };
 
+/// Fails the test when the process has not ended ten seconds later.
+void expect_gone(pid_t process);
+
 /// Starts the program and waits for its end.
 Ended run_program(const std::filesystem::path& folder, const Arguments& arguments,
                   const Launch& launch = {});

@@ -1,0 +1,209 @@
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "sharding/plan.h"
+#include "tests/trainer/small_problem.h"
+#include "trainer/evaluator.h"
+
+namespace kt {
+namespace {
+
+class Evaluator : public SmallProblem {
+ protected:
+  void open(int64_t shards) {
+    import(shards);
+    problem = open_problem(config, comm);
+  }
+  Parameters weights(Communicator& ranks) {
+    Parameters parameters = make_parameters(problem, ranks.world());
+    fill_weights(parameters, .3, ranks);
+    return parameters;
+  }
+
+  /// Straight through the engine: the rows of all arrays, gathered here. Shapes: items, result [n].
+  std::vector<float> plain_scores(const std::vector<std::vector<float>>& arrays, int32_t user,
+                                  std::span<const int32_t> items) const {
+    const auto rows = static_cast<int64_t>(items.size());
+    std::vector<float> users, videos, scores(rows);
+    for (const int32_t item : items) {
+      const auto append = [](std::vector<float>& to, const std::vector<float>& from, int64_t row) {
+        to.insert(to.end(), from.begin() + row * 32, from.begin() + (row + 1) * 32);
+      };
+      append(users, arrays[0], problem.user_row[user]);
+      append(videos, arrays[1], item);
+    }
+    LeafInput input{.rows = rows, .tables = {users, videos}};
+    for (size_t a = 2; a < arrays.size(); ++a) input.dense.push_back(arrays[a]);
+    problem.engine->predict(input, scores);
+    return scores;
+  }
+  std::vector<std::vector<float>> arrays_of(Parameters& parameters, Communicator& ranks) {
+    std::vector<std::vector<float>> arrays;
+    for (size_t a = 0; a < parameters.arrays.size(); ++a)
+      arrays.push_back(whole_array(parameters, a, ranks));
+    return arrays;
+  }
+
+  Problem problem;
+};
+
+TEST_F(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
+  for (const int64_t shards : {4, 64}) {
+    open(shards);
+    const TestTable pairs = read_test_table(problem);
+    ASSERT_EQ(pairs.users.size(), static_cast<size_t>(kSmallUsers));
+    Parameters parameters = weights(comm);
+    const std::vector<std::vector<float>> arrays = arrays_of(parameters, comm);
+    std::vector<float> expected;
+    for (size_t u = 0; u < pairs.users.size(); ++u) {
+      const auto items =
+          std::span(pairs.item).subspan(pairs.offsets[u], pairs.offsets[u + 1] - pairs.offsets[u]);
+      const std::vector<float> scores = plain_scores(arrays, pairs.users[u], items);
+      expected.insert(expected.end(), scores.begin(), scores.end());
+    }
+    EXPECT_NE(expected.front(), expected.back());
+
+    for (const int threads : {1, 2}) {
+      ThreadPool pool(threads);
+      const std::vector<float> scores = score_pairs(problem, parameters, pairs, comm, pool);
+      EXPECT_EQ(scores, world.rank == 0 ? expected : std::vector<float>{});
+      Parameters alone = weights(self);
+      EXPECT_EQ(score_pairs(problem, alone, pairs, self, pool), expected);
+    }
+    // Some of the users alone, the last one first in no order of shards.
+    const TestTable some{.users = {3, 39},
+                         .offsets = {0, 2, 3},
+                         .item = {1, 4, 24},
+                         .label = {1, 2, 3},
+                         .video_duration = {}};
+    ThreadPool pool(1);
+    const std::vector<float> scores = score_pairs(problem, parameters, some, comm, pool);
+    if (world.rank == 0) {
+      EXPECT_EQ(std::vector<float>(scores.begin(), scores.begin() + 2),
+                plain_scores(arrays, 3, std::vector<int32_t>{1, 4}));
+      EXPECT_EQ(std::vector<float>(scores.begin() + 2, scores.end()),
+                plain_scores(arrays, 39, std::vector<int32_t>{24}));
+    }
+  }
+}
+
+TEST_F(Evaluator, TheReportIsTheSameOnAllRanks) {
+  open(8);
+  config.evaluate.k = {3};
+  problem.config = config;
+  const TestTable pairs = read_test_table(problem);
+  Parameters parameters = weights(comm), alone = weights(self);
+  ThreadPool pool(2);
+  const Evaluation all = evaluate_model(problem, parameters, pairs, "step 7", comm, pool);
+  const Evaluation one = evaluate_model(problem, alone, pairs, "step 7", self, pool);
+  double squares = 0;
+  for (size_t k = 0; k < pairs.label.size(); ++k)
+    squares += std::pow(one.scores[k] - pairs.label[k], 2);
+  EXPECT_EQ(all.report.at("checkpoint"), "step 7");
+  EXPECT_EQ(all.report.at("users"), kSmallUsers);
+  EXPECT_EQ(all.report.at("pairs"), test_table.size());
+  EXPECT_NEAR(all.report.at("metrics").at("mse").get<double>(),
+              squares / static_cast<double>(pairs.label.size()), 1e-9);
+  EXPECT_TRUE(all.report.at("metrics").contains("ndcg@3/ratio>=1"));
+  for (const char* key : {"metrics", "chance", "skipped_users", "notes"})
+    EXPECT_EQ(all.report.at(key), one.report.at(key)) << key;
+}
+
+TEST_F(Evaluator, WithoutATestTableItSaysHowToGetOne) {
+  import(4, Times::kEvery, false);
+  problem = open_problem(config, comm);
+  EXPECT_EQ(
+      user_error_of([&] { read_test_table(problem); }),
+      config.data.path +
+          ": the data set has no test table to evaluate on; import it again with --test TABLE");
+}
+
+TEST_F(Evaluator, ValidationIsAPlainLoopOverTheRowsHeldOut) {
+  config.data.validation.fraction = .3;
+  config.data.target.clip = 5;
+  open(8);
+  Parameters parameters = weights(comm), alone = weights(self);
+  const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
+  const auto all_samples = load_samples(problem.dataset, config, {0, 8}, self);
+  ThreadPool one(1), two(2);
+  const ValidationResult result = validate(problem, parameters, samples, comm, two);
+  const ValidationResult alone_result = validate(problem, alone, all_samples, self, one);
+
+  const std::vector<std::vector<float>> arrays = arrays_of(alone, self);
+  std::vector<double> labels, scores;
+  std::vector<int32_t> users;
+  for (const ShardSamples& shard : all_samples)
+    for (int64_t k = 0; k < shard.validation.size(); ++k) {
+      users.push_back(shard.users[shard.validation.user[k]]);
+      labels.push_back(shard.validation.label[k]);
+      scores.push_back(plain_scores(arrays, users.back(), {&shard.validation.item[k], 1})[0]);
+    }
+  double squares = 0, absolute = 0, ordered = 0, orderable = 0, gauc = 0, weights_of_users = 0;
+  for (size_t a = 0; a < labels.size(); ++a) {
+    squares += (scores[a] - labels[a]) * (scores[a] - labels[a]);
+    absolute += std::abs(scores[a] - labels[a]);
+    for (size_t b = 0; b < labels.size(); ++b) {
+      if (labels[a] <= labels[b]) continue;
+      ++orderable;
+      ordered += scores[a] > scores[b];
+    }
+  }
+  for (int32_t user = 0; user < kSmallUsers; ++user) {
+    double right = 0, pairs = 0, rows = 0;
+    for (size_t a = 0; a < labels.size(); ++a) {
+      rows += users[a] == user;
+      for (size_t b = 0; b < labels.size(); ++b) {
+        if (users[a] != user || users[b] != user || labels[a] < 2 || labels[b] >= 2) continue;
+        ++pairs;
+        right += scores[a] > scores[b] ? 1 : scores[a] == scores[b] ? .5 : 0;
+      }
+    }
+    if (pairs == 0) continue;
+    gauc += rows * right / pairs;
+    weights_of_users += rows;
+  }
+  const auto rows = static_cast<double>(labels.size());
+  EXPECT_GT(rows, 200);
+  EXPECT_EQ(result.rows, std::ssize(labels));
+  EXPECT_NEAR(result.mse, squares / rows, 1e-6);
+  EXPECT_NEAR(result.rmse, std::sqrt(squares / rows), 1e-6);
+  EXPECT_NEAR(result.mae, absolute / rows, 1e-6);
+  EXPECT_NEAR(result.xauc.value(), ordered / orderable, 1e-4);  // a row alone may round otherwise
+  EXPECT_NEAR(result.gauc.value(), gauc / weights_of_users, 1e-3);
+
+  // On any number of ranks and threads, to the last bit.
+  EXPECT_EQ(result.mse, alone_result.mse);
+  EXPECT_EQ(result.mae, alone_result.mae);
+  EXPECT_EQ(result.xauc, alone_result.xauc);
+  EXPECT_EQ(result.gauc, alone_result.gauc);
+}
+
+TEST_F(Evaluator, ValidationOfNoRowsSaysSo) {
+  config.data.validation.fraction = 0;
+  open(4);
+  Parameters parameters = weights(comm);
+  const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
+  ThreadPool pool(1);
+  const ValidationResult result = validate(problem, parameters, samples, comm, pool);
+  EXPECT_EQ(result.rows, 0);
+  EXPECT_FALSE(result.gauc.has_value());
+  EXPECT_FALSE(result.xauc.has_value());
+}
+
+TEST_F(Evaluator, ValidationRefusesScoresThatAreNotFiniteOnAllRanks) {
+  config.data.validation.fraction = .3;
+  open(4);
+  Parameters parameters = weights(comm);
+  const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
+  ParameterArray& users = parameters.arrays[0];
+  if (users.owned.end == users.spec.rows)
+    std::fill(users.value.begin(), users.value.end(), std::nanf(""));
+  ThreadPool pool(1);
+  EXPECT_THAT(user_error_of([&] { validate(problem, parameters, samples, comm, pool); }),
+              ::testing::HasSubstr("is nan, expected a finite number; the weights have diverged"));
+}
+
+}  // namespace
+}  // namespace kt

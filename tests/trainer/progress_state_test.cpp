@@ -1,0 +1,89 @@
+#include "trainer/progress_state.h"
+
+#include <gmock/gmock.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "launch/errors.h"
+#include "launch/random.h"
+
+namespace kt {
+namespace {
+
+uint64_t bits(double value) { return std::bit_cast<uint64_t>(value); }
+
+TEST(ProgressState, SurvivesJsonBitForBit) {
+  std::vector<double> values{0.,     -0.,
+                             1. / 3, .1,
+                             1e-320, std::numeric_limits<double>::denorm_min(),
+                             1e308,  std::numeric_limits<double>::max()};
+  for (uint64_t k = 0; values.size() < 2000; ++k)
+    if (const auto value = std::bit_cast<double>(mix(k)); std::isfinite(value))
+      values.push_back(value);
+  for (const double value : values) {
+    ProgressState state{.step = (int64_t{1} << 53) + 1,
+                        .updates = 2,
+                        .pass_over = 3,
+                        .bad_steps = 4,
+                        .epoch_loss = value,
+                        .epoch_samples = 5,
+                        .epoch_seconds = value / 3,
+                        .wall_seconds = value / 7,
+                        .best = {.value = value, .step = 6, .epochs_since = 7},
+                        .early_stop = {.step = -1, .epochs_since = 8},
+                        .stopped_early = true,
+                        .epochs = {{{"epoch", 1}, {"train_loss", value}}},
+                        .resumed_from = {10, 20}};
+    const ProgressState read = progress_from_json(nlohmann::json::parse(to_json(state).dump()));
+    ASSERT_EQ(bits(read.epoch_loss), bits(value)) << value;
+    ASSERT_EQ(bits(read.epoch_seconds), bits(value / 3));
+    ASSERT_EQ(bits(read.wall_seconds), bits(value / 7));
+    ASSERT_EQ(bits(read.best.value.value()), bits(value));
+    ASSERT_EQ(bits(read.epochs.at(0).at("train_loss").get<double>()), bits(value));
+    ASSERT_FALSE(read.early_stop.value.has_value());
+    ASSERT_EQ(read.step, (int64_t{1} << 53) + 1);
+    ASSERT_EQ(to_json(read), to_json(state));
+  }
+}
+
+TEST(ProgressState, OneKeyMissingIsRefused) {
+  const nlohmann::json whole = to_json(ProgressState{});
+  for (const auto& [key, value] : whole.items()) {
+    nlohmann::json part = whole;
+    part.erase(key);
+    try {
+      progress_from_json(part);
+      ADD_FAILURE() << key;
+    } catch (const UserError& error) {
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("'" + key + "'"));
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("remove that checkpoint"));
+    }
+  }
+}
+
+TEST(ProgressState, TheBestIsTheSmallestErrorOrTheLargestShare) {
+  const ValidationResult result{.rows = 3, .mse = 1, .mae = 2, .rmse = 3, .gauc = .4, .xauc = {}};
+  EXPECT_EQ(value_of(result, SelectionMetric::kMse), 1);
+  EXPECT_EQ(value_of(result, SelectionMetric::kMae), 2);
+  EXPECT_EQ(value_of(result, SelectionMetric::kGauc), .4);
+  EXPECT_EQ(value_of(result, SelectionMetric::kXauc), std::nullopt);
+  EXPECT_EQ(value_of(result, SelectionMetric::kNone), std::nullopt);
+  EXPECT_EQ(value_of({}, SelectionMetric::kMse), std::nullopt);  // no rows
+
+  ProgressState::Best error, share;
+  EXPECT_TRUE(update_best(error, SelectionMetric::kMse, .5, 10));
+  EXPECT_FALSE(update_best(error, SelectionMetric::kMse, .5, 20));  // not better
+  EXPECT_FALSE(update_best(error, SelectionMetric::kMse, std::nullopt, 30));
+  EXPECT_EQ(error.epochs_since, 2);
+  EXPECT_TRUE(update_best(error, SelectionMetric::kMse, .4, 40));
+  EXPECT_EQ(error.step, 40);
+  EXPECT_EQ(error.epochs_since, 0);
+  EXPECT_TRUE(update_best(share, SelectionMetric::kGauc, .5, 10));
+  EXPECT_FALSE(update_best(share, SelectionMetric::kGauc, .4, 20));
+  EXPECT_TRUE(update_best(share, SelectionMetric::kGauc, .6, 30));
+}
+
+}  // namespace
+}  // namespace kt

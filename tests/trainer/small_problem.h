@@ -1,0 +1,163 @@
+#pragma once
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "io/import.h"
+#include "launch/agree.h"
+#include "launch/log.h"
+#include "launch/random.h"
+#include "sharding/assignment.h"
+#include "tests/support/mpi_test.h"
+#include "trainer/problem.h"
+#include "trainer/samples.h"
+
+/// A small data set, imported for a test on real ranks.
+namespace kt {
+
+/// The message of the UserError that `work` throws on this rank; empty when it throws none.
+template <class Work>
+std::string user_error_of(Work&& work) {
+  try {
+    work();
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return {};
+}
+
+struct PlainRow {
+  int32_t user, item;
+  float label;
+  double time;
+};
+
+constexpr int32_t kSmallUsers = 40;
+constexpr int32_t kSmallItems = 25;
+
+/// One user has a third of the rows; the last six users and the last item have none. Ratios up to 8. Many
+/// rows share a time, some are from before 1970.
+inline std::vector<PlainRow> small_table() {
+  std::vector<PlainRow> rows;
+  for (uint64_t k = 0; k < 1200; ++k) {
+    const auto draw = [k](uint64_t what, uint64_t n) {
+      return static_cast<int32_t>(random_bits(what, Purpose::kSynthetic, k) % n);
+    };
+    const int32_t user = draw(1, 3) == 0 ? 7 : draw(2, kSmallUsers - 6);
+    const int32_t item = draw(3, kSmallItems - 1);
+    const float taste = (user % 3 == item % 3 ? 1.5f : .25f) + static_cast<float>(item) / 50;
+    const float label = draw(4, 20) == 0 ? 8.f : taste + static_cast<float>(draw(5, 100)) / 200;
+    rows.push_back({user, item, label, static_cast<double>(draw(6, 300) - 50) * .5});
+  }
+  return rows;
+}
+
+/// Test pairs of every user, a different number each: users, items as in the table.
+inline std::vector<PlainRow> small_test() {
+  std::vector<PlainRow> rows;
+  for (int32_t user = 0; user < kSmallUsers; ++user)
+    for (int32_t item = 0; item < kSmallItems; ++item)
+      if (user == 0 || (user + item) % (1 + user % 5) == 0)
+        rows.push_back({user, item, static_cast<float>((user * 7 + item * 3) % 11) / 4, 0});
+  return rows;
+}
+
+/// Ids of two digits, so that their order is that of the numbers: number = dense index.
+inline std::string csv_of(const std::vector<PlainRow>& rows, bool with_time) {
+  std::string text = with_time ? "who,what,ratio,when\n" : "who,what,ratio\n";
+  for (const PlainRow& row : rows) {
+    text += fmt::format("u{:02},v{:02},{}", row.user, row.item, row.label);
+    text += with_time ? fmt::format(",{}\n", row.time) : "\n";
+  }
+  return text;
+}
+
+/// A fresh folder of all ranks for each test.
+class SmallProblem : public MpiTest {
+ protected:
+  SmallProblem() : self(MPI_COMM_SELF) {}
+
+  void SetUp() override {
+    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
+    std::string name =
+        fmt::format("kuaitrain-{}-{}-np{}", info->test_suite_name(), info->name(), world.size);
+    for (char& c : name)
+      if (c == '/') c = '-';
+    root = std::filesystem::path(::testing::TempDir()) / name;
+    first([&] {
+      std::filesystem::remove_all(root);
+      std::filesystem::create_directories(root);
+    });
+    log_start(world, LogStream::kStdout, true);  // quiet
+    config.model.content = Content::kNone;
+    config.train.global_batch = 64;
+  }
+  void TearDown() override {
+    MpiTest::TearDown();
+    first([&] { std::filesystem::remove_all(root); });
+  }
+
+  /// On rank 0, while the others wait.
+  template <class Work>
+  void first(Work&& work) {
+    solo(comm, 0, "preparation", work);
+  }
+
+  enum class Times { kNone, kEvery };
+  /// Imports the small table, and the test with it, and points `config` there.
+  Dataset import(int64_t shards, Times times = Times::kEvery, bool with_test = true) {
+    const std::filesystem::path out = root / fmt::format("dataset-{}", shards);
+    first([&] {
+      const bool timed = times == Times::kEvery;
+      std::ofstream(root / "train.csv") << csv_of(table, timed);
+      std::ofstream(root / "test.csv") << csv_of(test_table, timed);
+      ImportOptions options{.source = root / "train.csv",
+                            .out = out,
+                            .shards = shards,
+                            .map = ColumnMap{"who", "what", "ratio", timed ? "when" : ""},
+                            .duplicates = Duplicates::kKeep,
+                            .threads = 1,
+                            .assign_users = assign_users_to_shards};
+      if (with_test) options.test = root / "test.csv";
+      import_dataset(options);
+    });
+    config.data.path = out.string();
+    return Dataset::open(out);
+  }
+
+  const std::vector<PlainRow> table = small_table();
+  const std::vector<PlainRow> test_table = small_test();
+  std::filesystem::path root;
+  Config config;
+  MpiCommunicator self;  ///< one process alone
+};
+
+/// An array in full, in its own row order. Collective: all ranks.
+inline std::vector<float> whole_array(Parameters& parameters, size_t a, Communicator& comm) {
+  ParameterArray& array = parameters.arrays[a];
+  const std::vector<int64_t> ones(comm.world().size, 1);
+  std::vector<int64_t> counts(comm.world().size);
+  const int64_t own = array.owned.size() * array.spec.cols;
+  comm.all_gather<int64_t>(std::span(&own, 1), counts, ones);
+  std::vector<float> whole(array.spec.rows * array.spec.cols);
+  comm.all_gather<float>(array.rows(array.value, array.owned), whole, counts);
+  return whole;
+}
+
+/// Gives every weight a value that depends on nothing but its place, biases too. Collective: all ranks.
+inline void fill_weights(Parameters& parameters, double scale, Communicator& comm) {
+  for (size_t a = 0; a < parameters.arrays.size(); ++a) {
+    ParameterArray& array = parameters.arrays[a];
+    const auto first = static_cast<uint64_t>(array.held.begin * array.spec.cols);
+    for (size_t k = 0; k < array.value.size(); ++k)
+      array.value[k] = static_cast<float>(
+          scale * (2 * to_uniform(random_bits(9, Purpose::kSynthetic, a, first + k)) - 1));
+  }
+  parameters.publish_dense(comm);
+}
+
+}  // namespace kt
