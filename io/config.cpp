@@ -46,7 +46,8 @@ constexpr Names<SelectionMetric, 5> kMetrics{{{SelectionMetric::kNone, "none"},
                                               {SelectionMetric::kXauc, "xauc"}}};
 constexpr Names<OnBadStep, 3> kOnBadSteps{
     {{OnBadStep::kStop, "stop"}, {OnBadStep::kSkip, "skip"}, {OnBadStep::kRewind, "rewind"}}};
-constexpr Names<Backend, 2> kBackends{{{Backend::kAuto, "auto"}, {Backend::kMpi, "mpi"}}};
+constexpr Names<Backend, 3> kBackends{
+    {{Backend::kAuto, "auto"}, {Backend::kMpi, "mpi"}, {Backend::kNccl, "nccl"}}};
 constexpr Names<Reduce, 2> kReduces{{{Reduce::kExact, "exact"}, {Reduce::kFast, "fast"}}};
 constexpr Names<EvaluatedCheckpoint, 2> kEvaluatedCheckpoints{
     {{EvaluatedCheckpoint::kLast, "last"}, {EvaluatedCheckpoint::kBest, "best"}}};
@@ -278,7 +279,8 @@ std::vector<Key> keys_of(Config& config) {
       "checkpoint and leave it out");
 
   auto& parallel = config.parallel;
-  add("parallel.backend", parallel.backend, Any{}, "what carries the collectives");
+  add("parallel.backend", parallel.backend, Any{},
+      "mpi: on CPUs; nccl: a GPU a rank; auto: nccl where every rank has one");
   add("parallel.reduce", parallel.reduce, Any{},
       "exact: the same bits on any number of ranks; fast: the backend's own sum");
   add("parallel.threads", parallel.threads, Range{.low = 1, .high = 1024}, "threads of a rank");
@@ -519,10 +521,7 @@ class Reader {
   void set(const Key& key, const std::string& at, const YAML::Node& value) {
     places_[key.path] = at;
     if (key.read(value)) return;
-    std::string advice;
-    if (key.path == "parallel.backend" && value.IsScalar() && value.Scalar() == "nccl")
-      advice = "; this build has no NCCL";
-    fault(at, fmt::format("{}: got {}, expected {}{}", key.path, got(value), key.expected, advice));
+    fault(at, fmt::format("{}: got {}, expected {}", key.path, got(value), key.expected));
   }
 
   /// `paths`: the keys that cannot stand together; the place is the one given last.

@@ -21,7 +21,7 @@ enum class ScheduleName { kConstant, kLinear, kCosine };
 /// A metric of the validation rows that a run may select by; mse and mae are better when smaller.
 enum class SelectionMetric { kNone, kMse, kMae, kGauc, kXauc };
 enum class OnBadStep { kStop, kSkip, kRewind };
-enum class Backend { kAuto, kMpi };
+enum class Backend { kAuto, kMpi, kNccl };
 enum class Reduce { kExact, kFast };
 enum class EvaluatedCheckpoint { kLast, kBest };
 
