@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/errors.h"
+#include "launch/part_offsets.h"
 #include "launch/watchdog.h"
 
 namespace kt {
@@ -51,13 +52,6 @@ int to_int(int64_t count) {
   return static_cast<int>(count);
 }
 
-std::byte* at(void* base, int64_t element, DataType type) {
-  return static_cast<std::byte*>(base) + element * size_in_bytes(type);
-}
-const std::byte* at(const void* base, int64_t element, DataType type) {
-  return static_cast<const std::byte*>(base) + element * size_in_bytes(type);
-}
-
 void copy(const void* in, void* out, int64_t count, DataType type) {
   if (count > 0 && in != out) {
     std::memmove(out, in, static_cast<size_t>(count * size_in_bytes(type)));
@@ -70,16 +64,6 @@ void cut(int64_t count, int64_t limit, Piece&& piece) {
   for (int64_t begin = 0; begin < count; begin += limit) {
     piece(begin, to_int(std::min(limit, count - begin)));
   }
-}
-
-// Where each rank's part begins; the last element is the sum.
-std::vector<int64_t> offsets(std::span<const int64_t> counts) {
-  std::vector<int64_t> begin(counts.size() + 1, 0);
-  for (size_t i = 0; i < counts.size(); ++i) {
-    KT_CHECK(counts[i] >= 0, "count {} of rank {}", counts[i], i);
-    begin[i + 1] = begin[i] + counts[i];
-  }
-  return begin;
 }
 
 }  // namespace
@@ -131,9 +115,9 @@ void MpiCommunicator::all_reduce(const void* in, void* out, int64_t count, DataT
   const Call call(*this, "all_reduce", stream);
   call.check_count(count);
   cut(count, max_count_, [&](int64_t begin, int n) {
-    const void* from = in == out ? MPI_IN_PLACE : at(in, begin, type);
-    call.check(
-        MPI_Allreduce(from, at(out, begin, type), n, mpi_type(type), mpi_op(reduction), comm_));
+    const void* from = in == out ? MPI_IN_PLACE : element_at(in, begin, type);
+    call.check(MPI_Allreduce(from, element_at(out, begin, type), n, mpi_type(type),
+                             mpi_op(reduction), comm_));
   });
 }
 
@@ -152,8 +136,9 @@ void MpiCommunicator::reduce_scatter(const void* in, void* out, int64_t count, D
   // The parts of one piece do not lie together, so each rank's part is reduced by itself.
   for (int root = 0; root < world_.size; ++root) {
     cut(count, max_count_, [&](int64_t begin, int n) {
-      call.check(MPI_Reduce(at(in, root * count + begin, type), at(out, begin, type), n,
-                            mpi_type(type), mpi_op(reduction), root, comm_));
+      call.check(MPI_Reduce(element_at(in, root * count + begin, type),
+                            element_at(out, begin, type), n, mpi_type(type), mpi_op(reduction),
+                            root, comm_));
     });
   }
 }
@@ -162,9 +147,9 @@ void MpiCommunicator::all_gather(const void* in, void* out, std::span<const int6
                                  DataType type, Stream stream) {
   const Call call(*this, "all_gather", stream);
   call.check_size(counts, world_);
-  const std::vector<int64_t> begin = offsets(counts);
+  const std::vector<int64_t> begin = part_offsets(counts);
   const auto own = static_cast<size_t>(world_.rank);
-  copy(in, at(out, begin[own], type), counts[own], type);
+  copy(in, element_at(out, begin[own], type), counts[own], type);
   if (begin.back() <= max_count_) {
     std::vector<int> n(counts.size()), displacement(counts.size());
     std::transform(counts.begin(), counts.end(), n.begin(), to_int);
@@ -177,7 +162,8 @@ void MpiCommunicator::all_gather(const void* in, void* out, std::span<const int6
   for (int root = 0; root < world_.size; ++root) {
     const auto r = static_cast<size_t>(root);
     cut(counts[r], max_count_, [&](int64_t first, int n) {
-      call.check(MPI_Bcast(at(out, begin[r] + first, type), n, mpi_type(type), root, comm_));
+      call.check(
+          MPI_Bcast(element_at(out, begin[r] + first, type), n, mpi_type(type), root, comm_));
     });
   }
 }
@@ -188,7 +174,7 @@ void MpiCommunicator::broadcast(void* data, int64_t count, DataType type, int ro
   KT_CHECK(root >= 0 && root < world_.size, "broadcast #{}: root {} of {}", sequence_, root,
            world_.size);
   cut(count, max_count_, [&](int64_t begin, int n) {
-    call.check(MPI_Bcast(at(data, begin, type), n, mpi_type(type), root, comm_));
+    call.check(MPI_Bcast(element_at(data, begin, type), n, mpi_type(type), root, comm_));
   });
 }
 
@@ -198,8 +184,8 @@ void MpiCommunicator::all_to_all(const void* in, std::span<const int64_t> send_c
   const Call call(*this, "all_to_all", stream);
   call.check_size(send_counts, world_);
   call.check_size(receive_counts, world_);
-  const std::vector<int64_t> send_begin = offsets(send_counts);
-  const std::vector<int64_t> receive_begin = offsets(receive_counts);
+  const std::vector<int64_t> send_begin = part_offsets(send_counts);
+  const std::vector<int64_t> receive_begin = part_offsets(receive_counts);
   const auto own = static_cast<size_t>(world_.rank);
   KT_CHECK(send_counts[own] == receive_counts[own],
            "all_to_all #{}: rank {} sends itself {}, "
@@ -221,18 +207,19 @@ void MpiCommunicator::all_to_all(const void* in, std::span<const int64_t> send_c
     const auto peer = static_cast<size_t>((world_.rank + world_.size - i) % world_.size);
     cut(receive_counts[peer], max_count_, [&](int64_t begin, int n) {
       expected.push_back(n);
-      call.check(MPI_Irecv(at(out, receive_begin[peer] + begin, type), n, mpi_type(type),
+      call.check(MPI_Irecv(element_at(out, receive_begin[peer] + begin, type), n, mpi_type(type),
                            static_cast<int>(peer), tag, comm_, &requests.emplace_back()));
     });
   }
   for (int i = 1; i < world_.size; ++i) {
     const auto peer = static_cast<size_t>((world_.rank + i) % world_.size);
     cut(send_counts[peer], max_count_, [&](int64_t begin, int n) {
-      call.check(MPI_Isend(at(in, send_begin[peer] + begin, type), n, mpi_type(type),
+      call.check(MPI_Isend(element_at(in, send_begin[peer] + begin, type), n, mpi_type(type),
                            static_cast<int>(peer), tag, comm_, &requests.emplace_back()));
     });
   }
-  copy(at(in, send_begin[own], type), at(out, receive_begin[own], type), send_counts[own], type);
+  copy(element_at(in, send_begin[own], type), element_at(out, receive_begin[own], type),
+       send_counts[own], type);
 
   // One by one: after an error, Open MPI 4.1's MPI_Waitall can wait for ever.
   for (size_t i = 0; i < requests.size(); ++i) {

@@ -98,6 +98,7 @@ int end_together(MpiSession& session, const End& end) {
 int run_main(const std::function<int()>& body) {
   detail::cpu_checked();
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a file too large is an error of its write, like a full disk
   End end = run(body);
   try {
     if (is_alone()) {

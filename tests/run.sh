@@ -10,8 +10,10 @@ done
 "$here/launch/setup.sh" "$@"
 cd "$here"
 # Two jobs: a rank or a thread counts as one (PROCESSORS), and the machine the time limit is meant for has two cores.
+status=0
 ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$(nproc)" 2>&1 |
-  tee "build/tests-$preset.log"
+  tee "build/tests-$preset.log" || status=$?
 awk '/tests passed, .* tests failed out of/ {
   failed = $(NF - 5); total = $NF; print total - failed " passed, " failed " failed"
 }' "build/tests-$preset.log"
+exit $status

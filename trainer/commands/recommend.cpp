@@ -139,6 +139,11 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
   Recommender recommender(run, arguments, session.communicator());
   if (arguments.all_users) {
     recommend_all(recommender, ids, arguments.out);
+    if (global.json)
+      fmt::print("{}\n", nlohmann::json{{"path", arguments.out},
+                                        {"users", ids.user_id.size()},
+                                        {"checkpoint", run.checkpoint}}
+                             .dump(2));
     return kExitDone;
   }
 

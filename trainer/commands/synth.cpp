@@ -8,6 +8,7 @@
 
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "launch/mpi_session.h"
 #include "trainer/commands.h"
 
 namespace kt {
@@ -34,6 +35,7 @@ void add_synth(CLI::App& app, Action& action) {
       "  kuaitrain import replica-csv --out replica");
   command->callback([options, &action] {
     action = [options](const GlobalOptions& global) {
+      refuse_several_ranks("synth");
       const SynthReport report = synthesize(*options);
       const SynthSizes& sizes = report.sizes;
       const std::string out = options->out.string();

@@ -7,6 +7,7 @@
 #include "io/config.h"
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "launch/mpi_session.h"
 #include "trainer/commands.h"
 
 namespace kt {
@@ -31,6 +32,7 @@ void add_validate(CLI::App& app, Action& action) {
       describe_keys());
   command->callback([options, &action] {
     action = [options](const GlobalOptions& global) {
+      refuse_several_ranks("validate");
       const ConfigReading reading = read_config_file(options->file, options->overrides);
       const bool valid = reading.faults.empty();
       for (const std::string& fault : reading.faults) log_error("{}", fault);
