@@ -2,6 +2,7 @@
 
 #include "launch/errors.h"
 #include "models/ncf.h"
+#include "models/torch_model.h"
 
 namespace kt {
 namespace {

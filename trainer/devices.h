@@ -5,6 +5,7 @@
 
 #include "io/config.h"
 #include "launch/mpi_communicator.h"
+#include "sharding/schedule.h"
 #include "trainer/problem.h"
 #include "trainer/samples.h"
 #include "trainer/steps.h"
