@@ -1,4 +1,5 @@
-#include <ATen/ops/empty.h>
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
@@ -19,13 +20,36 @@ namespace {
 // every operand has this one.
 constexpr size_t kAlignment = 256;
 
+/// While it lives, libtorch computes products in bf16; their casts are remembered no longer than that.
+class Autocast {
+ public:
+  explicit Autocast(bool on) : on_(on) {
+    if (!on_) return;
+    at::autocast::set_autocast_dtype(c10::DeviceType::CUDA, at::kBFloat16);
+    at::autocast::set_autocast_enabled(c10::DeviceType::CUDA, true);
+  }
+  ~Autocast() {
+    if (!on_) return;
+    at::autocast::set_autocast_enabled(c10::DeviceType::CUDA, false);
+    at::autocast::clear_cache();
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  bool on_;
+};
+
 class TorchDeviceEngine final : public DeviceEngine {
  public:
-  explicit TorchDeviceEngine(std::unique_ptr<const TorchModel> model)
+  TorchDeviceEngine(std::unique_ptr<const TorchModel> model, ProductPrecision precision)
       : model_(std::move(model)),
+        bf16_(precision == ProductPrecision::kBf16),
         device_(c10::DeviceType::CUDA, c10::cuda::current_device()),
         float32_(at::TensorOptions(device_).dtype(at::kFloat)),
-        float64_(at::TensorOptions(device_).dtype(at::kDouble)) {}
+        float64_(at::TensorOptions(device_).dtype(at::kDouble)) {
+    at::globalContext().setAllowTF32CuBLAS(precision == ProductPrecision::kTf32);
+  }
 
   void loss_and_gradients(const LeafInput& input, double scale, const LeafGradients& gradients,
                           double* loss, Stream stream) const override {
@@ -62,13 +86,16 @@ class TorchDeviceEngine final : public DeviceEngine {
     if (model_->dropout_width() > 0)
       inputs.dropout = operand(input.dropout, input.rows, model_->dropout_width());
 
-    const at::Tensor prediction = model_->forward(inputs);
+    const at::Tensor prediction = [&] {
+      const Autocast autocast(bf16_);
+      return model_->forward(inputs);
+    }();
     KT_CHECK(prediction.numel() == input.rows);
     // In double, as on the CPU.
     const at::Tensor error = at::sub(prediction.detach().to(at::kDouble),
                                      operand(input.labels, input.rows, 1).to(at::kDouble));
     loss_out.copy_(at::sum(at::mul(error, error)));
-    const at::Tensor slope = at::mul(error, 2 * scale).to(at::kFloat);
+    const at::Tensor slope = at::mul(error, 2 * scale).to(prediction.scalar_type());
     const std::vector<at::Tensor> result = torch::autograd::grad({prediction}, leaves, {slope});
     for (size_t k = 0; k < to.size(); ++k) to[k].copy_(result[k]);
   }
@@ -84,6 +111,7 @@ class TorchDeviceEngine final : public DeviceEngine {
   }
 
   std::unique_ptr<const TorchModel> model_;
+  bool bf16_;
   at::Device device_;
   at::TensorOptions float32_, float64_;
 };
@@ -91,8 +119,9 @@ class TorchDeviceEngine final : public DeviceEngine {
 }  // namespace
 
 std::unique_ptr<DeviceEngine> make_device_engine(const std::string& name,
-                                                 const ModelOptions& options) {
-  return std::make_unique<TorchDeviceEngine>(make_model(name, options));
+                                                 const ModelOptions& options,
+                                                 ProductPrecision precision) {
+  return std::make_unique<TorchDeviceEngine>(make_model(name, options), precision);
 }
 
 }  // namespace kt

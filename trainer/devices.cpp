@@ -10,9 +10,33 @@
 #endif
 
 namespace kt {
+namespace {
+
+void refuse_reduced_precision(const Config& config, Communicator& control) {
+  agree(control, [&] {
+    if (config.parallel.precision != Precision::kFp32)
+      user_error(
+          "parallel.precision: got {}, but parallel.backend=auto finds no GPUs for this run: set "
+          "parallel.precision=fp32",
+          name_of(config.parallel.precision));
+  });
+}
+
+}  // namespace
 
 #ifdef KT_GPU
 namespace {
+
+ProductPrecision precision_of(Precision precision) {
+  switch (precision) {
+    case Precision::kTf32:
+      return ProductPrecision::kTf32;
+    case Precision::kBf16:
+      return ProductPrecision::kBf16;
+    default:
+      return ProductPrecision::kFp32;
+  }
+}
 
 class NcclDevices final : public Devices {
  public:
@@ -21,7 +45,8 @@ class NcclDevices final : public Devices {
   std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
                                     const Schedule& schedule, std::span<const ShardSamples> samples,
                                     MpiCommunicator& control) override {
-    engine_ = make_device_engine(problem.config.model.name, problem.model);
+    engine_ = make_device_engine(problem.config.model.name, problem.model,
+                                 precision_of(problem.config.parallel.precision));
     std::unique_ptr<Steps> steps;
     agree(control, [&] {
       steps = std::make_unique<DeviceStep>(
@@ -47,6 +72,7 @@ std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& con
     return std::make_unique<NcclDevices>(control);
   } catch (const AgreedError& error) {
     if (config.parallel.backend == Backend::kNccl) throw;
+    refuse_reduced_precision(config, control);
     log_info("parallel.backend=auto takes MPI: {}", error.what());
     return nullptr;
   }
@@ -62,6 +88,7 @@ std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& con
           "gpu`, "
           "or set parallel.backend=mpi");
   });
+  refuse_reduced_precision(config, control);
   return nullptr;
 }
 

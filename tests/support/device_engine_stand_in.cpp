@@ -1,4 +1,4 @@
-// The CPU's engine where models/torch_device_engine.cpp has libtorch's kernels: it runs in stream order.
+// The CPU's engine where models/torch_device_engine.cpp has libtorch's kernels: it runs in stream order, in fp32.
 #include "launch/device.h"
 #include "models/device_engine.h"
 
@@ -10,9 +10,8 @@ class HostDeviceEngine final : public DeviceEngine {
   explicit HostDeviceEngine(std::unique_ptr<Engine> engine) : engine_(std::move(engine)) {}
   void loss_and_gradients(const LeafInput& input, double scale, const LeafGradients& gradients,
                           double* loss, Stream stream) const override {
-    enqueue_host(static_cast<cudaStream_t>(stream.handle), [=, this] {
-      *loss = engine_->loss_and_gradients(input, scale, gradients);
-    });
+    enqueue_host(static_cast<cudaStream_t>(stream.handle),
+                 [=, this] { *loss = engine_->loss_and_gradients(input, scale, gradients); });
   }
 
  private:
@@ -22,7 +21,7 @@ class HostDeviceEngine final : public DeviceEngine {
 }  // namespace
 
 std::unique_ptr<DeviceEngine> make_device_engine(const std::string& name,
-                                                 const ModelOptions& options) {
+                                                 const ModelOptions& options, ProductPrecision) {
   return std::make_unique<HostDeviceEngine>(make_engine(name, options));
 }
 

@@ -91,22 +91,23 @@ TEST_F(Devices, FastTrainingComesNear) {
   }
 }
 
-TEST_F(Devices, AStoppedRunGoesOnElsewhere) {
+TEST_F(Devices, ARunGoesOnElsewhere) {
   const Arguments given{data("ratings"), "model.content=none", "train.global_batch=32",
                         "train.epochs=1"};
   const nlohmann::json whole = train(On::kHost, 0, given);
-  Arguments stopped = given;
-  stopped.push_back("checkpoint.every_steps=10");
-  Arguments cut = stopped;
-  cut.push_back("run.max_seconds=1");
-  cut.push_back("log.every_steps=1");
-  // One second ends the run in its middle or, on a fast machine, not at all.
-  const Ended ended = start(On::kDevices, 2, "elsewhere", cut);
-  ASSERT_TRUE(ended.code == 85 || ended.code == 0) << ended.out << ended.err;
-  const Ended resumed = start(On::kHost, 3, "elsewhere", stopped);
-  ASSERT_EQ(resumed.code, 0) << resumed.out << resumed.err;
-  const nlohmann::json result = json_file(folder() / "elsewhere" / "result.json");
-  EXPECT_EQ(result.at("weights_hash"), whole.at("weights_hash"));
+  Arguments part = given;
+  part.push_back("train.max_steps=40");  // in mid-epoch
+  const auto go_on = [&](const char* run, On first, int first_ranks, On second, int ranks) {
+    const Ended stopped = start(first, first_ranks, run, part);
+    ASSERT_EQ(stopped.code, 0) << stopped.out << stopped.err;
+    const Ended resumed = start(second, ranks, run, given);
+    ASSERT_EQ(resumed.code, 0) << resumed.out << resumed.err;
+    const nlohmann::json result = json_file(folder() / run / "result.json");
+    EXPECT_EQ(result.at("resumed_from"), nlohmann::json::array({40}));
+    EXPECT_EQ(result.at("weights_hash"), whole.at("weights_hash")) << run;
+  };
+  go_on("to-host", On::kDevices, 2, On::kHost, 3);
+  go_on("to-devices", On::kHost, 0, On::kDevices, 3);
 }
 
 TEST_F(Devices, BadStepsAreTreatedAlike) {
@@ -169,6 +170,13 @@ TEST_F(Devices, BackendIsChosen) {
   EXPECT_EQ(refused.code, 2);
   EXPECT_THAT(refused.errors(),
               ElementsAre(HasSubstr("parallel.backend: got nccl, but this build has no NCCL")));
+  const Ended slow = start(On::kHost, 2, "slow", [&] {
+    Arguments all = with("parallel.precision=tf32");
+    all.push_back("parallel.reduce=fast");
+    return all;
+  }());
+  EXPECT_EQ(slow.code, 2);
+  EXPECT_THAT(slow.errors(), ElementsAre(HasSubstr("parallel.precision: got tf32, but")));
   // The stand-in's host has eight devices.
   const Ended crowded = start(On::kDevices, 9, "crowded", with("parallel.backend=nccl"));
   EXPECT_EQ(crowded.code, 2);
