@@ -12,8 +12,9 @@
 ///   shards/shard-NNNN.h5 the training rows of whole users, in source order: `users`, `user`, `item`, `label`,
 ///                        `row` as in `Shard`; `play_duration`, `video_duration` (official layout);
 ///                        `timestamp`, `date` (where any row has one; NaN and 0 for those without)
-///   test.h5              the small matrix, or the table given as `--test`: `users`, `offsets`, `item`, `label` as
-///                        in `TestTable`, and the same optional columns
+///   test.h5              the small matrix, or the table given as `--test`: `users`, `offsets`, `item`, `label`,
+///                        `video_duration` as in `TestTable`
+///   test_events.h5       the other optional columns of the same pairs
 ///   items.h5, users.h5, daily.h5, social.h5   side tables, those the source had (io/side_tables.h)
 /// Users and items are known inside by dense indices 0..n-1 in ascending order of their id.
 namespace kt {

@@ -173,7 +173,7 @@ struct TestPairs {
 };
 
 struct TestResult {
-  WrittenFile file;
+  std::vector<WrittenFile> files;
   TestPairs pairs;
   TableStatistics statistics;
   FaultCounts repeated{};
@@ -267,17 +267,23 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   file.write("offsets", offsets);
   file.write("item", result.pairs.item);
   file.write("label", column(double{}, [](const auto& row) { return row.label; }));
-  if (table.has_durations) {
-    file.write("play_duration",
-               column(int32_t{}, [](const auto& row) { return row.play_duration; }));
+  if (table.has_durations)
     file.write("video_duration",
                column(int32_t{}, [](const auto& row) { return row.video_duration; }));
+  result.files.push_back(file.close());
+
+  // Apart from what an evaluation reads, and so that one part at a time is in memory.
+  const bool any_timestamp = result.statistics.any_timestamp;
+  if (!table.has_durations && !any_timestamp) return result;
+  ColumnFile events(folder, "test_events.h5");
+  if (table.has_durations)
+    events.write("play_duration",
+                 column(int32_t{}, [](const auto& row) { return row.play_duration; }));
+  if (any_timestamp) {
+    events.write("timestamp", column(double{}, [](const auto& row) { return row.timestamp; }));
+    events.write("date", column(int32_t{}, [](const auto& row) { return row.date; }));
   }
-  if (result.statistics.any_timestamp) {
-    file.write("timestamp", column(double{}, [](const auto& row) { return row.timestamp; }));
-    file.write("date", column(int32_t{}, [](const auto& row) { return row.date; }));
-  }
-  result.file = file.close();
+  result.files.push_back(events.close());
   return result;
 }
 
@@ -395,12 +401,10 @@ struct WrittenShard {
   float min = 0, max = 0;
 };
 
-/// Writes the shards, and meanwhile does `besides` on one of the threads. Shapes: `by_shard` groups the kept
-/// rows by shard.
+/// Shapes: `by_shard` groups the kept rows by shard.
 std::vector<WrittenShard> write_shards(const Interactions<float>& table, Groups& by_shard,
                                        const std::vector<int32_t>& user_shard, bool timestamps,
-                                       const std::filesystem::path& folder, ThreadPool& pool,
-                                       const std::function<void()>& besides) {
+                                       const std::filesystem::path& folder, ThreadPool& pool) {
   const int64_t shards = static_cast<int64_t>(by_shard.offsets.size()) - 1;
   std::vector<std::vector<int32_t>> shard_users(at(shards));
   std::vector<int32_t> place(user_shard.size());  // of a user in its shard
@@ -411,10 +415,8 @@ std::vector<WrittenShard> write_shards(const Interactions<float>& table, Groups&
   }
   const std::vector<int64_t> begins = block_begins(table);
   std::vector<WrittenShard> written(at(shards));
-  pool.parallel_for(shards + 1, [&](int64_t piece, int) {
+  pool.parallel_for(shards, [&](int64_t shard, int) {
     heartbeat();
-    if (piece == 0) return besides();
-    const int64_t shard = piece - 1;
     const std::span<const uint32_t> positions = by_shard.group(shard);
     const auto column = [&]<class Value>(Value, auto get) {
       std::vector<Value> values(positions.size());
@@ -532,6 +534,8 @@ class Import {
     const char delimiter = options_.map ? options_.delimiter : ',';
     train_ = read_interactions<float>(train, delimiter, columns, user_rule, item_rule,
                                       options_.on_fault, pool_);
+    // To evaluate on given pairs takes no times.
+    columns.timestamp_optional = options_.map.has_value();
     if (test)
       test_ = read_interactions<double>(*test, delimiter, columns, user_rule, item_rule,
                                         options_.on_fault, pool_);
@@ -573,10 +577,10 @@ class Import {
     manifest_["test_users"] = result.users;
     manifest_["test_items"] = result.items;
     manifest_["columns"]["test"] = result.statistics.to_json(label_, test_->has_durations);
-    add(result.file);
+    for (WrittenFile& file : result.files) add(std::move(file));
     pairs_ = std::move(result.pairs);
     test_.reset();
-    ::malloc_trim(0);  // glibc keeps what threads have freed
+    ::malloc_trim(0);
   }
 
   void drop_rows() {
@@ -619,13 +623,8 @@ class Import {
         group_rows(train_, options_.shards, [&](const Row<float>& row, int64_t place) -> int64_t {
           return keep_[at(place)] == 0 ? -1 : user_shard[at(row.user)];
         });
-    SideFiles side;
     const auto shards =
-        write_shards(train_, by_shard, user_shard, statistics.any_timestamp, folder_, pool_, [&] {
-          if (options_.map) return;
-          side = write_side_tables(side_sources_, side_ids_, users_, items_, folder_,
-                                   options_.on_fault);
-        });
+        write_shards(train_, by_shard, user_shard, statistics.any_timestamp, folder_, pool_);
     int64_t largest = 0;
     for (const WrittenShard& shard : shards) {
       json entry = {{"file", shard.file.name}, {"rows", shard.rows}, {"users", shard.users}};
@@ -645,6 +644,8 @@ class Import {
     count_test_only(user_rows, item_rows);
     train_ = {};
     keep_ = {};
+    by_shard = {};
+    ::malloc_trim(0);  // glibc keeps what threads have freed
 
     ColumnFile ids(folder_, "ids.h5");
     ids.write_strings("user_id", users_.ids());
@@ -653,7 +654,8 @@ class Import {
     ids.write("item_rows", item_rows);
     ids.write("user_shard", user_shard);
     add(ids.close());
-    if (!options_.map) add(std::move(side));
+    if (!options_.map)
+      add(write_side_tables(side_sources_, side_ids_, users_, items_, folder_, options_.on_fault));
   }
 
   /// Users and items that have test pairs but no training row.

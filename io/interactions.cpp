@@ -37,7 +37,9 @@ Places find_places(const std::filesystem::path& path, const std::vector<std::str
   want(columns.video_duration, places.video);
   want(columns.time, places.time);
   want(columns.date, places.date);
-  want(columns.timestamp, places.timestamp);
+  const bool has_timestamp =
+      std::find(header.begin(), header.end(), columns.timestamp) != header.end();
+  if (has_timestamp || !columns.timestamp_optional) want(columns.timestamp, places.timestamp);
   want(columns.label, places.label);
   const std::vector<int> found = find_columns(path, header, wanted, columns.official);
   for (size_t i = 0; i < outs.size(); ++i) *outs[i] = found[i];

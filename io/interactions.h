@@ -80,6 +80,8 @@ struct InteractionColumns {
   std::string play_duration, video_duration, time, date, timestamp;
   /// The official layout: no other columns, and the label is play_duration / video_duration.
   bool official = false;
+  /// A table without the timestamp column is fine: its rows have none.
+  bool timestamp_optional = false;
 };
 
 /// One row; 36 bytes for training, where the label is a float.

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <future>
 #include <set>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -297,7 +298,11 @@ void NcclCommunicator::abort() {
     ncclCommAbort(comm);
     promise.set_value();
   };
-  std::thread(body, std::exchange(comm_, nullptr), std::move(ended)).detach();
+  try {
+    std::thread(body, std::exchange(comm_, nullptr), std::move(ended)).detach();
+  } catch (const std::system_error&) {
+    return;  // no thread to be had: the process ends all the same
+  }
   const Clock::time_point deadline = Clock::now() + kAbortGrace;
   while (end.wait_for(kAbortGrace / 30) != std::future_status::ready && Clock::now() < deadline) {
     heartbeat();  // the watchdog would end the process before it has said why

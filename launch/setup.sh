@@ -44,22 +44,29 @@ if [ ${#missing[@]} -gt 0 ]; then
     "${missing[@]}" >/dev/null
 fi
 
-# libtorch is the CPU half of the PyPI wheel, and the two small CUDA libraries its libtorch_cpu.so asks for.
+# libtorch is the CPU half of the PyPI wheel, and the two small CUDA libraries its libtorch_cpu.so asks for;
+# preset gpu adds the other half.
+library=libtorch_cpu.so
+complete=build/libtorch/complete
+if [ "$preset" = gpu ]; then
+  library=libtorch_cuda.so
+  complete=build/libtorch/complete-gpu
+fi
 own_libtorch() {
   local IFS=':;' folder
   for folder in ${CMAKE_PREFIX_PATH:-}; do
-    [ -e "$folder/lib/libtorch_cpu.so" ] || [ -e "$folder/torch/lib/libtorch_cpu.so" ] && return 0
+    [ -e "$folder/lib/$library" ] || [ -e "$folder/torch/lib/$library" ] && return 0
   done
   return 1
 }
-if ! own_libtorch && [ ! -e build/libtorch/complete ]; then
+if ! own_libtorch && [ ! -e $complete ]; then
   if [ $install = no ]; then
-    echo "setup: no libtorch in CMAKE_PREFIX_PATH or build/libtorch" >&2
+    echo "setup: no $library in CMAKE_PREFIX_PATH or build/libtorch" >&2
     echo "setup: set CMAKE_PREFIX_PATH, or run again without --no-install" >&2
     exit 2
   fi
   say "fetching libtorch 2.15.0 (0.5 GB, once)"
-  rm -rf build/libtorch build/wheels
+  rm -rf build/wheels
   mkdir -p build/wheels
   fetch() {
     python3 -m pip download --quiet --no-deps --only-binary=:all: --dest build/wheels \
@@ -67,13 +74,18 @@ if ! own_libtorch && [ ! -e build/libtorch/complete ]; then
       --python-version 3.11 --implementation cp --abi cp311 --abi none "$@"
   }
   fetch torch==2.15.0 nvidia-cuda-runtime==13.2.86 nvidia-cuda-cupti==13.2.86
+  rm -rf build/libtorch
   mkdir -p build/libtorch
   unzip -q build/wheels/torch-*.whl 'torch/include/*' torch/lib/libtorch_cpu.so torch/lib/libc10.so \
     'torch/lib/libgomp*' 'torch/lib/libgfortran*' -d build/libtorch
   unzip -q build/wheels/nvidia_cuda_runtime-*.whl '*/libcudart.so*' -d build/libtorch
   unzip -q build/wheels/nvidia_cuda_cupti-*.whl '*/libcupti.so*' -d build/libtorch
+  if [ "$preset" = gpu ]; then
+    unzip -q build/wheels/torch-*.whl torch/lib/libtorch_cuda.so torch/lib/libtorch_cuda_linalg.so \
+      torch/lib/libtorch_nvshmem.so torch/lib/libc10_cuda.so -d build/libtorch
+  fi
   rm -rf build/wheels
-  touch build/libtorch/complete
+  touch build/libtorch/complete $complete
 fi
 
 say "building preset $preset"

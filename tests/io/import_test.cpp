@@ -87,9 +87,10 @@ TEST_F(Import, KeepsRowsIdsAndCounts) {
   EXPECT_THAT(test.item, ElementsAre(2, 1));
   EXPECT_THAT(test.label, ElementsAre(.75, .25));
   EXPECT_THAT(test.video_duration, ElementsAre(400, 400));
-  const Hdf5File test_file = Hdf5File::open(options_.out / "test.h5");
-  EXPECT_THAT(test_file.read<int32_t>("date"), ElementsAre(20200705, 0));
-  EXPECT_TRUE(std::isnan(test_file.read<double>("timestamp")[1]));
+  const Hdf5File events = Hdf5File::open(options_.out / "test_events.h5");
+  EXPECT_THAT(events.read<int32_t>("play_duration"), ElementsAre(300, 100));
+  EXPECT_THAT(events.read<int32_t>("date"), ElementsAre(20200705, 0));
+  EXPECT_TRUE(std::isnan(events.read<double>("timestamp")[1]));
 
   const IdTables ids = dataset.read_ids();
   EXPECT_THAT(ids.user_id, ElementsAre("1", "2"));
@@ -189,7 +190,7 @@ TEST_F(Import, ThreadsDoNotChangeAByte) {
     EXPECT_EQ(read_all(entry.path()), read_all(options_.out / entry.path().lexically_relative(one)))
         << entry.path();
   }
-  EXPECT_EQ(files, 4 + 4);  // shards; ids, test, users, manifest
+  EXPECT_EQ(files, 4 + 5);  // shards; ids, test, its events, users, manifest
 }
 
 TEST_F(Import, TheHashCoversValuesAndShards) {
@@ -347,6 +348,20 @@ TEST_F(Import, OtherTablesMayShareRowsWithTheirTestAndSaySo) {
   options_.map = parse_column_map("user=u,item=i,label=y");
   EXPECT_EQ(import().train_rows(), 2);
   EXPECT_EQ(report_.rows_in_test, 1);
+}
+
+TEST_F(Import, AMappedTestTableNeedsNoTimes) {
+  write("seen.csv", "u,i,y,t\n1,2,1,100\n1,3,0,200\n");
+  write("held.csv", "u,i,y\n1,4,0.5\n");
+  options_.source = source() / "seen.csv";
+  options_.test = source() / "held.csv";
+  // The training table does need them: a name that is not there is a slip.
+  options_.map = parse_column_map("user=u,item=i,label=y,time=when");
+  EXPECT_THAT(import_error(), HasSubstr("when"));
+  options_.map = parse_column_map("user=u,item=i,label=y,time=t");
+  const Dataset dataset = import();
+  EXPECT_TRUE(dataset.has_timestamps());
+  EXPECT_THAT(dataset.read_test().label, ElementsAre(.5));
 }
 
 // What is wrong with a training table, and what its message has to say.
