@@ -46,7 +46,10 @@ constexpr Names<SelectionMetric, 5> kMetrics{{{SelectionMetric::kNone, "none"},
                                               {SelectionMetric::kXauc, "xauc"}}};
 constexpr Names<OnBadStep, 3> kOnBadSteps{
     {{OnBadStep::kStop, "stop"}, {OnBadStep::kSkip, "skip"}, {OnBadStep::kRewind, "rewind"}}};
-constexpr Names<Backend, 2> kBackends{{{Backend::kAuto, "auto"}, {Backend::kMpi, "mpi"}}};
+constexpr Names<Backend, 3> kBackends{
+    {{Backend::kAuto, "auto"}, {Backend::kMpi, "mpi"}, {Backend::kNccl, "nccl"}}};
+constexpr Names<Precision, 3> kPrecisions{
+    {{Precision::kFp32, "fp32"}, {Precision::kTf32, "tf32"}, {Precision::kBf16, "bf16"}}};
 constexpr Names<Reduce, 2> kReduces{{{Reduce::kExact, "exact"}, {Reduce::kFast, "fast"}}};
 constexpr Names<EvaluatedCheckpoint, 2> kEvaluatedCheckpoints{
     {{EvaluatedCheckpoint::kLast, "last"}, {EvaluatedCheckpoint::kBest, "best"}}};
@@ -60,6 +63,7 @@ constexpr const auto& names(SelectionMetric) { return kMetrics; }
 constexpr const auto& names(OnBadStep) { return kOnBadSteps; }
 constexpr const auto& names(Backend) { return kBackends; }
 constexpr const auto& names(Reduce) { return kReduces; }
+constexpr const auto& names(Precision) { return kPrecisions; }
 constexpr const auto& names(EvaluatedCheckpoint) { return kEvaluatedCheckpoints; }
 
 template <class E>
@@ -278,9 +282,12 @@ std::vector<Key> keys_of(Config& config) {
       "checkpoint and leave it out");
 
   auto& parallel = config.parallel;
-  add("parallel.backend", parallel.backend, Any{}, "what carries the collectives");
+  add("parallel.backend", parallel.backend, Any{},
+      "mpi: on CPUs; nccl: a GPU a rank; auto: nccl where every rank has one");
   add("parallel.reduce", parallel.reduce, Any{},
       "exact: the same bits on any number of ranks; fast: the backend's own sum");
+  add("parallel.precision", parallel.precision, Any{},
+      "of products on GPUs: fp32, or with reduce: fast tf32 or bf16; weights are fp32 always");
   add("parallel.threads", parallel.threads, Range{.low = 1, .high = 1024}, "threads of a rank");
   add("parallel.timeout_s", parallel.timeout_s, at_least(1),
       "seconds of silence before a run is given up");
@@ -449,6 +456,14 @@ class Reader {
                       "validation rows to measure it on; raise the fraction or set checkpoint.best "
                       "to none");
     }
+    if (c.parallel.precision != Precision::kFp32 && c.parallel.reduce == Reduce::kExact)
+      contradiction({"parallel.precision", "parallel.reduce"},
+                    "exact bits only with fp32; set parallel.precision to fp32, or "
+                    "parallel.reduce to fast");
+    if (c.parallel.precision != Precision::kFp32 && c.parallel.backend == Backend::kMpi)
+      contradiction({"parallel.precision", "parallel.backend"},
+                    "reduced precision only on GPUs; set parallel.precision to fp32, or "
+                    "parallel.backend to nccl");
     if (c.evaluate.checkpoint == EvaluatedCheckpoint::kBest &&
         c.checkpoint.best == SelectionMetric::kNone)
       contradiction({"evaluate.checkpoint", "checkpoint.best"},
@@ -519,10 +534,7 @@ class Reader {
   void set(const Key& key, const std::string& at, const YAML::Node& value) {
     places_[key.path] = at;
     if (key.read(value)) return;
-    std::string advice;
-    if (key.path == "parallel.backend" && value.IsScalar() && value.Scalar() == "nccl")
-      advice = "; this build has no NCCL";
-    fault(at, fmt::format("{}: got {}, expected {}{}", key.path, got(value), key.expected, advice));
+    fault(at, fmt::format("{}: got {}, expected {}", key.path, got(value), key.expected));
   }
 
   /// `paths`: the keys that cannot stand together; the place is the one given last.
@@ -580,6 +592,7 @@ std::string_view name_of(SelectionMetric value) { return find_name(value); }
 std::string_view name_of(OnBadStep value) { return find_name(value); }
 std::string_view name_of(Backend value) { return find_name(value); }
 std::string_view name_of(Reduce value) { return find_name(value); }
+std::string_view name_of(Precision value) { return find_name(value); }
 std::string_view name_of(EvaluatedCheckpoint value) { return find_name(value); }
 
 fs::path default_config_path() {
@@ -680,7 +693,8 @@ json identity(const Config& config, const std::string& dataset_hash) {
     if (key.path == "data.path") continue;
     if (may_grow && (key.path == "train.epochs" || key.path == "train.max_steps")) continue;
     if (starts_with_section(key.path, "data") || starts_with_section(key.path, "model") ||
-        starts_with_section(key.path, "train") || key.path == "parallel.reduce")
+        starts_with_section(key.path, "train") || key.path == "parallel.reduce" ||
+        key.path == "parallel.precision")
       out[key.path] = key.write();
   }
   return out;

@@ -21,8 +21,9 @@ enum class ScheduleName { kConstant, kLinear, kCosine };
 /// A metric of the validation rows that a run may select by; mse and mae are better when smaller.
 enum class SelectionMetric { kNone, kMse, kMae, kGauc, kXauc };
 enum class OnBadStep { kStop, kSkip, kRewind };
-enum class Backend { kAuto, kMpi };
+enum class Backend { kAuto, kMpi, kNccl };
 enum class Reduce { kExact, kFast };
+enum class Precision { kFp32, kTf32, kBf16 };
 enum class EvaluatedCheckpoint { kLast, kBest };
 
 /// The name the configuration has for a value: "random", "adamw", "gauc", ...
@@ -35,6 +36,7 @@ std::string_view name_of(SelectionMetric);
 std::string_view name_of(OnBadStep);
 std::string_view name_of(Backend);
 std::string_view name_of(Reduce);
+std::string_view name_of(Precision);
 std::string_view name_of(EvaluatedCheckpoint);
 
 /// A day, `yyyy-mm-dd` in the configuration. Units: yyyymmdd as the daily table has it; 0 for none.
@@ -98,7 +100,8 @@ struct Config {
   struct Parallel {
     Backend backend = Backend::kAuto;
     Reduce reduce = Reduce::kExact;
-    int64_t threads = 1;  ///< per rank
+    Precision precision = Precision::kFp32;  ///< of products on GPUs; weights are fp32 always
+    int64_t threads = 1;                     ///< per rank
     int64_t timeout_s = 60;
   } parallel;
 

@@ -75,7 +75,11 @@ class Ncf final : public TorchModel {
 }  // namespace
 
 std::unique_ptr<Engine> make_ncf(const ModelOptions& options) {
-  return make_torch_engine(std::make_unique<Ncf>(options));
+  return make_torch_engine(make_ncf_model(options));
+}
+
+std::unique_ptr<const TorchModel> make_ncf_model(const ModelOptions& options) {
+  return std::make_unique<Ncf>(options);
 }
 
 }  // namespace kt

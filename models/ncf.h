@@ -13,5 +13,6 @@ namespace kt {
 /// Initial values are those of Keras: embeddings truncated normal of deviation sqrt(2 / rows), kernels
 /// Glorot uniform, biases zero.
 std::unique_ptr<Engine> make_ncf(const ModelOptions& options);
+std::unique_ptr<const TorchModel> make_ncf_model(const ModelOptions& options);
 
 }  // namespace kt

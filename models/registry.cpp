@@ -2,6 +2,7 @@
 
 #include "launch/errors.h"
 #include "models/ncf.h"
+#include "models/torch_model.h"
 
 namespace kt {
 namespace {
@@ -9,11 +10,18 @@ namespace {
 struct Entry {
   const char* name;
   std::unique_ptr<Engine> (*make)(const ModelOptions&);
+  std::unique_ptr<const TorchModel> (*model)(const ModelOptions&);
 };
 
 constexpr Entry kModels[] = {
-    {"ncf", make_ncf},
+    {"ncf", make_ncf, make_ncf_model},
 };
+
+const Entry& find(const std::string& name) {
+  for (const Entry& entry : kModels)
+    if (name == entry.name) return entry;
+  KT_CHECK(false, "no model is named '{}'", name);
+}
 
 }  // namespace
 
@@ -24,9 +32,11 @@ std::vector<std::string> model_names() {
 }
 
 std::unique_ptr<Engine> make_engine(const std::string& name, const ModelOptions& options) {
-  for (const Entry& entry : kModels)
-    if (name == entry.name) return entry.make(options);
-  KT_CHECK(false, "no model is named '{}'", name);
+  return find(name).make(options);
+}
+
+std::unique_ptr<const TorchModel> make_model(const std::string& name, const ModelOptions& options) {
+  return find(name).model(options);
 }
 
 }  // namespace kt

@@ -8,6 +8,8 @@
 
 namespace kt {
 
+class TorchModel;
+
 /// What a model needs to know of the data set to declare its parameters.
 struct ModelOptions {
   int64_t users = 0;
@@ -21,5 +23,8 @@ std::vector<std::string> model_names();
 /// The engine of model `name`, one intra-op thread a call.
 /// Throws: BugError for a name that is not one of `model_names()`.
 std::unique_ptr<Engine> make_engine(const std::string& name, const ModelOptions& options);
+
+/// What libtorch engines compute, on any device. Throws: as make_engine.
+std::unique_ptr<const TorchModel> make_model(const std::string& name, const ModelOptions& options);
 
 }  // namespace kt

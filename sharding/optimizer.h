@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <span>
+
+#include "launch/host_device.h"
 
 namespace kt {
 
@@ -22,6 +25,40 @@ struct Optimizer {
 /// State arrays an optimizer keeps per parameter: adam, adamw two (moments); sgd with momentum one;
 /// sgd none.
 int optimizer_slots(const Optimizer& options);
+
+/// The constants of one update, the same for every element.
+struct UpdateFactors {
+  OptimizerRule rule = OptimizerRule::kAdam;
+  float beta1 = 0, one_minus_beta1 = 0, beta2 = 0, one_minus_beta2 = 0;
+  float step_size = 0, inverse_root_correction2 = 0, epsilon = 0;
+  float l2 = 0,
+        keep = 1;  ///< L2 decay added to the gradient; what decoupled decay leaves of a weight
+  float momentum = 0;
+};
+
+/// `step` counts updates from 1.
+UpdateFactors update_factors(const Optimizer& options, double learning_rate, int64_t step);
+
+/// One element by Adam or AdamW; `gradient` is scaled already.
+KT_HOST_DEVICE inline void adam_element(const UpdateFactors& f, float gradient, float& value,
+                                        float& first, float& second) {
+  const float weight = value;
+  const float g = gradient + f.l2 * weight;
+  const float m = f.beta1 * first + f.one_minus_beta1 * g;
+  const float v = f.beta2 * second + f.one_minus_beta2 * (g * g);
+  first = m;
+  second = v;
+  const float denominator = std::sqrt(v) * f.inverse_root_correction2 + f.epsilon;
+  value = weight * f.keep - f.step_size * (m / denominator);
+}
+
+/// One element by SGD; `velocity` is null without momentum.
+KT_HOST_DEVICE inline void sgd_element(const UpdateFactors& f, float gradient, float& value,
+                                       float* velocity) {
+  float g = gradient + f.l2 * value;
+  if (velocity) g = *velocity = f.momentum * *velocity + g;
+  value -= f.step_size * g;
+}
 
 /// One update of `value`, in place. `step` counts updates from 1; the gradient is multiplied by
 /// `gradient_scale` first (clipping). Elementwise, so its bits do not depend on how an array is

@@ -60,6 +60,7 @@ class Parameters {
   std::vector<float> dense;            ///< all dense arrays in full, one after the other
   Range shards() const { return shards_; }
   Holding holding() const { return holding_; }
+  const Optimizer& optimizer() const { return optimizer_; }
   /// Elements of all arrays over all ranks.
   int64_t count() const;
 

@@ -26,12 +26,9 @@ Schedule::Schedule(std::vector<int64_t> samples, int64_t global_batch)
   for (int64_t j = 0; j < shards; ++j) phase_.push_back(steps_ * reverse_bits(j, bits) / shards);
 }
 
-int64_t Schedule::taken_before(int64_t shard, int64_t step) const {
-  return (step * samples_[shard] + phase_[shard]) / steps_;
-}
-
 Range Schedule::positions(int64_t shard, int64_t step) const {
-  return {taken_before(shard, step), taken_before(shard, step + 1)};
+  return {taken_before(samples_[shard], phase_[shard], step, steps_),
+          taken_before(samples_[shard], phase_[shard], step + 1, steps_)};
 }
 
 int64_t Schedule::batch_size(int64_t step) const {
@@ -44,22 +41,6 @@ int64_t Schedule::batch_size(int64_t step) const {
 Permutation::Permutation(int64_t n, uint64_t key) : n_(static_cast<uint64_t>(n)) {
   if (n_ > 1) half_bits_ = (static_cast<int>(std::bit_width(n_ - 1)) + 1) / 2;
   for (int k = 0; k < kRounds; ++k) round_key_[k] = mix(key + static_cast<uint64_t>(k));
-}
-
-int64_t Permutation::operator()(int64_t position) const {
-  const uint64_t mask = (uint64_t{1} << half_bits_) - 1;
-  auto value = static_cast<uint64_t>(position);
-  do {
-    uint64_t left = value >> half_bits_;
-    uint64_t right = value & mask;
-    for (const uint64_t key : round_key_) {
-      const uint64_t next = left ^ (mix(right ^ key) & mask);
-      left = right;
-      right = next;
-    }
-    value = (left << half_bits_) | right;
-  } while (value >= n_);
-  return static_cast<int64_t>(value);
 }
 
 Permutation epoch_order(int64_t n, uint64_t seed, int64_t epoch, int64_t shard) {

@@ -8,10 +8,12 @@
 namespace kt {
 namespace {
 
-void add(std::span<float> buffers, int64_t width, int64_t into, int64_t from) {
-  float* __restrict__ a = buffers.data() + into * width;
-  const float* __restrict__ b = buffers.data() + from * width;
-  for (int64_t k = 0; k < width; ++k) a[k] += b[k];
+void add_all(std::span<float> buffers, int64_t width, std::span<const TreeAdd> adds) {
+  for (const TreeAdd& add : adds) {
+    float* __restrict__ a = buffers.data() + add.into * width;
+    const float* __restrict__ b = buffers.data() + add.from * width;
+    for (int64_t k = 0; k < width; ++k) a[k] += b[k];
+  }
 }
 
 }  // namespace
@@ -28,23 +30,24 @@ std::vector<TreeNode> subtrees(Range leaves) {
   return nodes;
 }
 
-void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves) {
-  KT_CHECK(static_cast<int64_t>(buffers.size()) == leaves.size() * width);
+std::vector<TreeAdd> subtree_adds(Range leaves) {
+  std::vector<TreeAdd> adds;
   for (const TreeNode& node : subtrees(leaves)) {
     const int64_t first = node.first_leaf() - leaves.begin;
     for (int64_t step = 1; step < node.leaves(); step *= 2)
       for (int64_t k = 0; k < node.leaves(); k += 2 * step)
-        add(buffers, width, first + k, first + k + step);
+        adds.push_back({first + k, first + k + step});
   }
+  return adds;
 }
 
-void finish_tree(std::span<float> buffers, int64_t width, std::vector<TreeNode> nodes) {
-  KT_CHECK(static_cast<int64_t>(buffers.size()) == static_cast<int64_t>(nodes.size()) * width);
+std::vector<TreeAdd> finish_adds(const std::vector<TreeNode>& nodes) {
   struct Open {
     TreeNode node;
     int64_t buffer;
   };
   std::vector<Open> open;
+  std::vector<TreeAdd> adds;
   for (size_t k = 0; k < nodes.size(); ++k) {
     open.push_back({nodes[k], static_cast<int64_t>(k)});
     // Two siblings side by side are a whole subtree one level up.
@@ -52,13 +55,24 @@ void finish_tree(std::span<float> buffers, int64_t width, std::vector<TreeNode> 
       const Open& left = open[open.size() - 2];
       const Open& right = open.back();
       if (left.node.level != right.node.level || left.node.index % 2 != 0) break;
-      add(buffers, width, left.buffer, right.buffer);
+      adds.push_back({left.buffer, right.buffer});
       const Open parent{{left.node.level + 1, left.node.index / 2}, left.buffer};
       open.pop_back();
       open.back() = parent;
     }
   }
   KT_CHECK(open.size() == 1 && open[0].node.index == 0, "the nodes are not a whole tree");
+  return adds;
+}
+
+void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves) {
+  KT_CHECK(static_cast<int64_t>(buffers.size()) == leaves.size() * width);
+  add_all(buffers, width, subtree_adds(leaves));
+}
+
+void finish_tree(std::span<float> buffers, int64_t width, const std::vector<TreeNode>& nodes) {
+  KT_CHECK(static_cast<int64_t>(buffers.size()) == static_cast<int64_t>(nodes.size()) * width);
+  add_all(buffers, width, finish_adds(nodes));
 }
 
 double tree_sum(std::span<const double> leaves) {

@@ -22,13 +22,23 @@ struct TreeNode {
 /// The fewest whole subtrees that make up `leaves`, in leaf order.
 std::vector<TreeNode> subtrees(Range leaves);
 
+/// One addition of a tree: buffer `into` += buffer `from`.
+struct TreeAdd {
+  int64_t into = 0;
+  int64_t from = 0;
+};
+
+/// The additions of `sum_subtrees` and `finish_tree`, in order, over buffers counted from 0.
+std::vector<TreeAdd> subtree_adds(Range leaves);
+std::vector<TreeAdd> finish_adds(const std::vector<TreeNode>& nodes);
+
 /// Sums the whole subtrees of `leaves`, in place: afterwards the buffer of a subtree's first leaf
 /// holds its sum. Shapes: buffers [leaves.size(), width].
 void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves);
 
 /// Finishes the tree from subtrees in leaf order that together are all leaves; the result is in the
 /// first. Shapes: buffers [nodes.size(), width].
-void finish_tree(std::span<float> buffers, int64_t width, std::vector<TreeNode> nodes);
+void finish_tree(std::span<float> buffers, int64_t width, const std::vector<TreeNode>& nodes);
 
 /// The tree over scalars. Shapes: leaves [V], V a power of two.
 double tree_sum(std::span<const double> leaves);

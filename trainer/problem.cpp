@@ -107,11 +107,11 @@ Problem open_problem(const Config& config, Communicator& comm) {
   for (const int32_t shard : problem.ids.user_shard) problem.user_row.push_back(next[shard]++);
 
   const int64_t items = problem.dataset.items();
-  problem.engine = make_engine(
-      config.model.name,
-      {.users = problem.dataset.users(),
-       .items = items,
-       .features = items > 0 ? static_cast<int64_t>(problem.item_features.size()) / items : 0});
+  problem.model = {
+      .users = problem.dataset.users(),
+      .items = items,
+      .features = items > 0 ? static_cast<int64_t>(problem.item_features.size()) / items : 0};
+  problem.engine = make_engine(config.model.name, problem.model);
   return problem;
 }
 

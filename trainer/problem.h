@@ -9,6 +9,7 @@
 #include "io/dataset.h"
 #include "launch/communicator.h"
 #include "models/model.h"
+#include "models/registry.h"
 #include "sharding/parameters.h"
 
 namespace kt {
@@ -21,6 +22,7 @@ struct Problem {
   std::vector<int64_t> users_per_shard;  ///< [V]
   std::vector<int64_t> user_row;     ///< [users] row of a user in block order: by shard, then by id
   std::vector<float> item_features;  ///< [items, engine->feature_count()]
+  ModelOptions model;
   std::unique_ptr<Engine> engine;
 };
 

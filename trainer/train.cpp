@@ -75,6 +75,35 @@ class Requests {
   Clock::time_point last_checkpoint_ = Clock::now();
 };
 
+/// Steps computed here and now.
+class HostSteps final : public Steps {
+ public:
+  HostSteps(const Problem& problem, Parameters& parameters, const Schedule& schedule,
+            std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
+      : schedule_(schedule),
+        exchange_(problem.config.parallel.reduce == Reduce::kExact
+                      ? make_exact_exchange(parameters, comm)
+                      : make_fast_exchange(parameters, comm)),
+        step_(*problem.engine, parameters, *exchange_, comm, pool, samples, problem.item_features,
+              {.seed = static_cast<uint64_t>(problem.config.train.seed),
+               .clip_norm = problem.config.train.clip_norm}) {}
+
+  void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
+    losses_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).loss);
+  }
+  int64_t most_ahead() const override { return 1; }
+  std::vector<double> take_losses() override { return std::exchange(losses_, {}); }
+  // The parameters are those of the run.
+  void upload(const Parameters&) override {}
+  void download(Parameters&) override {}
+
+ private:
+  const Schedule& schedule_;
+  std::unique_ptr<Exchange> exchange_;
+  TrainStep step_;
+  std::vector<double> losses_;
+};
+
 class TrainingRun {
  public:
   TrainingRun(const Config& config, MpiCommunicator& comm, const TrainOptions& options)
@@ -102,8 +131,9 @@ class TrainingRun {
   void restore(Checkpoint& checkpoint);
   void cut_records(int64_t last_step);
   void train_steps();
-  void one_step(TrainStep& train_step);
-  void bad_step(double loss);
+  void begin_step();
+  bool settle();
+  bool bad_step(double loss);
   void end_epoch();
   void report_interval(ProgressBar& bar);
   void save();
@@ -127,6 +157,8 @@ class TrainingRun {
   ProgressState progress_;
   int64_t saved_step_ = -1;  // of the newest checkpoint
   std::optional<Requests> requests_;
+  std::unique_ptr<Steps> steps_;
+  std::vector<int64_t> begun_;  // steps whose losses are not taken yet
 
   // Rank 0 alone.
   std::optional<RunFolder> folder_;
@@ -256,55 +288,76 @@ void TrainingRun::restore(Checkpoint& checkpoint) {
 }
 
 void TrainingRun::train_steps() {
-  const auto exchange = config_.parallel.reduce == Reduce::kExact
-                            ? make_exact_exchange(parameters_, comm_)
-                            : make_fast_exchange(parameters_, comm_);
-  TrainStep train_step(
-      *problem_.engine, parameters_, *exchange, comm_, pool_, samples_, problem_.item_features,
-      {.seed = static_cast<uint64_t>(config_.train.seed), .clip_norm = config_.train.clip_norm});
+  if (options_.devices)
+    steps_ = options_.devices->make_steps(problem_, parameters_, *schedule_, samples_, comm_);
+  else
+    steps_ = std::make_unique<HostSteps>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
   ProgressBar bar(options_.progress_bar && is_first(), "training", total_steps_, "steps");
   interval_start_ = tick_ = Clock::now();
+  const auto due = [this](int64_t every) { return every > 0 && progress_.step % every == 0; };
+  const auto ended = [this] { return at_epoch_end() || progress_.step == total_steps_; };
   while (!complete()) {
-    one_step(train_step);
+    begin_step();
     bar.update(progress_.step);
-    const bool ended = at_epoch_end() || progress_.step == total_steps_;
-    if (progress_.step % config_.log.every_steps == 0 || ended) report_interval(bar);
+    // On devices the host looks at nothing until it has to: neither at losses nor at requests.
+    if (std::ssize(begun_) < steps_->most_ahead() && steps_->most_ahead() > 1 && !ended() &&
+        !due(config_.log.every_steps) && !due(config_.checkpoint.every_steps))
+      continue;
+    if (!settle()) continue;
+    if (due(config_.log.every_steps) || ended()) report_interval(bar);
+    if (ended()) steps_->download(parameters_);
+    const bool save_now = ended();  // before an early stop changes what is complete
     if (at_epoch_end()) end_epoch();
 
     auto request = static_cast<int32_t>(requests_->pending(comm_.world()));
     comm_.all_reduce(std::span(&request, 1), Reduction::kMax);
-    const int64_t every = config_.checkpoint.every_steps;
-    if (ended || request != kNothing || (every > 0 && progress_.step % every == 0)) save();
+    if (save_now || request != kNothing || due(config_.checkpoint.every_steps)) {
+      if (!save_now) steps_->download(parameters_);
+      save();
+    }
     if (request == kSaveAndStop && !complete())
       throw SavedOnRequest(
           fmt::format("saved at step {} of {} as asked; run the same command again to continue",
                       progress_.step, total_steps_));
   }
+  steps_.reset();
 }
 
-void TrainingRun::one_step(TrainStep& train_step) {
+void TrainingRun::begin_step() {
   set_step(progress_.step);
   const int64_t step_of_epoch = progress_.step % schedule_->steps();
-  if (progress_.step >= progress_.pass_over) {
+  if (progress_.step >= progress_.pass_over && schedule_->batch_size(step_of_epoch) > 0) {
     const double rate = learning_rate(config_.train.optimizer.lr, config_.train.schedule,
                                       progress_.step, total_steps_);
-    const TrainStep::Result result =
-        train_step.run(*schedule_, epoch(), step_of_epoch, rate, progress_.updates + 1);
-    if (result.updated) {
-      ++progress_.updates;
-      progress_.epoch_loss += result.loss;
-      progress_.epoch_samples += result.samples;
-      interval_loss_ += result.loss;
-      interval_samples_ += result.samples;
-    } else if (result.samples > 0) {
-      bad_step(result.loss);
-      return;
-    }
+    begun_.push_back(progress_.step);
+    steps_->run(epoch(), step_of_epoch, rate, progress_.updates + std::ssize(begun_));
   }
   ++progress_.step;
 }
 
-void TrainingRun::bad_step(double loss) {
+/// Takes the losses of the steps that were begun. False when the run went back to a checkpoint.
+bool TrainingRun::settle() {
+  const std::vector<int64_t> begun = std::exchange(begun_, {});
+  const std::vector<double> losses = steps_->take_losses();
+  KT_CHECK(losses.size() == begun.size());
+  for (size_t k = 0; k < begun.size(); ++k) {
+    if (!std::isfinite(losses[k])) {
+      // The steps begun after it changed nothing: they are taken again.
+      progress_.step = begun[k];
+      return bad_step(losses[k]);
+    }
+    const int64_t samples = schedule_->batch_size(begun[k] % schedule_->steps());
+    ++progress_.updates;
+    progress_.epoch_loss += losses[k];
+    progress_.epoch_samples += samples;
+    interval_loss_ += losses[k];
+    interval_samples_ += samples;
+  }
+  return true;
+}
+
+/// At the step of a loss that is not finite. False when the run went back to a checkpoint.
+bool TrainingRun::bad_step(double loss) {
   const int64_t step = progress_.step;
   const OnBadStep policy = config_.train.on_bad_step;
   if (policy == OnBadStep::kStop)
@@ -320,6 +373,7 @@ void TrainingRun::bad_step(double loss) {
                       "checkpoint.every_steps, or lower train.optimizer.lr",
                       step, loss));
     restore(*checkpoint);
+    steps_->upload(parameters_);
     cut_records(progress_.step);
     if (is_first())
       log_warning(
@@ -327,11 +381,12 @@ void TrainingRun::bad_step(double loss) {
           loss, progress_.step, step);
     progress_.pass_over = step + 1;
     ++progress_.bad_steps;
-    return;
+    return false;
   }
   if (is_first()) log_warning("step {}: the loss is {}; no update", step, loss);
   ++progress_.bad_steps;
   ++progress_.step;
+  return true;
 }
 
 void TrainingRun::report_interval(ProgressBar& bar) {
@@ -463,7 +518,7 @@ nlohmann::json TrainingRun::evaluate_now(const std::string& checkpoint) {
 nlohmann::json TrainingRun::result(nlohmann::json evaluation) {
   nlohmann::json json = run_facts(comm_, config_.parallel.threads);
   json["config"] = to_json(config_);
-  json["backend"] = "mpi";
+  json["backend"] = options_.devices ? "nccl" : "mpi";
   json["reduce"] = name_of(config_.parallel.reduce);
   json["dataset"] = {{"path", config_.data.path},
                      {"hash", problem_.dataset.hash()},

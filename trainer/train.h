@@ -4,11 +4,13 @@
 
 #include "io/config.h"
 #include "launch/mpi_communicator.h"
+#include "trainer/devices.h"
 
 namespace kt {
 
 struct TrainOptions {
-  bool progress_bar = false;  ///< shown by rank 0
+  bool progress_bar = false;   ///< shown by rank 0
+  Devices* devices = nullptr;  ///< where to train; null: here
 };
 
 /// The whole training of a configuration: resumes the newest good checkpoint of `run.dir` if there is one, trains

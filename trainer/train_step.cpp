@@ -6,6 +6,7 @@
 #include "launch/errors.h"
 #include "launch/random.h"
 #include "sharding/tree_sum.h"
+#include "trainer/kernels.h"
 
 namespace kt {
 
@@ -171,7 +172,7 @@ void dropout_factors(uint64_t seed, int64_t epoch, uint32_t row, double probabil
   const uint64_t stream = random_bits(seed, Purpose::kDropout, static_cast<uint64_t>(epoch), row);
   const auto kept = static_cast<float>(1 / (1 - probability));
   for (size_t c = 0; c < factors.size(); ++c)
-    factors[c] = to_uniform(mix(stream + c)) < probability ? 0.f : kept;
+    factors[c] = dropout_factor(stream, c, probability, kept);
 }
 
 }  // namespace kt

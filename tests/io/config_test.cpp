@@ -127,8 +127,7 @@ TEST(Config, WrongTypesAndRanges) {
   EXPECT_THAT(one("model.name=ncff"), HasSubstr("got ncff, expected ncf"));
   EXPECT_THAT(one("data.path={a: b}"), HasSubstr("got a section, expected text"));
   EXPECT_THAT(one("data.path=~"), HasSubstr("got nothing, expected text"));
-  EXPECT_THAT(one("parallel.backend=nccl"),
-              HasSubstr("expected auto or mpi; this build has no NCCL"));
+  EXPECT_THAT(one("parallel.backend=gloo"), HasSubstr("got gloo, expected auto or mpi or nccl"));
   EXPECT_THAT(one("train.epochs"), HasSubstr("got no 'key=value'"));
   EXPECT_THAT(one("train=1"), HasSubstr("train is a section"));
   EXPECT_THAT(one("evaluate.k=[1"), HasSubstr("got a value that is no YAML"));
@@ -197,6 +196,13 @@ TEST(Config, ContradictionsNameTheKeys) {
               ElementsAre(HasSubstr("raise the fraction or set the metric to none")));
   EXPECT_THAT(faults("", {"evaluate.checkpoint=best", "checkpoint.best=none"}),
               ElementsAre(HasSubstr("expected a metric that decides the best one")));
+  EXPECT_THAT(faults("", {"parallel.precision=bf16"}),
+              ElementsAre(HasSubstr("expected exact bits only with fp32; set parallel.precision "
+                                    "to fp32, or parallel.reduce to fast")));
+  EXPECT_THAT(
+      faults("", {"parallel.precision=tf32", "parallel.reduce=fast", "parallel.backend=mpi"}),
+      ElementsAre(HasSubstr("expected reduced precision only on GPUs")));
+  EXPECT_THAT(faults("", {"parallel.precision=bf16", "parallel.reduce=fast"}), IsEmpty());
   EXPECT_THAT(faults("", {"train.optimizer.name=sgd", "train.optimizer.momentum=0.9"}), IsEmpty());
   EXPECT_THAT(faults("", {"data.validation.fraction=0", "checkpoint.best=none"}), IsEmpty());
 }

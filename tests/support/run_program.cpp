@@ -41,7 +41,7 @@ std::vector<std::string> command_line(const Arguments& arguments, const Launch& 
     line.insert(line.end(), {"/bin/bash", "-c",
                              fmt::format("ulimit -f {} && exec \"$0\" \"$@\"",
                                          launch.file_limit_bytes / 1024)});
-  line.emplace_back(KT_PROGRAM);
+  line.push_back(launch.program.empty() ? KT_PROGRAM : launch.program);
   line.insert(line.end(), arguments.begin(), arguments.end());
   return line;
 }

@@ -16,6 +16,7 @@ using Arguments = std::vector<std::string>;
 
 struct Launch {
   int ranks = 0;                 ///< 0: without mpirun
+  std::string program;           ///< another than `kuaitrain`
   int64_t file_limit_bytes = 0;  ///< of any file a rank writes, as if the disk were full; 0: none
 };
 

@@ -34,12 +34,16 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
   check_threads(session.world(), static_cast<int>(config.parallel.threads));
   if (config.data.path.empty()) config.data.path = default_dataset(comm);
   log_info("effective configuration:\n{}", to_yaml(config));
-  log_info("{} rank{} over MPI, {} thread{} each; reduce: {}", session.world().size,
-           session.world().size == 1 ? "" : "s", config.parallel.threads,
-           config.parallel.threads == 1 ? "" : "s", name_of(config.parallel.reduce));
+  const std::unique_ptr<Devices> devices = find_devices(config, comm);
+  log_info("{} rank{} over {}, {} thread{} each; reduce: {}", session.world().size,
+           session.world().size == 1 ? "" : "s", devices ? "NCCL, a device each" : "MPI",
+           config.parallel.threads, config.parallel.threads == 1 ? "" : "s",
+           name_of(config.parallel.reduce));
 
   const nlohmann::json result =
-      train(config, comm, {.progress_bar = stderr_is_terminal() && !global.quiet});
+      train(config, comm,
+            {.progress_bar = stderr_is_terminal() && !global.quiet, .devices = devices.get()});
+  if (devices) devices->finish();
   if (session.world().rank == 0) {
     log_info("weights_hash {}\nresult: {}/result.json",
              result.at("weights_hash").get<std::string>(), config.run.dir);

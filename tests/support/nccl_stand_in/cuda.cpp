@@ -279,6 +279,16 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return entry.end(cudaSuccess);
 }
 
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), void* data) {
+  const Entry entry;
+  if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
+  entry.device.push(*stream, [=] {
+    function(data);
+    return true;
+  });
+  return entry.end(cudaSuccess);
+}
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   const Entry entry;
   *event = new CUevent_st;

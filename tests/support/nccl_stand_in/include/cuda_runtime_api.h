@@ -1,6 +1,6 @@
 #pragma once
 
-/// The part of the CUDA runtime that launch/nccl_communicator.cpp and its tests use, on host memory.
+/// The part of the CUDA runtime that launch/ and trainer/ use, and their tests, on host memory.
 #include <stddef.h>
 
 extern "C" {
@@ -40,6 +40,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned flags);
 cudaError_t cudaStreamQuery(cudaStream_t);
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t);
+cudaError_t cudaLaunchHostFunc(cudaStream_t, void (*function)(void*), void* data);
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);

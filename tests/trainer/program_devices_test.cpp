@@ -1,0 +1,190 @@
+// Whole runs over the stand-ins of CUDA and NCCL, against the program as it is built for CPUs.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/run_program.h"
+#include "tests/trainer/program_outcome.h"
+
+namespace kt {
+namespace {
+
+using ::testing::ContainsRegex;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class Devices : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    shop_ = std::make_unique<Workshop>("program-devices");
+    make_replica(folder(), 16);
+    write_ratings(folder());
+    import_ratings(folder());
+  }
+  static void TearDownTestSuite() { shop_.reset(); }
+  static const std::filesystem::path& folder() { return shop_->path(); }
+
+  enum class On { kHost, kDevices };
+  static Ended start(On on, int ranks, const std::string& run, const Arguments& more) {
+    Arguments arguments{"train",
+                        "--config",
+                        KT_TINY_CONFIG,
+                        "run.dir=" + (folder() / run).string(),
+                        "checkpoint.every_steps=0",
+                        "log.every_steps=7"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_program(folder() / "work", arguments,
+                       {.ranks = ranks, .program = on == On::kDevices ? KT_STAND_IN_PROGRAM : ""});
+  }
+  static nlohmann::json train(On on, int ranks, const Arguments& more) {
+    static int runs = 0;
+    const std::string run = fmt::format("run-{}", ++runs);
+    const Ended ended = start(on, ranks, run, more);
+    EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+    return ended.code == 0 ? json_file(folder() / run / "result.json") : nlohmann::json();
+  }
+  static std::string data(const char* name) { return "data.path=" + (folder() / name).string(); }
+
+  static std::unique_ptr<Workshop> shop_;
+};
+std::unique_ptr<Workshop> Devices::shop_;
+
+TEST_F(Devices, ExactTrainingHasTheBitsOfTheCpu) {
+  const Arguments cases[] = {
+      {data("dataset"), "train.epochs=2", "train.max_steps=40", "data.target.clip=5"},
+      {data("dataset"), "model.content=none", "train.global_batch=32", "train.max_steps=30",
+       "train.optimizer.name=adamw", "train.weight_decay=0.01", "train.clip_norm=0.5",
+       "train.schedule.name=cosine", "train.schedule.warmup_steps=10", "train.schedule.steps=100"},
+      // Empty shards, a user with half of the rows, empty steps of a rank.
+      {data("ratings"), "model.content=none", "train.global_batch=32", "train.epochs=2",
+       "train.max_steps=60", "train.optimizer.name=sgd", "train.optimizer.momentum=0.9",
+       "train.optimizer.lr=0.01"},
+      {data("ratings"), "model.content=none", "train.global_batch=256", "train.epochs=3",
+       "train.optimizer.name=sgd", "train.clip_norm=0.2"},
+  };
+  for (const Arguments& given : cases) {
+    const nlohmann::json host = train(On::kHost, 0, given);
+    ASSERT_FALSE(host.is_null());
+    EXPECT_EQ(host.at("backend"), "mpi");
+    EXPECT_GT(host.at("updates").get<int>(), 3);
+    for (const int ranks : {1, 2, 3}) {
+      const nlohmann::json device = train(On::kDevices, ranks, given);
+      ASSERT_FALSE(device.is_null());
+      EXPECT_EQ(device.at("backend"), "nccl");
+      EXPECT_EQ(outcome(device), outcome(host)) << given[0] << ", " << ranks << " ranks";
+    }
+  }
+}
+
+TEST_F(Devices, FastTrainingComesNear) {
+  Arguments given{data("dataset"), "train.epochs=1", "train.max_steps=40", "parallel.reduce=fast"};
+  const nlohmann::json host = train(On::kHost, 2, given);
+  const double error = host.at("evaluation").at("metrics").at("mae");
+  for (const int ranks : {1, 2, 3}) {
+    const nlohmann::json device = train(On::kDevices, ranks, given);
+    ASSERT_FALSE(device.is_null());
+    EXPECT_EQ(device.at("reduce"), "fast");
+    EXPECT_NEAR(device.at("evaluation").at("metrics").at("mae"), error, 1e-3 * error);
+  }
+}
+
+TEST_F(Devices, ARunGoesOnElsewhere) {
+  const Arguments given{data("ratings"), "model.content=none", "train.global_batch=32",
+                        "train.epochs=1"};
+  const nlohmann::json whole = train(On::kHost, 0, given);
+  Arguments part = given;
+  part.push_back("train.max_steps=40");  // in mid-epoch
+  const auto go_on = [&](const char* run, On first, int first_ranks, On second, int ranks) {
+    const Ended stopped = start(first, first_ranks, run, part);
+    ASSERT_EQ(stopped.code, 0) << stopped.out << stopped.err;
+    const Ended resumed = start(second, ranks, run, given);
+    ASSERT_EQ(resumed.code, 0) << resumed.out << resumed.err;
+    const nlohmann::json result = json_file(folder() / run / "result.json");
+    EXPECT_EQ(result.at("resumed_from"), nlohmann::json::array({40}));
+    EXPECT_EQ(result.at("weights_hash"), whole.at("weights_hash")) << run;
+  };
+  go_on("to-host", On::kDevices, 2, On::kHost, 3);
+  go_on("to-devices", On::kHost, 0, On::kDevices, 3);
+}
+
+TEST_F(Devices, BadStepsAreTreatedAlike) {
+  // One absurd label, as in program_resume_test.cpp.
+  const std::filesystem::path absurd = folder() / "absurd";
+  std::filesystem::create_directories(absurd);
+  write_ratings(absurd);
+  std::string text = file_text(absurd / "ratings.tsv");
+  const size_t row = text.rfind("whale\titem-");
+  text.replace(text.find('\t', row + 6) + 1, 1, "1e25");
+  write_file(absurd / "ratings.tsv", text);
+  import_ratings(absurd);
+  Arguments given{"data.path=" + (absurd / "ratings").string(),
+                  "model.content=none",
+                  "data.validation.fraction=0",
+                  "checkpoint.best=none",
+                  "train.optimizer.name=sgd",
+                  "train.optimizer.lr=0.01",
+                  "train.epochs=1",
+                  "checkpoint.every_steps=5"};
+  Arguments rewind = given, skip = given;
+  rewind.push_back("train.on_bad_step=rewind");
+  skip.push_back("train.on_bad_step=skip");
+
+  const nlohmann::json host = train(On::kHost, 0, rewind);
+  ASSERT_FALSE(host.is_null());
+  EXPECT_EQ(host.at("bad_steps"), 1);
+  EXPECT_EQ(outcome(train(On::kDevices, 2, rewind)), outcome(host));
+
+  // Such weights are refused by the evaluation, after the last checkpoint.
+  EXPECT_EQ(start(On::kHost, 0, "skip-host", skip).code, 2);
+  EXPECT_EQ(start(On::kDevices, 2, "skip-device", skip).code, 2);
+  const auto progress = [](const std::string& run) {
+    return json_file(folder() / run / "latest" / "manifest.json")
+        .at("content")
+        .at("state")
+        .at("progress");
+  };
+  EXPECT_GT(progress("skip-host").at("bad_steps").get<int>(), 1);
+  for (const char* key : {"step", "updates", "bad_steps"})
+    EXPECT_EQ(progress("skip-device").at(key), progress("skip-host").at(key)) << key;
+
+  const Ended stopped = start(On::kDevices, 2, "stop", given);
+  EXPECT_EQ(stopped.code, 2);
+  EXPECT_THAT(stopped.errors(),
+              ElementsAre(ContainsRegex("step [0-9]+ .epoch 1.: the loss is .*; lower train")));
+}
+
+TEST_F(Devices, BackendIsChosen) {
+  const Arguments given{data("ratings"), "model.content=none", "train.max_steps=2"};
+  const auto with = [&](const char* choice) {
+    Arguments all = given;
+    all.push_back(choice);
+    return all;
+  };
+  EXPECT_EQ(train(On::kDevices, 2, with("parallel.backend=mpi")).at("backend"), "mpi");
+  EXPECT_EQ(train(On::kDevices, 2, with("parallel.backend=nccl")).at("backend"), "nccl");
+  EXPECT_EQ(train(On::kDevices, 2, with("parallel.backend=auto")).at("backend"), "nccl");
+  const Ended refused = start(On::kHost, 2, "refused", with("parallel.backend=nccl"));
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.errors(),
+              ElementsAre(HasSubstr("parallel.backend: got nccl, but this build has no NCCL")));
+  const Ended slow = start(On::kHost, 2, "slow", [&] {
+    Arguments all = with("parallel.precision=tf32");
+    all.push_back("parallel.reduce=fast");
+    return all;
+  }());
+  EXPECT_EQ(slow.code, 2);
+  EXPECT_THAT(slow.errors(), ElementsAre(HasSubstr("parallel.precision: got tf32, but")));
+  // The stand-in's host has eight devices.
+  const Ended crowded = start(On::kDevices, 9, "crowded", with("parallel.backend=nccl"));
+  EXPECT_EQ(crowded.code, 2);
+  EXPECT_THAT(crowded.errors(), ElementsAre(ContainsRegex("9 ranks, but 8 devices")));
+  const Ended back = start(On::kDevices, 9, "back", with("parallel.backend=auto"));
+  EXPECT_EQ(back.code, 0) << back.out << back.err;
+  EXPECT_THAT(back.out, HasSubstr("parallel.backend=auto takes MPI: host "));
+}
+
+}  // namespace
+}  // namespace kt

@@ -1,0 +1,216 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "launch/host_device.h"
+#include "launch/random.h"
+#include "sharding/optimizer.h"
+#include "sharding/schedule.h"
+#include "sharding/tree_sum.h"
+
+/// The bodies of a device step's loops (`for_each`, launch/device.h): element k of each, in any order. All
+/// pointers are device memory, and no two elements write to one place.
+namespace kt {
+
+/// Dropout factor of one cell. `stream`: random_bits(seed, kDropout, epoch, row).
+KT_HOST_DEVICE inline float dropout_factor(uint64_t stream, uint64_t column, double probability,
+                                           float kept) {
+  return to_uniform(mix(stream + column)) < probability ? 0.f : kept;
+}
+
+namespace kernel {
+
+/// Where each shard's part of a step begins. Over shards + 1.
+struct PlaceShards {
+  const int64_t* samples;  // [shards], as in Schedule
+  const int64_t* phase;    // [shards]
+  int64_t steps, step, shards;
+  int64_t* unit_begin;  // [shards + 1] in the step's samples
+  int64_t* position;    // [shards] in the shard's order
+  KT_HOST_DEVICE void operator()(int64_t j) const {
+    int64_t begin = 0;
+    for (int64_t i = 0; i < j; ++i)
+      begin += taken_before(samples[i], phase[i], step + 1, steps) -
+               taken_before(samples[i], phase[i], step, steps);
+    unit_begin[j] = begin;
+    if (j < shards) position[j] = taken_before(samples[j], phase[j], step, steps);
+  }
+};
+
+/// The step's samples from the resident columns. Over the samples.
+struct GatherSamples {
+  const int64_t* unit_begin;  // [shards + 1]
+  const int64_t* position;    // [shards]
+  const int64_t* first_row;   // [shards] in the columns
+  const Permutation* order;   // [shards]
+  const int32_t *user_from, *item_from;
+  const float* label_from;
+  const uint32_t* row_from;
+  int32_t *user, *item;
+  float* label;
+  uint32_t* row;
+  int32_t* number;  // k itself: what a sort carries
+  KT_HOST_DEVICE void operator()(int64_t k) const {
+    int64_t j = 0;
+    while (k >= unit_begin[j + 1]) ++j;
+    const int64_t from = first_row[j] + order[j](position[j] + k - unit_begin[j]);
+    user[k] = user_from[from];
+    item[k] = item_from[from];
+    label[k] = label_from[from];
+    row[k] = row_from[from];
+    number[k] = static_cast<int32_t>(k);
+  }
+};
+
+/// to[k] = k. Over the elements.
+struct Count {
+  int32_t* to;
+  KT_HOST_DEVICE void operator()(int64_t k) const { to[k] = static_cast<int32_t>(k); }
+};
+
+/// Row k of `to` is row index[k] - first of `from`. Over rows x cols.
+struct GatherRows {
+  const float* from;
+  const int32_t* index;
+  int64_t first, cols;
+  float* to;
+  KT_HOST_DEVICE void operator()(int64_t e) const {
+    to[e] = from[(index[e / cols] - first) * cols + e % cols];
+  }
+};
+
+/// Row index[k] of `to` is row k of `from`. Over rows x cols.
+struct ScatterRows {
+  const float* from;
+  const int32_t* index;
+  int64_t cols;
+  float* to;
+  KT_HOST_DEVICE void operator()(int64_t e) const {
+    to[index[e / cols] * cols + e % cols] = from[e];
+  }
+};
+
+/// to[k] = from[index[k]], and the other way round. Over the elements.
+struct Gather {
+  const float* from;
+  const int64_t* index;
+  float* to;
+  KT_HOST_DEVICE void operator()(int64_t k) const { to[k] = from[index[k]]; }
+};
+struct Scatter {
+  const float* from;
+  const int64_t* index;
+  float* to;
+  KT_HOST_DEVICE void operator()(int64_t k) const { to[index[k]] = from[k]; }
+};
+
+/// Over rows x width.
+struct Dropout {
+  uint64_t seed;
+  int64_t epoch, width;
+  double probability;
+  float kept;  // 1 / (1 - probability)
+  const uint32_t* row;
+  float* to;
+  KT_HOST_DEVICE void operator()(int64_t e) const {
+    const uint64_t stream =
+        random_bits(seed, Purpose::kDropout, static_cast<uint64_t>(epoch), row[e / width]);
+    to[e] = dropout_factor(stream, static_cast<uint64_t>(e % width), probability, kept);
+  }
+};
+
+/// The sums of the rows of each id, in sorted order. Over n x cols; the first place of an id does its work.
+struct SumRows {
+  const int32_t* id;     // [n] sorted
+  const int32_t* place;  // [n] row of `from`
+  int64_t n, first, cols;
+  const float* from;
+  float* to;  // row id - first
+  KT_HOST_DEVICE void operator()(int64_t e) const {
+    const int64_t k = e / cols, c = e % cols;
+    if (k > 0 && id[k - 1] == id[k]) return;
+    float sum = 0;
+    for (int64_t q = k; q < n && id[q] == id[k]; ++q) sum += from[place[q] * cols + c];
+    to[(id[k] - first) * cols + c] = sum;
+  }
+};
+
+/// Additions of a tree (sharding/tree_sum.h), column by column. Over width.
+struct AddBuffers {
+  const TreeAdd* adds;
+  int64_t count, width;
+  float* buffers;
+  KT_HOST_DEVICE void operator()(int64_t c) const {
+    for (int64_t k = 0; k < count; ++k)
+      buffers[adds[k].into * width + c] += buffers[adds[k].from * width + c];
+  }
+};
+
+/// The tree over n = 2^i scalars; destroys them.
+KT_HOST_DEVICE inline double sum_tree(double* leaves, int64_t n, int64_t stride) {
+  for (int64_t step = 1; step < n; step *= 2)
+    for (int64_t k = 0; k < n; k += 2 * step) leaves[k * stride] += leaves[(k + step) * stride];
+  return leaves[0];
+}
+
+/// The loss of the step, into the log; once it is not finite, no step changes anything. Over 1.
+struct JudgeLoss {
+  double* unit_losses;  // [n], destroyed
+  int64_t n;
+  double* log;
+  int32_t* bad;
+  KT_HOST_DEVICE void operator()(int64_t) const {
+    const double loss = sum_tree(unit_losses, n, 1);
+    *log = loss;
+    if (!(loss - loss == 0)) *bad = 1;
+  }
+};
+
+/// Sums of squares, each in order. Over the parts.
+struct SquaredNorms {
+  const int64_t* begin;  // [parts] elements of `gradient`
+  const int64_t* end;    // [parts]
+  const float* gradient;
+  double* to;
+  KT_HOST_DEVICE void operator()(int64_t part) const {
+    double sum = 0;
+    for (int64_t k = begin[part]; k < end[part]; ++k)
+      sum += static_cast<double>(gradient[k]) * gradient[k];
+    to[part] = sum;
+  }
+};
+
+/// The factor that clips the gradients. Over 1.
+struct ClipScale {
+  double* norms;  // [blocks, arrays], destroyed
+  int64_t blocks, arrays;
+  double clip_norm;
+  float* scale;
+  KT_HOST_DEVICE void operator()(int64_t) const {
+    double total = 0;
+    for (int64_t a = 0; a < arrays; ++a) total += sum_tree(norms + a, blocks, arrays);
+    const double norm = std::sqrt(total);
+    *scale = norm > clip_norm ? static_cast<float>(clip_norm / norm) : 1.f;
+  }
+};
+
+/// One update of every element, unless the loss was bad. Over the elements.
+struct Update {
+  UpdateFactors factors;
+  const int32_t* bad;
+  const float* scale;
+  const float* gradient;
+  float *value, *slot1, *slot2;  // null where there is none
+  KT_HOST_DEVICE void operator()(int64_t k) const {
+    if (*bad) return;
+    const float g = gradient[k] * *scale;
+    if (factors.rule == OptimizerRule::kSgd)
+      sgd_element(factors, g, value[k], slot1 ? slot1 + k : nullptr);
+    else
+      adam_element(factors, g, value[k], slot1[k], slot2[k]);
+  }
+};
+
+}  // namespace kernel
+}  // namespace kt

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "sharding/parameters.h"
+
+namespace kt {
+
+/// The steps of a run, wherever they are computed: here, or on a device that is told what to do ahead of time.
+class Steps {
+ public:
+  virtual ~Steps() = default;
+  /// Begins step `step` of `epoch`, as update number `update` (from 1). Its batch must not be empty.
+  /// Collective: all ranks.
+  virtual void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) = 0;
+  /// Steps that may be begun before their losses are taken.
+  virtual int64_t most_ahead() const = 0;
+  /// The losses of the steps since the last call, sums over the global batch, the same on all ranks; waits for
+  /// them. A step whose loss is not finite changes nothing, nor does any step begun after it before this call.
+  /// Collective: all ranks. Throws: PeerError.
+  virtual std::vector<double> take_losses() = 0;
+  /// What the steps train, and `parameters`, made the same again: values, optimizer state and dense copies.
+  virtual void upload(const Parameters& parameters) = 0;
+  virtual void download(Parameters& parameters) = 0;
+};
+
+}  // namespace kt
