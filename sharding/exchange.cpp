@@ -46,9 +46,8 @@ class ExactExchange : public Exchange {
         user_tables_(of_kind(parameters, ArrayKind::kUserTable)),
         dense_(of_kind(parameters, ArrayKind::kDense)) {
     const int size = comm.world().size;
-    const auto shards = static_cast<int64_t>(parameters.arrays.at(0).block_begin.size()) - 1;
     for (int rank = 0; rank < size; ++rank) {
-      const Range blocks = shards_of_rank(shards, {rank, size});
+      const Range blocks = shards_of_rank(parameters.shard_count(), {rank, size});
       for (const TreeNode& node : subtrees(blocks)) nodes_.push_back(node);
       nodes_of_rank_.push_back(static_cast<int64_t>(subtrees(blocks).size()));
       if (!item_tables_.empty()) first_item_.push_back(item_tables_[0]->block_begin[blocks.begin]);

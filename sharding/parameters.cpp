@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "launch/errors.h"
+#include "sharding/gather_shards.h"
 #include "sharding/tree_sum.h"
 
 namespace kt {
@@ -113,23 +114,6 @@ std::vector<float> Parameters::gather_items(Communicator& comm, const ParameterA
   return all;
 }
 
-namespace {
-
-/// What every rank has of its own blocks, gathered in block order. Shapes: own [own blocks], result
-/// [V].
-template <class T>
-std::vector<T> gather_blocks(Communicator& comm, std::span<const T> own, int64_t shards,
-                             int64_t width) {
-  std::vector<int64_t> counts;
-  for (int rank = 0; rank < comm.world().size; ++rank)
-    counts.push_back(shards_of_rank(shards, {rank, comm.world().size}).size() * width);
-  std::vector<T> all(static_cast<size_t>(shards * width));
-  comm.all_gather<T>(own, all, counts);
-  return all;
-}
-
-}  // namespace
-
 double Parameters::squared_gradient_norm(Communicator& comm) {
   const auto width = static_cast<int64_t>(arrays.size());
   std::vector<double> own;
@@ -141,7 +125,7 @@ double Parameters::squared_gradient_norm(Communicator& comm) {
       own.push_back(sum);
     }
   }
-  const std::vector<double> all = gather_blocks<double>(comm, own, shard_count_, width);
+  const std::vector<double> all = gather_shards<double>(comm, own, shard_count_, width);
   double total = 0;
   std::vector<double> column(shard_count_);
   for (int64_t a = 0; a < width; ++a) {
@@ -162,7 +146,7 @@ std::string Parameters::weights_hash(Communicator& comm) {
       own.push_back(hash.low64);
     }
   }
-  const std::vector<uint64_t> all = gather_blocks<uint64_t>(comm, own, shard_count_, width);
+  const std::vector<uint64_t> all = gather_shards<uint64_t>(comm, own, shard_count_, width);
   const XXH128_hash_t hash = XXH3_128bits(all.data(), all.size() * sizeof(uint64_t));
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }

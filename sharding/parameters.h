@@ -59,6 +59,8 @@ class Parameters {
   std::vector<ParameterArray> arrays;  ///< in the order of the specs
   std::vector<float> dense;            ///< all dense arrays in full, one after the other
   Range shards() const { return shards_; }
+  /// V, over all ranks.
+  int64_t shard_count() const { return shard_count_; }
   Holding holding() const { return holding_; }
   const Optimizer& optimizer() const { return optimizer_; }
   /// Elements of all arrays over all ranks.

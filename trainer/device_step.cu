@@ -69,7 +69,7 @@ class DeviceStep::State {
         optimizer_(parameters.optimizer()),
         exact_(parameters.holding() == Holding::kOwnBlocks),
         shards_(parameters.shards()),
-        shard_count_(static_cast<int64_t>(parameters.arrays.at(0).block_begin.size()) - 1),
+        shard_count_(parameters.shard_count()),
         units_(exact_ ? shards_.size() : 1),
         dense_size_(static_cast<int64_t>(parameters.dense.size())),
         features_(item_features, stream_),

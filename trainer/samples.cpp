@@ -7,6 +7,7 @@
 #include "launch/agree.h"
 #include "launch/errors.h"
 #include "launch/random.h"
+#include "sharding/gather_shards.h"
 
 namespace kt {
 namespace {
@@ -89,12 +90,9 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
 
 std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,
                                          Communicator& comm) {
-  std::vector<int64_t> own, counts, all(shards);
+  std::vector<int64_t> own;
   for (const ShardSamples& shard : samples) own.push_back(shard.train.size());
-  for (int rank = 0; rank < comm.world().size; ++rank)
-    counts.push_back(shards_of_rank(shards, {rank, comm.world().size}).size());
-  comm.all_gather<int64_t>(own, all, counts);
-  return all;
+  return gather_shards<int64_t>(comm, own, shards);
 }
 
 }  // namespace kt

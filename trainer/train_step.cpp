@@ -5,6 +5,7 @@
 
 #include "launch/errors.h"
 #include "launch/random.h"
+#include "sharding/gather_shards.h"
 #include "sharding/tree_sum.h"
 #include "trainer/kernels.h"
 
@@ -152,16 +153,8 @@ std::vector<double> TrainStep::compute(Batch& batch, int64_t batch_size, int64_t
 }
 
 double TrainStep::total_loss(std::span<const double> unit_losses) {
-  const World world = comm_.world();
-  std::vector<int64_t> counts(world.size, 1);
-  if (parameters_.holding() == Holding::kOwnBlocks) {
-    const auto shards = static_cast<int64_t>(parameters_.arrays[0].block_begin.size()) - 1;
-    for (int rank = 0; rank < world.size; ++rank)
-      counts[rank] = shards_of_rank(shards, {rank, world.size}).size();
-    std::vector<double> all(shards);
-    comm_.all_gather<double>(unit_losses, all, counts);
-    return tree_sum(all);
-  }
+  if (parameters_.holding() == Holding::kOwnBlocks)
+    return tree_sum(gather_shards<double>(comm_, unit_losses, parameters_.shard_count()));
   double loss = unit_losses[0];
   comm_.all_reduce(std::span(&loss, 1), Reduction::kSum);
   return loss;
