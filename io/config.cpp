@@ -33,6 +33,10 @@ constexpr Names<ValidationKind, 2> kValidationKinds{
 constexpr Names<MissingValue, 2> kMissingValues{
     {{MissingValue::kZero, "zero"}, {MissingValue::kMedian, "median"}}};
 constexpr Names<Content, 2> kContents{{{Content::kDaily, "daily"}, {Content::kNone, "none"}}};
+constexpr Names<EngineName, 3> kEngines{
+    {{EngineName::kAuto, "auto"}, {EngineName::kFused, "fused"}, {EngineName::kTorch, "torch"}}};
+constexpr Names<FormName, 3> kForms{
+    {{FormName::kAuto, "auto"}, {FormName::kRows, "rows"}, {FormName::kIds, "ids"}}};
 constexpr Names<OptimizerName, 3> kOptimizers{{{OptimizerName::kAdam, "adam"},
                                                {OptimizerName::kAdamW, "adamw"},
                                                {OptimizerName::kSgd, "sgd"}}};
@@ -48,6 +52,8 @@ constexpr Names<OnBadStep, 3> kOnBadSteps{
     {{OnBadStep::kStop, "stop"}, {OnBadStep::kSkip, "skip"}, {OnBadStep::kRewind, "rewind"}}};
 constexpr Names<Backend, 3> kBackends{
     {{Backend::kAuto, "auto"}, {Backend::kMpi, "mpi"}, {Backend::kNccl, "nccl"}}};
+constexpr Names<Simd, 3> kSimds{
+    {{Simd::kAuto, "auto"}, {Simd::kAvx2, "avx2"}, {Simd::kAvx512, "avx512"}}};
 constexpr Names<Precision, 3> kPrecisions{
     {{Precision::kFp32, "fp32"}, {Precision::kTf32, "tf32"}, {Precision::kBf16, "bf16"}}};
 constexpr Names<Reduce, 2> kReduces{{{Reduce::kExact, "exact"}, {Reduce::kFast, "fast"}}};
@@ -57,6 +63,9 @@ constexpr Names<EvaluatedCheckpoint, 2> kEvaluatedCheckpoints{
 constexpr const auto& names(ValidationKind) { return kValidationKinds; }
 constexpr const auto& names(MissingValue) { return kMissingValues; }
 constexpr const auto& names(Content) { return kContents; }
+constexpr const auto& names(EngineName) { return kEngines; }
+constexpr const auto& names(FormName) { return kForms; }
+constexpr const auto& names(Simd) { return kSimds; }
 constexpr const auto& names(OptimizerName) { return kOptimizers; }
 constexpr const auto& names(ScheduleName) { return kSchedules; }
 constexpr const auto& names(SelectionMetric) { return kMetrics; }
@@ -250,6 +259,12 @@ std::vector<Key> keys_of(Config& config) {
   add("model.name", model.name, Text{{"ncf"}, false}, "the model");
   add("model.content", model.content, Any{}, "content features: of the daily table, or none");
 
+  add("model.engine", model.engine, Any{},
+      "who computes it: fused on CPUs, torch (libtorch) on GPUs; auto: as it runs");
+  add("model.form", model.form, Any{},
+      "of the fused engine: what depends on a user or a video alone is computed for every row, or once "
+      "for each of a step's ids; auto: ids from a global batch of 2048");
+
   auto& train = config.train;
   add("train.epochs", train.epochs, at_least(1), "passes over the training rows");
   add("train.max_steps", train.max_steps, at_least(0), "ends the training at this step; 0: off");
@@ -286,6 +301,8 @@ std::vector<Key> keys_of(Config& config) {
       "mpi: on CPUs; nccl: a GPU a rank; auto: nccl where every rank has one");
   add("parallel.reduce", parallel.reduce, Any{},
       "exact: the same bits on any number of ranks; fast: the backend's own sum");
+  add("parallel.simd", parallel.simd, Any{},
+      "vector instructions of the fused engine; auto: the widest this CPU has; the same bits on all");
   add("parallel.precision", parallel.precision, Any{},
       "of products on GPUs: fp32, or with reduce: fast tf32 or bf16; weights are fp32 always");
   add("parallel.threads", parallel.threads, Range{.low = 1, .high = 1024}, "threads of a rank");
@@ -464,6 +481,13 @@ class Reader {
       contradiction({"parallel.precision", "parallel.backend"},
                     "reduced precision only on GPUs; set parallel.precision to fp32, or "
                     "parallel.backend to nccl");
+    if (c.model.engine == EngineName::kTorch && c.model.form == FormName::kIds)
+      contradiction({"model.engine", "model.form"},
+                    "ids only with the fused engine; set model.engine to fused, or model.form to rows");
+    if (c.model.engine == EngineName::kFused && c.parallel.backend == Backend::kNccl)
+      contradiction({"model.engine", "parallel.backend"},
+                    "the fused engine only on CPUs; set model.engine to torch, or parallel.backend to "
+                    "mpi");
     if (c.evaluate.checkpoint == EvaluatedCheckpoint::kBest &&
         c.checkpoint.best == SelectionMetric::kNone)
       contradiction({"evaluate.checkpoint", "checkpoint.best"},
@@ -586,6 +610,9 @@ std::vector<std::string> split(const std::string& path) {
 std::string_view name_of(ValidationKind value) { return find_name(value); }
 std::string_view name_of(MissingValue value) { return find_name(value); }
 std::string_view name_of(Content value) { return find_name(value); }
+std::string_view name_of(EngineName value) { return find_name(value); }
+std::string_view name_of(FormName value) { return find_name(value); }
+std::string_view name_of(Simd value) { return find_name(value); }
 std::string_view name_of(OptimizerName value) { return find_name(value); }
 std::string_view name_of(ScheduleName value) { return find_name(value); }
 std::string_view name_of(SelectionMetric value) { return find_name(value); }

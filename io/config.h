@@ -16,6 +16,9 @@ namespace kt {
 enum class ValidationKind { kRandom, kTemporal };
 enum class MissingValue { kZero, kMedian };
 enum class Content { kDaily, kNone };
+/// Who computes the model, and what of it once for each user and item of a step (models/fused/compiler.h).
+enum class EngineName { kAuto, kFused, kTorch };
+enum class FormName { kAuto, kRows, kIds };
 enum class OptimizerName { kAdam, kAdamW, kSgd };
 enum class ScheduleName { kConstant, kLinear, kCosine };
 /// A metric of the validation rows that a run may select by; mse and mae are better when smaller.
@@ -23,6 +26,7 @@ enum class SelectionMetric { kNone, kMse, kMae, kGauc, kXauc };
 enum class OnBadStep { kStop, kSkip, kRewind };
 enum class Backend { kAuto, kMpi, kNccl };
 enum class Reduce { kExact, kFast };
+enum class Simd { kAuto, kAvx2, kAvx512 };
 enum class Precision { kFp32, kTf32, kBf16 };
 enum class EvaluatedCheckpoint { kLast, kBest };
 
@@ -30,12 +34,15 @@ enum class EvaluatedCheckpoint { kLast, kBest };
 std::string_view name_of(ValidationKind);
 std::string_view name_of(MissingValue);
 std::string_view name_of(Content);
+std::string_view name_of(EngineName);
+std::string_view name_of(FormName);
 std::string_view name_of(OptimizerName);
 std::string_view name_of(ScheduleName);
 std::string_view name_of(SelectionMetric);
 std::string_view name_of(OnBadStep);
 std::string_view name_of(Backend);
 std::string_view name_of(Reduce);
+std::string_view name_of(Simd);
 std::string_view name_of(Precision);
 std::string_view name_of(EvaluatedCheckpoint);
 
@@ -79,6 +86,9 @@ struct Config {
   struct Model {
     std::string name = "ncf";
     Content content = Content::kDaily;
+    // A run resolves `auto` before it prints and stores its configuration.
+    EngineName engine = EngineName::kAuto;
+    FormName form = FormName::kAuto;
   } model;
 
   struct Train {
@@ -100,6 +110,7 @@ struct Config {
   struct Parallel {
     Backend backend = Backend::kAuto;
     Reduce reduce = Reduce::kExact;
+    Simd simd = Simd::kAuto;
     Precision precision = Precision::kFp32;  ///< of products on GPUs; weights are fp32 always
     int64_t threads = 1;                     ///< per rank
     int64_t timeout_s = 60;

@@ -33,6 +33,32 @@ KT_HOST_DEVICE constexpr uint64_t random_bits(uint64_t seed, Purpose purpose, ui
   return mix(mix(mix(mix(seed) ^ static_cast<uint64_t>(purpose)) ^ a) ^ b);
 }
 
+/// Dropout of one row: a key, and for each column 16 bits of a hash of it. Drawn so that 16 lanes of 32 bits give
+/// 32 columns. Source of the hash: the finaliser of MurmurHash3 (A. Appleby).
+KT_HOST_DEVICE constexpr uint32_t dropout_key(uint64_t seed, uint64_t epoch, uint32_t row) {
+  return static_cast<uint32_t>(random_bits(seed, Purpose::kDropout, epoch, row) >> 32);
+}
+KT_HOST_DEVICE constexpr uint32_t dropout_word(uint32_t key, uint32_t counter) {
+  uint32_t x = key + counter * 0x9e3779b9u;
+  x = (x ^ (x >> 16)) * 0x85ebca6bu;
+  x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+  return x ^ (x >> 16);
+}
+/// A column is dropped when its 16 bits are below this; the probability is rounded to that.
+KT_HOST_DEVICE constexpr uint32_t dropout_threshold(double probability) {
+  return static_cast<uint32_t>(probability * 65536 + .5);
+}
+/// The factor of what is kept: 1 / (1 - the rounded probability).
+KT_HOST_DEVICE constexpr float dropout_kept(double probability) {
+  return static_cast<float>(65536.0 / (65536.0 - dropout_threshold(probability)));
+}
+KT_HOST_DEVICE constexpr float dropout_factor(uint32_t key, int64_t column, uint32_t threshold,
+                                              float kept) {
+  const auto c = static_cast<uint32_t>(column);
+  const uint32_t word = dropout_word(key, c / 32 * 16 + c % 16);
+  return (c / 16 % 2 == 0 ? word & 0xffffu : word >> 16) < threshold ? 0.f : kept;
+}
+
 /// Uniform in [0, 1), 53 bits.
 KT_HOST_DEVICE constexpr double to_uniform(uint64_t bits) {
   return static_cast<double>(bits >> 11) * 0x1p-53;

@@ -1,7 +1,10 @@
 #include "models/registry.h"
 
 #include "launch/errors.h"
+#include "models/fused_engine.h"
 #include "models/ncf.h"
+#include "models/torch_engine.h"
+#include "models/torch_layers.h"
 #include "models/torch_model.h"
 
 namespace kt {
@@ -9,19 +12,12 @@ namespace {
 
 struct Entry {
   const char* name;
-  std::unique_ptr<Engine> (*make)(const ModelOptions&);
-  std::unique_ptr<const TorchModel> (*model)(const ModelOptions&);
+  Layers (*layers)(const ModelOptions&);
 };
 
 constexpr Entry kModels[] = {
-    {"ncf", make_ncf, make_ncf_model},
+    {"ncf", ncf},
 };
-
-const Entry& find(const std::string& name) {
-  for (const Entry& entry : kModels)
-    if (name == entry.name) return entry;
-  KT_CHECK(false, "no model is named '{}'", name);
-}
 
 }  // namespace
 
@@ -31,12 +27,24 @@ std::vector<std::string> model_names() {
   return names;
 }
 
-std::unique_ptr<Engine> make_engine(const std::string& name, const ModelOptions& options) {
-  return find(name).make(options);
+Layers make_layers(const std::string& name, const ModelOptions& options) {
+  for (const Entry& entry : kModels)
+    if (name == entry.name) return entry.layers(options);
+  KT_CHECK(false, "no model is named '{}'", name);
+}
+
+std::unique_ptr<Engine> make_engine(const Layers& model, const EngineOptions& options) {
+  if (options.kind == EngineKind::kFused)
+    return make_fused_engine(model, options.form, options.simd);
+  return make_engine_of_leaves(make_torch_engine(make_torch_model(model)));
+}
+
+std::unique_ptr<LeafEngine> make_leaf_engine(const std::string& name, const ModelOptions& options) {
+  return make_torch_engine(make_model(name, options));
 }
 
 std::unique_ptr<const TorchModel> make_model(const std::string& name, const ModelOptions& options) {
-  return find(name).model(options);
+  return make_torch_model(make_layers(name, options));
 }
 
 }  // namespace kt

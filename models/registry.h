@@ -4,6 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "launch/simd.h"
+#include "models/fused/compiler.h"
+#include "models/layers.h"
 #include "models/model.h"
 
 namespace kt {
@@ -20,11 +23,23 @@ struct ModelOptions {
 /// The names `model.name` accepts.
 std::vector<std::string> model_names();
 
-/// The engine of model `name`, one intra-op thread a call.
-/// Throws: BugError for a name that is not one of `model_names()`.
-std::unique_ptr<Engine> make_engine(const std::string& name, const ModelOptions& options);
+/// The layers of model `name`. Throws: BugError for a name that is not one of `model_names()`.
+Layers make_layers(const std::string& name, const ModelOptions& options);
 
-/// What libtorch engines compute, on any device. Throws: as make_engine.
+enum class EngineKind { kFused, kTorch };
+
+/// How a model is computed.
+struct EngineOptions {
+  EngineKind kind = EngineKind::kFused;
+  Form form = Form::kRows;             ///< fused alone; libtorch computes every row
+  SimdLevel simd = SimdLevel::kAvx2;  ///< fused alone
+};
+
+std::unique_ptr<Engine> make_engine(const Layers& model, const EngineOptions& options);
+
+/// libtorch's forms of model `name`: leaves on the CPU, one intra-op thread a call; and what it computes on any
+/// device.
+std::unique_ptr<LeafEngine> make_leaf_engine(const std::string& name, const ModelOptions& options);
 std::unique_ptr<const TorchModel> make_model(const std::string& name, const ModelOptions& options);
 
 }  // namespace kt

@@ -50,7 +50,7 @@ void copy_out(const at::Tensor& from, std::span<float> to) {
     for (int64_t c = 0; c < cols; ++c) to[r * cols + c] = data[r * row_stride + c * col_stride];
 }
 
-class TorchEngine final : public Engine {
+class TorchEngine final : public LeafEngine {
  public:
   explicit TorchEngine(std::unique_ptr<const TorchModel> model) : model_(std::move(model)) {
     for (const ParameterSpec& spec : parameters())
@@ -146,7 +146,7 @@ class TorchEngine final : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> make_torch_engine(std::unique_ptr<const TorchModel> model) {
+std::unique_ptr<LeafEngine> make_torch_engine(std::unique_ptr<const TorchModel> model) {
   return std::make_unique<TorchEngine>(std::move(model));
 }
 

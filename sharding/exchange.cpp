@@ -16,17 +16,6 @@ std::vector<ParameterArray*> of_kind(Parameters& parameters, ArrayKind kind) {
   return found;
 }
 
-/// Adds the rows to the gradient rows `ids` names, in order. Shapes: ids [n], rows [n, cols].
-void add_rows(ParameterArray& array, std::span<const int32_t> ids, int64_t first_id,
-              std::span<const float> rows) {
-  const int64_t cols = array.spec.cols;
-  for (size_t k = 0; k < ids.size(); ++k) {
-    float* __restrict__ into = array.gradient.data() + (ids[k] - first_id) * cols;
-    const float* __restrict__ from = rows.data() + static_cast<int64_t>(k) * cols;
-    for (int64_t c = 0; c < cols; ++c) into[c] += from[c];
-  }
-}
-
 std::vector<int64_t> times(std::span<const int64_t> counts, int64_t factor) {
   std::vector<int64_t> result(counts.begin(), counts.end());
   for (int64_t& count : result) count *= factor;
@@ -37,20 +26,46 @@ int64_t sum(std::span<const int64_t> counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
 
+/// Adds columns [columns.begin, columns.end) of rows to those `index` names, in order. Shapes: rows [n, width],
+/// of[k] the row for index[k].
+template <class RowOf>
+void add_rows(std::span<const int32_t> index, RowOf&& row_of, int64_t width, Range columns,
+              float* sums) {
+  for (size_t k = 0; k < index.size(); ++k) {
+    float* __restrict__ into = sums + index[k] * width;
+    const float* __restrict__ from = row_of(k);
+    for (int64_t c = columns.begin; c < columns.end; ++c) into[c] += from[c];
+  }
+}
+
+/// Shares out the columns of `width`, whole vectors of 16 to each.
+template <class Work>
+void for_columns(int64_t width, ThreadPool& pool, Work&& work) {
+  const int64_t vectors = (width + 15) / 16;
+  const int64_t pieces = std::min<int64_t>(pool.threads(), vectors);
+  pool.parallel_for(pieces, [&](int64_t piece, int) {
+    work(Range{vectors * piece / pieces * 16,
+               std::min(vectors * (piece + 1) / pieces * 16, width)});
+  });
+}
+
 class ExactExchange : public Exchange {
  public:
   ExactExchange(Parameters& parameters, Communicator& comm)
       : parameters_(parameters),
         comm_(comm),
-        item_tables_(of_kind(parameters, ArrayKind::kItemTable)),
-        user_tables_(of_kind(parameters, ArrayKind::kUserTable)),
-        dense_(of_kind(parameters, ArrayKind::kDense)) {
+        dense_(of_kind(parameters, ArrayKind::kDense)),
+        asking_(comm.world().size),
+        asked_counts_(comm.world().size),
+        wanted_counts_(comm.world().size) {
     const int size = comm.world().size;
+    const std::vector<ParameterArray*> item_tables = of_kind(parameters, ArrayKind::kItemTable);
     for (int rank = 0; rank < size; ++rank) {
       const Range blocks = shards_of_rank(parameters.shard_count(), {rank, size});
       for (const TreeNode& node : subtrees(blocks)) nodes_.push_back(node);
       nodes_of_rank_.push_back(static_cast<int64_t>(subtrees(blocks).size()));
-      if (!item_tables_.empty()) first_item_.push_back(item_tables_[0]->block_begin[blocks.begin]);
+      if (!item_tables.empty())
+        owner_.resize(item_tables[0]->block_begin[blocks.end], static_cast<int32_t>(rank));
       std::vector<Range> segments;
       for (const ParameterArray* array : dense_) {
         const int64_t cols = array->spec.cols;
@@ -59,90 +74,117 @@ class ExactExchange : public Exchange {
       }
       segments_.push_back(std::move(segments));
     }
+    unit_begin_.assign(parameters.shards().size() + 1, 0);
+    if (item_tables.empty()) return;
+    const ParameterArray& table = *item_tables[0];
+    first_item_ = table.held.begin;
+    last_seen_.resize(table.spec.rows);
+    part_of_item_.resize(table.spec.rows);
+    for (int64_t block = parameters.shards().begin; block <= parameters.shards().end; ++block)
+      block_begin_.push_back(table.block_begin[block] - first_item_);
   }
 
-  int64_t units() const override { return parameters_.shards().size(); }
+  void route(std::span<const int32_t> items) override {
+    KT_CHECK(items.empty() || !owner_.empty(), "rows of items, but no item table");
+    const int size = comm_.world().size, self = comm_.world().rank;
+    for (auto& rows : asking_) rows.clear();
+    for (size_t k = 0; k < items.size(); ++k)
+      asking_[owner_[items[k]]].push_back(static_cast<int32_t>(k));
 
-  std::vector<std::vector<float>> fetch_items(std::span<const int32_t> items) override {
-    std::vector<std::vector<float>> fetched(item_tables_.size());
-    if (item_tables_.empty()) return fetched;
-    route(items);
-    for (size_t t = 0; t < item_tables_.size(); ++t) {
-      const ParameterArray& table = *item_tables_[t];
-      const int64_t cols = table.spec.cols;
-      std::vector<float> answer(asked_.size() * cols);
-      for (size_t k = 0; k < asked_.size(); ++k)
-        std::copy_n(table.value.data() + (asked_[k] - table.held.begin) * cols, cols,
-                    answer.data() + static_cast<int64_t>(k) * cols);
-      std::vector<float> received(items.size() * cols);
-      comm_.all_to_all<float>(answer, times(asked_counts_, cols), received,
-                              times(asking_counts_, cols));
-      fetched[t].resize(received.size());
-      for (size_t k = 0; k < sample_.size(); ++k)
-        std::copy_n(received.data() + static_cast<int64_t>(k) * cols, cols,
-                    fetched[t].data() + sample_[k] * cols);
+    // Every owner learns the items of the rows it will get gradients of, in order.
+    std::vector<int64_t> counts(size), ones(size, 1);
+    requests_.clear();
+    for (int rank = 0; rank < size; ++rank) {
+      if (rank == self) continue;
+      counts[rank] = std::ssize(asking_[rank]);
+      for (const int32_t row : asking_[rank]) requests_.push_back(items[row]);
     }
-    return fetched;
+    routing_.time([&] {
+      comm_.all_to_all<int64_t>(counts, ones, asked_counts_, ones);
+      asked_.resize(sum(asked_counts_));
+      comm_.all_to_all<int32_t>(requests_, counts, asked_, asked_counts_);
+    });
+
+    find_owned(items);
+    // The parts of others come without repeats, in the order of their first row.
+    part_count_ = std::ssize(owned_);
+    part_of_row_.resize(items.size());
+    ++time_;
+    for (int rank = 0; rank < size; ++rank) {
+      const int64_t before = part_count_;
+      for (const int32_t row : asking_[rank]) {
+        const int32_t item = items[row];
+        if (rank != self && last_seen_[item] != time_) {
+          last_seen_[item] = time_;
+          part_of_item_[item] = static_cast<int32_t>(part_count_++);
+        }
+        part_of_row_[row] = part_of_item_[item];
+      }
+      wanted_counts_[rank] = part_count_ - before;
+    }
+    find_answers();
   }
 
-  void reduce(std::span<float> dense_units, std::span<const std::vector<float>> item_rows,
-              std::span<const int32_t> users,
-              std::span<const std::vector<float>> user_rows) override {
-    parameters_.zero_gradients();
-    reduce_dense(dense_units);
-    for (size_t t = 0; t < item_tables_.size(); ++t) {
-      ParameterArray& table = *item_tables_[t];
-      const int64_t cols = table.spec.cols;
-      std::vector<float> outgoing(item_rows[t].size());
-      for (size_t k = 0; k < sample_.size(); ++k)
-        std::copy_n(item_rows[t].data() + sample_[k] * cols, cols,
-                    outgoing.data() + static_cast<int64_t>(k) * cols);
-      std::vector<float> received(asked_.size() * cols);
-      comm_.all_to_all<float>(outgoing, times(asking_counts_, cols), received,
-                              times(asked_counts_, cols));
-      // Received in rank order, each rank's in (shard, position) order: so in that order over all
-      // ranks.
-      add_rows(table, asked_, table.held.begin, received);
-    }
-    for (size_t t = 0; t < user_tables_.size(); ++t)
-      add_rows(*user_tables_[t], users, 0, user_rows[t]);
+  Range owned_of_unit(int64_t unit) const override {
+    return {unit_begin_[unit], unit_begin_[unit + 1]};
   }
 
- private:
-  /// Groups the samples by the owner of their item, and tells each owner which rows it is asked
-  /// for.
-  void route(std::span<const int32_t> items) {
-    const int size = comm_.world().size;
-    std::vector<int32_t> owner(items.size());
-    asking_counts_.assign(size, 0);
-    for (size_t k = 0; k < items.size(); ++k) {
-      const auto after = std::upper_bound(first_item_.begin(), first_item_.end(), items[k]);
-      owner[k] = static_cast<int32_t>(after - first_item_.begin()) - 1;
-      ++asking_counts_[owner[k]];
-    }
-    std::vector<int64_t> next(size, 0);
-    std::partial_sum(asking_counts_.begin(), asking_counts_.end() - 1, next.begin() + 1);
-    sample_.resize(items.size());
-    std::vector<int32_t> asking(items.size());
-    for (size_t k = 0; k < items.size(); ++k) {
-      const int64_t place = next[owner[k]]++;
-      sample_[place] = static_cast<int64_t>(k);
-      asking[place] = items[k];
-    }
-    const std::vector<int64_t> ones(size, 1);
-    asked_counts_.assign(size, 0);
-    comm_.all_to_all<int64_t>(asking_counts_, ones, asked_counts_, ones);
-    asked_.resize(sum(asked_counts_));
-    comm_.all_to_all<int32_t>(asking, asking_counts_, asked_, asked_counts_);
+  void fetch_parts(std::span<float> parts, int64_t width) override {
+    outgoing_.resize(answers_.size() * width);
+    for (size_t k = 0; k < answers_.size(); ++k)
+      std::copy_n(parts.data() + answers_[k] * width, width,
+                  outgoing_.data() + static_cast<int64_t>(k) * width);
+    communication_.time([&] {
+      comm_.all_to_all<float>(outgoing_, times(answer_counts_, width),
+                              parts.subspan(owned_.size() * width), times(wanted_counts_, width));
+    });
   }
 
-  void reduce_dense(std::span<float> leaves) {
+  void return_item_gradients(std::span<const float> rows, int64_t width, std::span<float> sums,
+                             ThreadPool& pool) override {
+    const int size = comm_.world().size, self = comm_.world().rank;
+    std::vector<int64_t> counts(size);
+    outgoing_.resize(requests_.size() * width);
+    float* to = outgoing_.data();
+    for (int rank = 0; rank < size; ++rank) {
+      if (rank == self) continue;
+      counts[rank] = std::ssize(asking_[rank]) * width;
+      for (const int32_t row : asking_[rank])
+        to = std::copy_n(rows.data() + row * width, width, to);
+    }
+    incoming_.resize(asked_.size() * width);
+    communication_.time([&] {
+      comm_.all_to_all<float>(outgoing_, counts, incoming_, times(asked_counts_, width));
+    });
+    // Rank by rank, each rank's in (shard, position) order: so in that order over all ranks.
+    for_columns(width, pool, [&](Range columns) {
+      for (size_t k = 0; k < owned_.size(); ++k)
+        std::fill_n(sums.data() + static_cast<int64_t>(k) * width + columns.begin, columns.size(),
+                    0.f);
+      int64_t at = 0;
+      for (int rank = 0; rank < size; ++rank) {
+        if (rank == self) {
+          add_rows(
+              own_parts_, [&](size_t k) { return rows.data() + asking_[self][k] * width; }, width,
+              columns, sums.data());
+          continue;
+        }
+        add_rows(
+            std::span(asked_parts_).subspan(at, asked_counts_[rank]),
+            [&](size_t k) { return incoming_.data() + (at + static_cast<int64_t>(k)) * width; },
+            width, columns, sums.data());
+        at += asked_counts_[rank];
+      }
+    });
+  }
+
+  void reduce(std::span<float> leaves) override {
     const auto width = static_cast<int64_t>(parameters_.dense.size());
     const int size = comm_.world().size;
     sum_subtrees(leaves, width, parameters_.shards());
 
     std::vector<int64_t> send_counts, receive_counts;
-    std::vector<float> outgoing;
+    outgoing_.clear();
     const int64_t mine = size_of(segments_[comm_.world().rank]);
     const std::vector<TreeNode> own = subtrees(parameters_.shards());
     for (int rank = 0; rank < size; ++rank) {
@@ -150,18 +192,58 @@ class ExactExchange : public Exchange {
         const float* buffer =
             leaves.data() + (node.first_leaf() - parameters_.shards().begin) * width;
         for (const Range& segment : segments_[rank])
-          outgoing.insert(outgoing.end(), buffer + segment.begin, buffer + segment.end);
+          outgoing_.insert(outgoing_.end(), buffer + segment.begin, buffer + segment.end);
       }
       send_counts.push_back(static_cast<int64_t>(own.size()) * size_of(segments_[rank]));
       receive_counts.push_back(nodes_of_rank_[rank] * mine);
     }
-    std::vector<float> received(sum(receive_counts));
-    comm_.all_to_all<float>(outgoing, send_counts, received, receive_counts);
-    finish_tree(received, mine, nodes_);
-    const float* from = received.data();
+    incoming_.resize(sum(receive_counts));
+    communication_.time(
+        [&] { comm_.all_to_all<float>(outgoing_, send_counts, incoming_, receive_counts); });
+    finish_tree(incoming_, mine, nodes_);
+    const float* from = incoming_.data();
     for (ParameterArray* array : dense_) {
       std::copy_n(from, array->gradient.size(), array->gradient.begin());
       from += array->gradient.size();
+    }
+  }
+
+ private:
+  /// The items anybody asks this rank for, ascending, and their place among the parts.
+  void find_owned(std::span<const int32_t> items) {
+    const std::vector<int32_t>& own_rows = asking_[comm_.world().rank];
+    ++time_;
+    for (const int32_t row : own_rows) last_seen_[items[row]] = time_;
+    for (const int32_t item : asked_) last_seen_[item] = time_;
+    owned_.clear();
+    for (size_t block = 0; block + 1 < block_begin_.size(); ++block) {
+      for (int64_t row = block_begin_[block]; row < block_begin_[block + 1]; ++row) {
+        const int64_t item = first_item_ + row;
+        if (last_seen_[item] != time_) continue;
+        part_of_item_[item] = static_cast<int32_t>(owned_.size());
+        owned_.push_back(static_cast<int32_t>(row));
+      }
+      unit_begin_[block + 1] = std::ssize(owned_);
+    }
+    own_parts_.clear();
+    for (const int32_t row : own_rows) own_parts_.push_back(part_of_item_[items[row]]);
+    asked_parts_.clear();
+    for (const int32_t item : asked_) asked_parts_.push_back(part_of_item_[item]);
+  }
+
+  /// The parts to send each rank: what it asked for, without repeats, in the order of its first row.
+  void find_answers() {
+    answers_.clear();
+    answer_counts_.assign(asked_counts_.size(), 0);
+    int64_t at = 0;
+    for (size_t rank = 0; rank < asked_counts_.size(); ++rank) {
+      ++time_;
+      for (const int64_t end = at + asked_counts_[rank]; at < end; ++at) {
+        if (last_seen_[asked_[at]] == time_) continue;
+        last_seen_[asked_[at]] = time_;
+        answers_.push_back(asked_parts_[at]);
+        ++answer_counts_[rank];
+      }
     }
   }
 
@@ -173,18 +255,28 @@ class ExactExchange : public Exchange {
 
   Parameters& parameters_;
   Communicator& comm_;
-  std::vector<ParameterArray*> item_tables_, user_tables_, dense_;
+  std::vector<ParameterArray*> dense_;
   std::vector<TreeNode> nodes_;         // every rank's subtrees, in leaf order
   std::vector<int64_t> nodes_of_rank_;  // [ranks]
-  std::vector<int64_t> first_item_;     // [ranks] first item row a rank owns
   std::vector<std::vector<Range>>
       segments_;  // [ranks][dense arrays] elements of the full dense copy
+  std::vector<int32_t> owner_;           // [items] rank
+  int64_t first_item_ = 0;               // that this rank holds
+  std::vector<int64_t> block_begin_;     // [own blocks + 1] held rows
 
-  // The route of the current step. Shapes: n samples of this rank, m rows others ask this rank for.
-  std::vector<int64_t> sample_;         // [n] sample of each request, grouped by owner, in order
-  std::vector<int64_t> asking_counts_;  // [ranks]
-  std::vector<int32_t> asked_;          // [m] item of each request to this rank
-  std::vector<int64_t> asked_counts_;   // [ranks]
+  // The route of the current step. Shapes: n rows of this rank, m rows of others with items of this rank.
+  std::vector<std::vector<int32_t>> asking_;            // [ranks] rows by the owner of their item
+  std::vector<int32_t> requests_;                       // items of those of other owners
+  std::vector<int32_t> asked_, asked_parts_;            // [m] item and row of the parts, in rank order
+  std::vector<int32_t> own_parts_;                      // of the rows of own items
+  std::vector<int64_t> asked_counts_, wanted_counts_;   // [ranks] rows of others; parts from them
+  std::vector<int32_t> answers_;                        // rows of the parts to send, in rank order
+  std::vector<int64_t> answer_counts_;                  // [ranks]
+  std::vector<int64_t> unit_begin_;                     // [own blocks + 1] in owned_
+  std::vector<int32_t> part_of_item_;                   // [items], valid where last_seen_ is now
+  std::vector<int64_t> last_seen_;                      // [items]
+  int64_t time_ = 0;
+  std::vector<float> outgoing_, incoming_;
 };
 
 class FastExchange : public Exchange {
@@ -193,46 +285,66 @@ class FastExchange : public Exchange {
       : parameters_(parameters),
         comm_(comm),
         item_tables_(of_kind(parameters, ArrayKind::kItemTable)),
-        user_tables_(of_kind(parameters, ArrayKind::kUserTable)),
-        dense_(of_kind(parameters, ArrayKind::kDense)) {}
+        dense_(of_kind(parameters, ArrayKind::kDense)),
+        part_of_item_(item_tables_.empty() ? 0 : item_tables_[0]->spec.rows) {}
 
-  int64_t units() const override { return 1; }
-
-  std::vector<std::vector<float>> fetch_items(std::span<const int32_t> items) override {
-    items_.assign(items.begin(), items.end());
-    std::vector<std::vector<float>> fetched;
-    for (const ParameterArray* table : item_tables_) {
-      const int64_t cols = table->spec.cols;
-      std::vector<float> rows(items.size() * cols);
-      for (size_t k = 0; k < items.size(); ++k)
-        std::copy_n(table->value.data() + items[k] * cols, cols,
-                    rows.data() + static_cast<int64_t>(k) * cols);
-      fetched.push_back(std::move(rows));
+  void route(std::span<const int32_t> items) override {
+    std::ranges::fill(part_of_item_, -1);
+    for (const int32_t item : items) part_of_item_[item] = 0;
+    owned_.clear();
+    for (size_t item = 0; item < part_of_item_.size(); ++item) {
+      if (part_of_item_[item] < 0) continue;
+      part_of_item_[item] = static_cast<int32_t>(owned_.size());
+      owned_.push_back(static_cast<int32_t>(item));
     }
-    return fetched;
+    part_count_ = std::ssize(owned_);
+    part_of_row_.clear();
+    for (const int32_t item : items) part_of_row_.push_back(part_of_item_[item]);
   }
 
-  void reduce(std::span<float> dense_units, std::span<const std::vector<float>> item_rows,
-              std::span<const int32_t> users,
-              std::span<const std::vector<float>> user_rows) override {
-    parameters_.zero_gradients();
-    comm_.all_reduce<float>(dense_units, Reduction::kSum);
-    for (ParameterArray* array : dense_)
-      std::copy_n(dense_units.data() + array->dense_offset, array->gradient.size(),
-                  array->gradient.begin());
-    for (size_t t = 0; t < item_tables_.size(); ++t) {
-      add_rows(*item_tables_[t], items_, 0, item_rows[t]);
-      comm_.all_reduce<float>(item_tables_[t]->gradient, Reduction::kSum);
+  Range owned_of_unit(int64_t unit) const override {
+    const int64_t units = parameters_.shards().size();
+    return {part_count_ * unit / units, part_count_ * (unit + 1) / units};
+  }
+
+  void fetch_parts(std::span<float>, int64_t) override {}
+
+  void return_item_gradients(std::span<const float> rows, int64_t width, std::span<float> sums,
+                             ThreadPool& pool) override {
+    for_columns(width, pool, [&](Range columns) {
+      for (int64_t k = 0; k < part_count_; ++k)
+        std::fill_n(sums.data() + k * width + columns.begin, columns.size(), 0.f);
+      add_rows(
+          part_of_row_, [&](size_t k) { return rows.data() + static_cast<int64_t>(k) * width; },
+          width, columns, sums.data());
+    });
+  }
+
+  void reduce(std::span<float> leaves) override {
+    const auto width = static_cast<int64_t>(parameters_.dense.size());
+    const Range shards = parameters_.shards();
+    if (shards.size() > 0) {
+      sum_subtrees(leaves, width, {0, shards.size()});
+      for (const TreeNode& node : subtrees({0, shards.size()}))
+        for (int64_t e = 0; node.first_leaf() > 0 && e < width; ++e)
+          leaves[e] += leaves[node.first_leaf() * width + e];
     }
-    for (size_t t = 0; t < user_tables_.size(); ++t)
-      add_rows(*user_tables_[t], users, 0, user_rows[t]);
+    parameters_.fill_gradients();
+    communication_.time([&] {
+      comm_.all_reduce<float>(leaves.first(width), Reduction::kSum);
+      for (ParameterArray* table : item_tables_)
+        comm_.all_reduce<float>(table->gradient, Reduction::kSum);
+    });
+    for (ParameterArray* array : dense_)
+      std::copy_n(leaves.data() + array->dense_offset, array->gradient.size(),
+                  array->gradient.begin());
   }
 
  private:
   Parameters& parameters_;
   Communicator& comm_;
-  std::vector<ParameterArray*> item_tables_, user_tables_, dense_;
-  std::vector<int32_t> items_;
+  std::vector<ParameterArray*> item_tables_, dense_;
+  std::vector<int32_t> part_of_item_;  // [items], -1: not in this step
 };
 
 }  // namespace

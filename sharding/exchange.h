@@ -6,42 +6,68 @@
 #include <vector>
 
 #include "launch/communicator.h"
+#include "launch/parallel_for.h"
+#include "launch/stopwatch.h"
 #include "sharding/parameters.h"
 
-/// What crosses ranks in a step: item rows on their way in, gradients on their way back.
+/// What crosses ranks in a step: parts of items on their way in, their gradients and the dense ones on their way
+/// back. A part is what a row needs of its item: rows of tables, or what an engine computes from them.
 namespace kt {
 
-/// The two forms of `parallel.reduce`. A step calls fetch_items, then reduce, on all ranks.
+/// The two forms of `parallel.reduce`. The samples of a step come in (shard, position) order; a *unit* of a rank is
+/// one of its shards. A step calls, on all ranks:
 ///
-/// The samples of a step come in (shard, position) order. What a rank computes on at once is a
-/// *unit*: in the exact form one per owned shard (a leaf), in the fast form one for the rank.
+///   route                    which items this rank computes parts of (`owned`), and which part each row needs
+///   fetch_parts              the parts that others computed
+///   return_item_gradients    gradients of the rows' parts to whoever computed them, summed
+///   reduce                   dense gradients, one leaf a unit
 class Exchange {
  public:
   virtual ~Exchange() = default;
 
-  /// Units of this rank.
-  virtual int64_t units() const = 0;
+  /// Shapes: items [n] of the rows of this rank, in (shard, position) order. Collective: all ranks.
+  virtual void route(std::span<const int32_t> items) = 0;
 
-  /// The rows of every item table for the samples of this rank.
-  /// Shapes: items [n] in (shard, position) order; result one [n, cols] per item table.
+  /// Distinct items, ascending, as rows of the held part of the item tables.
+  std::span<const int32_t> owned() const { return owned_; }
+  /// Those of a unit: in exact form the items of the block of its shard.
+  virtual Range owned_of_unit(int64_t unit) const = 0;
+  /// Rows of all parts this rank needs or computes: first those of `owned`, in order, then fetched ones.
+  int64_t part_count() const { return part_count_; }
+  /// Shapes: [n] row of the parts.
+  std::span<const int32_t> part_of_row() const { return part_of_row_; }
+
+  /// Shapes: parts [part_count(), width]; the first `owned().size()` rows are computed, the others filled in.
   /// Collective: all ranks.
-  virtual std::vector<std::vector<float>> fetch_items(std::span<const int32_t> items) = 0;
+  virtual void fetch_parts(std::span<float> parts, int64_t width) = 0;
 
-  /// Fills the gradients of all held parameters.
-  /// Shapes: dense_units [units, dense size], destroyed; item_rows one [n, cols] per item table,
-  /// the gradient of each fetched row; user_rows likewise per user table; users [n] rows of this
-  /// rank's part of the user tables. Collective: all ranks.
-  virtual void reduce(std::span<float> dense_units, std::span<const std::vector<float>> item_rows,
-                      std::span<const int32_t> users,
-                      std::span<const std::vector<float>> user_rows) = 0;
+  /// Shapes: rows [n, width]; sums [owned().size(), width], overwritten: over all rows of all ranks (fast: of this
+  /// rank), in (shard, position) order. Collective: all ranks.
+  virtual void return_item_gradients(std::span<const float> rows, int64_t width,
+                                     std::span<float> sums, ThreadPool& pool) = 0;
+
+  /// Fills the gradients of the dense arrays, and in fast form sums those of the item tables.
+  /// Shapes: leaves [units, dense size], destroyed. Collective: all ranks.
+  virtual void reduce(std::span<float> leaves) = 0;
+
+  /// Of all calls, and of `route` alone; waiting for other ranks included.
+  double communication_s() const { return communication_.seconds + routing_.seconds; }
+  double routing_s() const { return routing_.seconds; }
+
+ protected:
+  std::vector<int32_t> owned_;
+  int64_t part_count_ = 0;
+  std::vector<int32_t> part_of_row_;
+  Stopwatch communication_, routing_;
 };
 
-/// `reduce: exact`: the same bits on any number of ranks.
-/// Dense gradients: one leaf a shard, summed over the fixed tree. Item rows: added in (shard,
-/// position) order by the owner of the row.
+/// `reduce: exact`: the same bits on any number of ranks. Parts are computed by the owner of the item's block.
+/// Dense gradients: one leaf a shard, summed over the fixed tree. Parts' gradients: added in (shard, position) order
+/// by the owner.
 std::unique_ptr<Exchange> make_exact_exchange(Parameters& parameters, Communicator& comm);
 
-/// `reduce: fast`: one buffer a rank, summed by the backend's all-reduce in an order of its own.
+/// `reduce: fast`: every rank computes the parts of its own rows' items; one buffer a rank of each gradient, summed
+/// by the backend's all-reduce in an order of its own.
 std::unique_ptr<Exchange> make_fast_exchange(Parameters& parameters, Communicator& comm);
 
 }  // namespace kt

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "launch/errors.h"
+#include "sharding/optimizer_kernels.h"
 
 namespace kt {
 int optimizer_slots(const Optimizer& options) {
@@ -31,25 +31,10 @@ UpdateFactors update_factors(const Optimizer& options, double learning_rate, int
           .keep = decoupled ? static_cast<float>(1 - learning_rate * options.weight_decay) : 1.f};
 }
 
-void optimizer_update(const Optimizer& options, double learning_rate, int64_t step,
-                      float gradient_scale, std::span<float> value, std::span<const float> gradient,
-                      std::span<float> slot1, std::span<float> slot2) {
-  const auto n = static_cast<int64_t>(value.size());
-  KT_CHECK(gradient.size() == value.size() && step > 0);
-  const UpdateFactors f = update_factors(options, learning_rate, step);
-  float* __restrict__ values = value.data();
-  const float* __restrict__ gradients = gradient.data();
-  if (options.rule == OptimizerRule::kSgd) {
-    float* velocity = options.momentum > 0 ? slot1.data() : nullptr;
-    for (int64_t k = 0; k < n; ++k)
-      sgd_element(f, gradients[k] * gradient_scale, values[k], velocity ? velocity + k : nullptr);
-    return;
-  }
-  KT_CHECK(slot1.size() == value.size() && slot2.size() == value.size());
-  float* __restrict__ first = slot1.data();
-  float* __restrict__ second = slot2.data();
-  for (int64_t k = 0; k < n; ++k)
-    adam_element(f, gradients[k] * gradient_scale, values[k], first[k], second[k]);
+void optimizer_update(const UpdateFactors& factors, float gradient_scale, SimdLevel simd,
+                      const UpdatedRows& rows) {
+  (simd == SimdLevel::kAvx512 ? avx512::update_rows : avx2::update_rows)(factors, gradient_scale,
+                                                                         rows);
 }
 
 }  // namespace kt

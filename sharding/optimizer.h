@@ -2,9 +2,9 @@
 
 #include <cmath>
 #include <cstdint>
-#include <span>
 
 #include "launch/host_device.h"
+#include "launch/simd.h"
 
 namespace kt {
 
@@ -60,11 +60,18 @@ KT_HOST_DEVICE inline void sgd_element(const UpdateFactors& f, float gradient, f
   value -= f.step_size * g;
 }
 
-/// One update of `value`, in place. `step` counts updates from 1; the gradient is multiplied by
-/// `gradient_scale` first (clipping). Elementwise, so its bits do not depend on how an array is
-/// cut. Shapes: all [n]; slot1, slot2 empty where the optimizer has fewer slots.
-void optimizer_update(const Optimizer& options, double learning_rate, int64_t step,
-                      float gradient_scale, std::span<float> value, std::span<const float> gradient,
-                      std::span<float> slot1, std::span<float> slot2);
+/// Rows of one array. Shapes: [rows, cols] each.
+struct UpdatedRows {
+  int64_t rows = 0, cols = 0;
+  const uint8_t* touched = nullptr;  ///< [rows] 0: the gradient is 0 and not read; null: all have one
+  float* value = nullptr;
+  const float* gradient = nullptr;
+  float *slot1 = nullptr, *slot2 = nullptr;  ///< null where the optimizer has fewer slots
+};
+
+/// One update, in place; the gradient is multiplied by `gradient_scale` first (clipping). Elementwise, so its bits
+/// depend neither on how an array is cut nor on the SIMD level.
+void optimizer_update(const UpdateFactors& factors, float gradient_scale, SimdLevel simd,
+                      const UpdatedRows& rows);
 
 }  // namespace kt

@@ -40,6 +40,10 @@ Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> us
       array.dense_offset = static_cast<int64_t>(dense.size());
       dense.resize(dense.size() + static_cast<size_t>(array.spec.rows * array.spec.cols));
     }
+    if (array.spec.kind == ArrayKind::kUserTable)
+      user_touched.assign(static_cast<size_t>(array.held.size()), 0);
+    else if (array.spec.kind == ArrayKind::kItemTable)
+      item_touched.assign(static_cast<size_t>(array.held.size()), 0);
     arrays.push_back(std::move(array));
   }
 }
@@ -50,14 +54,51 @@ int64_t Parameters::count() const {
   return count;
 }
 
-void Parameters::update(double learning_rate, int64_t step, float gradient_scale) {
+void Parameters::update(double learning_rate, int64_t step, float gradient_scale,
+                        ThreadPool& pool) {
+  // Rows of a piece: enough work to be worth giving away.
+  constexpr int64_t kPieceRows = 512;
+  struct Piece {
+    ParameterArray* array;
+    Range rows;
+  };
+  std::vector<Piece> pieces;
   for (ParameterArray& array : arrays)
-    optimizer_update(optimizer_, learning_rate, step, gradient_scale, array.value, array.gradient,
-                     array.slots[0], array.slots[1]);
+    for (int64_t begin = 0; begin < array.held.size(); begin += kPieceRows)
+      pieces.push_back({&array, {begin, std::min(begin + kPieceRows, array.held.size())}});
+  const UpdateFactors factors = update_factors(optimizer_, learning_rate, step);
+  pool.parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t k, int) {
+    const auto [array, rows] = pieces[k];
+    const int64_t cols = array->spec.cols, begin = rows.begin * cols;
+    const uint8_t* has_gradient = touched(*array);
+    const auto slot = [&](int n) {
+      return array->slots[n].empty() ? nullptr : array->slots[n].data() + begin;
+    };
+    optimizer_update(factors, gradient_scale, simd,
+                     {.rows = rows.size(),
+                      .cols = cols,
+                      .touched = has_gradient ? has_gradient + rows.begin : nullptr,
+                      .value = array->value.data() + begin,
+                      .gradient = array->gradient.data() + begin,
+                      .slot1 = slot(0),
+                      .slot2 = slot(1)});
+  });
 }
 
-void Parameters::zero_gradients() {
-  for (ParameterArray& array : arrays) std::fill(array.gradient.begin(), array.gradient.end(), 0.f);
+void Parameters::forget_gradients() {
+  std::ranges::fill(user_touched, uint8_t{0});
+  std::ranges::fill(item_touched, uint8_t{0});
+}
+
+void Parameters::fill_gradients() {
+  for (ParameterArray& array : arrays) {
+    const uint8_t* has_gradient = touched(array);
+    for (int64_t row = 0; has_gradient && row < array.held.size(); ++row)
+      if (!has_gradient[row])
+        std::fill_n(array.gradient.begin() + row * array.spec.cols, array.spec.cols, 0.f);
+  }
+  std::ranges::fill(user_touched, uint8_t{1});
+  std::ranges::fill(item_touched, uint8_t{1});
 }
 
 std::vector<int64_t> Parameters::dense_counts(int size) const {
@@ -119,9 +160,14 @@ double Parameters::squared_gradient_norm(Communicator& comm) {
   std::vector<double> own;
   for (int64_t block = shards_.begin; block < shards_.end; ++block) {
     for (ParameterArray& array : arrays) {
+      const Range rows = block_rows(array, block);
+      const uint8_t* has_gradient = touched(array);
       double sum = 0;
-      for (const float g : array.rows(array.gradient, block_rows(array, block)))
-        sum += static_cast<double>(g) * g;
+      for (int64_t row = rows.begin; row < rows.end; ++row) {
+        if (has_gradient && !has_gradient[row - array.held.begin]) continue;
+        for (const float g : array.rows(array.gradient, {row, row + 1}))
+          sum += static_cast<double>(g) * g;
+      }
       own.push_back(sum);
     }
   }

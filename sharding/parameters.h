@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "launch/communicator.h"
+#include "launch/parallel_for.h"
+#include "launch/simd.h"
 #include "sharding/optimizer.h"
 #include "sharding/plan.h"
 
@@ -58,6 +60,11 @@ class Parameters {
 
   std::vector<ParameterArray> arrays;  ///< in the order of the specs
   std::vector<float> dense;            ///< all dense arrays in full, one after the other
+  /// Held rows of the user and item tables that have a gradient; that of any other is 0, whatever its elements
+  /// hold. Shapes: [held.size()], 0 or 1.
+  std::vector<uint8_t> user_touched, item_touched;
+  /// What `update` computes with: the same bits on all.
+  SimdLevel simd = SimdLevel::kAvx2;
   Range shards() const { return shards_; }
   /// V, over all ranks.
   int64_t shard_count() const { return shard_count_; }
@@ -66,9 +73,12 @@ class Parameters {
   /// Elements of all arrays over all ranks.
   int64_t count() const;
 
-  /// Updates every held element. `step` counts updates from 1.
-  void update(double learning_rate, int64_t step, float gradient_scale);
-  void zero_gradients();
+  /// Updates every held element, those of tables by the threads of `pool`. `step` counts updates from 1.
+  void update(double learning_rate, int64_t step, float gradient_scale, ThreadPool& pool);
+  /// No row of a table has a gradient.
+  void forget_gradients();
+  /// Writes the zeros of the rows that have none: all have one then.
+  void fill_gradients();
 
   /// Brings the full copies of the dense arrays up to date. Collective: all ranks.
   void publish_dense(Communicator& comm);
@@ -84,6 +94,12 @@ class Parameters {
   bool finite() const;
 
  private:
+  /// Of the held rows; null for dense arrays.
+  const uint8_t* touched(const ParameterArray& array) const {
+    return array.spec.kind == ArrayKind::kUserTable   ? user_touched.data()
+           : array.spec.kind == ArrayKind::kItemTable ? item_touched.data()
+                                                      : nullptr;
+  }
   Range block_rows(const ParameterArray& array, int64_t block) const {
     return {array.block_begin[block], array.block_begin[block + 1]};
   }

@@ -38,9 +38,12 @@ int64_t Schedule::batch_size(int64_t step) const {
   return size;
 }
 
-Permutation::Permutation(int64_t n, uint64_t key) : n_(static_cast<uint64_t>(n)) {
-  if (n_ > 1) half_bits_ = (static_cast<int>(std::bit_width(n_ - 1)) + 1) / 2;
-  for (int k = 0; k < kRounds; ++k) round_key_[k] = mix(key + static_cast<uint64_t>(k));
+Permutation::Permutation(int64_t n, uint64_t key) : n_(static_cast<uint32_t>(n)) {
+  KT_CHECK(n >= 0 && n < int64_t{1} << 31, "a permutation of {}", n);
+  while (static_cast<int64_t>(left_size_) * left_size_ < n) ++left_size_;
+  if (n > 0) right_size_ = (n_ + left_size_ - 1) / left_size_;
+  for (int k = 0; k < kRounds; ++k)
+    round_key_[k] = static_cast<uint32_t>(mix(key + static_cast<uint64_t>(k)) >> 32);
 }
 
 Permutation epoch_order(int64_t n, uint64_t seed, int64_t epoch, int64_t shard) {

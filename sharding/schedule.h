@@ -42,33 +42,41 @@ class Schedule {
   int64_t steps_ = 0;
 };
 
-/// A permutation of [0, n) any position of which is reached at once: a Feistel network of six
-/// rounds over the next even power of two, walked along its cycle until it lands inside. Source:
-/// Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002 (cycle walking).
+/// A permutation of [0, n) any position of which is reached at once: a Feistel network of six rounds over the pairs
+/// (left, right) of [0, a) x [0, b), a = ceil(sqrt n), b = ceil(n / a), walked along its cycle until it lands inside,
+/// which it does at once but for less than one position in sqrt n. n is below 2^31.
+/// Source: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002 (generalised Feistel, cycle
+/// walking); rounds by a multiplicative hash, scaled by its high bits.
 class Permutation {
  public:
   Permutation(int64_t n, uint64_t key);
   KT_HOST_DEVICE int64_t operator()(int64_t position) const {
-    const uint64_t mask = (uint64_t{1} << half_bits_) - 1;
-    auto value = static_cast<uint64_t>(position);
+    auto value = static_cast<uint32_t>(position);
     do {
-      uint64_t left = value >> half_bits_;
-      uint64_t right = value & mask;
-      for (const uint64_t key : round_key_) {
-        const uint64_t next = left ^ (mix(right ^ key) & mask);
-        left = right;
-        right = next;
+      uint32_t right = value / left_size_;
+      uint32_t left = value - right * left_size_;
+      for (int round = 0; round < kRounds; round += 2) {
+        left += hash(right, round_key_[round], left_size_);
+        if (left >= left_size_) left -= left_size_;
+        right += hash(left, round_key_[round + 1], right_size_);
+        if (right >= right_size_) right -= right_size_;
       }
-      value = (left << half_bits_) | right;
+      value = right * left_size_ + left;
     } while (value >= n_);
-    return static_cast<int64_t>(value);
+    return value;
   }
 
  private:
   static constexpr int kRounds = 6;
-  uint64_t n_;
-  int half_bits_ = 1;
-  uint64_t round_key_[kRounds];
+  /// In [0, size).
+  KT_HOST_DEVICE static uint32_t hash(uint32_t x, uint32_t key, uint32_t size) {
+    x = (x ^ key) * 0x9e3779b1u;
+    x = (x ^ (x >> 15)) * 0x85ebca77u;
+    return static_cast<uint32_t>((static_cast<uint64_t>(x) * size) >> 32);
+  }
+  uint32_t n_;
+  uint32_t left_size_ = 1, right_size_ = 1;
+  uint32_t round_key_[kRounds];
 };
 
 /// The order in which `shard` gives its samples in `epoch`.

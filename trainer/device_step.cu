@@ -140,7 +140,7 @@ class DeviceStep::State {
   OwnStream reductions_;  // fast: all-reduces, beside the sums of table gradients
 
   // Shapes: R samples of this rank, S owned shards, n samples of a step, at most N.
-  std::vector<const SampleColumns*> samples_;
+  std::vector<const std::vector<Sample>*> samples_;
   DeviceArray<int32_t> user_column_, item_column_;          // [R]
   DeviceArray<float> label_column_;                         // [R]
   DeviceArray<uint32_t> row_column_;                        // [R]
@@ -203,15 +203,17 @@ void DeviceStep::State::take_columns(std::span<const ShardSamples> samples) {
   int64_t first_user = 0;
   for (int64_t j = shards_.begin; j < shards_.end; ++j) {
     const ShardSamples& shard = samples[j - shards_.begin];
-    const SampleColumns& train = shard.train;
+    const std::vector<Sample>& train = shard.train;
     first.push_back(static_cast<int64_t>(row.size()));
     counts.push_back(schedule_.samples(j));
     phases.push_back(schedule_.phase(j));
-    KT_CHECK(counts.back() == train.size());
-    for (const int32_t u : train.user) user.push_back(static_cast<int32_t>(first_user + u));
-    item.insert(item.end(), train.item.begin(), train.item.end());
-    label.insert(label.end(), train.label.begin(), train.label.end());
-    row.insert(row.end(), train.row.begin(), train.row.end());
+    KT_CHECK(counts.back() == std::ssize(train));
+    for (const Sample& sample : train) {
+      user.push_back(static_cast<int32_t>(first_user + sample.user));
+      item.push_back(sample.item);
+      label.push_back(sample.label);
+      row.push_back(sample.row);
+    }
     first_user += static_cast<int64_t>(shard.users.size());
   }
   user_column_ = {user, stream_};
@@ -367,12 +369,12 @@ void DeviceStep::State::count_requests() {
   const int64_t size = comm_.world().size, steps = schedule_.steps();
   std::vector<int64_t> by_rank(static_cast<size_t>(size * steps), 0), asked(by_rank.size());
   for (int64_t j = shards_.begin; j < shards_.end; ++j) {
-    const SampleColumns& train = *samples_[j - shards_.begin];
-    const Permutation order = epoch_order(train.size(), options_.seed, epoch_, j);
+    const std::vector<Sample>& train = *samples_[j - shards_.begin];
+    const Permutation order = epoch_order(std::ssize(train), options_.seed, epoch_, j);
     for (int64_t t = 0; t < steps; ++t) {
       const Range positions = schedule_.positions(j, t);
       for (int64_t p = positions.begin; p < positions.end; ++p)
-        ++by_rank[owner_[train.item[order(p)]] * steps + t];
+        ++by_rank[owner_[train[order(p)].item] * steps + t];
     }
   }
   const std::vector<int64_t> counts(size, steps);
@@ -460,8 +462,8 @@ void DeviceStep::State::gather(int64_t epoch, int64_t step) {
        kernel::Dropout{.seed = options_.seed,
                        .epoch = epoch,
                        .width = width,
-                       .probability = shape_.dropout_probability(),
-                       .kept = static_cast<float>(1 / (1 - shape_.dropout_probability())),
+                       .threshold = dropout_threshold(shape_.dropout_probability()),
+                       .kept = dropout_kept(shape_.dropout_probability()),
                        .row = row_.data(),
                        .to = dropout_.data()});
   by_user_.sort(user_.data(), number_.data(), n_, stream_);

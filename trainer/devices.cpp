@@ -67,7 +67,8 @@ class NcclDevices final : public Devices {
 }  // namespace
 
 std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& control) {
-  if (config.parallel.backend == Backend::kMpi) return nullptr;
+  if (config.parallel.backend == Backend::kMpi || config.model.engine == EngineName::kFused)
+    return nullptr;
   try {
     return std::make_unique<NcclDevices>(control);
   } catch (const AgreedError& error) {

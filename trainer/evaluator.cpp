@@ -130,22 +130,22 @@ ValidationResult validate(const Predictor& predictor, std::span<const ShardSampl
   std::vector<int64_t> rows_per_user;
   std::vector<float> labels;
   for (size_t j = 0; j < samples.size(); ++j) {
-    const SampleColumns& rows = samples[j].validation;
-    std::vector<int32_t> order(rows.user.size());
+    const std::vector<Sample>& rows = samples[j].validation;
+    std::vector<int32_t> order(rows.size());
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(),
-                     [&](int32_t a, int32_t b) { return rows.user[a] < rows.user[b]; });
+                     [&](int32_t a, int32_t b) { return rows[a].user < rows[b].user; });
     std::vector<int64_t> counts(samples[j].users.size(), 0);
     for (const int32_t k : order) {
-      ++counts[rows.user[k]];
-      users[j].push_back(samples[j].users[rows.user[k]]);
-      items[j].push_back(rows.item[k]);
-      labels.push_back(rows.label[k]);
+      ++counts[rows[k].user];
+      users[j].push_back(samples[j].users[rows[k].user]);
+      items[j].push_back(rows[k].item);
+      labels.push_back(rows[k].label);
     }
     rows_per_user.insert(rows_per_user.end(), counts.begin(), counts.end());
     scores[j].resize(order.size());
-    for (int64_t begin = 0; begin < rows.size(); begin += kValidationBlock)
-      blocks.push_back({j, begin, std::min(begin + kValidationBlock, rows.size())});
+    for (int64_t begin = 0; begin < std::ssize(rows); begin += kValidationBlock)
+      blocks.push_back({j, begin, std::min(begin + kValidationBlock, std::ssize(rows))});
   }
   pool.parallel_for(static_cast<int64_t>(blocks.size()), [&](int64_t k, int) {
     const Block& block = blocks[k];

@@ -13,12 +13,6 @@
 /// pointers are device memory, and no two elements write to one place.
 namespace kt {
 
-/// Dropout factor of one cell. `stream`: random_bits(seed, kDropout, epoch, row).
-KT_HOST_DEVICE inline float dropout_factor(uint64_t stream, uint64_t column, double probability,
-                                           float kept) {
-  return to_uniform(mix(stream + column)) < probability ? 0.f : kept;
-}
-
 namespace kernel {
 
 /// Where each shard's part of a step begins. Over shards + 1.
@@ -109,14 +103,13 @@ struct Scatter {
 struct Dropout {
   uint64_t seed;
   int64_t epoch, width;
-  double probability;
-  float kept;  // 1 / (1 - probability)
+  uint32_t threshold;  // dropout_threshold(probability)
+  float kept;          // dropout_kept(probability)
   const uint32_t* row;
   float* to;
   KT_HOST_DEVICE void operator()(int64_t e) const {
-    const uint64_t stream =
-        random_bits(seed, Purpose::kDropout, static_cast<uint64_t>(epoch), row[e / width]);
-    to[e] = dropout_factor(stream, static_cast<uint64_t>(e % width), probability, kept);
+    const uint32_t key = dropout_key(seed, static_cast<uint64_t>(epoch), row[e / width]);
+    to[e] = dropout_factor(key, e % width, threshold, kept);
   }
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 #include "launch/agree.h"
 #include "launch/errors.h"
@@ -85,9 +86,39 @@ float initial_value(const ParameterSpec& spec, uint64_t seed, uint64_t array, ui
 
 }  // namespace
 
+void resolve_engine(Config& config, bool on_devices) {
+  auto& model = config.model;
+  if (model.engine == EngineName::kAuto)
+    model.engine = on_devices ? EngineName::kTorch : EngineName::kFused;
+  // Below this a step has about as many ids as rows (docs/speed.md).
+  constexpr int64_t kIdsFrom = 2048;
+  if (model.form == FormName::kAuto)
+    model.form = model.engine == EngineName::kFused && config.train.global_batch >= kIdsFrom
+                     ? FormName::kIds
+                     : FormName::kRows;
+}
+
+EngineOptions engine_options(const Config& config) {
+  Config resolved = config;
+  resolve_engine(resolved, false);
+  const Simd simd = config.parallel.simd;
+  if (simd == Simd::kAvx512 && best_simd_level() != SimdLevel::kAvx512)
+    user_error(
+        "parallel.simd: got avx512, but this CPU has no AVX-512 (F, BW, DQ, VL): set "
+        "parallel.simd=auto; the bits are the same");
+  return {.kind = resolved.model.engine == EngineName::kTorch ? EngineKind::kTorch
+                                                              : EngineKind::kFused,
+          .form = resolved.model.form == FormName::kIds ? Form::kIds : Form::kRows,
+          .simd = simd == Simd::kAuto    ? best_simd_level()
+                  : simd == Simd::kAvx512 ? SimdLevel::kAvx512
+                                          : SimdLevel::kAvx2};
+}
+
 Problem open_problem(const Config& config, Communicator& comm) {
   Problem problem{.config = config};
+  EngineOptions options;
   agree(comm, [&] {
+    options = engine_options(config);
     problem.dataset = Dataset::open(config.data.path);
     check_world(problem.dataset.shards(), comm.world());
     if (config.model.content == Content::kDaily) {
@@ -111,7 +142,7 @@ Problem open_problem(const Config& config, Communicator& comm) {
       .users = problem.dataset.users(),
       .items = items,
       .features = items > 0 ? static_cast<int64_t>(problem.item_features.size()) / items : 0};
-  problem.engine = make_engine(config.model.name, problem.model);
+  problem.engine = make_engine(make_layers(config.model.name, problem.model), options);
   return problem;
 }
 
@@ -121,7 +152,10 @@ Parameters make_parameters(const Problem& problem, World world) {
     specs.push_back({spec.name, array_kind(spec.kind), spec.rows, spec.cols});
   const Holding holding =
       problem.config.parallel.reduce == Reduce::kExact ? Holding::kOwnBlocks : Holding::kReplica;
-  return {std::move(specs), problem.users_per_shard, world, holding, optimizer_of(problem.config)};
+  Parameters parameters(std::move(specs), problem.users_per_shard, world, holding,
+                        optimizer_of(problem.config));
+  parameters.simd = engine_options(problem.config).simd;
+  return parameters;
 }
 
 void initialize(Parameters& parameters, const Problem& problem, Communicator& comm) {
@@ -148,57 +182,75 @@ void initialize(Parameters& parameters, const Problem& problem, Communicator& co
 
 namespace {
 
+/// With every part computed once.
 class HostPredictor final : public Predictor {
  public:
-  HostPredictor(const Problem& problem, Parameters& parameters, Communicator& comm);
+  HostPredictor(const Problem& problem, Parameters& parameters, Communicator& comm)
+      : problem_(problem) {
+    problem.engine->set_dense(parameters.dense);
+    for (const ParameterArray& array : parameters.arrays)
+      if (array.spec.kind == ArrayKind::kUserTable) first_user_row_ = array.held.begin;
+    user_parts_ = parts_of(Side::kUser, ArrayKind::kUserTable, parameters);
+    std::vector<float> own = parts_of(Side::kItem, ArrayKind::kItemTable, parameters);
+    if (parameters.holding() == Holding::kReplica) {
+      item_parts_ = std::move(own);
+      return;
+    }
+    const int64_t width = problem.engine->part_width(Side::kItem);
+    std::vector<int64_t> counts;
+    for (int rank = 0; rank < comm.world().size; ++rank) {
+      const Range blocks = shards_of_rank(parameters.shard_count(), {rank, comm.world().size});
+      int64_t items = 0;
+      for (const ParameterArray& array : parameters.arrays)
+        if (array.spec.kind == ArrayKind::kItemTable)
+          items = array.block_begin[blocks.end] - array.block_begin[blocks.begin];
+      counts.push_back(items * width);
+    }
+    item_parts_.resize(problem.dataset.items() * width);
+    comm.all_gather<float>(own, item_parts_, counts);
+  }
+
   void predict(std::span<const int32_t> users, std::span<const int32_t> items,
-               std::span<float> out) const override;
+               std::span<float> out) const override {
+    std::vector<int32_t> rows(users.size());
+    for (size_t k = 0; k < users.size(); ++k)
+      rows[k] = static_cast<int32_t>(problem_.user_row[users[k]] - first_user_row_);
+    problem_.engine->predict_rows({.n = std::ssize(items),
+                                   .user_parts = user_parts_.data(),
+                                   .item_parts = item_parts_.data(),
+                                   .user = rows.data(),
+                                   .item = items.data(),
+                                   .item_id = items.data(),
+                                   .features = problem_.item_features.data()},
+                                  out.data());
+  }
 
  private:
-  const Problem& problem_;
-  Parameters& parameters_;
-  std::vector<std::vector<float>> item_tables_;  // in full, in the order of the arrays
-};
-
-HostPredictor::HostPredictor(const Problem& problem, Parameters& parameters, Communicator& comm)
-    : problem_(problem), parameters_(parameters) {
-  for (const ParameterArray& array : parameters.arrays)
-    if (array.spec.kind == ArrayKind::kItemTable)
-      item_tables_.push_back(parameters.gather_items(comm, array));
-}
-
-void HostPredictor::predict(std::span<const int32_t> users, std::span<const int32_t> items,
-                            std::span<float> out) const {
-  const size_t rows = items.size();
-  const int64_t features = problem_.engine->feature_count();
-  LeafInput input{.rows = static_cast<int64_t>(rows)};
-  std::vector<float> feature_rows(rows * features);
-  for (size_t k = 0; k < rows; ++k)
-    std::copy_n(problem_.item_features.data() + items[k] * features, features,
-                feature_rows.data() + static_cast<int64_t>(k) * features);
-  input.features = feature_rows;
-
-  std::vector<std::vector<float>> gathered;
-  gathered.reserve(parameters_.arrays.size());
-  size_t item_table = 0;
-  for (const ParameterArray& array : parameters_.arrays) {
-    const int64_t cols = array.spec.cols;
-    if (array.spec.kind == ArrayKind::kDense) {
-      input.dense.push_back(std::span<const float>(parameters_.dense)
-                                .subspan(array.dense_offset, array.spec.rows * cols));
-      continue;
+  /// Of all held rows of the side's tables.
+  std::vector<float> parts_of(Side side, ArrayKind kind, const Parameters& parameters) const {
+    const Engine& engine = *problem_.engine;
+    IdBatch batch;
+    Range held;
+    for (const ParameterArray& array : parameters.arrays) {
+      if (array.spec.kind != kind) continue;
+      held = array.held;
+      batch.tables.push_back(array.value.data());
     }
-    const bool of_users = array.spec.kind == ArrayKind::kUserTable;
-    const float* table =
-        of_users ? array.value.data() - array.held.begin * cols : item_tables_[item_table++].data();
-    std::vector<float>& to = gathered.emplace_back(rows * cols);
-    for (size_t k = 0; k < rows; ++k)
-      std::copy_n(table + (of_users ? problem_.user_row[users[k]] : items[k]) * cols, cols,
-                  to.data() + static_cast<int64_t>(k) * cols);
-    input.tables.push_back(to);
+    std::vector<int32_t> rows(held.size());
+    std::iota(rows.begin(), rows.end(), 0);
+    batch.n = held.size();
+    batch.row = rows.data();
+    batch.features = problem_.item_features.data() + held.begin * engine.feature_count();
+    std::vector<float> parts(batch.n * engine.part_width(side));
+    engine.forward_ids(side, batch, parts.data());
+    return parts;
   }
-  problem_.engine->predict(input, out);
-}
+
+  const Problem& problem_;
+  int64_t first_user_row_ = 0;
+  std::vector<float> user_parts_;  // [held users, part width]
+  std::vector<float> item_parts_;  // [items, part width]
+};
 
 }  // namespace
 

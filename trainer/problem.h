@@ -26,6 +26,13 @@ struct Problem {
   std::unique_ptr<Engine> engine;
 };
 
+/// Puts what a run takes in place of `auto` in `model`: the engine by where it runs, the form by the global batch, so
+/// that both are in its configuration and identity.
+void resolve_engine(Config& config, bool on_devices);
+
+/// How a configuration's model is computed on the host. Throws: UserError for a SIMD level this CPU lacks.
+EngineOptions engine_options(const Config& config);
+
 /// Opens the data set and builds the model. Collective: all ranks. Throws: UserError, the same on all.
 Problem open_problem(const Config& config, Communicator& comm);
 

@@ -36,13 +36,6 @@ uint64_t time_threshold(const std::vector<std::vector<double>>& times, int64_t w
   return threshold;
 }
 
-void append(const Shard& shard, size_t k, float clip, SampleColumns& to) {
-  to.user.push_back(shard.user[k]);
-  to.item.push_back(shard.item[k]);
-  to.label.push_back(clip > 0 ? std::min(shard.label[k], clip) : shard.label[k]);
-  to.row.push_back(shard.row[k]);
-}
-
 }  // namespace
 
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
@@ -75,12 +68,17 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
   std::vector<ShardSamples> samples(read.size());
   for (size_t j = 0; j < read.size(); ++j) {
     Shard& shard = read[j];
+    samples[j].train.reserve(shard.row.size());
     for (size_t k = 0; k < shard.row.size(); ++k) {
       const bool held_out =
           temporal
               ? time_key(times[j][k]) >= threshold
               : to_uniform(random_bits(seed, Purpose::kValidationSplit, shard.row[k])) < fraction;
-      append(shard, k, clip, held_out ? samples[j].validation : samples[j].train);
+      (held_out ? samples[j].validation : samples[j].train)
+          .push_back({.user = shard.user[k],
+                      .item = shard.item[k],
+                      .label = clip > 0 ? std::min(shard.label[k], clip) : shard.label[k],
+                      .row = shard.row[k]});
     }
     samples[j].users = std::move(shard.users);
     shard = {};
@@ -91,7 +89,7 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
 std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,
                                          Communicator& comm) {
   std::vector<int64_t> own;
-  for (const ShardSamples& shard : samples) own.push_back(shard.train.size());
+  for (const ShardSamples& shard : samples) own.push_back(std::ssize(shard.train));
   return gather_shards<int64_t>(comm, own, shards);
 }
 

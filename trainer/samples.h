@@ -8,22 +8,22 @@
 #include "launch/communicator.h"
 #include "sharding/plan.h"
 
-/// The rows this rank trains and validates on, in memory. About 16 bytes a row.
+/// The rows this rank trains and validates on, in memory: 16 bytes a row.
 namespace kt {
 
-/// Columns of equal length; `user` is an index into ShardSamples::users.
-struct SampleColumns {
-  std::vector<int32_t> user;
-  std::vector<int32_t> item;
-  std::vector<float> label;   ///< after data.target.clip
-  std::vector<uint32_t> row;  ///< ordinal in the source file
-  int64_t size() const { return static_cast<int64_t>(row.size()); }
+/// A row, in one place: a step reads its rows in random order.
+struct Sample {
+  int32_t user = 0;  ///< index into ShardSamples::users
+  int32_t item = 0;
+  float label = 0;   ///< after data.target.clip
+  uint32_t row = 0;  ///< ordinal in the source file
+  friend bool operator==(const Sample&, const Sample&) = default;
 };
 
 struct ShardSamples {
   std::vector<int32_t> users;  ///< dense user indices of the shard
-  SampleColumns train;
-  SampleColumns validation;
+  std::vector<Sample> train;
+  std::vector<Sample> validation;
 };
 
 /// Reads the shards of a rank and splits them. Random: a row is held out by a draw keyed by (seed, row), so the

@@ -7,26 +7,11 @@
 #include "launch/random.h"
 #include "sharding/gather_shards.h"
 #include "sharding/tree_sum.h"
-#include "trainer/kernels.h"
 
 namespace kt {
 
-/// The step's samples of this rank, in (shard, position) order. Shapes: n samples.
-struct TrainStep::Batch {
-  std::vector<int64_t> unit_begin;  // [units + 1]
-  std::vector<int32_t> user_row;    // [n] row in this rank's part of the user tables
-  std::vector<int32_t> item;        // [n]
-  std::vector<float> label;         // [n]
-  std::vector<uint32_t> row;        // [n]
-  // One per user or item table, in the engine's order. Shapes: [n, cols].
-  std::vector<std::vector<float>> item_rows, user_rows;
-  std::vector<std::vector<float>> item_gradients, user_gradients;
-  std::vector<float> dense_gradients;  // [units, dense size]
-  int64_t size() const { return static_cast<int64_t>(row.size()); }
-};
-
-TrainStep::TrainStep(const Engine& engine, Parameters& parameters, Exchange& exchange,
-                     Communicator& comm, ThreadPool& pool, std::span<const ShardSamples> samples,
+TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
+                     ThreadPool& pool, std::span<const ShardSamples> samples,
                      std::span<const float> item_features, const Options& options)
     : engine_(engine),
       parameters_(parameters),
@@ -35,11 +20,24 @@ TrainStep::TrainStep(const Engine& engine, Parameters& parameters, Exchange& exc
       pool_(pool),
       samples_(samples),
       item_features_(item_features),
-      options_(options) {
+      options_(options),
+      units_(parameters.shards().size()),
+      dense_size_(std::ssize(parameters.dense)),
+      user_width_(engine.part_width(Side::kUser)),
+      item_width_(engine.part_width(Side::kItem)),
+      scratch_(pool.threads()),
+      unit_begin_(units_ + 1),
+      leaves_(units_ * dense_size_),
+      losses_(units_) {
   int64_t users = 0;
   for (const ShardSamples& shard : samples) {
     first_user_.push_back(users);
-    users += static_cast<int64_t>(shard.users.size());
+    users += std::ssize(shard.users);
+  }
+  part_of_user_.assign(users, -1);
+  for (ParameterArray& array : parameters.arrays) {
+    if (array.spec.kind == ArrayKind::kUserTable) user_tables_.push_back(&array);
+    if (array.spec.kind == ArrayKind::kItemTable) item_tables_.push_back(&array);
   }
 }
 
@@ -48,124 +46,188 @@ TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_
   Result result{.samples = schedule.batch_size(step)};
   if (result.samples == 0) return result;
 
-  Batch batch = gather(schedule, epoch, step);
-  batch.item_rows = exchange_.fetch_items(batch.item);
-  result.loss = total_loss(compute(batch, result.samples, epoch));
+  input_.time([&] {
+    gather(schedule, epoch, step);
+    exchange_.route(item_);
+  });
+  compute_.time([&] {
+    parameters_.forget_gradients();
+    engine_.set_dense(parameters_.dense);
+    compute_item_parts();
+    exchange_.fetch_parts(item_parts_, item_width_);
+    compute_leaves(1 / static_cast<double>(result.samples));
+    return_item_gradients();
+    exchange_.reduce(leaves_);
+  });
+  communication_.time([&] { result.loss = total_loss(); });
   if (!std::isfinite(result.loss)) return result;
 
-  exchange_.reduce(batch.dense_gradients, batch.item_gradients, batch.user_row,
-                   batch.user_gradients);
-  float scale = 1;
-  if (options_.clip_norm > 0) {
-    const double norm = std::sqrt(parameters_.squared_gradient_norm(comm_));
-    if (norm > options_.clip_norm) scale = static_cast<float>(options_.clip_norm / norm);
-  }
-  parameters_.update(learning_rate, update, scale);
-  parameters_.publish_dense(comm_);
+  update_.time([&] {
+    float scale = 1;
+    if (options_.clip_norm > 0) {
+      const double norm = std::sqrt(parameters_.squared_gradient_norm(comm_));
+      if (norm > options_.clip_norm) scale = static_cast<float>(options_.clip_norm / norm);
+    }
+    parameters_.update(learning_rate, update, scale, pool_);
+  });
+  communication_.time([&] { parameters_.publish_dense(comm_); });
   result.updated = true;
   return result;
 }
 
-TrainStep::Batch TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
-  Batch batch;
+StepSeconds TrainStep::seconds() const {
+  // The exchange's calls are timed as part of what they stand in.
+  const double routing = exchange_.routing_s(), exchanging = exchange_.communication_s() - routing;
+  return {.input = input_.seconds - routing,
+          .compute = compute_.seconds - exchanging,
+          .communication = communication_.seconds + exchange_.communication_s(),
+          .update = update_.seconds};
+}
+
+void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
   const Range shards = parameters_.shards();
-  std::vector<int64_t> shard_begin;
-  for (int64_t j = shards.begin; j < shards.end; ++j) {
-    const SampleColumns& train = samples_[j - shards.begin].train;
-    const Permutation order = epoch_order(train.size(), options_.seed, epoch, j);
-    shard_begin.push_back(batch.size());
-    const Range positions = schedule.positions(j, step);
-    for (int64_t position = positions.begin; position < positions.end; ++position) {
-      const int64_t k = order(position);
-      batch.user_row.push_back(static_cast<int32_t>(first_user_[j - shards.begin] + train.user[k]));
-      batch.item.push_back(train.item[k]);
-      batch.label.push_back(train.label[k]);
-      batch.row.push_back(train.row[k]);
+  for (int64_t unit = 0; unit < units_; ++unit)
+    unit_begin_[unit + 1] =
+        unit_begin_[unit] + schedule.positions(shards.begin + unit, step).size();
+  const int64_t n = unit_begin_[units_];
+  user_row_.resize(n);
+  user_part_.resize(n);
+  item_.resize(n);
+  label_.resize(n);
+  dropout_key_.resize(n);
+  const auto epoch_key = static_cast<uint64_t>(epoch);
+  pool_.parallel_for(units_, [&](int64_t unit, int) {
+    const std::vector<Sample>& train = samples_[unit].train;
+    const Permutation order =
+        epoch_order(std::ssize(train), options_.seed, epoch, shards.begin + unit);
+    const Range positions = schedule.positions(shards.begin + unit, step);
+    // Places first, so that the reads that follow are under way together.
+    constexpr int64_t kTogether = 64;
+    int64_t to = unit_begin_[unit];
+    for (int64_t begin = positions.begin; begin < positions.end; begin += kTogether) {
+      const int64_t end = std::min(begin + kTogether, positions.end);
+      int64_t place[kTogether];
+      for (int64_t k = begin; k < end; ++k) {
+        place[k - begin] = order(k);
+        __builtin_prefetch(&train[place[k - begin]]);
+      }
+      for (int64_t k = begin; k < end; ++k, ++to) {
+        const Sample& sample = train[place[k - begin]];
+        user_row_[to] = static_cast<int32_t>(first_user_[unit] + sample.user);
+        item_[to] = sample.item;
+        label_[to] = sample.label;
+        dropout_key_[to] = dropout_key(options_.seed, epoch_key, sample.row);
+      }
     }
-  }
-  batch.unit_begin = exchange_.units() == 1 ? std::vector<int64_t>{0} : shard_begin;
-  batch.unit_begin.push_back(batch.size());
+  });
+}
+
+IdBatch TrainStep::item_batch(Range owned) const {
+  const std::span<const int32_t> rows = exchange_.owned();
+  IdBatch batch{.n = owned.size(), .row = rows.data() + owned.begin};
+  for (const ParameterArray* table : item_tables_) batch.tables.push_back(table->value.data());
+  if (!item_features_.empty())
+    batch.features =
+        item_features_.data() + item_tables_[0]->held.begin * engine_.feature_count();
   return batch;
 }
 
-std::vector<double> TrainStep::compute(Batch& batch, int64_t batch_size, int64_t epoch) {
-  const int64_t units = exchange_.units();
-  const auto dense_size = static_cast<int64_t>(parameters_.dense.size());
-  batch.dense_gradients.resize(units * dense_size);
-  for (const ParameterArray& array : parameters_.arrays) {
-    const auto size = static_cast<size_t>(batch.size() * array.spec.cols);
-    if (array.spec.kind == ArrayKind::kUserTable) {
-      batch.user_rows.emplace_back(size);
-      batch.user_gradients.emplace_back(size);
-    } else if (array.spec.kind == ArrayKind::kItemTable) {
-      batch.item_gradients.emplace_back(size);
-    }
-  }
-
-  const int64_t features = engine_.feature_count();
-  const int64_t width = engine_.dropout_width();
-  const double scale = 1 / static_cast<double>(batch_size);
-  std::vector<double> losses(units);
-  pool_.parallel_for(units, [&](int64_t unit, int) {
-    const int64_t begin = batch.unit_begin[unit];
-    const int64_t rows = batch.unit_begin[unit + 1] - begin;
-    std::vector<float> feature_rows(rows * features), dropout(rows * width);
-    for (int64_t k = 0; k < rows; ++k) {
-      std::copy_n(item_features_.data() + batch.item[begin + k] * features, features,
-                  feature_rows.data() + k * features);
-      dropout_factors(options_.seed, epoch, batch.row[begin + k], engine_.dropout_probability(),
-                      std::span(dropout).subspan(k * width, width));
-    }
-    LeafInput input{.rows = rows,
-                    .features = feature_rows,
-                    .labels = std::span(batch.label).subspan(begin, rows),
-                    .dropout = dropout};
-    LeafGradients gradients{
-        .dense = std::span(batch.dense_gradients).subspan(unit * dense_size, dense_size)};
-    size_t user_table = 0, item_table = 0;
-    for (const ParameterArray& array : parameters_.arrays) {
-      const int64_t cols = array.spec.cols;
-      const auto part = [&](std::vector<float>& all) {
-        return std::span(all).subspan(begin * cols, rows * cols);
-      };
-      switch (array.spec.kind) {
-        case ArrayKind::kUserTable: {
-          const std::span<float> to = part(batch.user_rows[user_table]);
-          for (int64_t k = 0; k < rows; ++k)
-            std::copy_n(array.value.data() + batch.user_row[begin + k] * cols, cols,
-                        to.data() + k * cols);
-          input.tables.push_back(to);
-          gradients.tables.push_back(part(batch.user_gradients[user_table++]));
-          break;
-        }
-        case ArrayKind::kItemTable:
-          input.tables.push_back(part(batch.item_rows[item_table]));
-          gradients.tables.push_back(part(batch.item_gradients[item_table++]));
-          break;
-        case ArrayKind::kDense:
-          input.dense.push_back(
-              std::span(parameters_.dense).subspan(array.dense_offset, array.spec.rows * cols));
-      }
-    }
-    losses[unit] = engine_.loss_and_gradients(input, scale, gradients);
-  });
-  return losses;
+std::span<float> TrainStep::leaf(int64_t unit) {
+  return std::span(leaves_).subspan(unit * dense_size_, dense_size_);
 }
 
-double TrainStep::total_loss(std::span<const double> unit_losses) {
+void TrainStep::compute_item_parts() {
+  item_parts_.resize(exchange_.part_count() * item_width_);
+  pool_.parallel_for(units_, [&](int64_t unit, int) {
+    const Range owned = exchange_.owned_of_unit(unit);
+    if (owned.size() == 0) return;
+    engine_.forward_ids(Side::kItem, item_batch(owned),
+                        item_parts_.data() + owned.begin * item_width_);
+  });
+}
+
+void TrainStep::compute_leaves(double scale) {
+  item_part_gradients_.resize(item_.size() * item_width_);
+  pool_.parallel_for(units_, [&](int64_t unit, int thread) {
+    std::ranges::fill(leaf(unit), 0.f);
+    losses_[unit] = compute_leaf(unit, scale, scratch_[thread]);
+  });
+}
+
+double TrainStep::compute_leaf(int64_t unit, double scale, Scratch& scratch) {
+  const int64_t begin = unit_begin_[unit], end = unit_begin_[unit + 1];
+  if (begin == end) return 0;
+  scratch.users.clear();
+  for (int64_t k = begin; k < end; ++k) {
+    int32_t& part = part_of_user_[user_row_[k]];
+    if (part < 0) {
+      part = static_cast<int32_t>(scratch.users.size());
+      scratch.users.push_back(user_row_[k]);
+    }
+    user_part_[k] = part;
+  }
+  for (const int32_t user : scratch.users) {
+    part_of_user_[user] = -1;
+    parameters_.user_touched[user] = 1;
+  }
+
+  IdBatch users{.n = std::ssize(scratch.users), .row = scratch.users.data()};
+  IdGradients user_gradients{.tables = {}, .dense = leaf(unit).data()};
+  for (ParameterArray* table : user_tables_) {
+    users.tables.push_back(table->value.data());
+    user_gradients.tables.push_back(table->gradient.data());
+  }
+  scratch.user_parts.resize(users.n * user_width_);
+  scratch.user_part_gradients.assign(users.n * user_width_, 0.f);
+  engine_.forward_ids(Side::kUser, users, scratch.user_parts.data());
+  const double loss = engine_.train_rows(
+      {.n = end - begin,
+       .user_parts = scratch.user_parts.data(),
+       .item_parts = item_parts_.data(),
+       .user = user_part_.data() + begin,
+       .item = exchange_.part_of_row().data() + begin,
+       .item_id = item_.data() + begin,
+       .features = item_features_.data(),
+       .label = label_.data() + begin,
+       .dropout_key = dropout_key_.data() + begin},
+      scale,
+      {.user_parts = scratch.user_part_gradients.data(),
+       .item_parts = item_part_gradients_.data() + begin * item_width_,
+       .dense = leaf(unit).data()});
+  engine_.backward_ids(Side::kUser, users, scratch.user_part_gradients.data(), user_gradients);
+  return loss;
+}
+
+void TrainStep::return_item_gradients() {
+  item_part_sums_.resize(exchange_.owned().size() * item_width_);
+  exchange_.return_item_gradients(item_part_gradients_, item_width_, item_part_sums_, pool_);
+  pool_.parallel_for(units_, [&](int64_t unit, int) {
+    const Range owned = exchange_.owned_of_unit(unit);
+    if (owned.size() == 0) return;
+    IdGradients gradients{.tables = {}, .dense = leaf(unit).data()};
+    for (ParameterArray* table : item_tables_) gradients.tables.push_back(table->gradient.data());
+    for (int64_t k = owned.begin; k < owned.end; ++k)
+      parameters_.item_touched[exchange_.owned()[k]] = 1;
+    engine_.backward_ids(Side::kItem, item_batch(owned),
+                         item_part_sums_.data() + owned.begin * item_width_, gradients);
+  });
+}
+
+double TrainStep::total_loss() {
   if (parameters_.holding() == Holding::kOwnBlocks)
-    return tree_sum(gather_shards<double>(comm_, unit_losses, parameters_.shard_count()));
-  double loss = unit_losses[0];
+    return tree_sum(gather_shards<double>(comm_, losses_, parameters_.shard_count()));
+  double loss = 0;
+  for (const double of_unit : losses_) loss += of_unit;
   comm_.all_reduce(std::span(&loss, 1), Reduction::kSum);
   return loss;
 }
 
 void dropout_factors(uint64_t seed, int64_t epoch, uint32_t row, double probability,
                      std::span<float> factors) {
-  const uint64_t stream = random_bits(seed, Purpose::kDropout, static_cast<uint64_t>(epoch), row);
-  const auto kept = static_cast<float>(1 / (1 - probability));
+  const uint32_t key = dropout_key(seed, static_cast<uint64_t>(epoch), row);
   for (size_t c = 0; c < factors.size(); ++c)
-    factors[c] = dropout_factor(stream, c, probability, kept);
+    factors[c] = dropout_factor(key, static_cast<int64_t>(c), dropout_threshold(probability),
+                                dropout_kept(probability));
 }
 
 }  // namespace kt

@@ -6,6 +6,7 @@
 
 #include "launch/communicator.h"
 #include "launch/parallel_for.h"
+#include "launch/stopwatch.h"
 #include "models/model.h"
 #include "sharding/exchange.h"
 #include "sharding/parameters.h"
@@ -14,14 +15,26 @@
 
 namespace kt {
 
+/// Where the time of a rank's steps goes. Units: seconds.
+struct StepSeconds {
+  double input = 0;          ///< drawing a step's samples
+  double compute = 0;        ///< forward and backward
+  double communication = 0;  ///< exposed: waiting for other ranks included
+  double update = 0;         ///< the optimizer
+};
+
 /// One step of data-parallel training. What is summed, and in which order, is fixed by shards, steps and rows;
 /// ranks and threads only decide who does the work.
 ///
-///   rows of each owned shard (Schedule)        -> the step's samples, in (shard, position) order
-///   Exchange::fetch_items                      -> their item rows; user rows are at home already
-///   Engine::loss_and_gradients, a unit at once -> loss, dense gradients, a gradient per fetched row
-///   Exchange::reduce                           -> gradients of the blocks this rank owns
-///   Parameters::update, publish_dense          -> the next step's weights
+///   rows of each owned shard (Schedule)          -> the step's samples, in (shard, position) order
+///   Engine::forward_ids of items                 -> parts of the items this rank owns
+///   Exchange::fetch_parts                        -> parts of the others
+///   a leaf: forward_ids of its users, train_rows, backward_ids of its users
+///                                                -> loss, dense gradients, gradients of users and of items' parts
+///   Exchange::return_item_gradients              -> their sums, at the items' owners
+///   Engine::backward_ids of items                -> gradients of items, more dense gradients
+///   Exchange::reduce                             -> gradients of the blocks this rank owns
+///   Parameters::update, publish_dense            -> the next step's weights
 class TrainStep {
  public:
   struct Options {
@@ -30,14 +43,14 @@ class TrainStep {
   };
 
   /// Everything is borrowed. Shapes: samples one per owned shard; item_features [items, feature_count].
-  TrainStep(const Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
+  TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
             ThreadPool& pool, std::span<const ShardSamples> samples,
             std::span<const float> item_features, const Options& options);
 
   struct Result {
     double loss = 0;       ///< sum over the global batch
     int64_t samples = 0;   ///< of the global batch
-    bool updated = false;  ///< false when the loss was not finite: nothing was changed then
+    bool updated = false;  ///< false when the loss was not finite: no weight was changed then
   };
 
   /// Step `step` of `epoch`, as update number `update` (from 1). Collective: all ranks; the result is the same
@@ -45,14 +58,26 @@ class TrainStep {
   Result run(const Schedule& schedule, int64_t epoch, int64_t step, double learning_rate,
              int64_t update);
 
+  /// Of all steps so far.
+  StepSeconds seconds() const;
+
  private:
-  struct Batch;
+  /// What a thread needs for a leaf.
+  struct Scratch {
+    std::vector<int32_t> users;  // distinct, rows of this rank's user tables
+    std::vector<float> user_parts, user_part_gradients;
+  };
 
-  Batch gather(const Schedule& schedule, int64_t epoch, int64_t step);
-  std::vector<double> compute(Batch& batch, int64_t batch_size, int64_t epoch);
-  double total_loss(std::span<const double> unit_losses);
+  void gather(const Schedule& schedule, int64_t epoch, int64_t step);
+  void compute_item_parts();
+  void compute_leaves(double scale);
+  double compute_leaf(int64_t unit, double scale, Scratch& scratch);
+  void return_item_gradients();
+  double total_loss();
+  IdBatch item_batch(Range owned) const;
+  std::span<float> leaf(int64_t unit);
 
-  const Engine& engine_;
+  Engine& engine_;
   Parameters& parameters_;
   Exchange& exchange_;
   Communicator& comm_;
@@ -60,8 +85,24 @@ class TrainStep {
   std::span<const ShardSamples> samples_;
   std::span<const float> item_features_;
   Options options_;
-  std::vector<int64_t>
-      first_user_;  // [owned shards] first row of a shard in this rank's user tables
+  const int64_t units_, dense_size_, user_width_, item_width_;
+  std::vector<int64_t> first_user_;  // [units] first row of a shard in this rank's user tables
+  std::vector<ParameterArray*> user_tables_, item_tables_;
+  std::vector<Scratch> scratch_;  // [threads]
+
+  // The step. Shapes: n samples of this rank, in (shard, position) order.
+  std::vector<int64_t> unit_begin_;                   // [units + 1]
+  std::vector<int32_t> user_row_, user_part_, item_;  // [n]
+  std::vector<float> label_;                          // [n]
+  std::vector<uint32_t> dropout_key_;                 // [n]
+  std::vector<int32_t> part_of_user_;                 // [user rows] -1 between leaves
+  std::vector<float> item_parts_;                     // [parts, item width]
+  std::vector<float> item_part_gradients_;            // [n, item width]
+  std::vector<float> item_part_sums_;                 // [owned, item width]
+  std::vector<float> leaves_;                         // [units, dense size]
+  std::vector<double> losses_;                        // [units]
+
+  Stopwatch input_, compute_, communication_, update_;
 };
 
 /// The Dropout factors of one row, 0 or 1 / (1 - probability). Shapes: factors [width].

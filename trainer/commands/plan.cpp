@@ -99,11 +99,11 @@ PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
   else
     take_counts(Dataset::open(inputs.config.data.path), inputs);
   inputs.features = inputs.config.model.content == Content::kDaily ? kContentFeatures : 0;
-  const auto engine =
-      make_engine(inputs.config.model.name,
+  const Layers model =
+      make_layers(inputs.config.model.name,
                   {.users = inputs.users, .items = inputs.items, .features = inputs.features});
-  inputs.parameters = engine->parameters();
-  inputs.dropout_width = engine->dropout_width();
+  inputs.parameters = model.parameters();
+  inputs.dropout_width = model.dropout_width();
   return inputs;
 }
 

@@ -33,8 +33,9 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
   watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
   check_threads(session.world(), static_cast<int>(config.parallel.threads));
   if (config.data.path.empty()) config.data.path = default_dataset(comm);
-  log_info("effective configuration:\n{}", to_yaml(config));
   const std::unique_ptr<Devices> devices = find_devices(config, comm);
+  resolve_engine(config, devices != nullptr);
+  log_info("effective configuration:\n{}", to_yaml(config));
   log_info("{} rank{} over {}, {} thread{} each; reduce: {}", session.world().size,
            session.world().size == 1 ? "" : "s", devices ? "NCCL, a device each" : "MPI",
            config.parallel.threads, config.parallel.threads == 1 ? "" : "s",

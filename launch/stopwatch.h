@@ -1,0 +1,19 @@
+#pragma once
+
+#include <chrono>
+
+namespace kt {
+
+/// Adds up the time of several calls.
+struct Stopwatch {
+  double seconds = 0;
+
+  template <class Work>
+  void time(Work&& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+};
+
+}  // namespace kt

@@ -1,0 +1,412 @@
+#include "models/fused/compiler.h"
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+
+#include "launch/errors.h"
+#include "launch/random.h"
+
+namespace kt::fused {
+
+namespace {
+/// What a layer depends on.
+enum class Level { kUser, kItem, kRow };
+
+Activation activation_of(LayerKind kind) {
+  switch (kind) {
+    case LayerKind::kRelu:
+      return Activation::kRelu;
+    case LayerKind::kSigmoid:
+      return Activation::kSigmoid;
+    case LayerKind::kTanh:
+      return Activation::kTanh;
+    default:
+      return Activation::kNone;
+  }
+}
+}  // namespace
+
+class Compiler {
+ public:
+  Compiler(const Layers& model, Form form, CompiledModel& to)
+      : model_(model), layers_(model.layers()), form_(form), to_(to) {}
+
+  void run() {
+    find_levels();
+    place_weights();
+    values_.resize(layers_.size());
+    for (int k = 0; k < std::ssize(layers_); ++k) compile(k);
+    const int last = static_cast<int>(layers_.size()) - 1;
+    KT_CHECK(layers_[last].width == 1, "a prediction of width {}", layers_[last].width);
+    for (int k = 0; k < last; ++k) KT_CHECK(consumers_[k] > 0, "nobody reads layer {}", k);
+    const Value result = at_rows(last);
+    for (CompiledModel::Code* code : {&to_.users_, &to_.items_, &to_.rows_}) mark_needed(*code);
+    give_gradients(result);
+    seal(result);
+  }
+
+ private:
+  /// A computed layer: its buffer in the code of its level.
+  struct Value {
+    int64_t y = -1;
+    int64_t width = 0;
+    int op = -1;           // that made it, if nothing but its activation has been added to
+  };
+
+  CompiledModel::Code& code(Level level) {
+    return level == Level::kUser ? to_.users_ : level == Level::kItem ? to_.items_ : to_.rows_;
+  }
+
+  void find_levels() {
+    consumers_.resize(layers_.size());
+    for (const Layer& layer : layers_) {
+      Level level = Level::kRow;
+      if (layer.kind == LayerKind::kUserTable)
+        level = Level::kUser;
+      else if (layer.kind == LayerKind::kItemTable ||
+               (layer.kind == LayerKind::kItemFeatures && form_ == Form::kIds))
+        level = Level::kItem;
+      else if (form_ == Form::kIds && layer.kind != LayerKind::kDropout && !layer.inputs.empty()) {
+        level = levels_[layer.inputs[0]];
+        for (const int input : layer.inputs)
+          if (levels_[input] != level) level = Level::kRow;
+      }
+      levels_.push_back(level);
+      for (const int input : layer.inputs) ++consumers_[input];
+    }
+  }
+
+  void place_weights() {
+    int64_t table[2] = {0, 0};
+    for (const ParameterSpec& spec : model_.parameters()) {
+      if (spec.kind == ParameterKind::kDense) {
+        offset_.push_back(dense_size_);
+        dense_size_ += spec.size();
+      } else {
+        offset_.push_back(table[spec.kind == ParameterKind::kItemTable]++);
+      }
+    }
+  }
+
+  int64_t buffer(Level level, int64_t width) {
+    int64_t& size = code(level).size;
+    const int64_t at = size;
+    size += kBlockRows * padded(width);
+    return at;
+  }
+
+  Op& add_op(Level level, OpKind kind, int64_t width) {
+    Op& op = code(level).ops.emplace_back();
+    op.kind = kind;
+    op.width = width;
+    op.y = buffer(level, width);
+    return op;
+  }
+  Value value_of(Level level, const Op& op) {
+    return {op.y, op.width, static_cast<int>(code(level).ops.size()) - 1};
+  }
+
+  void compile(int k) {
+    const Layer& layer = layers_[k];
+    const Level level = levels_[k];
+    switch (layer.kind) {
+      case LayerKind::kUserTable:
+      case LayerKind::kItemTable: {
+        Op& op = add_op(level, OpKind::kTable, layer.width);
+        op.source = offset_[layer.parameter];
+        values_[k] = value_of(level, op);
+        return;
+      }
+      case LayerKind::kItemFeatures:
+        values_[k] = value_of(level, add_op(level, OpKind::kFeatures, layer.width));
+        return;
+      case LayerKind::kDense:
+        values_[k] = dense(layer, level);
+        return;
+      case LayerKind::kConcat:
+        return;  // its consumers take its parts, or a copy
+      default:
+        break;
+    }
+    const int input = layer.inputs[0];
+    const Value a = take(input, level);
+    if (layer.kind == LayerKind::kDropout || activation_of(layer.kind) != Activation::kNone) {
+      values_[k] = finish(layer, level, a, consumers_[input] == 1);
+      return;
+    }
+    const OpKind kind = layer.kind == LayerKind::kL2Normalize ? OpKind::kL2Normalize
+                        : layer.kind == LayerKind::kDot       ? OpKind::kDot
+                                                              : OpKind::kScale;
+    const Value b = layer.kind == LayerKind::kDot ? take(layer.inputs[1], level) : Value{};
+    Op& op = add_op(level, kind, layer.width);
+    op.value = static_cast<float>(layer.value);
+    op.a = a.y;
+    op.a_width = a.width;
+    op.b = b.y;
+    values_[k] = value_of(level, op);
+  }
+
+  /// An activation or dropout: part of the operation before it where nobody else reads that one's result.
+  Value finish(const Layer& layer, Level level, const Value& a, bool alone) {
+    const bool drops = layer.kind == LayerKind::kDropout;
+    auto& ops = code(level).ops;
+    Op* op = a.op >= 0 ? &ops[a.op] : nullptr;
+    const bool mends = op && alone && !op->drops &&
+                       (op->activation == Activation::kNone
+                            ? true
+                            : drops && op->activation == Activation::kRelu);
+    if (!mends) {
+      op = &add_op(level, OpKind::kPass, layer.width);
+      op->a = a.y;
+      op->a_width = a.width;
+    }
+    if (drops) {
+      op->drops = true;
+      op->dropout_begin = layer.dropout_begin;
+    } else {
+      op->activation = activation_of(layer.kind);
+    }
+    return {op->y, layer.width, static_cast<int>(op - ops.data())};
+  }
+
+  /// The layers a concatenation ends up with.
+  void flatten(int k, std::vector<int>& to) const {
+    if (layers_[k].kind != LayerKind::kConcat) {
+      to.push_back(k);
+      return;
+    }
+    for (const int input : layers_[k].inputs) flatten(input, to);
+  }
+
+  /// A layer's value in the code of `level`.
+  Value take(int k, Level level) {
+    if (layers_[k].kind != LayerKind::kConcat)
+      return level == Level::kRow ? at_rows(k) : values_[k];
+    std::vector<int> parts;
+    flatten(k, parts);
+    std::vector<Value> values;
+    for (const int part : parts) values.push_back(take(part, level));
+    const Value whole{buffer(level, layers_[k].width), layers_[k].width, -1};
+    int64_t column = 0;
+    for (const Value& value : values) {
+      Op& op = code(level).ops.emplace_back();
+      op.kind = OpKind::kCopy;
+      op.y = whole.y;
+      op.width = whole.width;
+      op.column = column;
+      op.a = value.y;
+      op.a_width = value.width;
+      column += value.width;
+    }
+    return whole;
+  }
+
+  /// The same for rows: what is of one side is gathered from its part, once.
+  Value at_rows(int k) {
+    if (levels_[k] == Level::kRow) return values_[k];
+    const auto known = gathered_.find(k);
+    if (known != gathered_.end()) return known->second;
+    const int64_t column = output(levels_[k], values_[k]);
+    Op& op = add_op(Level::kRow, OpKind::kGather, layers_[k].width);
+    (levels_[k] == Level::kUser ? op.user_part : op.item_part) = column;
+    // Others may read it too: nothing is added to it.
+    return gathered_[k] = {op.y, op.width, -1};
+  }
+
+  /// Hands a value to the rows: its first column in the part.
+  int64_t output(Level level, const Value& value) {
+    CompiledModel::Code& from = code(level);
+    const int64_t column = from.program.part_width;
+    from.outputs.push_back({value.y, -1, padded(value.width), column});
+    from.program.part_width += padded(value.width);
+    return column;
+  }
+
+  int64_t packed(int64_t size) {
+    const int64_t at = to_.packed_size_;
+    to_.packed_size_ += size;
+    return at;
+  }
+
+  Term term(const Value& x, const Layer& layer, int64_t first_row) {
+    const int64_t from = offset_[layer.parameter] + first_row * layer.width;
+    const Term term{.x = x.y,
+                    .x_gradient = -1,
+                    .in = x.width,
+                    .weight = packed(x.width * padded(layer.width)),
+                    .transposed = packed(layer.width * padded(x.width)),
+                    .weight_gradient = from,
+                    .add_gradient = false};
+    to_.packings_.push_back({from, x.width, layer.width, term.weight, term.transposed});
+    return term;
+  }
+
+  void add_terms(Level level, Op& op, const std::vector<Term>& terms) {
+    auto& all = code(level).terms;
+    op.terms_begin = static_cast<int32_t>(all.size());
+    all.insert(all.end(), terms.begin(), terms.end());
+    op.terms_end = static_cast<int32_t>(all.size());
+  }
+
+  void add_bias(Op& op, const Layer& layer) {
+    op.bias = packed(padded(layer.width));
+    op.bias_gradient = offset_[layer.parameter + 1];
+    to_.packings_.push_back({op.bias_gradient, 1, layer.width, op.bias, -1});
+  }
+
+  /// One term for each input of the layer before; in the form of ids each side's terms are summed in its part.
+  Value dense(const Layer& layer, Level level) {
+    std::vector<int> parts;
+    flatten(layer.inputs[0], parts);
+    std::vector<Term> own;
+    std::map<Level, std::vector<Term>> shares;
+    int64_t first_row = 0;
+    for (const int part : parts) {
+      const bool split = level == Level::kRow && levels_[part] != Level::kRow && form_ == Form::kIds;
+      const Value x = split || level != Level::kRow ? values_[part] : at_rows(part);
+      (split ? shares[levels_[part]] : own).push_back(term(x, layer, first_row));
+      first_row += x.width;
+    }
+    if (!shares.empty()) {
+      int64_t columns[2] = {-1, -1};
+      for (const auto& [side, terms] : shares) {
+        Op& share = add_op(side, OpKind::kDense, layer.width);
+        add_terms(side, share, terms);
+        columns[side == Level::kItem] = output(side, value_of(side, share));
+      }
+      Op& sum = add_op(level, OpKind::kGather, layer.width);
+      sum.user_part = columns[0];
+      sum.item_part = columns[1];
+      add_bias(sum, layer);
+      if (own.empty()) return value_of(level, sum);
+      const int64_t y = sum.y;
+      Op& rest = code(level).ops.emplace_back();
+      rest.kind = OpKind::kDense;
+      rest.width = layer.width;
+      rest.y = y;
+      rest.adds = true;
+      add_terms(level, rest, own);
+      return value_of(level, rest);
+    }
+    const bool one = layer.width == 1 && own.size() == 1;
+    Op& op = add_op(level, one ? OpKind::kDenseOne : OpKind::kDense, layer.width);
+    add_terms(level, op, own);
+    add_bias(op, layer);
+    return value_of(level, op);
+  }
+
+  /// Which results backward reads: inputs of products, and what slopes are computed from.
+  void mark_needed(CompiledModel::Code& of) {
+    std::map<int64_t, bool> read;
+    for (auto op = of.ops.rbegin(); op != of.ops.rend(); ++op) {
+      if (op->activation != Activation::kNone || op->kind == OpKind::kL2Normalize)
+        read[op->y] = true;
+      op->needed_backward = read[op->y];
+      for (int32_t t = op->terms_begin; t < op->terms_end; ++t) read[of.terms[t].x] = true;
+      if (op->kind == OpKind::kL2Normalize || op->kind == OpKind::kDot) {
+        read[op->a] = true;
+        if (op->kind == OpKind::kDot) read[op->b] = true;
+      } else if (op->needed_backward && (op->kind == OpKind::kPass || op->kind == OpKind::kScale ||
+                                         op->kind == OpKind::kCopy)) {
+        read[op->a] = true;  // to compute it again
+      }
+    }
+  }
+
+  /// Buffers for gradients, backwards: the first consumer met overwrites, the others add.
+  void give_gradients(const Value& result) {
+    for (const Level level : {Level::kRow, Level::kUser, Level::kItem}) {
+      CompiledModel::Code& of = code(level);
+      std::map<int64_t, int64_t> gradient;  // of a buffer
+      std::map<int64_t, bool> trained;      // in order: is there a parameter behind it?
+      for (const Op& op : of.ops) {
+        bool any = op.kind == OpKind::kTable || op.kind == OpKind::kGather || op.bias >= 0 ||
+                   op.terms_end > op.terms_begin;
+        if (has_a(op)) any |= trained[op.a];
+        if (op.kind == OpKind::kDot) any |= trained[op.b];
+        trained[op.y] |= any;
+      }
+      std::map<int64_t, bool> written;
+      const auto gradient_of = [&](int64_t y, int64_t width) {
+        const auto [at, fresh] = gradient.try_emplace(y, 0);
+        if (fresh) at->second = buffer(level, width);
+        return at->second;
+      };
+      for (Output& output : of.outputs) {
+        if (!trained[output.y]) continue;
+        output.y_gradient = gradient_of(output.y, output.width);
+        written[output.y] = true;
+      }
+      if (level == Level::kRow) {
+        of.program.prediction_gradient = gradient_of(result.y, 1);
+        written[result.y] = true;
+      }
+      for (auto op = of.ops.rbegin(); op != of.ops.rend(); ++op) {
+        if (!trained[op->y] || !written[op->y]) continue;
+        op->y_gradient = gradient.at(op->y);
+        const auto consume = [&](int64_t x, int64_t width, int64_t& to, bool& adds) {
+          if (!trained[x]) return;
+          to = gradient_of(x, width);
+          adds = written[x];
+          written[x] = true;
+        };
+        for (int32_t t = op->terms_begin; t < op->terms_end; ++t)
+          consume(of.terms[t].x, of.terms[t].in, of.terms[t].x_gradient, of.terms[t].add_gradient);
+        if (has_a(*op)) consume(op->a, op->a_width, op->a_gradient, op->add_a);
+        if (op->kind == OpKind::kDot) consume(op->b, op->a_width, op->b_gradient, op->add_b);
+      }
+    }
+  }
+
+  static bool has_a(const Op& op) {
+    return op.kind == OpKind::kPass || op.kind == OpKind::kScale || op.kind == OpKind::kCopy ||
+           op.kind == OpKind::kL2Normalize || op.kind == OpKind::kDot;
+  }
+
+  void seal(const Value& result) {
+    for (CompiledModel::Code* of : {&to_.users_, &to_.items_, &to_.rows_}) {
+      Program& program = of->program;
+      program.ops = of->ops.data();
+      program.op_count = std::ssize(of->ops);
+      program.terms = of->terms.data();
+      program.outputs = of->outputs.data();
+      program.output_count = std::ssize(of->outputs);
+      program.feature_count = model_.feature_count();
+      program.dropout_threshold = dropout_threshold(model_.dropout_probability());
+      program.dropout_kept = dropout_kept(model_.dropout_probability());
+      to_.workspace_size_ = std::max(to_.workspace_size_, of->size);
+    }
+    to_.rows_.program.prediction = result.y;
+    to_.rows_.program.user_part_width = to_.users_.program.part_width;
+    to_.rows_.program.item_part_width = to_.items_.program.part_width;
+  }
+
+  const Layers& model_;
+  const std::vector<Layer>& layers_;
+  Form form_;
+  CompiledModel& to_;
+  std::vector<Level> levels_;
+  std::vector<int> consumers_;
+  std::vector<int64_t> offset_;  // of each parameter: in the dense weights, or which table of its side
+  int64_t dense_size_ = 0;
+  std::vector<Value> values_;
+  std::map<int, Value> gathered_;
+};
+
+CompiledModel::CompiledModel(const Layers& model, Form form) { Compiler(model, form, *this).run(); }
+
+void CompiledModel::pack(const float* dense, float* packed) const {
+  for (const Packing& p : packings_) {
+    const int64_t out_stride = padded(p.out), in_stride = padded(p.in);
+    for (int64_t i = 0; i < p.in; ++i)
+      for (int64_t o = 0; o < p.out; ++o)
+        packed[p.straight + i * out_stride + o] = dense[p.from + i * p.out + o];
+    if (p.transposed < 0) continue;
+    for (int64_t i = 0; i < p.in; ++i)
+      for (int64_t o = 0; o < p.out; ++o)
+        packed[p.transposed + o * in_stride + i] = dense[p.from + i * p.out + o];
+  }
+}
+
+}  // namespace kt::fused

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "models/fused/program.h"
+#include "models/layers.h"
+
+namespace kt {
+
+/// What is computed once for each distinct user and item of a step, and what for every row.
+enum class Form {
+  kRows,  ///< everything for every row: parts are the table rows
+  kIds,   ///< every layer that depends on one side alone, and each side's share of a dense layer over both
+};
+
+namespace fused {
+
+/// The programs of a model: users, items, rows.
+class CompiledModel {
+ public:
+  CompiledModel(const Layers& model, Form form);
+  CompiledModel(const CompiledModel&) = delete;  // programs point into this
+  CompiledModel& operator=(const CompiledModel&) = delete;
+
+  const Program& users() const { return users_.program; }
+  const Program& items() const { return items_.program; }
+  const Program& rows() const { return rows_.program; }
+  /// Floats a thread needs to run any of them.
+  int64_t workspace_size() const { return workspace_size_; }
+
+  /// The dense weights as the kernels want them: padded, and transposed beside. Shapes: dense [dense size], packed
+  /// [packed_size()].
+  void pack(const float* dense, float* packed) const;
+  int64_t packed_size() const { return packed_size_; }
+
+ private:
+  friend class Compiler;
+  struct Code {
+    std::vector<Op> ops;
+    std::vector<Term> terms;
+    std::vector<Output> outputs;
+    int64_t size = 0;  // of its buffers
+    Program program;
+  };
+  /// [in, out] of the dense weights at `from`, to [in, padded(out)] at `straight` and its transpose.
+  struct Packing {
+    int64_t from, in, out, straight, transposed;  // transposed -1: a bias
+  };
+
+  Code users_, items_, rows_;
+  std::vector<Packing> packings_;
+  int64_t packed_size_ = 0;
+  int64_t workspace_size_ = 0;
+};
+
+}  // namespace fused
+}  // namespace kt

@@ -1,0 +1,581 @@
+// Compiled once a SIMD level (launch/simd.h): no function here may be shared between them.
+#include "launch/simd.h"
+#include "models/fused/program.h"
+
+namespace kt::fused::KT_SIMD_LEVEL {
+namespace {
+
+using namespace kt::KT_SIMD_LEVEL;
+
+// Accumulators of a tile, so that they fit the registers: 32 of 16 lanes, or 16 of 8.
+#ifdef __AVX512F__
+constexpr int kTileRows = 8, kTileVectors = 2;
+#else
+constexpr int kTileRows = 4, kTileVectors = 1;
+#endif
+static_assert(kBlockRows % kTileRows == 0);
+
+KT_INLINE int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// y[r] = [y[r] or bias or 0] + x[r] W for M rows and N vectors of columns.
+template <int M, int N>
+KT_INLINE void dense_tile(const float* x, int64_t x_stride, int64_t in, const float* w,
+                          int64_t w_stride, const float* bias, bool adds, float* y,
+                          int64_t y_stride) {
+  Floats sum[M][N];
+  for (int m = 0; m < M; ++m)
+    for (int n = 0; n < N; ++n)
+      sum[m][n] = adds ? load(y + m * y_stride + n * kLanes)
+                       : (bias ? load(bias + n * kLanes) : zero());
+  for (int64_t k = 0; k < in; ++k) {
+    Floats column[N];
+    for (int n = 0; n < N; ++n) column[n] = load(w + k * w_stride + n * kLanes);
+    for (int m = 0; m < M; ++m) {
+      const Floats value = all(x[m * x_stride + k]);
+      for (int n = 0; n < N; ++n) sum[m][n] = fma(value, column[n], sum[m][n]);
+    }
+  }
+  for (int m = 0; m < M; ++m)
+    for (int n = 0; n < N; ++n) store(y + m * y_stride + n * kLanes, sum[m][n]);
+}
+
+// Whole tiles: rows up to the next multiple of kTileRows are computed, which buffers have room for.
+void dense(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* w,
+           int64_t columns, const float* bias, bool adds, float* y, int64_t y_stride) {
+  int64_t c = 0;
+  if constexpr (kTileVectors == 2)
+    for (; c + 2 * kLanes <= columns; c += 2 * kLanes)
+      for (int64_t r = 0; r < rows; r += kTileRows)
+        dense_tile<kTileRows, 2>(x + r * x_stride, x_stride, in, w + c, columns,
+                                 bias ? bias + c : nullptr, adds, y + r * y_stride + c, y_stride);
+  for (; c < columns; c += kLanes)
+    for (int64_t r = 0; r < rows; r += kTileRows)
+      dense_tile<kTileRows, 1>(x + r * x_stride, x_stride, in, w + c, columns,
+                               bias ? bias + c : nullptr, adds, y + r * y_stride + c, y_stride);
+}
+
+KT_INLINE Floats load_up_to(const float* p, int64_t n) {
+  return n >= kLanes ? load(p) : load_first(p, n);
+}
+KT_INLINE void store_up_to(float* p, Floats a, int64_t n) {
+  if (n >= kLanes)
+    store(p, a);
+  else
+    store_first(p, a, n);
+}
+
+// g[k][c] += sum over the rows, in order, of x[r][k] dy[r][c], for M rows k of W and N vectors of columns.
+template <int M, int N>
+KT_INLINE void weight_gradient_tile(int64_t rows, const float* x, int64_t x_stride, const float* dy,
+                                    int64_t dy_stride, float* g, int64_t out, int64_t left) {
+  Floats sum[M][N];
+  for (int m = 0; m < M; ++m)
+    for (int n = 0; n < N; ++n) sum[m][n] = load_up_to(g + m * out + n * kLanes, left - n * kLanes);
+  for (int64_t r = 0; r < rows; ++r) {
+    Floats slope[N];
+    for (int n = 0; n < N; ++n) slope[n] = load(dy + r * dy_stride + n * kLanes);
+    for (int m = 0; m < M; ++m) {
+      const Floats value = all(x[r * x_stride + m]);
+      for (int n = 0; n < N; ++n) sum[m][n] = fma(value, slope[n], sum[m][n]);
+    }
+  }
+  for (int m = 0; m < M; ++m)
+    for (int n = 0; n < N; ++n)
+      store_up_to(g + m * out + n * kLanes, sum[m][n], left - n * kLanes);
+}
+
+template <int N>
+void weight_gradient_columns(int64_t rows, const float* x, int64_t x_stride, int64_t in,
+                             const float* dy, int64_t dy_stride, float* g, int64_t out,
+                             int64_t left) {
+  int64_t k = 0;
+  for (; k + kTileRows <= in; k += kTileRows)
+    weight_gradient_tile<kTileRows, N>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out, left);
+  for (; k < in; ++k)
+    weight_gradient_tile<1, N>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out, left);
+}
+
+void weight_gradient(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* dy,
+                     int64_t dy_stride, float* g, int64_t out) {
+  int64_t c = 0;
+  if constexpr (kTileVectors == 2)
+    for (; c + kLanes < out; c += 2 * kLanes)
+      weight_gradient_columns<2>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out, out - c);
+  for (; c < out; c += kLanes)
+    weight_gradient_columns<1>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out, out - c);
+}
+
+void bias_gradient(int64_t rows, const float* dy, int64_t stride, int64_t width, float* g) {
+  for (int64_t c = 0; c < width; c += kLanes) {
+    Floats sum = load_up_to(g + c, width - c);
+    for (int64_t r = 0; r < rows; ++r) sum = sum + load(dy + r * stride + c);
+    store_up_to(g + c, sum, width - c);
+  }
+}
+
+// 32 columns of a row's dropout factors (launch/random.h): those of the low halves, then the high ones.
+struct TwoFloats {
+  Floats low, high;
+};
+alignas(64) constexpr uint32_t kLaneNumbers[16] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                   8, 9, 10, 11, 12, 13, 14, 15};
+KT_INLINE TwoFloats dropout_factors(uint32_t key, int64_t column, uint32_t threshold, float kept) {
+  const Ints counter = load_ints(kLaneNumbers) + all_ints(static_cast<uint32_t>(column / 2));
+  Ints x = all_ints(key) + counter * all_ints(0x9e3779b9u);
+  x = (x ^ shift_right<16>(x)) * all_ints(0x85ebca6bu);
+  x = (x ^ shift_right<13>(x)) * all_ints(0xc2b2ae35u);
+  x = x ^ shift_right<16>(x);
+  const Ints least = all_ints(threshold);
+  return {where_not_less(x & all_ints(0xffffu), least, all(kept)),
+          where_not_less(shift_right<16>(x), least, all(kept))};
+}
+
+KT_INLINE Floats activated(Activation activation, Floats y) {
+  switch (activation) {
+    case Activation::kRelu:
+      return where_positive(y, y);
+    case Activation::kSigmoid:
+      return logistic(y);
+    case Activation::kTanh:
+      return hyperbolic_tangent(y);
+    case Activation::kNone:
+      break;
+  }
+  return y;
+}
+
+// The slope of the activation times `dy`, from the activation's result.
+KT_INLINE Floats activation_slope(Activation activation, Floats y, Floats dy) {
+  switch (activation) {
+    case Activation::kRelu:
+      return where_positive(y, dy);
+    case Activation::kSigmoid:
+      return dy * (y * (all(1.f) - y));
+    case Activation::kTanh:
+      return dy * (all(1.f) - y * y);
+    case Activation::kNone:
+      break;
+  }
+  return dy;
+}
+
+/// One block under way. `key`: of its rows, null without dropout.
+struct Block {
+  const Program& program;
+  const float* weights;
+  float* workspace;
+  int64_t n;
+  const uint32_t* key;
+};
+
+// Activation, then dropout, in place.
+void finish(const Block& block, const Op& op) {
+  const bool drops = op.drops && block.key;
+  if (op.activation == Activation::kNone && !drops) return;
+  const int64_t stride = padded(op.width);
+  for (int64_t r = 0; r < block.n; ++r) {
+    float* y = block.workspace + op.y + r * stride;
+    for (int64_t c = 0; c < stride; c += 2 * kLanes) {
+      const bool both = c + kLanes < stride;
+      Floats low = activated(op.activation, load(y + c));
+      Floats high = both ? activated(op.activation, load(y + c + kLanes)) : zero();
+      if (drops) {
+        const TwoFloats factors =
+            dropout_factors(block.key[r], op.dropout_begin + c, block.program.dropout_threshold,
+                            block.program.dropout_kept);
+        low = low * factors.low;
+        high = high * factors.high;
+      }
+      store(y + c, low);
+      if (both) store(y + c + kLanes, high);
+    }
+  }
+}
+
+// The gradient of y before activation and dropout, in place of the one after them. With ReLU y > 0 says that the
+// value was kept and positive; dropout stands alone or behind ReLU.
+void unfinish(const Block& block, const Op& op) {
+  const bool drops = op.drops && block.key;
+  if (op.activation == Activation::kNone && !drops) return;
+  const int64_t stride = padded(op.width);
+  const Program& program = block.program;
+  for (int64_t r = 0; r < block.n; ++r) {
+    const float* y = block.workspace + op.y + r * stride;
+    float* dy = block.workspace + op.y_gradient + r * stride;
+    for (int64_t c = 0; c < stride; c += 2 * kLanes) {
+      const bool both = c + kLanes < stride;
+      Floats low = load(dy + c), high = both ? load(dy + c + kLanes) : zero();
+      if (drops && op.activation == Activation::kRelu) {
+        low = low * all(program.dropout_kept);
+        high = high * all(program.dropout_kept);
+      } else if (drops) {
+        const TwoFloats factors = dropout_factors(block.key[r], op.dropout_begin + c,
+                                                  program.dropout_threshold, program.dropout_kept);
+        low = low * factors.low;
+        high = high * factors.high;
+      }
+      store(dy + c, activation_slope(op.activation, load(y + c), low));
+      if (both)
+        store(dy + c + kLanes, activation_slope(op.activation, load(y + c + kLanes), high));
+    }
+  }
+}
+
+// Sum over the columns of a[c] b[c].
+KT_INLINE float dot(const float* a, const float* b, int64_t width) {
+  Floats sum = zero();
+  for (int64_t c = 0; c < width; c += kLanes)
+    sum = fma(load_up_to(a + c, width - c), load_up_to(b + c, width - c), sum);
+  return sum_lanes(sum);
+}
+
+KT_INLINE float inverse_norm(const float* a, int64_t width) {
+  const float norm = __builtin_sqrtf(dot(a, a, width));
+  return 1.f / (norm > 1e-12f ? norm : 1e-12f);
+}
+
+// to = [to +] factor * from.
+KT_INLINE void pass_back(const float* from, float factor, int64_t width, bool add, float* to) {
+  for (int64_t c = 0; c < width; c += kLanes) {
+    const Floats part = all(factor) * load(from + c);
+    store(to + c, add ? load(to + c) + part : part);
+  }
+}
+
+void forward_dense(const Block& block, const Op& op) {
+  const int64_t stride = padded(op.width);
+  const float* bias = op.bias >= 0 ? block.weights + op.bias : nullptr;
+  bool adds = op.adds;
+  for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
+    const Term& term = block.program.terms[t];
+    dense(block.n, block.workspace + term.x, padded(term.in), term.in, block.weights + term.weight,
+          stride, bias, adds, block.workspace + op.y, stride);
+    adds = true;
+  }
+}
+
+void backward_dense(const Block& block, const Op& op, float* dense_gradient) {
+  const int64_t stride = padded(op.width);
+  const float* dy = block.workspace + op.y_gradient;
+  for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
+    const Term& term = block.program.terms[t];
+    weight_gradient(block.n, block.workspace + term.x, padded(term.in), term.in, dy, stride,
+                    dense_gradient + term.weight_gradient, op.width);
+    if (term.x_gradient >= 0)
+      dense(block.n, dy, stride, op.width, block.weights + term.transposed, padded(term.in),
+            nullptr, term.add_gradient, block.workspace + term.x_gradient, padded(term.in));
+  }
+  if (op.bias >= 0)
+    bias_gradient(block.n, dy, stride, op.width, dense_gradient + op.bias_gradient);
+}
+
+void forward_dense_one(const Block& block, const Op& op) {
+  const Term& term = block.program.terms[op.terms_begin];
+  const float* w = block.weights + term.transposed;
+  const float bias = block.weights[op.bias];
+  const int64_t stride = padded(term.in);
+  for (int64_t r = 0; r < block.n; ++r)
+    block.workspace[op.y + r * kLanes] =
+        bias + dot(block.workspace + term.x + r * stride, w, term.in);
+}
+
+void backward_dense_one(const Block& block, const Op& op, float* dense_gradient) {
+  const Term& term = block.program.terms[op.terms_begin];
+  const float* dy = block.workspace + op.y_gradient;
+  const float* w = block.weights + term.transposed;
+  const int64_t stride = padded(term.in);
+  float* g = dense_gradient + term.weight_gradient;
+  for (int64_t c = 0; c < term.in; c += kLanes) {
+    Floats sum = load_up_to(g + c, term.in - c);
+    const Floats weight = load(w + c);
+    for (int64_t r = 0; r < block.n; ++r) {
+      const Floats slope = all(dy[r * kLanes]);
+      sum = fma(slope, load(block.workspace + term.x + r * stride + c), sum);
+      if (term.x_gradient < 0) continue;
+      float* dx = block.workspace + term.x_gradient + r * stride + c;
+      const Floats part = slope * weight;
+      store(dx, term.add_gradient ? load(dx) + part : part);
+    }
+    store_up_to(g + c, sum, term.in - c);
+  }
+  float sum = dense_gradient[op.bias_gradient];
+  for (int64_t r = 0; r < block.n; ++r) sum += dy[r * kLanes];
+  dense_gradient[op.bias_gradient] = sum;
+}
+
+// The operations that are alike in all programs.
+void forward_common(const Block& block, const Op& op) {
+  float* work = block.workspace;
+  const int64_t stride = padded(op.width), a_stride = padded(op.a_width);
+  switch (op.kind) {
+    case OpKind::kDense:
+      forward_dense(block, op);
+      break;
+    case OpKind::kDenseOne:
+      forward_dense_one(block, op);
+      break;
+    case OpKind::kPass:
+      for (int64_t e = 0; e < block.n * stride; e += kLanes)
+        store(work + op.y + e, load(work + op.a + e));
+      break;
+    case OpKind::kScale:
+      for (int64_t e = 0; e < block.n * stride; e += kLanes)
+        store(work + op.y + e, all(op.value) * load(work + op.a + e));
+      break;
+    case OpKind::kL2Normalize:
+      for (int64_t r = 0; r < block.n; ++r) {
+        const float* a = work + op.a + r * stride;
+        pass_back(a, inverse_norm(a, op.width), stride, false, work + op.y + r * stride);
+      }
+      break;
+    case OpKind::kDot:
+      for (int64_t r = 0; r < block.n; ++r)
+        work[op.y + r * kLanes] =
+            dot(work + op.a + r * a_stride, work + op.b + r * a_stride, op.a_width);
+      break;
+    case OpKind::kCopy:
+      for (int64_t r = 0; r < block.n; ++r)
+        for (int64_t c = 0; c < op.a_width; c += kLanes)
+          store_up_to(work + op.y + r * stride + op.column + c,
+                      load(work + op.a + r * a_stride + c), op.a_width - c);
+      break;
+    default:
+      break;
+  }
+  finish(block, op);
+}
+
+// After `unfinish`.
+void backward_common(const Block& block, const Op& op, float* dense_gradient) {
+  float* work = block.workspace;
+  const int64_t stride = padded(op.width), a_stride = padded(op.a_width);
+  switch (op.kind) {
+    case OpKind::kDense:
+      backward_dense(block, op, dense_gradient);
+      break;
+    case OpKind::kDenseOne:
+      backward_dense_one(block, op, dense_gradient);
+      break;
+    case OpKind::kPass:
+    case OpKind::kScale:
+      if (op.a_gradient < 0) break;
+      pass_back(work + op.y_gradient, op.kind == OpKind::kScale ? op.value : 1.f, block.n * stride,
+                op.add_a, work + op.a_gradient);
+      break;
+    case OpKind::kL2Normalize:
+      if (op.a_gradient < 0) break;
+      for (int64_t r = 0; r < block.n; ++r) {
+        const float* a = work + op.a + r * stride;
+        const float* y = work + op.y + r * stride;
+        const float* dy = work + op.y_gradient + r * stride;
+        float* da = work + op.a_gradient + r * stride;
+        const Floats along = all(dot(y, dy, op.width)), inverse = all(inverse_norm(a, op.width));
+        for (int64_t c = 0; c < stride; c += kLanes) {
+          const Floats part = (load(dy + c) - along * load(y + c)) * inverse;
+          store(da + c, op.add_a ? load(da + c) + part : part);
+        }
+      }
+      break;
+    case OpKind::kDot:
+      for (int64_t r = 0; r < block.n; ++r) {
+        const float slope = work[op.y_gradient + r * kLanes];
+        const int64_t at = r * a_stride;
+        if (op.a_gradient >= 0)
+          pass_back(work + op.b + at, slope, a_stride, op.add_a, work + op.a_gradient + at);
+        if (op.b_gradient >= 0)
+          pass_back(work + op.a + at, slope, a_stride, op.add_b, work + op.b_gradient + at);
+      }
+      break;
+    case OpKind::kCopy:
+      if (op.a_gradient < 0) break;
+      for (int64_t r = 0; r < block.n; ++r)
+        for (int64_t c = 0; c < op.a_width; c += kLanes) {
+          const Floats part =
+              load_up_to(work + op.y_gradient + r * stride + op.column + c, op.a_width - c);
+          float* da = work + op.a_gradient + r * a_stride + c;
+          store(da, op.add_a ? load(da) + part : part);
+        }
+      break;
+    default:
+      break;
+  }
+}
+
+void copy_rows(int64_t n, const int32_t* row, const float* from, int64_t cols, float* to) {
+  const int64_t stride = padded(cols);
+  for (int64_t r = 0; r < n; ++r) {
+    const float* source = from + row[r] * cols;
+    for (int64_t c = 0; c < cols; c += kLanes)
+      store(to + r * stride + c, load_up_to(source + c, cols - c));
+  }
+}
+
+void forward_id_op(const Block& block, const IdArguments& ids, int64_t first, const Op& op) {
+  if (op.kind == OpKind::kTable)
+    copy_rows(block.n, ids.row + first, ids.tables[op.source], ids.table_cols[op.source],
+              block.workspace + op.y);
+  else if (op.kind == OpKind::kFeatures)
+    copy_rows(block.n, ids.row + first, ids.features, op.width, block.workspace + op.y);
+  forward_common(block, op);
+}
+
+void forward_ids(const Program& program, const float* weights, const IdArguments& ids,
+                 float* workspace) {
+  for (int64_t first = 0; first < ids.n; first += kBlockRows) {
+    const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first), nullptr};
+    for (int64_t k = 0; k < program.op_count; ++k)
+      forward_id_op(block, ids, first, program.ops[k]);
+    for (int64_t k = 0; k < program.output_count; ++k) {
+      const Output& out = program.outputs[k];
+      for (int64_t r = 0; r < block.n; ++r)
+        for (int64_t c = 0; c < out.width; c += kLanes)
+          store(ids.parts + (first + r) * program.part_width + out.column + c,
+                load(workspace + out.y + r * out.width + c));
+    }
+  }
+}
+
+void backward_ids(const Program& program, const float* weights, const IdArguments& ids,
+                  float* workspace) {
+  for (int64_t first = 0; first < ids.n; first += kBlockRows) {
+    const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first), nullptr};
+    for (int64_t k = 0; k < program.op_count; ++k)
+      if (program.ops[k].needed_backward) forward_id_op(block, ids, first, program.ops[k]);
+    for (int64_t k = 0; k < program.output_count; ++k) {
+      const Output& out = program.outputs[k];
+      if (out.y_gradient < 0) continue;
+      for (int64_t r = 0; r < block.n; ++r)
+        for (int64_t c = 0; c < out.width; c += kLanes)
+          store(workspace + out.y_gradient + r * out.width + c,
+                load(ids.part_gradients + (first + r) * program.part_width + out.column + c));
+    }
+    for (int64_t k = program.op_count - 1; k >= 0; --k) {
+      const Op& op = program.ops[k];
+      if (op.y_gradient < 0) continue;
+      unfinish(block, op);
+      if (op.kind != OpKind::kTable) {
+        backward_common(block, op, ids.dense_gradient);
+        continue;
+      }
+      const int64_t cols = ids.table_cols[op.source], stride = padded(cols);
+      for (int64_t r = 0; r < block.n; ++r) {
+        float* to = ids.table_gradients[op.source] + ids.row[first + r] * cols;
+        for (int64_t c = 0; c < cols; c += kLanes)
+          store_up_to(to + c, load(workspace + op.y_gradient + r * stride + c), cols - c);
+      }
+    }
+  }
+}
+
+// y = parts of the row's user and item + bias, then ReLU and dropout, in one pass.
+void forward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
+  const Program& program = block.program;
+  const int64_t stride = padded(op.width);
+  const float* bias = op.bias >= 0 ? block.weights + op.bias : nullptr;
+  constexpr int64_t kAhead = 8;
+  for (int64_t r = 0; r < block.n; ++r) {
+    const float* user = op.user_part >= 0 ? rows.user_parts + op.user_part +
+                                                rows.user[first + r] * program.user_part_width
+                                          : nullptr;
+    const float* item = op.item_part >= 0 ? rows.item_parts + op.item_part +
+                                                rows.item[first + r] * program.item_part_width
+                                          : nullptr;
+    if (item && first + r + kAhead < rows.n) {
+      const float* next = rows.item_parts + op.item_part +
+                          rows.item[first + r + kAhead] * program.item_part_width;
+      for (int64_t c = 0; c < stride; c += kLanes) __builtin_prefetch(next + c);
+    }
+    float* y = block.workspace + op.y + r * stride;
+    for (int64_t c = 0; c < stride; c += kLanes) {
+      Floats sum = bias ? load(bias + c) : zero();
+      if (user) sum = sum + load(user + c);
+      if (item) sum = sum + load(item + c);
+      store(y + c, sum);
+    }
+  }
+  finish(block, op);
+}
+
+void backward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
+  const Program& program = block.program;
+  const int64_t stride = padded(op.width);
+  const float* dy = block.workspace + op.y_gradient;
+  for (int64_t r = 0; r < block.n; ++r) {
+    if (op.item_part >= 0) {
+      float* item =
+          rows.item_part_gradients + (first + r) * program.item_part_width + op.item_part;
+      for (int64_t c = 0; c < stride; c += kLanes) store(item + c, load(dy + r * stride + c));
+    }
+    if (op.user_part >= 0) {
+      float* user = rows.user_part_gradients + rows.user[first + r] * program.user_part_width +
+                    op.user_part;
+      for (int64_t c = 0; c < stride; c += kLanes)
+        store(user + c, load(user + c) + load(dy + r * stride + c));
+    }
+  }
+  if (op.bias >= 0)
+    bias_gradient(block.n, dy, stride, op.width, rows.dense_gradient + op.bias_gradient);
+}
+
+void forward_block(const Block& block, const RowArguments& rows, int64_t first) {
+  for (int64_t k = 0; k < block.program.op_count; ++k) {
+    const Op& op = block.program.ops[k];
+    if (op.kind == OpKind::kGather) {
+      forward_gather(block, rows, first, op);
+      continue;
+    }
+    if (op.kind == OpKind::kFeatures)
+      copy_rows(block.n, rows.item_id + first, rows.features, op.width, block.workspace + op.y);
+    forward_common(block, op);
+  }
+}
+
+double train_rows(const Program& program, const float* weights, const RowArguments& rows,
+                  float* workspace) {
+  double loss = 0;
+  for (int64_t first = 0; first < rows.n; first += kBlockRows) {
+    const Block block{program, weights, workspace, smaller_of(kBlockRows, rows.n - first),
+                      rows.dropout_key ? rows.dropout_key + first : nullptr};
+    forward_block(block, rows, first);
+    for (int64_t r = 0; r < block.n; ++r) {
+      const double error = static_cast<double>(workspace[program.prediction + r * kLanes]) -
+                           static_cast<double>(rows.label[first + r]);
+      loss += error * error;
+      workspace[program.prediction_gradient + r * kLanes] =
+          static_cast<float>(2 * rows.scale * error);
+    }
+    for (int64_t k = program.op_count - 1; k >= 0; --k) {
+      const Op& op = program.ops[k];
+      if (op.y_gradient < 0) continue;
+      unfinish(block, op);
+      if (op.kind == OpKind::kGather)
+        backward_gather(block, rows, first, op);
+      else
+        backward_common(block, op, rows.dense_gradient);
+    }
+  }
+  return loss;
+}
+
+void predict_rows(const Program& program, const float* weights, const RowArguments& rows,
+                  float* workspace) {
+  for (int64_t first = 0; first < rows.n; first += kBlockRows) {
+    const Block block{program, weights, workspace, smaller_of(kBlockRows, rows.n - first), nullptr};
+    forward_block(block, rows, first);
+    for (int64_t r = 0; r < block.n; ++r)
+      rows.predictions[first + r] = workspace[program.prediction + r * kLanes];
+  }
+}
+
+}  // namespace
+}  // namespace kt::fused::KT_SIMD_LEVEL
+
+namespace kt::fused {
+#ifdef __AVX512F__
+const Kernels kAvx512Kernels = {
+#else
+const Kernels kAvx2Kernels = {
+#endif
+    KT_SIMD_LEVEL::forward_ids, KT_SIMD_LEVEL::backward_ids, KT_SIMD_LEVEL::train_rows,
+    KT_SIMD_LEVEL::predict_rows};
+}  // namespace kt::fused

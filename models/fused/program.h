@@ -1,0 +1,117 @@
+#pragma once
+
+#include <cstdint>
+
+/// What the fused engine runs: a list of operations over blocks of rows (or of distinct users or items) whose
+/// buffers stay in the cache. Made once a model by models/fused/compiler.h, run by models/fused/kernels.cpp. Plain
+/// data: the kernels are compiled once a SIMD level and must instantiate nothing of the C++ library.
+namespace kt::fused {
+
+/// Rows computed at once. Not part of a run's bits.
+inline constexpr int64_t kBlockRows = 64;
+
+/// Floats of a row of a buffer, a part or a packed weight: whole vectors, the rest is 0 or not read.
+constexpr int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
+
+enum class OpKind : int32_t {
+  kTable,        ///< y = rows of table `source`
+  kFeatures,     ///< y = the item features
+  kGather,       ///< y = [part of the row's user] + [part of its item] + [bias]
+  kDense,        ///< y = [y +] sum of the terms' x W [+ bias]
+  kDenseOne,     ///< the same for one term and an output of width 1
+  kPass,         ///< y = a, for the activation
+  kScale,        ///< y = a * value
+  kL2Normalize,  ///< y = a / max(|a|, 1e-12)
+  kDot,          ///< y = a . b
+  kCopy,         ///< columns [column, column + a_width) of y = a
+};
+
+/// What follows an operation, in place.
+enum class Activation : int32_t { kNone, kRelu, kSigmoid, kTanh };
+
+/// x W. Offsets of x are floats of the workspace; those of W floats of the packed weights.
+struct Term {
+  int64_t x, x_gradient;    ///< [kBlockRows, padded(in)] each; x_gradient -1: nobody asks for it
+  int64_t in;
+  int64_t weight;           ///< [in, padded(out)]
+  int64_t transposed;       ///< [out, padded(in)]
+  int64_t weight_gradient;  ///< [in, out] of the dense gradients
+  bool add_gradient;        ///< x_gradient has another consumer's part already
+};
+
+struct Op {
+  OpKind kind;
+  Activation activation = Activation::kNone;
+  bool needed_backward = false;  ///< its y is read in backward
+  bool adds = false;             ///< kDense: y holds a sum already
+  bool drops = false;            ///< dropout after the activation, from column `dropout_begin`
+  int64_t dropout_begin = 0;
+  int64_t y = 0, y_gradient = -1;  ///< [kBlockRows, padded(width)]; -1: no gradient
+  int64_t width = 0;
+  int64_t bias = -1;               ///< packed weights, [padded(width)]; -1: none
+  int64_t bias_gradient = 0;       ///< dense gradients, [width]
+  int32_t terms_begin = 0, terms_end = 0;
+  int64_t user_part = -1, item_part = -1;  ///< kGather: columns of the parts; -1: none
+  int64_t source = 0;
+  int64_t column = 0;
+  float value = 0;
+  int64_t a = 0, a_gradient = -1, a_width = 0, b = 0, b_gradient = -1;
+  bool add_a = false, add_b = false;  ///< as Term::add_gradient
+};
+
+/// A buffer of an id program that rows read, as columns of the part.
+struct Output {
+  int64_t y, y_gradient;
+  int64_t width;   ///< padded
+  int64_t column;
+};
+
+struct Program {
+  const Op* ops = nullptr;
+  int64_t op_count = 0;
+  const Term* terms = nullptr;
+  const Output* outputs = nullptr;
+  int64_t output_count = 0;
+  int64_t part_width = 0;          ///< of an id program
+  int64_t user_part_width = 0, item_part_width = 0;  ///< of the row program
+  int64_t prediction = 0, prediction_gradient = 0;   ///< of the row program; stride 16
+  int64_t feature_count = 0;
+  uint32_t dropout_threshold = 0;
+  float dropout_kept = 1;
+};
+
+struct IdArguments {
+  int64_t n;
+  const int32_t* row;
+  const float* const* tables;
+  const int64_t* table_cols;
+  const float* features;
+  float* parts;                 ///< forward: out
+  const float* part_gradients;  ///< backward: in
+  float* const* table_gradients;
+  float* dense_gradient;
+};
+
+struct RowArguments {
+  int64_t n;
+  const float *user_parts, *item_parts;
+  const int32_t *user, *item, *item_id;
+  const float* features;
+  const float* label;
+  const uint32_t* dropout_key;
+  double scale;
+  float *user_part_gradients, *item_part_gradients, *dense_gradient;
+  float* predictions;  ///< of predict_rows
+};
+
+/// The kernels of a SIMD level. `weights`: packed; `workspace`: of the program's size.
+struct Kernels {
+  void (*forward_ids)(const Program&, const float* weights, const IdArguments&, float* workspace);
+  void (*backward_ids)(const Program&, const float* weights, const IdArguments&, float* workspace);
+  double (*train_rows)(const Program&, const float* weights, const RowArguments&, float* workspace);
+  void (*predict_rows)(const Program&, const float* weights, const RowArguments&, float* workspace);
+};
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+
+}  // namespace kt::fused

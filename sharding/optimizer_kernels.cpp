@@ -1,0 +1,94 @@
+// Compiled once a SIMD level (launch/simd.h). The arithmetic is that of adam_element and sgd_element, 16 at once.
+#include "sharding/optimizer_kernels.h"
+
+#include "launch/simd.h"
+
+namespace kt::KT_SIMD_LEVEL {
+namespace {
+
+struct Factors {
+  Floats beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, epsilon, l2,
+      keep, momentum, scale;
+};
+
+KT_INLINE void adam(const Factors& f, Floats gradient, Floats& value, Floats& first,
+                    Floats& second) {
+  const Floats g = gradient * f.scale + f.l2 * value;
+  first = f.beta1 * first + f.one_minus_beta1 * g;
+  second = f.beta2 * second + f.one_minus_beta2 * (g * g);
+  const Floats denominator = square_root(second) * f.root_correction + f.epsilon;
+  value = value * f.keep - f.step_size * (first / denominator);
+}
+
+KT_INLINE void sgd(const Factors& f, Floats gradient, Floats& value, Floats* velocity) {
+  Floats g = gradient * f.scale + f.l2 * value;
+  if (velocity) g = *velocity = f.momentum * *velocity + g;
+  value = value - f.step_size * g;
+}
+
+KT_INLINE Floats load_up_to(const float* p, int64_t n) {
+  return n >= kLanes ? load(p) : load_first(p, n);
+}
+KT_INLINE void store_up_to(float* p, Floats a, int64_t n) {
+  if (n >= kLanes)
+    store(p, a);
+  else
+    store_first(p, a, n);
+}
+
+/// `n` elements; a null gradient is 0.
+template <bool kAdam>
+KT_INLINE void update(const Factors& f, int64_t n, float* value, const float* gradient,
+                      float* slot1, float* slot2) {
+  for (int64_t k = 0; k < n; k += kLanes) {
+    const int64_t left = n - k;
+    Floats v = load_up_to(value + k, left);
+    const Floats g = gradient ? load_up_to(gradient + k, left) : zero();
+    if constexpr (kAdam) {
+      Floats m1 = load_up_to(slot1 + k, left), m2 = load_up_to(slot2 + k, left);
+      adam(f, g, v, m1, m2);
+      store_up_to(slot1 + k, m1, left);
+      store_up_to(slot2 + k, m2, left);
+    } else {
+      Floats velocity = slot1 ? load_up_to(slot1 + k, left) : zero();
+      sgd(f, g, v, slot1 ? &velocity : nullptr);
+      if (slot1) store_up_to(slot1 + k, velocity, left);
+    }
+    store_up_to(value + k, v, left);
+  }
+}
+
+template <bool kAdam>
+void update_all(const Factors& f, const UpdatedRows& rows) {
+  if (!rows.touched) {
+    update<kAdam>(f, rows.rows * rows.cols, rows.value, rows.gradient, rows.slot1, rows.slot2);
+    return;
+  }
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    const int64_t at = row * rows.cols;
+    update<kAdam>(f, rows.cols, rows.value + at, rows.touched[row] ? rows.gradient + at : nullptr,
+                  rows.slot1 ? rows.slot1 + at : nullptr, rows.slot2 ? rows.slot2 + at : nullptr);
+  }
+}
+
+}  // namespace
+
+void update_rows(const UpdateFactors& factors, float gradient_scale, const UpdatedRows& rows) {
+  const Factors f{.beta1 = all(factors.beta1),
+                  .one_minus_beta1 = all(factors.one_minus_beta1),
+                  .beta2 = all(factors.beta2),
+                  .one_minus_beta2 = all(factors.one_minus_beta2),
+                  .step_size = all(factors.step_size),
+                  .root_correction = all(factors.inverse_root_correction2),
+                  .epsilon = all(factors.epsilon),
+                  .l2 = all(factors.l2),
+                  .keep = all(factors.keep),
+                  .momentum = all(factors.momentum),
+                  .scale = all(gradient_scale)};
+  if (factors.rule == OptimizerRule::kSgd)
+    update_all<false>(f, rows);
+  else
+    update_all<true>(f, rows);
+}
+
+}  // namespace kt::KT_SIMD_LEVEL

@@ -1,0 +1,11 @@
+#pragma once
+
+#include "sharding/optimizer.h"
+
+/// `optimizer_update`, once a SIMD level (launch/simd.h).
+namespace kt::avx2 {
+void update_rows(const UpdateFactors& factors, float gradient_scale, const UpdatedRows& rows);
+}
+namespace kt::avx512 {
+void update_rows(const UpdateFactors& factors, float gradient_scale, const UpdatedRows& rows);
+}
