@@ -140,7 +140,7 @@ class DeviceStep::State {
   OwnStream reductions_;  // fast: all-reduces, beside the sums of table gradients
 
   // Shapes: R samples of this rank, S owned shards, n samples of a step, at most N.
-  std::vector<const std::vector<Sample>*> samples_;
+  std::vector<const Samples*> samples_;
   DeviceArray<int32_t> user_column_, item_column_;          // [R]
   DeviceArray<float> label_column_;                         // [R]
   DeviceArray<uint32_t> row_column_;                        // [R]
@@ -203,7 +203,7 @@ void DeviceStep::State::take_columns(std::span<const ShardSamples> samples) {
   int64_t first_user = 0;
   for (int64_t j = shards_.begin; j < shards_.end; ++j) {
     const ShardSamples& shard = samples[j - shards_.begin];
-    const std::vector<Sample>& train = shard.train;
+    const Samples& train = shard.train;
     first.push_back(static_cast<int64_t>(row.size()));
     counts.push_back(schedule_.samples(j));
     phases.push_back(schedule_.phase(j));
@@ -369,7 +369,7 @@ void DeviceStep::State::count_requests() {
   const int64_t size = comm_.world().size, steps = schedule_.steps();
   std::vector<int64_t> by_rank(static_cast<size_t>(size * steps), 0), asked(by_rank.size());
   for (int64_t j = shards_.begin; j < shards_.end; ++j) {
-    const std::vector<Sample>& train = *samples_[j - shards_.begin];
+    const Samples& train = *samples_[j - shards_.begin];
     const Permutation order = epoch_order(std::ssize(train), options_.seed, epoch_, j);
     for (int64_t t = 0; t < steps; ++t) {
       const Range positions = schedule_.positions(j, t);

@@ -97,7 +97,7 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
   dropout_key_.resize(n);
   const auto epoch_key = static_cast<uint64_t>(epoch);
   pool_.parallel_for(units_, [&](int64_t unit, int) {
-    const std::vector<Sample>& train = samples_[unit].train;
+    const Samples& train = samples_[unit].train;
     const Permutation order =
         epoch_order(std::ssize(train), options_.seed, epoch, shards.begin + unit);
     const Range positions = schedule.positions(shards.begin + unit, step);
