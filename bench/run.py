@@ -88,6 +88,11 @@ def train(dataset, *overrides, ranks=2, threads=1, epochs=2):
                      f"train.epochs={epochs}", *overrides, ranks=ranks, threads=threads)
 
 
+def plan(data, *overrides):
+    """What `kuaitrain plan` expects of such a run on two ranks."""
+    return json.loads(run(PROGRAM, "plan", "--ranks", 2, f"data.path={data}", *overrides, "--json", "--quiet").output)
+
+
 # --- Data ------------------------------------------------------------------------------------------------------------
 
 
@@ -162,12 +167,13 @@ class Report:
         self.part = None
         self.rows = []
 
-    def begin(self, part):
+    def begin(self, part, about):
         self.part = part
         self.rows = []
+        print(f"\n{part}: {about}", flush=True)
 
     def line(self, what, kept, own, beside="", ratio="", wanted=""):
-        print(f"{self.part:11} {what:34} {own:28} {beside:42} {ratio:20} {wanted}".rstrip(), flush=True)
+        print(f"  {what:38} {own:24} {beside:44} {ratio:24} {wanted}".rstrip(), flush=True)
         self.rows.append({"what": what, **kept})
 
     def figure(self, what, own, unit, beside=None, least=None, most=None):
@@ -179,7 +185,7 @@ class Report:
             name, other = beside
             judged = ratios(own, other)
             kept.update({"beside": name, "other": spread(other), "ratio": spread(judged)})
-            texts = {"beside": f"{name} {show(other, unit)}", "ratio": f"x {show(judged)}"}
+            texts = {"beside": f"{name} {show(other, unit)}", "ratio": f"ratio {show(judged)}"}
         if least is not None or most is not None:
             limit, sign = (least, ">=") if least is not None else (most, "<=")
             middle = statistics.median(judged)
@@ -212,7 +218,7 @@ def millions_a_second(result):
 
 
 def bench_train(report, options):
-    """Whole epochs at four batches, in pairs with PyTorch DDP."""
+    """Whole epochs at four global batches, M samples/s, in pairs with PyTorch DDP."""
     data = dataset(options.scale)
     counts = manifest_of(data)
     for batch, least in [(1024, 10), (4096, None), (16384, 10), (65536, 15)]:
@@ -223,11 +229,11 @@ def bench_train(report, options):
             other = peer("ddp_ncf.py", "--global-batch", batch, "--rows", result["dataset"]["rows_train"], "--users",
                          counts["users"], "--videos", counts["items"], processes=2)
             ddp.append(other["samples_per_second"] / 1e6)
-        report.figure(f"batch {batch:,}, M samples/s", own, "", ("PyTorch DDP", ddp), least=least)
+        report.figure(f"batch {batch:,}", own, "", ("PyTorch DDP", ddp), least=least)
 
 
 def bench_scaling(report, options):
-    """Ranks beside threads, the exact reduction beside the fast one, and where the time of a run goes."""
+    """Ranks beside threads and the exact reduction beside the fast one, M samples/s; where the time of a run goes."""
     data = dataset(options.scale)
     for batch in [4096, 16384]:
         one, threads, two, fast = [], [], [], []
@@ -238,9 +244,11 @@ def bench_scaling(report, options):
             result = train(data, *overrides)
             two.append(millions_a_second(result))
             fast.append(millions_a_second(train(data, *overrides, "parallel.reduce=fast")))
-        report.figure(f"batch {batch:,}, M/s, 2 ranks", two, "", ("1 rank", one), least=1.8)
-        report.figure(f"batch {batch:,}, M/s, 1 rank, 2 threads", threads, "", ("2 ranks", two), least=0.85)
-        report.figure(f"batch {batch:,}, M/s, 2 ranks, fast", fast, "", ("exact", two))
+        report.figure(f"batch {batch:,}, 2 ranks", two, "", ("1 rank", one), least=1.8)
+        report.figure(f"batch {batch:,}, 1 rank, 2 threads", threads, "", ("2 ranks", two), least=0.85)
+        report.figure(f"batch {batch:,}, 2 ranks, fast", fast, "", ("exact", two))
+        planned = plan(data, *overrides)["step"]["samples_per_second"] / 1e6
+        report.figure(f"batch {batch:,}, 2 ranks", two, "", ("plan", [planned] * options.repeat))
         if "seconds" in result:
             shares = "  ".join(f"{name} {number(seconds)}" for name, seconds in result["seconds"].items())
             report.line(f"batch {batch:,}, 2 ranks, seconds of", {"seconds": result["seconds"]}, shares)
@@ -249,21 +257,19 @@ def bench_scaling(report, options):
 def bench_bits(report, options):
     """One hash of the weights after ten steps, whatever the ranks, the threads and the width of vectors."""
     data = dataset(options.scale)
-    variants = [{"ranks": ranks, "threads": threads} for ranks in [1, 2, 3, 4, 8] for threads in [1, 2]]
-    variants += [{"simd": "avx2"}]
-    if "avx512f" in pathlib.Path("/proc/cpuinfo").read_text():
-        variants += [{"simd": "avx512"}]
+    widths = ["avx2", "avx512"] if "avx512f" in pathlib.Path("/proc/cpuinfo").read_text() else ["avx2"]
+    variants = [(ranks, threads, "auto") for ranks in [1, 2, 3, 4, 8] for threads in [1, 2]]
+    variants += [(2, 1, simd) for simd in widths]
     for batch in [4096, 65536]:
-        hashes = {}
-        for variant in variants:
-            places = {key: value for key, value in variant.items() if key != "simd"}
-            simd = [f"parallel.simd={variant['simd']}"] if "simd" in variant else []
-            result = train(data, f"train.global_batch={batch}", "train.max_steps=10", *simd, **places)
-            hashes.setdefault(result["weights_hash"], []).append(variant)
-        widths = ", ".join(variant["simd"] for variant in variants if "simd" in variant)
-        met = len(hashes) == 1
-        report.line(f"batch {batch:,}, hashes of {len(variants)} runs", {"hashes": hashes, "met": met},
-                    f"{len(hashes)}", f"1, 2, 3, 4, 8 ranks x 1, 2 threads; {widths}", wanted=f"1: {verdict(met)}")
+        found = {}
+        for ranks, threads, simd in variants:
+            result = train(data, f"train.global_batch={batch}", "train.max_steps=10", f"parallel.simd={simd}",
+                           ranks=ranks, threads=threads)
+            found.setdefault(result["weights_hash"], []).append(f"{ranks} ranks, {threads} threads, {simd}")
+        met = len(found) == 1
+        report.line(f"batch {batch:,}, hashes of {len(variants)} runs", {"runs_of_hash": found, "met": met},
+                    f"{len(found)}", f"1, 2, 3, 4, 8 ranks x 1, 2 threads; {', '.join(widths)}",
+                    wanted=f"1: {verdict(met)}")
 
 
 def bench_evaluation(report, options):
@@ -292,12 +298,12 @@ def bench_import(report, options):
         finished = import_files(options.scale)
         own.append(finished.seconds)
         memory.append(finished.peak_memory_bytes / 1e6)
-    report.figure("seven files", own, "s", ("polars, reading three", polars), most=1.5)
+    report.figure("seven files", own, "s", ("polars, three files", polars), most=1.5)
     report.figure("  peak memory", memory, "MB")
 
 
 def bench_memory(report, options):
-    """Import, epoch and memory at three scales: what a million rows cost."""
+    """Import, epoch and memory at three scales, and what a million rows cost."""
     scales = [options.scale * part for part in (0.1, 0.3, 1)]
     rows, costs = [], {"import, s": [], "epoch, s": [], "peak memory a rank, MB": []}
     for scale in scales:
@@ -315,6 +321,8 @@ def bench_memory(report, options):
         report.line(what, {"values": cost}, "  ".join(number(value["median"]) for value in cost),
                     "a million rows " + "  ".join(number(value) for value in each))
     report.figure("peak memory a rank, largest scale", memory, "MB", most=1000)
+    planned = plan(dataset(scale))["memory"]["needed_bytes"] / 2 / 1e6
+    report.figure("  beside what was planned", memory, "MB", ("plan", [planned] * options.repeat))
 
 
 # Found by a search at scale 1 over rate, schedule and length of the warm-up.
@@ -322,7 +330,7 @@ QUALITY = {1024: [], 4096: [], 16384: ["train.optimizer.lr=2e-3", "train.schedul
 
 
 def bench_quality(report, options):
-    """Validation after two epochs, seed by seed beside the batch of 1,024."""
+    """Validation error after two epochs, seed by seed beside the batch of 1,024."""
     data = dataset(options.scale)
     found = {batch: [] for batch in QUALITY}
     for seed in range(1, options.repeat + 1):
@@ -333,7 +341,7 @@ def bench_quality(report, options):
         values = {batch: [validation[metric] for validation in each] for batch, each in found.items()}
         first = values.pop(1024)
         for batch, each in values.items():
-            report.figure(f"batch {batch:,}, validation {metric}", each, "", ("batch 1,024", first), most=1.01)
+            report.figure(f"batch {batch:,}, {metric}", each, "", ("batch 1,024", first), most=1.01)
 
 
 PARTS = {"train": (bench_train, PYTORCH), "scaling": (bench_scaling, []), "bits": (bench_bits, []),
@@ -397,12 +405,13 @@ def main():
     try:
         set_up(options.only)
         about = machine(options)
-        print(f"kuaitrain {about['commit']}, {about['date']}, {about['cpus']} x {about['cpu']}, load {about['load']:.1f}\n"
-              f"synthetic data, scale {options.scale:g}; median (smallest-largest) of {options.repeat}", flush=True)
+        print("kuaitrain {commit}, {date}, {cpus} x {cpu}, load {load:.1f}\nsynthetic data of scale {scale:g}; median "
+              "(smallest-largest) of {repeat}; 2 ranks of 1 thread where nothing else is said".format(**about))
         report = Report(about)
         for part in options.only:
-            report.begin(part)
-            PARTS[part][0](report, options)
+            measure = PARTS[part][0]
+            report.begin(part, measure.__doc__)
+            measure(report, options)
             report.end()
     except subprocess.CalledProcessError as error:
         sys.exit(f"bench: exit {error.returncode}: {' '.join(map(str, error.cmd))}")
