@@ -22,7 +22,8 @@ VENV = WORK / "venv"
 LARGE = ["big_matrix.csv", "small_matrix.csv", "item_daily_features.csv"]
 POLARS = ["polars==2.1.0"]
 PYTORCH = ["torch==2.15.0", "numpy"]
-ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                   PYTHONDONTWRITEBYTECODE="1")
 STOP_SECONDS = 20  # for a process to end its children, before it is killed
 
 
@@ -68,10 +69,11 @@ def stop(process):
 
 
 def peer(script, *arguments, processes=1):
-    """What a script of bench/peers prints."""
+    """What a script of bench/peers prints. Its threads wait asleep, or a busy machine would show it far too slow."""
     start = ["-m", "torch.distributed.run", "--nproc-per-node", processes] if processes > 1 else []
     command = [VENV / "bin" / "python", *start, ROOT / "bench" / "peers" / script, *arguments]
-    return json.loads(run(*command, OMP_NUM_THREADS="1" if processes > 1 else "2").output)
+    threads = "1" if processes > 1 else "2"
+    return json.loads(run(*command, OMP_NUM_THREADS=threads, OMP_WAIT_POLICY="passive").output)
 
 
 def kuaitrain(*arguments, ranks=2, threads=1):
@@ -406,7 +408,8 @@ def main():
         set_up(options.only)
         about = machine(options)
         print("kuaitrain {commit}, {date}, {cpus} x {cpu}, load {load:.1f}\nsynthetic data of scale {scale:g}; median "
-              "(smallest-largest) of {repeat}; 2 ranks of 1 thread where nothing else is said".format(**about))
+              "(smallest-largest) of {repeat}; 2 ranks of 1 thread where nothing else is said; limits are for scale 1"
+              .format(**about))
         report = Report(about)
         for part in options.only:
             measure = PARTS[part][0]

@@ -7,6 +7,7 @@ import argparse
 import json
 import time
 
+import numpy
 import torch
 
 from ddp_ncf import Ncf
@@ -27,11 +28,11 @@ def score(model, users, videos):
 
 
 def auc(scores, positive):
-    """The chance that a positive pair is above a negative one; ties, which random scores lack, do not count half."""
-    order = scores.flatten().argsort()
-    rank_sum = (positive.flatten()[order].nonzero() + 1).sum().item()
-    positives = positive.sum().item()
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * (positive.numel() - positives))
+    """From the ranks of the positive pairs. By NumPy, whose sort is the faster one; ties are not halved."""
+    order = numpy.argsort(scores.numpy(), axis=None)
+    ranks = numpy.flatnonzero(positive.numpy().ravel()[order]) + 1
+    positives = len(ranks)
+    return (ranks.sum() - positives * (positives + 1) / 2) / (positives * (len(order) - positives))
 
 
 def main():
