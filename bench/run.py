@@ -106,7 +106,10 @@ def csv_files(scale):
         shutil.rmtree(part, ignore_errors=True)
         run(PROGRAM, "synth", "--out", part, "--scale", scale, "--quiet")
         part.rename(folder)
-    run("cat", *folder.glob("*.csv"))
+    for path in folder.glob("*.csv"):
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
     return folder
 
 
