@@ -57,7 +57,7 @@ TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_
     exchange_.fetch_parts(item_parts_, item_width_);
     compute_leaves(1 / static_cast<double>(result.samples));
     return_item_gradients();
-    exchange_.reduce(leaves_);
+    exchange_.reduce(leaves_, pool_);
   });
   communication_.time([&] { result.loss = total_loss(); });
   if (!std::isfinite(result.loss)) return result;
