@@ -68,9 +68,9 @@ KT_INLINE Floats square_root(Floats a) { return {_mm512_sqrt_ps(a.v)}; }
 /// As `a > b ? a : b`, lane by lane: b where a is NaN.
 KT_INLINE Floats larger(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
 KT_INLINE Floats smaller(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
-/// `x` where a > 0, else 0.
+/// `x` where a > 0 or NaN, else 0.
 KT_INLINE Floats where_positive(Floats a, Floats x) {
-  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_GT_OQ), x.v)};
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, _mm512_setzero_ps(), _CMP_NLE_UQ), x.v)};
 }
 KT_INLINE Floats absolute(Floats a) { return {_mm512_abs_ps(a.v)}; }
 KT_INLINE Floats nearest(Floats a) {
@@ -159,11 +159,11 @@ KT_INLINE Floats larger(Floats x, Floats y) {
 KT_INLINE Floats smaller(Floats x, Floats y) {
   return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
 }
-/// `x` where a > 0, else 0.
+/// `x` where a > 0 or NaN, else 0.
 KT_INLINE Floats where_positive(Floats a, Floats x) {
   const __m256 none = _mm256_setzero_ps();
-  return {_mm256_and_ps(_mm256_cmp_ps(a.a, none, _CMP_GT_OQ), x.a),
-          _mm256_and_ps(_mm256_cmp_ps(a.b, none, _CMP_GT_OQ), x.b)};
+  return {_mm256_and_ps(_mm256_cmp_ps(a.a, none, _CMP_NLE_UQ), x.a),
+          _mm256_and_ps(_mm256_cmp_ps(a.b, none, _CMP_NLE_UQ), x.b)};
 }
 KT_INLINE Floats absolute(Floats x) {
   const __m256 sign = _mm256_set1_ps(-0.f);
@@ -225,10 +225,10 @@ KT_INLINE float sum_lanes(Floats x) {
 
 #endif
 
-/// e^x, at most 2 units in the last place off for x in [-87, 88], which x is cut to.
+/// e^x, at most 2 units in the last place off for x in [-87, 88], which x is cut to; NaN of NaN.
 /// Source: range reduction and polynomial of Cephes' expf (S. Moshier).
 KT_INLINE Floats exponential(Floats x) {
-  x = larger(smaller(x, all(88.f)), all(-87.f));
+  x = larger(all(-87.f), smaller(all(88.f), x));
   const Floats n = nearest(x * all(1.44269504088896341f));
   Floats r = fma(n, all(-.693359375f), x);
   r = fma(n, all(2.12194440e-4f), r);

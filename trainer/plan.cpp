@@ -20,10 +20,17 @@ constexpr double kInt = sizeof(int32_t);
 // Below it the backends send an all_reduce whole in log2(n) rounds; about where Open MPI 4.1 changes over.
 constexpr double kSmallAllReduceBytes = 10'000;
 
-// Costs of a step through libtorch on one core. Source: measured, docs/plan.md, "Measured constants".
-constexpr double kLeafCall_s = 100e-6;
-constexpr double kLeafFlop_s = 26e-12;
-constexpr double kSerialRow_s = .6e-6;
+// Costs of a step on one core. Source: measured, docs/plan.md, "Measured constants". Through libtorch:
+constexpr double kTorchLeaf_s = 100e-6;
+constexpr double kTorchFlop_s = 26e-12;
+constexpr double kTorchRow_s = .6e-6;
+// With the fused engine, for each operation, row and id:
+constexpr double kFusedFlop_s = 20e-12;
+constexpr double kFusedRow_s = 60e-9;
+constexpr double kFusedId_s = 60e-9;
+// Drawing a row's sample and finding its item's part; adding an element of a gradient to a sum; an update.
+constexpr double kGatherRow_s = 40e-9;
+constexpr double kSumElement_s = .2e-9;
 constexpr double kAdamElement_s = .67e-9;
 constexpr double kSgdElement_s = .37e-9;
 // Memory of a process before any data, and of the metrics for each test pair. Source: likewise.
@@ -49,7 +56,8 @@ struct Sizes {
   explicit Sizes(const PlanInputs& inputs)
       : shards(std::ssize(inputs.shard_rows)),
         ranks(inputs.ranks),
-        exact(inputs.config.parallel.reduce == Reduce::kExact) {
+        exact(inputs.config.parallel.reduce == Reduce::kExact),
+        one_leaf(inputs.device.gpu && !exact) {
     for (const ParameterSpec& spec : inputs.parameters) {
       if (spec.kind == ParameterKind::kDense) {
         dense += spec.size();
@@ -85,7 +93,7 @@ struct Sizes {
     return shards_of_rank(shards, {static_cast<int>(rank), static_cast<int>(ranks)});
   }
   /// What a rank computes on at once, in a step.
-  int64_t units(int64_t rank) const { return exact ? shards_of(rank).size() : 1; }
+  int64_t units(int64_t rank) const { return one_leaf ? 1 : shards_of(rank).size(); }
 
   /// Rows of parameter array `a` that a rank updates for all.
   Range owned(size_t a, int64_t rank) const {
@@ -96,6 +104,7 @@ struct Sizes {
   int64_t shards;
   int64_t ranks;
   bool exact;
+  bool one_leaf;
   bool sgd = false;
   int slots = 0;
   int64_t dense = 0;  // elements of all dense arrays
@@ -109,12 +118,33 @@ struct Sizes {
   std::vector<double> nodes;                      // [ranks] whole subtrees of its shards
 };
 
+/// Which of `some` ids of `all` come at least once in n draws, as expected when all are equally likely.
+double distinct(double some, double all, double n) {
+  return n > 0 ? -some * std::expm1(n * std::log1p(-1 / all)) : 0;
+}
+
 int64_t node_of(const PlanInputs& inputs, int64_t rank) {
   return ((rank + 1) * inputs.nodes - 1) / inputs.ranks;
 }
 
 int64_t most_ranks_of_a_node(const PlanInputs& inputs) {
   return (inputs.ranks + inputs.nodes - 1) / inputs.nodes;
+}
+
+/// Training rows of a shard, as expected of the split.
+double training_rows(const PlanInputs& inputs, int64_t shard) {
+  return static_cast<double>(inputs.shard_rows[shard]) *
+         (1 - inputs.config.data.validation.fraction);
+}
+
+double training_rows(const PlanInputs& inputs) {
+  double rows = 0;
+  for (int64_t j = 0; j < std::ssize(inputs.shard_rows); ++j) rows += training_rows(inputs, j);
+  return rows;
+}
+
+double steps_an_epoch(const PlanInputs& inputs) {
+  return std::ceil(training_rows(inputs) / static_cast<double>(inputs.config.train.global_batch));
 }
 
 // --- Collectives -----------------------------------------------------------------------------------------
@@ -242,8 +272,53 @@ class Traffics {
 
 int64_t to_bytes(double bytes) { return static_cast<int64_t>(std::ceil(bytes)); }
 
+/// The samples of a step, what they need of tables or parts, and what of it is under way between ranks.
+double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, double samples,
+                    const Requests& requests) {
+  samples = std::ceil(samples);
+  if (inputs.device.gpu) {
+    // user row, item, label, ordinal; table rows and their gradients; rows going out and coming in; the route.
+    double a_sample = 16 + kFloat * 2 * static_cast<double>(sizes.table_cols);
+    if (sizes.exact)
+      for (const int64_t cols : sizes.item_cols) a_sample += kFloat * 2 * static_cast<double>(cols);
+    if (sizes.exact && !sizes.item_cols.empty()) a_sample += 20;
+    if (!sizes.exact) a_sample += 4;
+    return a_sample * samples;
+  }
+  double going = 0, coming = 0, fetched = 0;
+  for (int64_t other = 0; other < sizes.ranks; ++other) {
+    if (other == rank) continue;
+    going += requests.rows[rank][other];
+    coming += requests.rows[other][rank];
+    fetched += requests.parts[rank][other];
+  }
+  const double part = kFloat * static_cast<double>(inputs.item_part);
+  // Five columns and the route; a gradient of its item's part. Parts, the sums of what is computed here.
+  return samples * (28 + part) + (going + coming) * (part + 8) +
+         (2 * requests.computed[rank] + fetched) * part;
+}
+
+/// Of the leaves that are computed at once.
+double activation_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
+                        double samples) {
+  const auto units = static_cast<double>(sizes.units(rank));
+  const double at_once = std::min(units, static_cast<double>(inputs.config.parallel.threads));
+  const double a_leaf = std::ceil(samples) / units;
+  if (inputs.config.model.engine == EngineName::kFused)
+    // A block of rows, and the parts of the leaf's users and their gradients.
+    return kFloat * at_once *
+           static_cast<double>(inputs.workspace + 2 * inputs.user_part * static_cast<int64_t>(a_leaf));
+  // Features, dropout, activations and their gradients; on the host the gathered rows of tables and theirs.
+  auto a_row = static_cast<double>(inputs.features + inputs.dropout_width);
+  if (!inputs.device.gpu) a_row += 2 * static_cast<double>(sizes.table_cols);
+  for (const ParameterSpec& spec : inputs.parameters)
+    if (spec.kind == ParameterKind::kDense && spec.rows > 1)
+      a_row += static_cast<double>(2 * spec.rows + 4 * spec.cols);
+  return kFloat * a_row * a_leaf * at_once;
+}
+
 std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
-                                 double samples) {
+                                 double samples, const Requests& requests) {
   const Range shards = sizes.shards_of(rank);
   const bool gpu = inputs.device.gpu;
   int64_t rows = 0, users = 0, largest_shard = 0;
@@ -264,19 +339,6 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   const double gradient_buffers =
       static_cast<double>(sizes.units(rank)) * dense +
       (sizes.exact ? own_nodes * dense + all_nodes * own_dense + dense + own_dense : 0);
-  // user row, item, label, ordinal; table rows and their gradients; rows going out and coming in; the route.
-  double a_sample = 16 + kFloat * 2 * static_cast<double>(sizes.table_cols);
-  if (sizes.exact)
-    for (const int64_t cols : sizes.item_cols) a_sample += kFloat * 2 * static_cast<double>(cols);
-  if (sizes.exact && !sizes.item_cols.empty()) a_sample += 20;
-  if (!sizes.exact) a_sample += 4;
-  // A leaf a thread: features, dropout, the engine's activations and their gradients.
-  double a_leaf_row = kFloat * static_cast<double>(inputs.features + inputs.dropout_width);
-  for (const ParameterSpec& spec : inputs.parameters)
-    if (spec.kind == ParameterKind::kDense && spec.rows > 1)
-      a_leaf_row += kFloat * static_cast<double>(2 * spec.rows + 4 * spec.cols);
-  const auto units = static_cast<double>(sizes.units(rank));
-  const double at_once = std::min(units, static_cast<double>(inputs.config.parallel.threads));
 
   const bool temporal = inputs.config.data.validation.kind == ValidationKind::kTemporal &&
                         inputs.config.data.validation.fraction > 0;
@@ -284,21 +346,28 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   std::vector<MemoryUse> uses{
       {gpu ? "CUDA context and libraries" : "process and libraries", kAlways,
        gpu ? kGpuContextBytes : kProcessBytes},
-      {"columns, 16 B a row", kAlways, 16 * rows + 4 * users},
+      {"samples, 16 B a row", kAlways, 16 * rows + 4 * users},
       {"item features", kAlways, to_bytes(kFloat) * inputs.items * inputs.features},
       {"parameters", kAlways, to_bytes(kFloat * (static_cast<double>(held) + dense))},
       {"gradients", kAlways, to_bytes(kFloat) * held},
       {"optimizer state", kAlways, to_bytes(kFloat) * sizes.slots * held},
   };
-  if (!gpu) uses.push_back({"ids", kAlways, 52 * inputs.users + 40 * inputs.items});
+  // Of all ids; marks and places of a step's.
+  if (!gpu)
+    uses.push_back({"ids", kAlways, 52 * inputs.users + 40 * inputs.items + 5 * users + 17 * inputs.items});
   uses.push_back({"dense gradients, exchange", kStep, to_bytes(kFloat * gradient_buffers)});
-  uses.push_back({"samples, table rows, exchange", kStep, to_bytes(a_sample * std::ceil(samples))});
+  uses.push_back({gpu ? "samples, table rows, exchange" : "samples, item parts, exchange", kStep,
+                  to_bytes(sample_bytes(inputs, sizes, rank, samples, requests))});
   uses.push_back(
-      {"activations", kStep, to_bytes(a_leaf_row * std::ceil(samples) / units * at_once)});
+      {"activations", kStep, to_bytes(activation_bytes(inputs, sizes, rank, samples))});
   if (!gpu)
     uses.push_back({"reading shards", kLoading, 32 * largest_shard + (temporal ? 8 * rows : 0)});
-  uses.push_back(
-      {"item tables in full", kEvaluation, sizes.exact ? to_bytes(kFloat) * item_tables : 0});
+  if (gpu)
+    uses.push_back(
+        {"item tables in full", kEvaluation, sizes.exact ? to_bytes(kFloat) * item_tables : 0});
+  else
+    uses.push_back({"parts of users and items", kEvaluation,
+                    to_bytes(kFloat) * (users * inputs.user_part + inputs.items * inputs.item_part)});
   if (!gpu)
     uses.push_back({"test table, scores, metrics", kEvaluation,
                     16 * inputs.test_pairs + 4 * inputs.test_pairs / sizes.ranks +
@@ -309,10 +378,11 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
 /// What the fullest node (cpu) or device (gpu) needs.
 int64_t needed_bytes(const PlanInputs& inputs, const Sizes& sizes) {
   const std::vector<double> samples = samples_of_ranks(inputs);
+  const Requests requests = expected_requests(inputs, samples);
   std::vector<int64_t> of_node(inputs.nodes, 0);
   int64_t most = 0;
   for (int64_t rank = 0; rank < inputs.ranks; ++rank) {
-    const int64_t bytes = peak_bytes(memory_of(inputs, sizes, rank, samples[rank]));
+    const int64_t bytes = peak_bytes(memory_of(inputs, sizes, rank, samples[rank], requests));
     int64_t& node = of_node[node_of(inputs, rank)];
     node += bytes;
     most = std::max(most, inputs.device.gpu ? bytes : node);
@@ -333,18 +403,6 @@ int64_t fewest_ranks_that_fit(const PlanInputs& inputs) {
 
 // --- Time ------------------------------------------------------------------------------------------------
 
-/// Forward and backward of one row: two per weight forward, four backward; a bias two, a table's element one.
-double flops_a_row(const PlanInputs& inputs) {
-  double flops = 0;
-  for (const ParameterSpec& spec : inputs.parameters) {
-    if (spec.kind != ParameterKind::kDense)
-      flops += static_cast<double>(spec.cols);
-    else
-      flops += static_cast<double>((spec.rows > 1 ? 6 : 2) * spec.size());
-  }
-  return flops;
-}
-
 double update_flops_an_element(const Sizes& sizes) {
   if (sizes.sgd) return sizes.slots == 1 ? 7 : 5;
   return 17;
@@ -362,24 +420,65 @@ double device_traffic(const PlanInputs& inputs, const Sizes& sizes, int64_t rank
   return kFloat * (floats_a_row * samples + update + leaves);
 }
 
-void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes) {
+/// Distinct users of a rank's leaves.
+double users_of_step(const PlanInputs& inputs, const Sizes& sizes, int64_t rank) {
+  const Range shards = sizes.shards_of(rank);
+  double users = 0;
+  for (int64_t j = shards.begin; j < shards.end; ++j) {
+    const auto of_shard = static_cast<double>(inputs.shard_users[j]);
+    users += distinct(of_shard, of_shard, training_rows(inputs, j) / steps_an_epoch(inputs));
+  }
+  return users;
+}
+
+/// Operations of a rank's step before its update.
+double operations_of(const PlanInputs& inputs, double samples, double users, double items) {
+  const fused::Arithmetic& each = inputs.arithmetic;
+  return each.row * samples + each.user * users + each.item * items;
+}
+
+std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, int64_t r,
+                                double samples, double users, double items) {
+  const auto threads = static_cast<double>(inputs.config.parallel.threads);
+  const auto units = static_cast<double>(sizes.units(r));
+  // Leaves are shared out whole: with more threads than leaves, some have none.
+  const double rounds = std::ceil(units / threads) / units;
+  const double update = static_cast<double>(sizes.held[r]) *
+                        (sizes.sgd ? kSgdElement_s : kAdamElement_s) / threads;
+  const fused::Arithmetic& each = inputs.arithmetic;
+  if (inputs.config.model.engine == EngineName::kTorch)
+    return {(units * kTorchLeaf_s + operations_of(inputs, samples, users, items) * kTorchFlop_s) *
+                rounds,
+            samples * kTorchRow_s, update};
+  const double summed = samples * static_cast<double>(inputs.item_part) +
+                        units * static_cast<double>(sizes.dense);
+  return {samples * (kFusedRow_s + each.row * kFusedFlop_s) * rounds,
+          (users * (kFusedId_s + each.user * kFusedFlop_s) +
+           items * (kFusedId_s + each.item * kFusedFlop_s)) *
+              rounds,
+          samples * kGatherRow_s + summed * kSumElement_s, update};
+}
+
+void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes,
+               const Requests& requests) {
   const Device& device = inputs.device;
   if (device.gpu)
     plan.busy_parts = {"kernel launches", "arithmetic", "device memory"};
-  else
+  else if (inputs.config.model.engine == EngineName::kTorch)
     plan.busy_parts = {"leaves", "gather and route", "update"};
-  const int64_t threads = inputs.config.parallel.threads;
+  else
+    plan.busy_parts = {"rows", "users and videos", "gather, route and sum", "update"};
   if (!device.gpu)
-    plan.oversubscription =
-        std::max(1., static_cast<double>(most_ranks_of_a_node(inputs) * threads) /
-                         static_cast<double>(device.per_node));
+    plan.oversubscription = std::max(
+        1., static_cast<double>(most_ranks_of_a_node(inputs) * inputs.config.parallel.threads) /
+                static_cast<double>(device.per_node));
   for (int64_t r = 0; r < inputs.ranks; ++r) {
     RankPlan& rank = plan.ranks[r];
-    const auto units = static_cast<double>(sizes.units(r));
-    const double flops = flops_a_row(inputs) * rank.samples;
-    const auto held = static_cast<double>(sizes.held[r]);
-    plan.flops += flops + held * update_flops_an_element(sizes);
+    const double users = users_of_step(inputs, sizes, r), items = requests.computed[r];
+    const double flops = operations_of(inputs, rank.samples, users, items);
+    plan.flops += flops + static_cast<double>(sizes.held[r]) * update_flops_an_element(sizes);
     if (device.gpu) {
+      const auto units = static_cast<double>(sizes.units(r));
       const auto kernels = units * static_cast<double>(6 * sizes.matrices + 4 * sizes.tables + 8) +
                            static_cast<double>(2 * std::ssize(inputs.parameters));
       rank.busy_seconds = {kernels * kKernelLaunch_s, flops / (kGpuFlopShare * device.fp32),
@@ -387,12 +486,8 @@ void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes) {
                                (kGpuBandwidthShare * device.memory_bandwidth)};
       rank.compute_seconds = *std::max_element(rank.busy_seconds.begin(), rank.busy_seconds.end());
     } else {
-      // Leaves are shared out whole: with more threads than leaves, some have none.
-      const double rounds = std::ceil(units / static_cast<double>(threads)) / units;
-      rank.busy_seconds = {
-          (units * kLeafCall_s + flops * kLeafFlop_s) * rounds * plan.oversubscription,
-          rank.samples * kSerialRow_s * plan.oversubscription,
-          held * (sizes.sgd ? kSgdElement_s : kAdamElement_s) * plan.oversubscription};
+      rank.busy_seconds = cpu_seconds(inputs, sizes, r, rank.samples, users, items);
+      for (double& seconds : rank.busy_seconds) seconds *= plan.oversubscription;
       rank.compute_seconds =
           std::accumulate(rank.busy_seconds.begin(), rank.busy_seconds.end(), 0.);
     }
@@ -415,22 +510,6 @@ void check(const PlanInputs& inputs) {
                (inputs.ranks + inputs.device.per_node - 1) / inputs.device.per_node);
 }
 
-/// Training rows of a shard, as expected of the split.
-double training_rows(const PlanInputs& inputs, int64_t shard) {
-  return static_cast<double>(inputs.shard_rows[shard]) *
-         (1 - inputs.config.data.validation.fraction);
-}
-
-double training_rows(const PlanInputs& inputs) {
-  double rows = 0;
-  for (int64_t j = 0; j < std::ssize(inputs.shard_rows); ++j) rows += training_rows(inputs, j);
-  return rows;
-}
-
-double steps_an_epoch(const PlanInputs& inputs) {
-  return std::ceil(training_rows(inputs) / static_cast<double>(inputs.config.train.global_batch));
-}
-
 }  // namespace
 
 std::vector<double> samples_of_ranks(const PlanInputs& inputs) {
@@ -446,13 +525,24 @@ std::vector<double> samples_of_ranks(const PlanInputs& inputs) {
 
 Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& samples) {
   const Sizes sizes(inputs);
+  Requests requests(inputs.ranks);
+  if (sizes.item_cols.empty()) return requests;
   const std::vector<int64_t> begin = even_blocks(inputs.items, sizes.shards);
-  Requests requests(inputs.ranks, std::vector<double>(inputs.ranks, 0));
-  for (int64_t s = 0; s < inputs.ranks && inputs.items > 0; ++s) {
+  const auto items = static_cast<double>(inputs.items);
+  const double all = std::accumulate(samples.begin(), samples.end(), 0.);
+  for (int64_t s = 0; s < inputs.ranks; ++s) {
+    if (!sizes.exact) {
+      requests.rows[s][s] = samples[s];
+      requests.parts[s][s] = requests.computed[s] = distinct(items, items, samples[s]);
+      continue;
+    }
     const Range own = sizes.shards_of(s);
-    const double share =
-        static_cast<double>(begin[own.end] - begin[own.begin]) / static_cast<double>(inputs.items);
-    for (int64_t r = 0; r < inputs.ranks; ++r) requests[r][s] = samples[r] * share;
+    const auto own_items = static_cast<double>(begin[own.end] - begin[own.begin]);
+    for (int64_t r = 0; r < inputs.ranks; ++r) {
+      requests.rows[r][s] = samples[r] * own_items / items;
+      requests.parts[r][s] = distinct(own_items, items, samples[r]);
+    }
+    requests.computed[s] = distinct(own_items, items, all);
   }
   return requests;
 }
@@ -460,42 +550,60 @@ Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& 
 std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests) {
   const Sizes sizes(inputs);
   const Traffics traffic(inputs);
+  const bool host = !inputs.device.gpu;
   std::vector<double> shard_counts;
   for (int64_t r = 0; r < inputs.ranks; ++r)
     shard_counts.push_back(static_cast<double>(sizes.shards_of(r).size()));
   std::vector<Collective> all;
+  const auto item_gradients = [&](int64_t cols) {
+    all.push_back(traffic.all_to_all("item gradients", kFloat * static_cast<double>(cols),
+                                     [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
+  };
+  const auto losses = [&] {
+    all.push_back(sizes.exact ? traffic.all_gather("leaf losses", kDouble, shard_counts)
+                              : traffic.all_reduce("loss", kDouble, 1));
+  };
   if (sizes.exact) {
-    if (!sizes.item_cols.empty()) {
-      all.push_back(
-          traffic.all_to_all("item request counts", kLong, [](int64_t, int64_t) { return 1.; }));
+    if (host)
+      all.push_back(traffic.all_to_all("item request counts", kLong,
+                                       [](int64_t, int64_t) { return 1.; }));
+    if (host || !sizes.item_cols.empty())
       all.push_back(traffic.all_to_all("item ids", kInt,
-                                       [&](int64_t r, int64_t s) { return requests[r][s]; }));
+                                       [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
+    if (host) {
+      all.push_back(
+          traffic.all_to_all("item parts", kFloat * static_cast<double>(inputs.item_part),
+                             [&](int64_t r, int64_t s) { return requests.parts[s][r]; }));
+      item_gradients(inputs.item_part);
+    } else {
+      for (const int64_t cols : sizes.item_cols)
+        all.push_back(
+            traffic.all_to_all("item rows", kFloat * static_cast<double>(cols),
+                               [&](int64_t r, int64_t s) { return requests.rows[s][r]; }));
+      losses();
     }
-    for (const int64_t cols : sizes.item_cols)
-      all.push_back(traffic.all_to_all("item rows", kFloat * static_cast<double>(cols),
-                                       [&](int64_t r, int64_t s) { return requests[s][r]; }));
-    all.push_back(traffic.all_gather("leaf losses", kDouble, shard_counts));
     all.push_back(traffic.all_to_all("dense subtrees", kFloat, [&](int64_t r, int64_t s) {
       return sizes.nodes[r] * sizes.own_dense[s];
     }));
-    for (const int64_t cols : sizes.item_cols)
-      all.push_back(traffic.all_to_all("item gradients", kFloat * static_cast<double>(cols),
-                                       [&](int64_t r, int64_t s) { return requests[r][s]; }));
+    for (size_t table = 0; !host && table < sizes.item_cols.size(); ++table)
+      item_gradients(sizes.item_cols[table]);
   } else {
-    all.push_back(traffic.all_reduce("loss", kDouble, 1));
+    if (!host) losses();
     all.push_back(traffic.all_reduce("dense gradients", kFloat, static_cast<double>(sizes.dense)));
     for (const ParameterSpec& spec : inputs.parameters)
       if (spec.kind == ParameterKind::kItemTable)
         all.push_back(
             traffic.all_reduce("item gradients", kFloat, static_cast<double>(spec.size())));
   }
+  if (host) losses();
   if (inputs.config.train.clip_norm > 0) {
     std::vector<double> norms = shard_counts;
     for (double& count : norms) count *= static_cast<double>(inputs.parameters.size());
     all.push_back(traffic.all_gather("gradient norms", kDouble, norms));
   }
   if (sizes.exact) all.push_back(traffic.all_gather("dense parameters", kFloat, sizes.own_dense));
-  all.push_back(traffic.all_reduce("request to stop", kInt, 1));
+  // On devices the host asks only where it looks at the losses.
+  if (host) all.push_back(traffic.all_reduce("request to stop", kInt, 1));
   return all;
 }
 
@@ -521,6 +629,7 @@ Plan make_plan(const PlanInputs& inputs) {
   for (const ParameterSpec& spec : inputs.parameters) plan.parameters += spec.size();
 
   const std::vector<double> samples = samples_of_ranks(inputs);
+  const Requests requests = expected_requests(inputs, samples);
   int64_t total = 0, most = 0;
   for (int64_t r = 0; r < inputs.ranks; ++r) {
     RankPlan rank{.node = node_of(inputs, r), .shards = sizes.shards_of(r), .samples = samples[r]};
@@ -529,7 +638,7 @@ Plan make_plan(const PlanInputs& inputs) {
       rank.users += inputs.shard_users[j];
     }
     for (size_t a = 0; a < inputs.parameters.size(); ++a) rank.owned.push_back(sizes.owned(a, r));
-    rank.memory = memory_of(inputs, sizes, r, rank.samples);
+    rank.memory = memory_of(inputs, sizes, r, rank.samples, requests);
     total += rank.rows;
     most = std::max(most, rank.rows);
     plan.ranks.push_back(std::move(rank));
@@ -539,11 +648,11 @@ Plan make_plan(const PlanInputs& inputs) {
   plan.largest_share = static_cast<double>(*largest) / static_cast<double>(total);
   plan.speed_up_bound = static_cast<double>(total) / static_cast<double>(most);
 
-  plan.collectives = step_collectives(inputs, expected_requests(inputs, samples));
+  plan.collectives = step_collectives(inputs, requests);
   plan.memory_bytes = needed_bytes(inputs, sizes);
   plan.fits = plan.memory_bytes <= inputs.device.memory_bytes;
   plan.ranks_needed = plan.fits ? inputs.ranks : fewest_ranks_that_fit(inputs);
-  set_times(plan, inputs, sizes);
+  set_times(plan, inputs, sizes, requests);
   return plan;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "io/config.h"
+#include "models/fused/arithmetic.h"
 #include "models/model.h"
 #include "sharding/plan.h"
 #include "trainer/device_catalogue.h"
@@ -14,7 +15,7 @@
 namespace kt {
 
 struct PlanInputs {
-  Config config;
+  Config config;                          ///< `resolve_engine` is done
   std::vector<int64_t> shard_rows;        ///< [V] training and validation rows
   std::vector<int64_t> shard_users;       ///< [V]
   std::vector<ParameterSpec> parameters;  ///< of the model
@@ -22,6 +23,10 @@ struct PlanInputs {
   int64_t items = 0;
   int64_t features = 0;       ///< item features a row
   int64_t dropout_width = 0;  ///< dropout factors a row
+  int64_t user_part = 0;      ///< floats of a user's part (models/model.h); on devices there are no parts
+  int64_t item_part = 0;      ///< of an item's
+  int64_t workspace = 0;      ///< floats of a thread; of the fused engine
+  fused::Arithmetic arithmetic;
   int64_t test_pairs = 0;
   int64_t ranks = 1;
   int64_t nodes = 1;  ///< ranks are spread evenly over them, in order
@@ -48,15 +53,21 @@ struct Collective {
   double seconds = 0;          ///< of the rank that takes longest
 };
 
-/// requests[r][s]: item rows that rank r asks of rank s in a step. Shapes: [ranks][ranks].
-using Requests = std::vector<std::vector<double>>;
+/// Items of a step. `rows[r][s]`: rows of rank r whose item is of rank s; `parts[r][s]`: distinct items among them;
+/// `computed[s]`: distinct items that rank s computes parts of. Shapes: [ranks][ranks], [ranks].
+struct Requests {
+  explicit Requests(int64_t ranks = 0)
+      : rows(ranks, std::vector<double>(ranks)), parts(rows), computed(ranks) {}
+  std::vector<std::vector<double>> rows, parts;
+  std::vector<double> computed;
+};
 
 /// Samples a step takes from each rank's shards, on average over an epoch. Shapes: [ranks].
 std::vector<double> samples_of_ranks(const PlanInputs& inputs);
 /// Every item equally likely. Shapes: samples [ranks].
 Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& samples);
 /// The collectives of a step, in order, as sharding/exchange.cpp, sharding/parameters.cpp, trainer/train_step.cpp
-/// and the request at the step's end in trainer/train.cpp make them.
+/// and the request at the step's end in trainer/train.cpp make them; on devices as trainer/device_step.cu does.
 std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests);
 
 /// When memory is needed. The most a rank needs is what it always needs and the largest of the others.

@@ -592,8 +592,9 @@ double train_rows(const Program& program, const float* weights, const RowArgumen
       const double error = static_cast<double>(workspace[program.prediction + r * kLanes]) -
                            static_cast<double>(rows.label[first + r]);
       loss += error * error;
-      workspace[program.prediction_gradient + r * kLanes] =
-          static_cast<float>(2 * rows.scale * error);
+      float* gradient = workspace + program.prediction_gradient + r * kLanes;
+      store(gradient, zero());  // a part's gradient may be the whole vector
+      *gradient = static_cast<float>(2 * rows.scale * error);
     }
     for (int64_t k = program.op_count - 1; k >= 0; --k) {
       const Op& op = program.ops[k];

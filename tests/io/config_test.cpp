@@ -43,7 +43,8 @@ data:
   path: "my data"
   validation: {kind: temporal, fraction: 0.25}
   features: {until: 2020-08-01, missing: median}
-model: {content: none}
+model: {content: none, engine: fused, form: ids}
+parallel: {simd: avx2}
 train:
   seed: 9223372036854775807
   optimizer: {name: adamw, lr: 2.5e-4}
@@ -58,6 +59,9 @@ evaluate: {k: [1, 7]}
   EXPECT_EQ(config.data.features.until.yyyymmdd, 20200801);
   EXPECT_EQ(config.data.features.missing, MissingValue::kMedian);
   EXPECT_EQ(config.model.content, Content::kNone);
+  EXPECT_EQ(config.model.engine, EngineName::kFused);
+  EXPECT_EQ(config.model.form, FormName::kIds);
+  EXPECT_EQ(config.parallel.simd, Simd::kAvx2);
   EXPECT_EQ(config.train.seed, 9223372036854775807);
   EXPECT_EQ(config.train.optimizer.name, OptimizerName::kAdamW);
   EXPECT_EQ(config.train.optimizer.lr, 2.5e-4);
@@ -128,6 +132,9 @@ TEST(Config, WrongTypesAndRanges) {
   EXPECT_THAT(one("data.path={a: b}"), HasSubstr("got a section, expected text"));
   EXPECT_THAT(one("data.path=~"), HasSubstr("got nothing, expected text"));
   EXPECT_THAT(one("parallel.backend=gloo"), HasSubstr("got gloo, expected auto or mpi or nccl"));
+  EXPECT_THAT(one("model.engine=jax"), HasSubstr("got jax, expected auto or fused or torch"));
+  EXPECT_THAT(one("model.form=columns"), HasSubstr("got columns, expected auto or rows or ids"));
+  EXPECT_THAT(one("parallel.simd=sse"), HasSubstr("got sse, expected auto or avx2 or avx512"));
   EXPECT_THAT(one("train.epochs"), HasSubstr("got no 'key=value'"));
   EXPECT_THAT(one("train=1"), HasSubstr("train is a section"));
   EXPECT_THAT(one("evaluate.k=[1"), HasSubstr("got a value that is no YAML"));
@@ -203,6 +210,18 @@ TEST(Config, ContradictionsNameTheKeys) {
       faults("", {"parallel.precision=tf32", "parallel.reduce=fast", "parallel.backend=mpi"}),
       ElementsAre(HasSubstr("expected reduced precision only on GPUs")));
   EXPECT_THAT(faults("", {"parallel.precision=bf16", "parallel.reduce=fast"}), IsEmpty());
+  EXPECT_THAT(faults("", {"model.engine=torch", "model.form=ids"}),
+              ElementsAre(AllOf(HasSubstr("got model.engine=torch with model.form=ids"),
+                                HasSubstr("expected ids only with the fused engine"))));
+  EXPECT_THAT(faults("", {"model.engine=fused", "parallel.backend=nccl"}),
+              ElementsAre(AllOf(HasSubstr("got model.engine=fused with parallel.backend=nccl"),
+                                HasSubstr("expected the fused engine only on CPUs"))));
+  for (const char* form : {"auto", "rows"})
+    EXPECT_THAT(faults("", {"model.engine=torch", std::string("model.form=") + form,
+                            "parallel.backend=nccl"}),
+                IsEmpty());
+  EXPECT_THAT(faults("", {"model.engine=fused", "model.form=ids", "parallel.backend=mpi"}),
+              IsEmpty());
   EXPECT_THAT(faults("", {"train.optimizer.name=sgd", "train.optimizer.momentum=0.9"}), IsEmpty());
   EXPECT_THAT(faults("", {"data.validation.fraction=0", "checkpoint.best=none"}), IsEmpty());
 }
@@ -243,12 +262,14 @@ TEST(Config, IdentityHoldsWhatDecidesTheResult) {
   const nlohmann::json base = of({});
   for (const char* free : {"data.path=x", "train.epochs=9", "train.max_steps=9",
                            "parallel.threads=2", "checkpoint.every_steps=3", "run.dir=y",
-                           "evaluate.k=[1]", "log.every_steps=1", "parallel.timeout_s=5"})
+                           "evaluate.k=[1]", "log.every_steps=1", "parallel.timeout_s=5",
+                           "parallel.simd=avx2"})
     EXPECT_EQ(of({free}), base) << free;
   for (const char* bound :
        {"data.target.clip=5", "data.validation.fraction=.2", "model.content=none", "train.seed=2",
         "train.global_batch=32", "train.optimizer.lr=.1", "parallel.reduce=fast",
-        "train.early_stop.metric=mse", "data.features.until=2020-08-01"})
+        "train.early_stop.metric=mse", "data.features.until=2020-08-01", "model.engine=torch",
+        "model.form=ids"})
     EXPECT_NE(of({bound}), base) << bound;
   EXPECT_NE(identity(read("").config, "abd"), base);
 }

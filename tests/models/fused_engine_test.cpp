@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "launch/random.h"
@@ -70,6 +71,65 @@ const Model kModels[] = {{"Ncf", small_ncf},
                          {"Shared", shared},
                          {"Linear", linear}};
 
+/// Weights and rows of a leaf for a model. What an engine is given, whole or in pieces.
+struct Leaf {
+  std::vector<std::vector<float>> tables[2];  // of users, of items
+  std::vector<float> dense;
+  std::vector<float> features = draws(kItems * kFeatures, 3, 2), label = draws(kRows, 4, 2);
+  std::vector<int32_t> ids[2];              // rows of the tables, in no order
+  std::vector<int32_t> user, item, item_id;  // [kRows]
+  std::vector<uint32_t> key;                 // [kRows]
+
+  explicit Leaf(const Layers& model) {
+    uint64_t seed = 10;
+    for (const ParameterSpec& spec : model.parameters()) {
+      const std::vector<float> values = draws(spec.size(), ++seed, .5);
+      if (spec.kind == ParameterKind::kDense)
+        dense.insert(dense.end(), values.begin(), values.end());
+      else
+        tables[spec.kind == ParameterKind::kItemTable].push_back(values);
+    }
+    for (int32_t k = 0; k < kUsers; ++k) ids[0].push_back(kUsers - 1 - k);
+    for (int32_t k = 0; k < kItems; ++k) ids[1].push_back(k * 7 % kItems);
+    for (int64_t r = 0; r < kRows; ++r) {
+      user.push_back(static_cast<int32_t>(random_bits(1, Purpose::kSynthetic, r) % kUsers));
+      item.push_back(static_cast<int32_t>(random_bits(2, Purpose::kSynthetic, r) % kItems));
+      item_id.push_back(ids[1][item.back()]);
+      key.push_back(dropout_key(5, 0, static_cast<uint32_t>(r)));
+    }
+  }
+
+  /// Ids [begin, begin + n) of a side.
+  IdBatch id_batch(Side side, int64_t begin, int64_t n) const {
+    const int s = side == Side::kItem;
+    IdBatch batch{.n = n, .row = ids[s].data() + begin, .tables = {}, .features = features.data()};
+    for (const auto& table : tables[s]) batch.tables.push_back(table.data());
+    return batch;
+  }
+  IdBatch id_batch(Side side) const { return id_batch(side, 0, std::ssize(ids[side == Side::kItem])); }
+
+  std::vector<float> parts(const Engine& engine, Side side) const {
+    const IdBatch batch = id_batch(side);
+    std::vector<float> parts(batch.n * engine.part_width(side));
+    engine.forward_ids(side, batch, parts.data());
+    return parts;
+  }
+
+  /// Rows [begin, begin + n).
+  RowBatch row_batch(const std::vector<float>& user_parts, const std::vector<float>& item_parts,
+                     int64_t begin, int64_t n) const {
+    return {.n = n,
+            .user_parts = user_parts.data(),
+            .item_parts = item_parts.data(),
+            .user = user.data() + begin,
+            .item = item.data() + begin,
+            .item_id = item_id.data() + begin,
+            .features = features.data(),
+            .label = label.data() + begin,
+            .dropout_key = key.data() + begin};
+  }
+};
+
 /// What a step would make of an engine over one leaf.
 struct Outcome {
   double loss = 0;
@@ -80,58 +140,15 @@ struct Outcome {
 };
 
 Outcome run(const Layers& model, Engine& engine) {
-  std::vector<std::vector<float>> tables[2], gradients[2];
-  std::vector<float> dense;
-  uint64_t seed = 10;
-  for (const ParameterSpec& spec : model.parameters()) {
-    const std::vector<float> values = draws(spec.size(), ++seed, .5);
-    if (spec.kind == ParameterKind::kDense) {
-      dense.insert(dense.end(), values.begin(), values.end());
-      continue;
-    }
-    const bool item = spec.kind == ParameterKind::kItemTable;
-    tables[item].push_back(values);
-    gradients[item].emplace_back(values.size());
-  }
-  engine.set_dense(dense);
-  const std::vector<float> features = draws(kItems * kFeatures, 3, 2), label = draws(kRows, 4, 2);
-
+  const Leaf leaf(model);
+  engine.set_dense(leaf.dense);
   Outcome outcome;
-  outcome.dense.resize(dense.size());
-  std::vector<int32_t> ids[2];
-  for (int32_t k = 0; k < kUsers; ++k) ids[0].push_back(kUsers - 1 - k);
-  for (int32_t k = 0; k < kItems; ++k) ids[1].push_back(k * 7 % kItems);
-  std::vector<float> parts[2], part_gradients[2];
-  IdBatch batches[2];
-  for (const Side side : {Side::kUser, Side::kItem}) {
-    const int s = side == Side::kItem;
-    IdBatch& batch = batches[s];
-    batch.n = std::ssize(ids[s]);
-    batch.row = ids[s].data();
-    batch.features = features.data();
-    for (const auto& table : tables[s]) batch.tables.push_back(table.data());
-    parts[s].resize(batch.n * engine.part_width(side));
-    part_gradients[s].resize(parts[s].size());
-    engine.forward_ids(side, batch, parts[s].data());
-  }
-
-  std::vector<int32_t> user, item, item_id;
-  std::vector<uint32_t> key;
-  for (int64_t r = 0; r < kRows; ++r) {
-    user.push_back(static_cast<int32_t>(random_bits(1, Purpose::kSynthetic, r) % kUsers));
-    item.push_back(static_cast<int32_t>(random_bits(2, Purpose::kSynthetic, r) % kItems));
-    item_id.push_back(ids[1][item.back()]);
-    key.push_back(dropout_key(5, 0, static_cast<uint32_t>(r)));
-  }
-  const RowBatch rows{.n = kRows,
-                      .user_parts = parts[0].data(),
-                      .item_parts = parts[1].data(),
-                      .user = user.data(),
-                      .item = item.data(),
-                      .item_id = item_id.data(),
-                      .features = features.data(),
-                      .label = label.data(),
-                      .dropout_key = key.data()};
+  outcome.dense.resize(leaf.dense.size());
+  const std::vector<float> parts[2] = {leaf.parts(engine, Side::kUser),
+                                       leaf.parts(engine, Side::kItem)};
+  std::vector<float> part_gradients[2] = {std::vector<float>(parts[0].size()),
+                                          std::vector<float>(parts[1].size())};
+  const RowBatch rows = leaf.row_batch(parts[0], parts[1], 0, kRows);
   const int64_t item_width = engine.part_width(Side::kItem);
   std::vector<float> item_rows(kRows * item_width);
   outcome.loss = engine.train_rows(rows, .01,
@@ -140,13 +157,14 @@ Outcome run(const Layers& model, Engine& engine) {
                                     .dense = outcome.dense.data()});
   for (int64_t r = 0; r < kRows; ++r)
     for (int64_t c = 0; c < item_width; ++c)
-      part_gradients[1][item[r] * item_width + c] += item_rows[r * item_width + c];
+      part_gradients[1][leaf.item[r] * item_width + c] += item_rows[r * item_width + c];
   for (const Side side : {Side::kUser, Side::kItem}) {
     const int s = side == Side::kItem;
+    std::vector<std::vector<float>> gradients = leaf.tables[s];
     IdGradients to{.tables = {}, .dense = outcome.dense.data()};
-    for (auto& table : gradients[s]) to.tables.push_back(table.data());
-    engine.backward_ids(side, batches[s], part_gradients[s].data(), to);
-    for (const auto& table : gradients[s]) outcome.tables.push_back(table);
+    for (auto& table : gradients) to.tables.push_back(table.data());
+    engine.backward_ids(side, leaf.id_batch(side), part_gradients[s].data(), to);
+    for (const auto& table : gradients) outcome.tables.push_back(table);
   }
   outcome.predictions.resize(kRows);
   engine.predict_rows(rows, outcome.predictions.data());
@@ -202,6 +220,180 @@ TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevel) {
   const auto narrow = make_fused_engine(model, form, SimdLevel::kAvx2);
   const auto wide = make_fused_engine(model, form, SimdLevel::kAvx512);
   EXPECT_EQ(run(model, *narrow), run(model, *wide));
+}
+
+// Cuts of a leaf: ones, a block and its neighbours.
+const std::vector<int64_t> kPieces{1, 2, 7, fused::kBlockRows - 1, fused::kBlockRows,
+                                   fused::kBlockRows + 1, kRows};
+
+std::vector<SimdLevel> simd_levels() {
+  if (best_simd_level() == SimdLevel::kAvx2) return {SimdLevel::kAvx2};
+  return {SimdLevel::kAvx2, SimdLevel::kAvx512};
+}
+
+TEST_P(FusedEngine, APartHasTheBitsOfItsIdAlone) {
+  const Leaf leaf(model);
+  for (const SimdLevel simd : simd_levels()) {
+    const auto engine = make_fused_engine(model, form, simd);
+    engine->set_dense(leaf.dense);
+    for (const Side side : {Side::kUser, Side::kItem}) {
+      const int64_t n = std::ssize(leaf.ids[side == Side::kItem]), width = engine->part_width(side);
+      const std::vector<float> whole = leaf.parts(*engine, side);
+      for (const int64_t piece : kPieces) {
+        std::vector<float> parts(whole.size(), 7.f);
+        for (int64_t begin = 0; begin < n; begin += piece)
+          engine->forward_ids(side, leaf.id_batch(side, begin, std::min(piece, n - begin)),
+                              parts.data() + begin * width);
+        EXPECT_EQ(parts, whole) << "in pieces of " << piece;
+      }
+    }
+  }
+}
+
+TEST_P(FusedEngine, APredictionHasTheBitsOfItsRowAlone) {
+  const Leaf leaf(model);
+  for (const SimdLevel simd : simd_levels()) {
+    const auto engine = make_fused_engine(model, form, simd);
+    engine->set_dense(leaf.dense);
+    const std::vector<float> users = leaf.parts(*engine, Side::kUser),
+                             items = leaf.parts(*engine, Side::kItem);
+    std::vector<float> whole(kRows);
+    engine->predict_rows(leaf.row_batch(users, items, 0, kRows), whole.data());
+    for (const int64_t piece : kPieces) {
+      std::vector<float> predictions(kRows, 7.f);
+      for (int64_t begin = 0; begin < kRows; begin += piece)
+        engine->predict_rows(leaf.row_batch(users, items, begin, std::min(piece, kRows - begin)),
+                             predictions.data() + begin);
+      EXPECT_EQ(predictions, whole) << "in pieces of " << piece;
+    }
+  }
+}
+
+// A row's gradient is its own, a user's the sum of its rows in order, and a table's row that of its part: the same
+// bits however the calls are cut. Sums over rows (dense gradients, the loss) are near.
+TEST_P(FusedEngine, GradientsDoNotKnowHowALeafIsCut) {
+  const Leaf leaf(model);
+  const auto engine = make_fused_engine(model, form, best_simd_level());
+  engine->set_dense(leaf.dense);
+  const std::vector<float> parts[2] = {leaf.parts(*engine, Side::kUser),
+                                       leaf.parts(*engine, Side::kItem)};
+  struct Gradients {
+    double loss = 0;
+    std::vector<float> users, items, dense;
+    std::vector<std::vector<float>> tables;
+  };
+  const auto in_pieces_of = [&](int64_t piece) {
+    Gradients got;
+    got.users.assign(parts[0].size(), 0.f);
+    got.items.assign(kRows * engine->part_width(Side::kItem), 7.f);  // overwritten
+    got.dense.assign(leaf.dense.size(), 0.f);
+    for (int64_t begin = 0; begin < kRows; begin += piece)
+      got.loss += engine->train_rows(
+          leaf.row_batch(parts[0], parts[1], begin, std::min(piece, kRows - begin)), .01,
+          {.user_parts = got.users.data(),
+           .item_parts = got.items.data() + begin * engine->part_width(Side::kItem),
+           .dense = got.dense.data()});
+    for (const Side side : {Side::kUser, Side::kItem}) {
+      const int s = side == Side::kItem;
+      const std::vector<float> of_parts = draws(std::ssize(parts[s]), 77, 1);
+      const int64_t n = std::ssize(leaf.ids[s]);
+      std::vector<std::vector<float>> gradients = leaf.tables[s];  // overwritten
+      IdGradients to{.tables = {}, .dense = got.dense.data()};
+      for (auto& table : gradients) to.tables.push_back(table.data());
+      for (int64_t begin = 0; begin < n; begin += piece)
+        engine->backward_ids(side, leaf.id_batch(side, begin, std::min(piece, n - begin)),
+                             of_parts.data() + begin * engine->part_width(side), to);
+      for (const auto& table : gradients) got.tables.push_back(table);
+    }
+    return got;
+  };
+  const Gradients whole = in_pieces_of(kRows);
+  for (const int64_t piece : kPieces) {
+    const Gradients got = in_pieces_of(piece);
+    EXPECT_EQ(got.users, whole.users) << "in pieces of " << piece;
+    EXPECT_EQ(got.items, whole.items) << "in pieces of " << piece;
+    EXPECT_EQ(got.tables, whole.tables) << "in pieces of " << piece;
+    EXPECT_NEAR(got.loss, whole.loss, kTolerance * whole.loss);
+    expect_near(got.dense, whole.dense, "dense");
+  }
+}
+
+TEST_P(FusedEngine, GradientsOfDenseArraysAreAddedToWhatIsThere) {
+  const Leaf leaf(model);
+  const auto engine = make_fused_engine(model, form, best_simd_level());
+  engine->set_dense(leaf.dense);
+  const std::vector<float> users = leaf.parts(*engine, Side::kUser),
+                           items = leaf.parts(*engine, Side::kItem);
+  std::vector<float> user_rows(users.size()), item_rows(kRows * engine->part_width(Side::kItem));
+  const auto twice = [&](std::vector<float> dense) {
+    for (int k = 0; k < 2; ++k)
+      engine->train_rows(leaf.row_batch(users, items, 0, kRows), .01,
+                         {.user_parts = user_rows.data(),
+                          .item_parts = item_rows.data(),
+                          .dense = dense.data()});
+    return dense;
+  };
+  std::vector<float> once(leaf.dense.size());
+  engine->train_rows(leaf.row_batch(users, items, 0, kRows), .01,
+                     {.user_parts = user_rows.data(),
+                      .item_parts = item_rows.data(),
+                      .dense = once.data()});
+  for (float& value : once) value = value * 2 + .5f;
+  expect_near(twice(std::vector<float>(leaf.dense.size(), .5f)), once, "dense");
+}
+
+// Weights that have diverged must show: no activation may turn them into numbers again.
+TEST_P(FusedEngine, AWeightThatIsNoNumberShowsInLossAndPredictions) {
+  for (const SimdLevel simd : simd_levels()) {
+    for (const bool in_item : {false, true}) {
+      Leaf leaf(model);
+      // Of one id of the side, in the columns of its first table.
+      std::vector<float>& table = leaf.tables[in_item].front();
+      const auto cols = std::ssize(table) / (in_item ? kItems : kUsers);
+      std::fill_n(table.begin() + 3 * cols, cols, std::nanf(""));
+      const auto engine = make_fused_engine(model, form, simd);
+      engine->set_dense(leaf.dense);
+      const std::vector<float> users = leaf.parts(*engine, Side::kUser),
+                               items = leaf.parts(*engine, Side::kItem);
+      const RowBatch rows = leaf.row_batch(users, items, 0, kRows);
+      std::vector<float> predictions(kRows);
+      engine->predict_rows(rows, predictions.data());
+      int64_t odd = 0;
+      for (int64_t r = 0; r < kRows; ++r) {
+        const int32_t id = in_item ? leaf.item_id[r] : leaf.ids[0][leaf.user[r]];
+        EXPECT_EQ(std::isfinite(predictions[r]), id != 3) << r;
+        odd += id == 3;
+      }
+      EXPECT_GT(odd, 0);
+      std::vector<float> user_rows(users.size()),
+          item_rows(kRows * engine->part_width(Side::kItem)), dense(leaf.dense.size());
+      EXPECT_FALSE(std::isfinite(engine->train_rows(rows, .01,
+                                                    {.user_parts = user_rows.data(),
+                                                     .item_parts = item_rows.data(),
+                                                     .dense = dense.data()})));
+    }
+  }
+}
+
+TEST_P(FusedEngine, NoRowsAndNoIdsAreNothing) {
+  const Leaf leaf(model);
+  const auto engine = make_fused_engine(model, form, best_simd_level());
+  engine->set_dense(leaf.dense);
+  std::vector<float> dense(leaf.dense.size(), 3.f);
+  const std::vector<float> none;
+  EXPECT_EQ(engine->train_rows(leaf.row_batch(none, none, 0, 0), 1,
+                               {.user_parts = nullptr, .item_parts = nullptr, .dense = dense.data()}),
+            0);
+  engine->predict_rows(leaf.row_batch(none, none, 0, 0), nullptr);
+  for (const Side side : {Side::kUser, Side::kItem}) {
+    engine->forward_ids(side, leaf.id_batch(side, 0, 0), nullptr);
+    std::vector<std::vector<float>> tables = leaf.tables[side == Side::kItem];
+    IdGradients to{.tables = {}, .dense = dense.data()};
+    for (auto& table : tables) to.tables.push_back(table.data());
+    engine->backward_ids(side, leaf.id_batch(side, 0, 0), nullptr, to);
+    EXPECT_EQ(tables, leaf.tables[side == Side::kItem]);
+  }
+  EXPECT_EQ(dense, std::vector<float>(leaf.dense.size(), 3.f));
 }
 
 }  // namespace

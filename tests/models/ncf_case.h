@@ -23,7 +23,7 @@ inline std::vector<float> random_floats(int64_t n, uint64_t seed, double scale) 
 /// its neighbours; `shift` moves all of them off their alignment by that many floats.
 class NcfCase {
  public:
-  NcfCase(const Engine& engine, int64_t row_count, uint64_t seed, int64_t shift = 0)
+  NcfCase(const LeafEngine& engine, int64_t row_count, uint64_t seed, int64_t shift = 0)
       : rows(row_count), features(engine.feature_count()), shift_(shift) {
     user = place(random_floats(rows * 32, mix(seed), .5));
     video = place(random_floats(rows * 32, mix(seed + 1), .5));

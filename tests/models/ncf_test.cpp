@@ -16,7 +16,9 @@ namespace {
 // float32 against double: the largest difference, as a part of the largest value.
 constexpr double kTolerance = 2e-6;
 
-std::unique_ptr<Engine> ncf(int64_t features) { return make_engine("ncf", {50, 70, features}); }
+std::unique_ptr<LeafEngine> ncf(int64_t features) {
+  return make_leaf_engine("ncf", {50, 70, features});
+}
 
 void expect_near(std::span<const float> got, const std::vector<double>& want, const char* what) {
   ASSERT_EQ(got.size(), want.size()) << what;
@@ -28,7 +30,7 @@ void expect_near(std::span<const float> got, const std::vector<double>& want, co
 }
 
 // All bits a call gives.
-std::vector<uint32_t> bits_of(const Engine& engine, NcfCase& leaf) {
+std::vector<uint32_t> bits_of(const LeafEngine& engine, NcfCase& leaf) {
   const double loss = engine.loss_and_gradients(leaf.input(), .37, leaf.gradients());
   std::vector<float> all = leaf.grad_user;
   all.insert(all.end(), leaf.grad_video.begin(), leaf.grad_video.end());
@@ -39,7 +41,7 @@ std::vector<uint32_t> bits_of(const Engine& engine, NcfCase& leaf) {
   return bits;
 }
 
-std::vector<float> predictions(const Engine& engine, const NcfCase& leaf) {
+std::vector<float> predictions(const LeafEngine& engine, const NcfCase& leaf) {
   std::vector<float> out(leaf.rows, 7.0f);
   engine.predict(leaf.input(), out);
   return out;
@@ -47,11 +49,15 @@ std::vector<float> predictions(const Engine& engine, const NcfCase& leaf) {
 
 TEST(Registry, NamesAndRefusal) {
   EXPECT_THAT(model_names(), testing::ElementsAre("ncf"));
-  EXPECT_THROW(make_engine("mystery", {}), BugError);
+  EXPECT_THROW(make_layers("mystery", {}), BugError);
+  EXPECT_THROW(make_leaf_engine("mystery", {}), BugError);
+  const Layers layers = make_layers("ncf", {50, 70, 15});
+  EXPECT_EQ(make_engine(layers, {.kind = EngineKind::kFused})->name(), "fused");
+  EXPECT_EQ(make_engine(layers, {.kind = EngineKind::kTorch})->name(), "torch");
 }
 
 TEST(Ncf, HasTheParametersOfTheReferenceSystem) {
-  const auto engine = make_engine("ncf", {.users = 7176, .items = 10728, .features = 15});
+  const auto engine = make_leaf_engine("ncf", {.users = 7176, .items = 10728, .features = 15});
   int64_t count = 0;
   std::vector<std::string> names;
   for (const ParameterSpec& spec : engine->parameters()) {
@@ -69,7 +75,7 @@ TEST(Ncf, HasTheParametersOfTheReferenceSystem) {
 }
 
 TEST(Ncf, InitialValuesAreThoseOfKeras) {
-  const auto engine = make_engine("ncf", {.users = 800, .items = 200, .features = 15});
+  const auto engine = make_leaf_engine("ncf", {.users = 800, .items = 200, .features = 15});
   for (const ParameterSpec& spec : engine->parameters()) {
     SCOPED_TRACE(spec.name);
     if (spec.kind == ParameterKind::kDense && spec.rows > 1) {

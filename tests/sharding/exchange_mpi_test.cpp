@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/errors.h"
 #include "launch/random.h"
 #include "sharding/exchange.h"
 #include "sharding/parameters.h"
@@ -85,8 +86,13 @@ struct Step {
       }
     }
   }
-  float gradient(size_t array, const Sample& sample, int64_t col) const {
-    return draw(2 + number, array, sample.key * 8 + static_cast<uint64_t>(col));
+  /// Column `col` of what the sample gives back for its item's part.
+  float gradient(const Sample& sample, int64_t col) const {
+    return draw(2 + number, sample.key, static_cast<uint64_t>(col));
+  }
+  /// Column `col` of the part of an item in this step.
+  float part(int64_t item, int64_t col) const {
+    return draw(50 + number, static_cast<uint64_t>(item), static_cast<uint64_t>(col));
   }
   /// Element k of shard j's leaf of the dense gradients.
   float leaf(int64_t shard, int64_t k) const {
@@ -100,42 +106,116 @@ struct Step {
   }
 };
 
-/// Gives a step to an exchange, as the training step does.
-void run(const Step& step, Parameters& parameters, Exchange& exchange) {
-  const std::vector<Step::Sample> mine = step.of(parameters.shards());
-  std::vector<int32_t> items, users;
-  for (const Step::Sample& sample : mine) {
-    items.push_back(sample.item);
-    users.push_back(static_cast<int32_t>(sample.user - first_user(parameters.shards().begin)));
-  }
-  const std::vector<std::vector<float>> fetched = exchange.fetch_items(items);
-  std::vector<std::vector<float>> item_rows, user_rows;
-  for (size_t a = 0; a < parameters.arrays.size(); ++a) {
-    const ArraySpec& spec = parameters.arrays[a].spec;
-    if (spec.kind == ArrayKind::kDense) continue;
-    std::vector<float> gradients, expected;
-    for (const Step::Sample& sample : mine)
-      for (int64_t c = 0; c < spec.cols; ++c) {
-        gradients.push_back(step.gradient(a, sample, c));
-        expected.push_back(weight(a, sample.item * spec.cols + c));
-      }
-    if (spec.kind == ArrayKind::kItemTable) {
-      ASSERT_LT(item_rows.size(), fetched.size());
-      EXPECT_EQ(bits(fetched[item_rows.size()]), bits(expected)) << spec.name;
-      item_rows.push_back(gradients);
-    } else {
-      user_rows.push_back(gradients);
+/// Columns of a part: those of the item tables come first, the rest belongs to nobody. More than one vector, and no
+/// multiple of one.
+constexpr int64_t kPartWidth = 19;
+
+/// The item of each row, in order.
+std::vector<int32_t> items_of(const std::vector<Step::Sample>& rows) {
+  std::vector<int32_t> items;
+  for (const Step::Sample& row : rows) items.push_back(row.item);
+  return items;
+}
+
+/// Distinct values, ascending.
+std::vector<int32_t> distinct(std::vector<int32_t> values) {
+  std::sort(values.begin(), values.end());
+  values.erase(std::unique(values.begin(), values.end()), values.end());
+  return values;
+}
+
+const ParameterArray* item_table_of(const Parameters& parameters) {
+  for (const ParameterArray& array : parameters.arrays)
+    if (array.spec.kind == ArrayKind::kItemTable) return &array;
+  return nullptr;
+}
+
+/// Gives a step to an exchange as the training step does, and checks every answer but the last: the gradients that
+/// are in `parameters` at the end.
+void run(const Step& step, Parameters& parameters, Exchange& exchange, ThreadPool& pool) {
+  const ParameterArray* table = item_table_of(parameters);
+  const bool exact = parameters.holding() == Holding::kOwnBlocks;
+  const std::vector<Step::Sample> mine =
+      table ? step.of(parameters.shards()) : std::vector<Step::Sample>{};
+  const std::vector<int32_t> items = items_of(mine);
+  exchange.route(items);
+
+  // Who computes what.
+  const std::vector<Step::Sample>& computed_for = exact && table ? step.samples : mine;
+  std::vector<int32_t> owned;
+  for (const int32_t item : distinct(items_of(computed_for)))
+    if (item >= table->held.begin && item < table->held.end) owned.push_back(item);
+  std::vector<int32_t> got;
+  for (const int32_t row : exchange.owned())
+    got.push_back(static_cast<int32_t>(table->held.begin + row));
+  EXPECT_EQ(got, owned);
+  int64_t next = 0;
+  for (int64_t unit = 0; unit < parameters.shards().size(); ++unit) {
+    const Range range = exchange.owned_of_unit(unit);
+    EXPECT_EQ(range.begin, next);
+    EXPECT_GE(range.size(), 0);
+    next = range.end;
+    if (!exact) continue;
+    const int64_t block = parameters.shards().begin + unit;
+    for (int64_t k = range.begin; k < range.end; ++k) {
+      EXPECT_GE(owned[k], table->block_begin[block]);
+      EXPECT_LT(owned[k], table->block_begin[block + 1]);
     }
   }
-  EXPECT_EQ(fetched.size(), item_rows.size());
+  EXPECT_EQ(next, std::ssize(owned));
+  int64_t needed = std::ssize(owned);  // and what others compute, each once
+  for (const int32_t item : distinct(items))
+    needed += item < table->held.begin || item >= table->held.end;
+  EXPECT_EQ(exchange.part_count(), needed);
 
-  const auto width = static_cast<int64_t>(parameters.dense.size());
-  std::vector<float> units(exchange.units() * width, 0.f);
-  for (int64_t j = parameters.shards().begin; j < parameters.shards().end; ++j) {
-    const int64_t unit = exchange.units() == 1 ? 0 : j - parameters.shards().begin;
-    for (int64_t k = 0; k < width; ++k) units[unit * width + k] += step.leaf(j, k);
+  std::vector<float> parts(exchange.part_count() * kPartWidth,
+                           std::numeric_limits<float>::quiet_NaN());
+  for (size_t k = 0; k < owned.size(); ++k)
+    for (int64_t c = 0; c < kPartWidth; ++c)
+      parts[static_cast<int64_t>(k) * kPartWidth + c] = step.part(owned[k], c);
+  exchange.fetch_parts(parts, kPartWidth);
+  const std::vector<int32_t> part_of_row(exchange.part_of_row().begin(),
+                                         exchange.part_of_row().end());
+  ASSERT_EQ(part_of_row.size(), mine.size());
+  for (size_t k = 0; k < mine.size(); ++k) {
+    ASSERT_GE(part_of_row[k], 0);
+    ASSERT_LT(part_of_row[k], exchange.part_count());
+    for (int64_t c = 0; c < kPartWidth; ++c)
+      EXPECT_EQ(parts[part_of_row[k] * kPartWidth + c], step.part(mine[k].item, c));
   }
-  exchange.reduce(units, item_rows, users, user_rows);
+
+  std::vector<float> rows;
+  for (const Step::Sample& sample : mine)
+    for (int64_t c = 0; c < kPartWidth; ++c) rows.push_back(step.gradient(sample, c));
+  std::vector<float> sums(owned.size() * kPartWidth, 7.f), expected(sums.size(), 0.f);
+  exchange.return_item_gradients(rows, kPartWidth, sums, pool);
+  for (const Step::Sample& sample : computed_for) {
+    const auto place = std::find(owned.begin(), owned.end(), sample.item);
+    if (place == owned.end()) continue;
+    for (int64_t c = 0; c < kPartWidth; ++c)
+      expected[(place - owned.begin()) * kPartWidth + c] += step.gradient(sample, c);
+  }
+  EXPECT_EQ(bits(sums), bits(expected)) << "step " << step.number;
+
+  // As an engine does it whose parts are the rows of the tables.
+  parameters.forget_gradients();
+  int64_t column = 0;
+  for (ParameterArray& array : parameters.arrays) {
+    std::ranges::fill(array.gradient, 9.f);  // what is not overwritten shows
+    if (array.spec.kind != ArrayKind::kItemTable) continue;
+    const int64_t cols = array.spec.cols;
+    for (size_t k = 0; k < owned.size(); ++k) {
+      parameters.item_touched[exchange.owned()[k]] = 1;
+      std::copy_n(sums.begin() + static_cast<int64_t>(k) * kPartWidth + column, cols,
+                  array.gradient.begin() + exchange.owned()[k] * cols);
+    }
+    column += cols;
+  }
+  const auto width = static_cast<int64_t>(parameters.dense.size());
+  std::vector<float> leaves;
+  for (int64_t j = parameters.shards().begin; j < parameters.shards().end; ++j)
+    for (int64_t k = 0; k < width; ++k) leaves.push_back(step.leaf(j, k));
+  exchange.reduce(leaves);
 }
 
 /// The sum over the tree, by its definition.
@@ -145,10 +225,10 @@ float tree(const Step& step, int64_t begin, int64_t end, int64_t k) {
   return tree(step, begin, middle, k) + tree(step, middle, end, k);
 }
 
-/// The whole gradient of array `a` as one process has it. `T` double: in no order worth speaking of.
+/// The whole gradient of array `a`, an item table's from column `column` of the parts, as one process has it.
+/// `T` double: in no order worth speaking of.
 template <class T>
-std::vector<T> plain_gradient(const Step& step, const Parameters& parameters, size_t a) {
-  const ParameterArray& array = parameters.arrays[a];
+std::vector<T> plain_gradient(const Step& step, const ParameterArray& array, int64_t column) {
   const int64_t cols = array.spec.cols;
   std::vector<T> gradient(array.spec.rows * cols, T{0});
   if (array.spec.kind == ArrayKind::kDense) {
@@ -161,10 +241,9 @@ std::vector<T> plain_gradient(const Step& step, const Parameters& parameters, si
     }
     return gradient;
   }
-  for (const Step::Sample& sample : step.samples) {
-    const int64_t row = array.spec.kind == ArrayKind::kUserTable ? sample.user : sample.item;
-    for (int64_t c = 0; c < cols; ++c) gradient[row * cols + c] += step.gradient(a, sample, c);
-  }
+  for (const Step::Sample& sample : step.samples)
+    for (int64_t c = 0; c < cols; ++c)
+      gradient[sample.item * cols + c] += step.gradient(sample, column + c);
   return gradient;
 }
 
@@ -191,40 +270,63 @@ INSTANTIATE_TEST_SUITE_P(ItemTables, ExchangeTest,
                          });
 
 TEST_P(ExchangeTest, ExactGradientsHaveTheBitsOfOneProcess) {
-  Parameters parameters = make_weights(specs, world, Holding::kOwnBlocks);
-  const auto exchange = make_exact_exchange(parameters, comm);
-  EXPECT_EQ(exchange->units(), parameters.shards().size());
-  for (const Step& step : steps()) {
-    run(step, parameters, *exchange);
-    for (size_t a = 0; a < specs.size(); ++a) {
-      const ParameterArray& array = parameters.arrays[a];
-      EXPECT_EQ(array.held, array.owned);
-      const std::vector<float> whole = plain_gradient<float>(step, parameters, a);
-      EXPECT_EQ(bits(array.gradient),
-                bits(std::span(whole).subspan(array.owned.begin * array.spec.cols,
-                                              array.owned.size() * array.spec.cols)))
-          << specs[a].name << ", step " << step.number;
+  for (const int threads : {1, 2}) {
+    ThreadPool pool(threads);
+    Parameters parameters = make_weights(specs, world, Holding::kOwnBlocks);
+    const auto exchange = make_exact_exchange(parameters, comm);
+    for (const Step& step : steps()) {
+      run(step, parameters, *exchange, pool);
+      int64_t column = 0;
+      for (const ParameterArray& array : parameters.arrays) {
+        EXPECT_EQ(array.held, array.owned);
+        if (array.spec.kind == ArrayKind::kUserTable) continue;
+        std::vector<float> whole = plain_gradient<float>(step, array, column);
+        const int64_t cols = array.spec.cols, begin = array.owned.begin * cols;
+        if (array.spec.kind == ArrayKind::kItemTable) {
+          column += cols;
+          // Rows of items that the step has not are left alone.
+          const std::vector<int32_t> all = items_of(step.samples);
+          for (int64_t row = array.owned.begin; row < array.owned.end; ++row) {
+            const bool has_gradient = std::count(all.begin(), all.end(), row) > 0;
+            EXPECT_EQ(parameters.item_touched[row - array.owned.begin], has_gradient);
+            if (!has_gradient) std::fill_n(whole.begin() + row * cols, cols, 9.f);
+          }
+        }
+        EXPECT_EQ(bits(array.gradient),
+                  bits(std::span(whole).subspan(begin, array.owned.size() * cols)))
+            << array.spec.name << ", step " << step.number;
+      }
     }
   }
 }
 
 TEST_P(ExchangeTest, FastGradientsAreThePlainSums) {
+  ThreadPool pool(2);
   Parameters parameters = make_weights(specs, world, Holding::kReplica);
   const auto exchange = make_fast_exchange(parameters, comm);
-  EXPECT_EQ(exchange->units(), 1);
   for (const Step& step : steps()) {
-    run(step, parameters, *exchange);
-    for (size_t a = 0; a < specs.size(); ++a) {
-      const ParameterArray& array = parameters.arrays[a];
-      const std::vector<double> whole = plain_gradient<double>(step, parameters, a);
-      ASSERT_EQ(static_cast<int64_t>(array.gradient.size()), array.held.size() * array.spec.cols);
-      for (size_t k = 0; k < array.gradient.size(); ++k)
+    run(step, parameters, *exchange, pool);
+    int64_t column = 0;
+    for (const ParameterArray& array : parameters.arrays) {
+      if (array.spec.kind == ArrayKind::kUserTable) continue;
+      EXPECT_EQ(array.held, (Range{0, array.spec.rows}));
+      const std::vector<double> whole = plain_gradient<double>(step, array, column);
+      if (array.spec.kind == ArrayKind::kItemTable) column += array.spec.cols;
+      ASSERT_EQ(array.gradient.size(), whole.size());
+      for (size_t k = 0; k < whole.size(); ++k)
         // At most a few hundred terms of up to 320.
-        EXPECT_NEAR(array.gradient[k],
-                    whole[array.held.begin * array.spec.cols + static_cast<int64_t>(k)], 5e-3)
-            << specs[a].name << ", step " << step.number;
+        EXPECT_NEAR(array.gradient[k], whole[k], 5e-3)
+            << array.spec.name << ", step " << step.number;
     }
+    // Other ranks' items have gradients too now.
+    EXPECT_EQ(std::ranges::count(parameters.item_touched, 0), 0);
   }
+}
+
+TEST_F(MpiTest, RowsOfItemsNeedAnItemTable) {
+  Parameters parameters = make_weights(specs_of(0, 0), world, Holding::kOwnBlocks);
+  const auto exchange = make_exact_exchange(parameters, comm);
+  EXPECT_THROW(exchange->route(std::vector<int32_t>{0}), BugError);
 }
 
 // What Parameters do over ranks.
@@ -239,6 +341,23 @@ INSTANTIATE_TEST_SUITE_P(Holdings, ParametersTest,
                          [](const auto& test) {
                            return test.param == Holding::kOwnBlocks ? "OwnBlocks" : "Replica";
                          });
+
+/// Every row of the tables has a gradient.
+void touch_all(Parameters& parameters) {
+  std::ranges::fill(parameters.user_touched, uint8_t{1});
+  std::ranges::fill(parameters.item_touched, uint8_t{1});
+}
+
+/// Gradients of step `step` in all arrays.
+void draw_gradients(Parameters& parameters, int64_t step) {
+  for (size_t a = 0; a < parameters.arrays.size(); ++a) {
+    ParameterArray& array = parameters.arrays[a];
+    const int64_t first = array.held.begin * array.spec.cols;
+    for (size_t k = 0; k < array.gradient.size(); ++k)
+      array.gradient[k] =
+          draw(200 + static_cast<uint64_t>(step), a, static_cast<uint64_t>(first) + k);
+  }
+}
 
 std::vector<float> whole_array(const std::vector<ArraySpec>& specs, size_t a) {
   std::vector<float> whole;
@@ -305,8 +424,10 @@ TEST_P(ParametersTest, TwoRowsExchangedAreAnotherHash) {
 TEST_P(ParametersTest, GradientNormIsThatOfAllArrays) {
   Parameters parameters = make_weights(specs, world, GetParam());
   Parameters alone = make_weights(specs, {}, Holding::kOwnBlocks);
-  for (ParameterArray& array : parameters.arrays) array.gradient = array.value;
-  for (ParameterArray& array : alone.arrays) array.gradient = array.value;
+  for (Parameters* all : {&parameters, &alone}) {
+    for (ParameterArray& array : all->arrays) array.gradient = array.value;
+    touch_all(*all);
+  }
   double expected = 0;
   for (size_t a = 0; a < specs.size(); ++a)
     for (const double g : whole_array(specs, a)) expected += g * g;
@@ -319,20 +440,64 @@ TEST_P(ParametersTest, UpdatesHaveTheBitsOfOneProcess) {
   Parameters parameters = make_weights(specs, world, GetParam());
   Parameters alone = make_weights(specs, {}, Holding::kOwnBlocks);
   const std::string before = parameters.weights_hash(comm);
+  ThreadPool one(1), two(2);
   for (int64_t step = 1; step <= 3; ++step) {
     for (Parameters* all : {&parameters, &alone}) {
-      for (size_t a = 0; a < specs.size(); ++a) {
-        ParameterArray& array = all->arrays[a];
-        const int64_t first = array.held.begin * array.spec.cols;
-        for (size_t k = 0; k < array.gradient.size(); ++k)
-          array.gradient[k] =
-              draw(200 + static_cast<uint64_t>(step), a, static_cast<uint64_t>(first) + k);
-      }
-      all->update(.01, step, .5f);
+      draw_gradients(*all, step);
+      touch_all(*all);
     }
+    parameters.update(.01, step, .5f, two);
+    alone.update(.01, step, .5f, one);
   }
   EXPECT_NE(parameters.weights_hash(comm), before);
   EXPECT_EQ(parameters.weights_hash(comm), alone.weights_hash(self));
+}
+
+TEST_P(ParametersTest, ARowWithoutAGradientIsARowOfZeros) {
+  Parameters marked = make_weights(specs, world, GetParam());
+  Parameters zeros = make_weights(specs, world, GetParam());
+  ThreadPool pool(2);
+  for (int64_t step = 1; step <= 3; ++step) {
+    draw_gradients(marked, step);
+    draw_gradients(zeros, step);
+    marked.forget_gradients();
+    EXPECT_EQ(std::ranges::count(marked.user_touched, 0), std::ssize(marked.user_touched));
+    EXPECT_EQ(std::ranges::count(marked.item_touched, 0), std::ssize(marked.item_touched));
+    touch_all(zeros);
+    for (size_t a = 0; a < specs.size(); ++a) {
+      if (specs[a].kind == ArrayKind::kDense) continue;
+      ParameterArray& array = zeros.arrays[a];
+      std::vector<uint8_t>& touched = specs[a].kind == ArrayKind::kUserTable
+                                          ? marked.user_touched
+                                          : marked.item_touched;
+      for (int64_t row = array.held.begin; row < array.held.end; ++row) {
+        if ((row + step) % 3 == 0) {
+          touched[row - array.held.begin] = 1;
+          continue;
+        }
+        std::ranges::fill(array.rows(array.gradient, {row, row + 1}), 0.f);
+        // Nobody reads what it has.
+        std::ranges::fill(marked.arrays[a].rows(marked.arrays[a].gradient, {row, row + 1}),
+                          std::numeric_limits<float>::quiet_NaN());
+      }
+    }
+    const double norm = marked.squared_gradient_norm(comm);
+    EXPECT_GT(norm, 0);
+    EXPECT_EQ(norm, zeros.squared_gradient_norm(comm));
+    marked.update(.01, step, .5f, pool);
+    zeros.update(.01, step, .5f, pool);
+    for (size_t a = 0; a < specs.size(); ++a) {
+      EXPECT_EQ(bits(marked.arrays[a].value), bits(zeros.arrays[a].value)) << specs[a].name;
+      for (int slot = 0; slot < 2; ++slot)
+        EXPECT_EQ(bits(marked.arrays[a].slots[slot]), bits(zeros.arrays[a].slots[slot]))
+            << specs[a].name;
+    }
+    marked.fill_gradients();
+    for (size_t a = 0; a < specs.size(); ++a)
+      EXPECT_EQ(bits(marked.arrays[a].gradient), bits(zeros.arrays[a].gradient)) << specs[a].name;
+    EXPECT_EQ(std::ranges::count(marked.user_touched, 1), std::ssize(marked.user_touched));
+    EXPECT_EQ(std::ranges::count(marked.item_touched, 1), std::ssize(marked.item_touched));
+  }
 }
 
 TEST_P(ParametersTest, FiniteSeesWhatTheRankOwns) {

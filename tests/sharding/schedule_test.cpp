@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
+
+#include "launch/errors.h"
 
 namespace kt {
 namespace {
@@ -66,17 +70,137 @@ TEST(Schedule, CountsOfTheWholeDataSetDoNotOverflow) {
 }
 
 TEST(Permutation, IsOneForEverySize) {
-  for (const int64_t n : {1, 2, 3, 4, 5, 15, 16, 17, 100, 1000, 4097}) {
-    const Permutation permutation(n, 42);
-    std::vector<bool> seen(n, false);
-    for (int64_t k = 0; k < n; ++k) {
-      const int64_t to = permutation(k);
-      ASSERT_GE(to, 0);
-      ASSERT_LT(to, n);
-      ASSERT_FALSE(seen[to]) << n;
-      seen[to] = true;
+  std::vector<int64_t> sizes;
+  for (int64_t n = 0; n <= 130; ++n) sizes.push_back(n);
+  for (int64_t power = 256; power <= 65536; power *= 2)
+    for (const int64_t n : {power - 1, power, power + 1}) sizes.push_back(n);
+  for (const int64_t n : {499, 997, 1000, 9973, 10'000, 99'991, 1'000'003, 2'500'000})
+    sizes.push_back(n);  // primes, squares, and what a shard of the whole data set has
+  for (const int64_t n : sizes) {
+    for (const uint64_t key : {uint64_t{0}, uint64_t{42}, ~uint64_t{0}}) {
+      const Permutation permutation(n, key);
+      std::vector<bool> seen(n, false);
+      for (int64_t k = 0; k < n; ++k) {
+        const int64_t to = permutation(k);
+        ASSERT_GE(to, 0);
+        ASSERT_LT(to, n);
+        ASSERT_FALSE(seen[to]) << n;
+        seen[to] = true;
+      }
     }
   }
+}
+
+TEST(Permutation, StaysInsideAtTheLargestSizes) {
+  const int64_t n = (int64_t{1} << 31) - 1;
+  const Permutation permutation(n, 42);
+  std::vector<int64_t> places;
+  for (int64_t k = 0; k < 5000; ++k) {
+    for (const int64_t position : {k, n - 1 - k, n / 2 + k}) {
+      const int64_t to = permutation(position);
+      ASSERT_GE(to, 0);
+      ASSERT_LT(to, n);
+      places.push_back(to);
+    }
+  }
+  std::sort(places.begin(), places.end());
+  EXPECT_EQ(std::adjacent_find(places.begin(), places.end()), places.end());
+  EXPECT_THROW(Permutation(n + 1, 1), BugError);
+  EXPECT_THROW(Permutation(-1, 1), BugError);
+}
+
+/// Of counts that should be equal: how far chi-squared is above its mean, in its standard deviations.
+double excess(const std::vector<int64_t>& seen) {
+  const auto cells = static_cast<double>(seen.size());
+  const double expected =
+      static_cast<double>(std::accumulate(seen.begin(), seen.end(), int64_t{0})) / cells;
+  double sum = 0;
+  for (const int64_t count : seen) {
+    const double apart = static_cast<double>(count) - expected;
+    sum += apart * apart / expected;
+  }
+  return (sum - (cells - 1)) / std::sqrt(2 * (cells - 1));
+}
+
+/// The same as what it is a sign of: the cells' chances are this much apart from equal, root mean square.
+double bias(const std::vector<int64_t>& seen) {
+  const auto total = static_cast<double>(std::accumulate(seen.begin(), seen.end(), int64_t{0}));
+  const auto freedom = static_cast<double>(seen.size() - 1);
+  return std::sqrt(std::max(0., excess(seen) * std::sqrt(2 * freedom)) / total);
+}
+
+// Over keys: where a position goes is uniform, and knows nothing of where another goes. Six rounds reach not all
+// permutations of a handful of rows equally often: there it is nearly so.
+TEST(Permutation, PlacesAreUniformOverKeys) {
+  constexpr int64_t kKeys = 40'000;
+  for (const int64_t n : {2, 3, 5, 16, 64, 97, 100, 1000}) {
+    for (const int64_t position : {int64_t{0}, int64_t{1}, n / 2, n - 1}) {
+      std::vector<int64_t> seen(n, 0);
+      for (int64_t key = 0; key < kKeys; ++key) ++seen[epoch_order(n, 3, key, 5)(position)];
+      if (n < 64)
+        EXPECT_LT(bias(seen), .1) << n << ", " << position;
+      else
+        EXPECT_LT(excess(seen), 5) << n << ", " << position;
+    }
+  }
+}
+
+TEST(Permutation, PairsOfPlacesAreUniformOverKeys) {
+  constexpr int64_t kKeys = 60'000;
+  for (const int64_t n : {4, 7, 16, 23, 64, 97, 101}) {
+    for (const int64_t apart : {int64_t{1}, n / 2}) {
+      std::vector<int64_t> seen(n * (n - 1), 0);
+      for (int64_t key = 0; key < kKeys; ++key) {
+        const Permutation order = epoch_order(n, 3, 7, key);
+        const int64_t a = order(0), b = order(apart);
+        ++seen[a * (n - 1) + (b > a ? b - 1 : b)];
+      }
+      if (n < 64)
+        EXPECT_LT(bias(seen), .15) << n << ", " << apart;
+      else
+        EXPECT_LT(excess(seen), 5) << n << ", " << apart;
+    }
+  }
+}
+
+// Of one key: the first positions, a step's worth after another, come from all over the shard; differences of
+// neighbours are those of a shuffle too.
+TEST(Permutation, AnyStretchComesFromAllOver) {
+  constexpr int64_t kParts = 64;
+  for (const int64_t n : {4096, 9973, 195'000}) {
+    for (const uint64_t key : {1, 2, 3}) {
+      const Permutation order(n, key);
+      for (const int64_t begin : {int64_t{0}, n / 3, n - 2048}) {
+        std::vector<int64_t> places(kParts, 0), steps(kParts, 0);
+        for (int64_t k = begin; k < begin + 2048; ++k) {
+          ++places[order(k) * kParts / n];
+          ++steps[(order((k + 1) % n) - order(k) + n) % n * kParts / n];
+        }
+        EXPECT_LT(excess(places), 5) << n << ", " << begin;
+        EXPECT_LT(excess(steps), 5) << n << ", " << begin;
+      }
+    }
+  }
+}
+
+// Cycles and fixed points: of a random permutation, one fixed point on average, and ln n cycles.
+TEST(Permutation, HasAsManyFixedPointsAndCyclesAsAShuffle) {
+  constexpr int64_t kKeys = 2000, kSize = 200;
+  double fixed = 0, cycles = 0;
+  for (uint64_t key = 0; key < kKeys; ++key) {
+    const Permutation order(kSize, mix(key));
+    std::vector<bool> seen(kSize, false);
+    for (int64_t k = 0; k < kSize; ++k) {
+      fixed += order(k) == k;
+      if (seen[k]) continue;
+      ++cycles;
+      for (int64_t at = k; !seen[at]; at = order(at)) seen[at] = true;
+    }
+  }
+  double harmonic = 0;
+  for (int64_t k = 1; k <= kSize; ++k) harmonic += 1 / static_cast<double>(k);
+  EXPECT_NEAR(fixed / kKeys, 1, .12);         // deviation 1 / sqrt(keys) = .022
+  EXPECT_NEAR(cycles / kKeys, harmonic, .25);  // deviation sqrt(ln n / keys) = .05
 }
 
 TEST(Permutation, AnotherEpochShardOrSeedIsAnotherOrder) {

@@ -7,7 +7,7 @@ namespace {
 
 class HostDeviceEngine final : public DeviceEngine {
  public:
-  explicit HostDeviceEngine(std::unique_ptr<Engine> engine) : engine_(std::move(engine)) {}
+  explicit HostDeviceEngine(std::unique_ptr<LeafEngine> engine) : engine_(std::move(engine)) {}
   void loss_and_gradients(const LeafInput& input, double scale, const LeafGradients& gradients,
                           double* loss, Stream stream) const override {
     enqueue_host(static_cast<cudaStream_t>(stream.handle),
@@ -15,14 +15,14 @@ class HostDeviceEngine final : public DeviceEngine {
   }
 
  private:
-  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<LeafEngine> engine_;
 };
 
 }  // namespace
 
 std::unique_ptr<DeviceEngine> make_device_engine(const std::string& name,
                                                  const ModelOptions& options, ProductPrecision) {
-  return std::make_unique<HostDeviceEngine>(make_engine(name, options));
+  return std::make_unique<HostDeviceEngine>(make_leaf_engine(name, options));
 }
 
 }  // namespace kt

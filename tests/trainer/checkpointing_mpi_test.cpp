@@ -30,7 +30,10 @@ void update(Parameters& parameters, int64_t step) {
           to_uniform(random_bits(static_cast<uint64_t>(step), Purpose::kSynthetic, a, first + k)) -
           .5);
   }
-  parameters.update(.1, step, 1);
+  std::ranges::fill(parameters.user_touched, uint8_t{1});
+  std::ranges::fill(parameters.item_touched, uint8_t{1});
+  ThreadPool pool(1);
+  parameters.update(.1, step, 1, pool);
 }
 
 class Checkpointing : public SmallProblem {

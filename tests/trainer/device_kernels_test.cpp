@@ -83,7 +83,8 @@ TEST(DeviceKernels, DropoutIsThatOfTheCpu) {
   const std::vector<uint32_t> rows{7, 4'000'000'000U, 0};
   std::vector<float> device(3 * 33), host(33);
   run(std::ssize(device),
-      kernel::Dropout{11, 4, 33, .2, static_cast<float>(1 / (1 - .2)), rows.data(), device.data()});
+      kernel::Dropout{11, 4, 33, dropout_threshold(.2), dropout_kept(.2), rows.data(),
+                      device.data()});
   for (size_t k = 0; k < rows.size(); ++k) {
     dropout_factors(11, 4, rows[k], .2, host);
     EXPECT_TRUE(std::equal(host.begin(), host.end(), device.begin() + 33 * static_cast<long>(k)));
@@ -199,11 +200,19 @@ TEST(DeviceKernels, UpdatesAreThoseOfTheCpu) {
     const int32_t bad = 0;
     for (int64_t step = 1; step < 5; ++step) {
       const std::vector<float> gradient = numbers(static_cast<uint64_t>(10 + step), kCount);
-      optimizer_update(optimizer, .01, step, scale, host, gradient, host_slots[0], host_slots[1]);
-      run(kCount,
-          kernel::Update{update_factors(optimizer, .01, step), &bad, &scale, gradient.data(),
-                         device.data(), slots > 0 ? device_slots[0].data() : nullptr,
-                         slots > 1 ? device_slots[1].data() : nullptr});
+      const auto slot = [&](std::vector<float>* of, int n) {
+        return slots > n ? of[n].data() : nullptr;
+      };
+      const UpdateFactors factors = update_factors(optimizer, .01, step);
+      optimizer_update(factors, scale, best_simd_level(),
+                       {.rows = 1,
+                        .cols = kCount,
+                        .value = host.data(),
+                        .gradient = gradient.data(),
+                        .slot1 = slot(host_slots, 0),
+                        .slot2 = slot(host_slots, 1)});
+      run(kCount, kernel::Update{factors, &bad, &scale, gradient.data(), device.data(),
+                                 slot(device_slots, 0), slot(device_slots, 1)});
     }
     EXPECT_EQ(device, host);
     EXPECT_EQ(device_slots[0], host_slots[0]);

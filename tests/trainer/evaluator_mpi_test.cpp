@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <vector>
 
+#include "models/registry.h"
 #include "sharding/plan.h"
 #include "tests/trainer/small_problem.h"
 #include "trainer/evaluator.h"
@@ -10,9 +12,17 @@
 namespace kt {
 namespace {
 
-class Evaluator : public SmallProblem {
+struct Computed {
+  const char* name;
+  EngineName engine;
+  FormName form;
+};
+
+class Evaluator : public SmallProblem, public ::testing::WithParamInterface<Computed> {
  protected:
   void open(int64_t shards) {
+    config.model.engine = GetParam().engine;
+    config.model.form = GetParam().form;
     import(shards);
     problem = open_problem(config, comm);
   }
@@ -25,21 +35,34 @@ class Evaluator : public SmallProblem {
     return make_host_predictor(problem, parameters, ranks);
   }
 
-  /// Straight through the engine: the rows of all arrays, gathered here. Shapes: items, result [n].
+  /// Straight through an engine of its own, with nothing but what the rows need. Shapes: items, result [n].
   std::vector<float> plain_scores(const std::vector<std::vector<float>>& arrays, int32_t user,
                                   std::span<const int32_t> items) const {
+    const auto engine =
+        make_engine(make_layers("ncf", problem.model), engine_options(problem.config));
+    std::vector<float> dense;
+    for (size_t a = 2; a < arrays.size(); ++a)
+      dense.insert(dense.end(), arrays[a].begin(), arrays[a].end());
+    engine->set_dense(dense);
     const auto rows = static_cast<int64_t>(items.size());
-    std::vector<float> users, videos, scores(rows);
-    for (const int32_t item : items) {
-      const auto append = [](std::vector<float>& to, const std::vector<float>& from, int64_t row) {
-        to.insert(to.end(), from.begin() + row * 32, from.begin() + (row + 1) * 32);
-      };
-      append(users, arrays[0], problem.user_row[user]);
-      append(videos, arrays[1], item);
-    }
-    LeafInput input{.rows = rows, .tables = {users, videos}};
-    for (size_t a = 2; a < arrays.size(); ++a) input.dense.push_back(arrays[a]);
-    problem.engine->predict(input, scores);
+    const auto user_row = static_cast<int32_t>(problem.user_row[user]);
+    std::vector<float> user_part(engine->part_width(Side::kUser)),
+        item_parts(rows * engine->part_width(Side::kItem)), scores(rows);
+    engine->forward_ids(Side::kUser, {.n = 1, .row = &user_row, .tables = {arrays[0].data()}},
+                        user_part.data());
+    engine->forward_ids(Side::kItem,
+                        {.n = rows, .row = items.data(), .tables = {arrays[1].data()}},
+                        item_parts.data());
+    const std::vector<int32_t> first(rows, 0);
+    std::vector<int32_t> own(rows);
+    std::iota(own.begin(), own.end(), 0);
+    engine->predict_rows({.n = rows,
+                          .user_parts = user_part.data(),
+                          .item_parts = item_parts.data(),
+                          .user = first.data(),
+                          .item = own.data(),
+                          .item_id = items.data()},
+                         scores.data());
     return scores;
   }
   std::vector<std::vector<float>> arrays_of(Parameters& parameters, Communicator& ranks) {
@@ -52,7 +75,14 @@ class Evaluator : public SmallProblem {
   Problem problem;
 };
 
-TEST_F(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
+INSTANTIATE_TEST_SUITE_P(
+    Engines, Evaluator,
+    ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
+                      Computed{"Rows", EngineName::kFused, FormName::kRows},
+                      Computed{"Ids", EngineName::kFused, FormName::kIds}),
+    [](const auto& test) { return test.param.name; });
+
+TEST_P(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
   for (const int64_t shards : {4, 64}) {
     open(shards);
     const TestTable pairs = read_test_table(problem);
@@ -94,7 +124,7 @@ TEST_F(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
   }
 }
 
-TEST_F(Evaluator, TheReportIsTheSameOnAllRanks) {
+TEST_P(Evaluator, TheReportIsTheSameOnAllRanks) {
   open(8);
   config.evaluate.k = {3};
   problem.config = config;
@@ -118,7 +148,7 @@ TEST_F(Evaluator, TheReportIsTheSameOnAllRanks) {
     EXPECT_EQ(all.report.at(key), one.report.at(key)) << key;
 }
 
-TEST_F(Evaluator, WithoutATestTableItSaysHowToGetOne) {
+TEST_P(Evaluator, WithoutATestTableItSaysHowToGetOne) {
   import(4, Times::kEvery, false);
   problem = open_problem(config, comm);
   EXPECT_EQ(
@@ -127,7 +157,7 @@ TEST_F(Evaluator, WithoutATestTableItSaysHowToGetOne) {
           ": the data set has no test table to evaluate on; import it again with --test TABLE");
 }
 
-TEST_F(Evaluator, ValidationIsAPlainLoopOverTheRowsHeldOut) {
+TEST_P(Evaluator, ValidationIsAPlainLoopOverTheRowsHeldOut) {
   config.data.validation.fraction = .3;
   config.data.target.clip = 5;
   open(8);
@@ -142,10 +172,10 @@ TEST_F(Evaluator, ValidationIsAPlainLoopOverTheRowsHeldOut) {
   std::vector<double> labels, scores;
   std::vector<int32_t> users;
   for (const ShardSamples& shard : all_samples)
-    for (int64_t k = 0; k < shard.validation.size(); ++k) {
-      users.push_back(shard.users[shard.validation.user[k]]);
-      labels.push_back(shard.validation.label[k]);
-      scores.push_back(plain_scores(arrays, users.back(), {&shard.validation.item[k], 1})[0]);
+    for (const Sample& row : shard.validation) {
+      users.push_back(shard.users[row.user]);
+      labels.push_back(row.label);
+      scores.push_back(plain_scores(arrays, users.back(), {&row.item, 1})[0]);
     }
   double squares = 0, absolute = 0, ordered = 0, orderable = 0, gauc = 0, weights_of_users = 0;
   for (size_t a = 0; a < labels.size(); ++a) {
@@ -187,7 +217,7 @@ TEST_F(Evaluator, ValidationIsAPlainLoopOverTheRowsHeldOut) {
   EXPECT_EQ(result.gauc, alone_result.gauc);
 }
 
-TEST_F(Evaluator, ValidationOfNoRowsSaysSo) {
+TEST_P(Evaluator, ValidationOfNoRowsSaysSo) {
   config.data.validation.fraction = 0;
   open(4);
   Parameters parameters = weights(comm);
@@ -199,7 +229,7 @@ TEST_F(Evaluator, ValidationOfNoRowsSaysSo) {
   EXPECT_FALSE(result.xauc.has_value());
 }
 
-TEST_F(Evaluator, ValidationRefusesScoresThatAreNotFiniteOnAllRanks) {
+TEST_P(Evaluator, ValidationRefusesScoresThatAreNotFiniteOnAllRanks) {
   config.data.validation.fraction = .3;
   open(4);
   Parameters parameters = weights(comm);

@@ -1,11 +1,13 @@
 #include <fmt/core.h>
 
 #include <numeric>
+#include <set>
 
 #include "models/registry.h"
 #include "sharding/exchange.h"
 #include "tests/support/mpi_test.h"
 #include "trainer/plan.h"
+#include "trainer/problem.h"
 #include "trainer/train_step.h"
 
 namespace kt {
@@ -78,69 +80,106 @@ class CountingCommunicator : public Communicator {
   Communicator& real_;
 };
 
-struct Run {
+struct Training {
   int64_t shards;
   Reduce reduce;
   double clip_norm;
 };
-
-class PlannedStep : public MpiTest, public ::testing::WithParamInterface<Run> {};
-
-INSTANTIATE_TEST_SUITE_P(Runs, PlannedStep,
-                         ::testing::Values(Run{8, Reduce::kExact, 0}, Run{64, Reduce::kExact, .5},
-                                           Run{8, Reduce::kFast, .5}, Run{64, Reduce::kFast, 0}),
-                         [](const auto& test) {
-                           return fmt::format(
-                               "V{}{}{}", test.param.shards,
-                               test.param.reduce == Reduce::kExact ? "Exact" : "Fast",
-                               test.param.clip_norm > 0 ? "Clipped" : "");
-                         });
+struct Computed {
+  const char* name;
+  EngineName engine;
+  FormName form;
+};
 
 constexpr int64_t kUsers = 90, kItems = 130, kFeatures = 3;
 
+class PlannedStep : public MpiTest,
+                    public ::testing::WithParamInterface<std::tuple<Training, Computed>> {
+ protected:
+  const Training run = std::get<0>(GetParam());
+  const bool exact = run.reduce == Reduce::kExact;
+
+  std::unique_ptr<Engine> make(int64_t features) const {
+    Config config;
+    config.model.engine = std::get<1>(GetParam()).engine;
+    config.model.form = std::get<1>(GetParam()).form;
+    return make_engine(
+        make_layers("ncf", {.users = kUsers, .items = kItems, .features = features}),
+        engine_options(config));
+  }
+  PlanInputs inputs_for(const Engine& engine) const {
+    PlanInputs inputs;
+    inputs.config.parallel.reduce = run.reduce;
+    inputs.config.model.engine = std::get<1>(GetParam()).engine;
+    inputs.config.model.form = std::get<1>(GetParam()).form;
+    inputs.parameters = engine.parameters();
+    inputs.users = kUsers;
+    inputs.items = kItems;
+    inputs.features = engine.feature_count();
+    inputs.dropout_width = engine.dropout_width();
+    inputs.user_part = engine.part_width(Side::kUser);
+    inputs.item_part = engine.part_width(Side::kItem);
+    inputs.ranks = world.size;
+    inputs.device = find_device("cpu");
+    return inputs;
+  }
+  static std::vector<ArraySpec> specs_of(const Engine& engine) {
+    std::vector<ArraySpec> specs;
+    for (const ParameterSpec& spec : engine.parameters()) {
+      const ArrayKind kind = spec.kind == ParameterKind::kUserTable   ? ArrayKind::kUserTable
+                             : spec.kind == ParameterKind::kItemTable ? ArrayKind::kItemTable
+                                                                      : ArrayKind::kDense;
+      specs.push_back({spec.name, kind, spec.rows, spec.cols});
+    }
+    return specs;
+  }
+  Holding holding() const { return exact ? Holding::kOwnBlocks : Holding::kReplica; }
+  int64_t users_of_shard(int64_t j) const {
+    return kUsers * (j + 1) / run.shards - kUsers * j / run.shards;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Runs, PlannedStep,
+    ::testing::Combine(
+        ::testing::Values(Training{8, Reduce::kExact, 0}, Training{64, Reduce::kExact, .5},
+                          Training{8, Reduce::kFast, .5}, Training{64, Reduce::kFast, 0}),
+        ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
+                          Computed{"Rows", EngineName::kFused, FormName::kRows},
+                          Computed{"Ids", EngineName::kFused, FormName::kIds})),
+    [](const auto& test) {
+      const Training& run = std::get<0>(test.param);
+      return fmt::format("V{}{}{}{}", run.shards, run.reduce == Reduce::kExact ? "Exact" : "Fast",
+                         run.clip_norm > 0 ? "Clipped" : "", std::get<1>(test.param).name);
+    });
+
 // The communication of real steps, call by call, is the planned one.
 TEST_P(PlannedStep, CommunicatesAsPlanned) {
-  const auto engine = make_engine("ncf", {.users = kUsers, .items = kItems, .features = kFeatures});
-  PlanInputs inputs;
-  inputs.config.parallel.reduce = GetParam().reduce;
-  inputs.config.train.clip_norm = GetParam().clip_norm;
+  const auto engine = make(kFeatures);
+  PlanInputs inputs = inputs_for(*engine);
+  inputs.config.train.clip_norm = run.clip_norm;
   inputs.config.train.global_batch = 150;
   inputs.config.data.validation.fraction = 0;
-  inputs.parameters = engine->parameters();
-  inputs.users = kUsers;
-  inputs.items = kItems;
-  inputs.features = engine->feature_count();
-  inputs.dropout_width = engine->dropout_width();
-  inputs.ranks = world.size;
-  inputs.device = find_device("cpu");
 
   // The same samples on every rank, so that each knows what all of them ask for.
-  std::vector<ShardSamples> samples(GetParam().shards);
-  for (int64_t j = 0; j < GetParam().shards; ++j) {
-    const int64_t users = kUsers * (j + 1) / GetParam().shards - kUsers * j / GetParam().shards;
+  std::vector<ShardSamples> samples(run.shards);
+  for (int64_t j = 0; j < run.shards; ++j) {
+    const int64_t users = users_of_shard(j);
     samples[j].users.resize(users);
     std::iota(samples[j].users.begin(), samples[j].users.end(), 0);
     for (int64_t k = 0; k < (j == 3 ? 0 : 20 + 60 * (j == 1)); ++k) {
-      samples[j].train.user.push_back(static_cast<int32_t>(k % users));
-      samples[j].train.item.push_back(static_cast<int32_t>((k * k + 17 * j) % kItems));
-      samples[j].train.label.push_back(1);
-      samples[j].train.row.push_back(static_cast<uint32_t>(100 * j + k));
+      // Items repeat inside a step.
+      samples[j].train.push_back({.user = static_cast<int32_t>(k % users),
+                                  .item = static_cast<int32_t>((k * k + 17 * (j % 4)) % kItems),
+                                  .label = 1,
+                                  .row = static_cast<uint32_t>(100 * j + k)});
     }
     inputs.shard_users.push_back(users);
-    inputs.shard_rows.push_back(samples[j].train.size());
+    inputs.shard_rows.push_back(std::ssize(samples[j].train));
   }
   const std::vector<float> features(kItems * kFeatures, .5f);
 
-  std::vector<ArraySpec> specs;
-  for (const ParameterSpec& spec : inputs.parameters) {
-    const ArrayKind kind = spec.kind == ParameterKind::kUserTable   ? ArrayKind::kUserTable
-                           : spec.kind == ParameterKind::kItemTable ? ArrayKind::kItemTable
-                                                                    : ArrayKind::kDense;
-    specs.push_back({spec.name, kind, spec.rows, spec.cols});
-  }
-  const bool exact = GetParam().reduce == Reduce::kExact;
-  Parameters parameters(specs, inputs.shard_users, world,
-                        exact ? Holding::kOwnBlocks : Holding::kReplica, {});
+  Parameters parameters(specs_of(*engine), inputs.shard_users, world, holding(), {});
   CountingCommunicator counting(comm);
   const auto exchange =
       exact ? make_exact_exchange(parameters, counting) : make_fast_exchange(parameters, counting);
@@ -148,29 +187,38 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
   const Range own = parameters.shards();
   TrainStep step(*engine, parameters, *exchange, counting, pool,
                  std::span(samples).subspan(own.begin, own.size()), features,
-                 {.seed = 1, .clip_norm = GetParam().clip_norm});
+                 {.seed = 1, .clip_norm = run.clip_norm});
   const Schedule schedule(inputs.shard_rows, inputs.config.train.global_batch);
   ASSERT_GT(schedule.steps(), 1);
 
   std::vector<double> taken(world.size, 0);
+  double repeats = 0;
   for (int64_t t = 0; t < schedule.steps(); ++t) {
-    Requests requests(world.size, std::vector<double>(world.size, 0));
+    Requests requests(world.size);
+    std::vector<std::set<int64_t>> asked(world.size * world.size);
     for (int r = 0; r < world.size; ++r) {
-      const Range shards = shards_of_rank(GetParam().shards, {r, world.size});
+      const Range shards = shards_of_rank(run.shards, {r, world.size});
       for (int64_t j = shards.begin; j < shards.end; ++j) {
-        const Permutation order = epoch_order(samples[j].train.size(), 1, 0, j);
+        const Permutation order = epoch_order(std::ssize(samples[j].train), 1, 0, j);
         const Range positions = schedule.positions(j, t);
         taken[r] += static_cast<double>(positions.size());
         for (int64_t position = positions.begin; position < positions.end; ++position) {
-          const int64_t item = samples[j].train.item[order(position)];
+          const int64_t item = samples[j].train[order(position)].item;
           int64_t block = 0;
-          while (item >= kItems * (block + 1) / GetParam().shards) ++block;
+          while (item >= kItems * (block + 1) / run.shards) ++block;
           int s = 0;
-          while (block >= GetParam().shards * (s + 1) / world.size) ++s;
-          ++requests[r][s];
+          while (block >= run.shards * (s + 1) / world.size) ++s;
+          ++requests.rows[r][s];
+          asked[r * world.size + s].insert(item);
         }
       }
     }
+    for (int r = 0; r < world.size; ++r)
+      for (int s = 0; s < world.size; ++s) {
+        const auto distinct = static_cast<double>(asked[r * world.size + s].size());
+        requests.parts[r][s] = distinct;
+        repeats += requests.rows[r][s] - distinct;
+      }
     const std::vector<Collective> planned = step_collectives(inputs, requests);
 
     counting.calls.clear();
@@ -188,10 +236,11 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
       EXPECT_NEAR(got.received_bytes, want.received_bytes, 1e-6) << planned[c].what;
     }
     if (world.size > 1 && exact) {
-      EXPECT_GT(counting.calls[2].traffic.sent_bytes, 0);  // item rows
+      EXPECT_GT(counting.calls[2].traffic.sent_bytes, 0);  // item parts
     }
   }
 
+  EXPECT_GT(repeats, 10);
   const std::vector<double> average = samples_of_ranks(inputs);
   for (int r = 0; r < world.size; ++r)
     EXPECT_NEAR(taken[r] / static_cast<double>(schedule.steps()), average[r], 1e-9);
@@ -199,28 +248,13 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
 
 // What is planned to be held is what is held.
 TEST_P(PlannedStep, HoldsWhatIsPlanned) {
-  const auto engine = make_engine("ncf", {.users = kUsers, .items = kItems, .features = 0});
-  PlanInputs inputs;
-  inputs.config.parallel.reduce = GetParam().reduce;
-  inputs.parameters = engine->parameters();
-  inputs.items = kItems;
-  inputs.ranks = world.size;
-  inputs.device = find_device("cpu");
-  for (int64_t j = 0; j < GetParam().shards; ++j) {
+  const auto engine = make(0);
+  PlanInputs inputs = inputs_for(*engine);
+  for (int64_t j = 0; j < run.shards; ++j) {
     inputs.shard_rows.push_back(10);
-    inputs.shard_users.push_back(kUsers * (j + 1) / GetParam().shards -
-                                 kUsers * j / GetParam().shards);
+    inputs.shard_users.push_back(users_of_shard(j));
   }
-  std::vector<ArraySpec> specs;
-  for (const ParameterSpec& spec : inputs.parameters)
-    specs.push_back({spec.name,
-                     spec.kind == ParameterKind::kUserTable   ? ArrayKind::kUserTable
-                     : spec.kind == ParameterKind::kItemTable ? ArrayKind::kItemTable
-                                                              : ArrayKind::kDense,
-                     spec.rows, spec.cols});
-  const Parameters parameters(
-      specs, inputs.shard_users, world,
-      GetParam().reduce == Reduce::kExact ? Holding::kOwnBlocks : Holding::kReplica, {});
+  const Parameters parameters(specs_of(*engine), inputs.shard_users, world, holding(), {});
   const RankPlan rank = make_plan(inputs).ranks[world.rank];
   size_t values = parameters.dense.size(), gradients = 0, slots = 0;
   for (size_t a = 0; a < parameters.arrays.size(); ++a) {

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "launch/errors.h"
+#include "models/registry.h"
 
 namespace kt {
 namespace {
@@ -27,7 +28,7 @@ const Collective& collective(const std::vector<Collective>& all, const std::stri
   throw BugError("no collective of " + what);
 }
 
-constexpr int64_t kUsers = 61, kItems = 101, kCols = 4;
+constexpr int64_t kUsers = 61, kItems = 101, kCols = 4, kItemPart = 32;
 
 /// Two item tables, dense arrays whose rows V does not divide, shards of unequal rows and users.
 PlanInputs small_inputs(int64_t shards, int64_t ranks) {
@@ -46,6 +47,12 @@ PlanInputs small_inputs(int64_t shards, int64_t ranks) {
   inputs.items = kItems;
   inputs.features = 5;
   inputs.dropout_width = 5;
+  inputs.config.model.engine = EngineName::kFused;
+  inputs.config.model.form = FormName::kRows;
+  inputs.user_part = 16;
+  inputs.item_part = kItemPart;
+  inputs.workspace = 1000;
+  inputs.arithmetic = {.user = 30, .item = 70, .row = 500};
   inputs.test_pairs = 1000;
   inputs.ranks = ranks;
   inputs.device = {.name = "cpu",
@@ -102,6 +109,12 @@ void expect_equal(const Collective& got, const std::vector<Traffic>& want) {
   }
 }
 
+std::vector<std::string> names_of(const std::vector<Collective>& collectives) {
+  std::vector<std::string> names;
+  for (const Collective& c : collectives) names.push_back(c.operation + " " + c.what);
+  return names;
+}
+
 class CountedPlan : public ::testing::TestWithParam<std::tuple<int64_t, int64_t>> {};
 
 INSTANTIATE_TEST_SUITE_P(Worlds, CountedPlan,
@@ -116,19 +129,28 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
   const auto [shards, n] = GetParam();
   PlanInputs inputs = small_inputs(shards, n);
   inputs.config.train.clip_norm = 1;
-  Requests requests(n, std::vector<double>(n));
+  Requests requests(n);
   for (int64_t r = 0; r < n; ++r)
-    for (int64_t s = 0; s < n; ++s) requests[r][s] = static_cast<double>((3 * r + 5 * s) % 4);
+    for (int64_t s = 0; s < n; ++s) {
+      requests.rows[r][s] = static_cast<double>((3 * r + 5 * s) % 4);
+      requests.parts[r][s] = static_cast<double>((r + 5 * s) % 3);
+    }
   const std::vector<Collective> got = step_collectives(inputs, requests);
-
-  std::vector<std::string> order;
-  for (const Collective& c : got) order.push_back(c.operation + " " + c.what);
-  EXPECT_THAT(order, ::testing::ElementsAre(
-                         "all_to_all item request counts", "all_to_all item ids",
-                         "all_to_all item rows", "all_to_all item rows", "all_gather leaf losses",
-                         "all_to_all dense subtrees", "all_to_all item gradients",
-                         "all_to_all item gradients", "all_gather gradient norms",
-                         "all_gather dense parameters", "all_reduce request to stop"));
+  EXPECT_THAT(names_of(got), ::testing::ElementsAre(
+                                 "all_to_all item request counts", "all_to_all item ids",
+                                 "all_to_all item parts", "all_to_all item gradients",
+                                 "all_to_all dense subtrees", "all_gather leaf losses",
+                                 "all_gather gradient norms", "all_gather dense parameters",
+                                 "all_reduce request to stop"));
+  // A device has whole rows of each table, with repeats, and asks nothing every step.
+  inputs.device.gpu = true;
+  const std::vector<Collective> on_devices = step_collectives(inputs, requests);
+  EXPECT_THAT(names_of(on_devices),
+              ::testing::ElementsAre("all_to_all item ids", "all_to_all item rows",
+                                     "all_to_all item rows", "all_gather leaf losses",
+                                     "all_to_all dense subtrees", "all_to_all item gradients",
+                                     "all_to_all item gradients", "all_gather gradient norms",
+                                     "all_gather dense parameters"));
 
   std::vector<int64_t> dense(n, 0), losses(n, 0), norms(n, 0), nodes(n, 0);
   for (int64_t row = 0; row < 13; ++row) dense[owner(row, 13, shards, n)] += 5 * 4;
@@ -151,18 +173,31 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
       }
     return ranks;
   };
+  const auto ids = pairs([&](int64_t r, int64_t s) { return 4 * requests.rows[r][s]; });
+  const auto subtrees = pairs(
+      [&](int64_t r, int64_t s) { return static_cast<double>(nodes[r] * dense[s]); });
   expect_equal(got[0], pairs([](int64_t, int64_t) { return 8; }));
-  expect_equal(got[1], pairs([&](int64_t r, int64_t s) { return 4 * requests[r][s]; }));
-  expect_equal(got[2], pairs([&](int64_t r, int64_t s) { return 4 * kCols * requests[s][r]; }));
-  expect_equal(got[3], pairs([&](int64_t r, int64_t s) { return 4 * requests[s][r]; }));
-  expect_equal(got[4], ring(losses));
-  expect_equal(got[5], pairs([&](int64_t r, int64_t s) {
-                 return static_cast<double>(nodes[r] * dense[s]);
-               }));
-  expect_equal(got[6], pairs([&](int64_t r, int64_t s) { return 4 * kCols * requests[r][s]; }));
-  expect_equal(got[7], pairs([&](int64_t r, int64_t s) { return 4 * requests[r][s]; }));
-  expect_equal(got[8], ring(norms));
-  expect_equal(got[9], ring(dense));
+  expect_equal(got[1], ids);
+  expect_equal(got[2],
+               pairs([&](int64_t r, int64_t s) { return 4 * kItemPart * requests.parts[s][r]; }));
+  expect_equal(got[3],
+               pairs([&](int64_t r, int64_t s) { return 4 * kItemPart * requests.rows[r][s]; }));
+  expect_equal(got[4], subtrees);
+  expect_equal(got[5], ring(losses));
+  expect_equal(got[6], ring(norms));
+  expect_equal(got[7], ring(dense));
+
+  expect_equal(on_devices[0], ids);
+  expect_equal(on_devices[1],
+               pairs([&](int64_t r, int64_t s) { return 4 * kCols * requests.rows[s][r]; }));
+  expect_equal(on_devices[2], pairs([&](int64_t r, int64_t s) { return 4 * requests.rows[s][r]; }));
+  expect_equal(on_devices[3], ring(losses));
+  expect_equal(on_devices[4], subtrees);
+  expect_equal(on_devices[5],
+               pairs([&](int64_t r, int64_t s) { return 4 * kCols * requests.rows[r][s]; }));
+  expect_equal(on_devices[6], ids);
+  expect_equal(on_devices[7], ring(norms));
+  expect_equal(on_devices[8], ring(dense));
 }
 
 TEST_P(CountedPlan, FastCollectivesReduceWholeArrays) {
@@ -170,19 +205,23 @@ TEST_P(CountedPlan, FastCollectivesReduceWholeArrays) {
   PlanInputs inputs = small_inputs(shards, n);
   inputs.config.parallel.reduce = Reduce::kFast;
   inputs.parameters[1].rows = 1000;  // 16,000 bytes: round the ring
-  const std::vector<Collective> got = step_collectives(inputs, {});
-  ASSERT_EQ(got.size(), 5u);
-  EXPECT_EQ(got[0].what, "loss");
-  EXPECT_EQ(got[1].what, "dense gradients");
-  EXPECT_EQ(got[4].what, "request to stop");
+  const std::vector<Collective> got = step_collectives(inputs, Requests(n));
+  EXPECT_THAT(names_of(got),
+              ::testing::ElementsAre("all_reduce dense gradients", "all_reduce item gradients",
+                                     "all_reduce item gradients", "all_reduce loss",
+                                     "all_reduce request to stop"));
+  inputs.device.gpu = true;
+  EXPECT_THAT(names_of(step_collectives(inputs, Requests(n))),
+              ::testing::ElementsAre("all_reduce loss", "all_reduce dense gradients",
+                                     "all_reduce item gradients", "all_reduce item gradients"));
   double rounds = 0;
   for (int64_t reached = 1; reached < n; reached *= 2) ++rounds;
-  for (const Traffic& t : got[0].ranks) {
+  for (const Traffic& t : got[3].ranks) {
     EXPECT_EQ(t.messages, rounds);
     EXPECT_EQ(t.sent_bytes, 8 * rounds);
   }
-  for (const Traffic& t : got[1].ranks) EXPECT_EQ(t.received_bytes, 4 * (13 * 5 + 5) * rounds);
-  for (const Traffic& t : got[2].ranks) {
+  for (const Traffic& t : got[0].ranks) EXPECT_EQ(t.received_bytes, 4 * (13 * 5 + 5) * rounds);
+  for (const Traffic& t : got[1].ranks) {
     EXPECT_EQ(t.messages, 2 * (n - 1));
     EXPECT_DOUBLE_EQ(t.sent_bytes,
                      n == 1 ? 0 : 16000. * 2 * static_cast<double>(n - 1) / static_cast<double>(n));
@@ -222,14 +261,33 @@ TEST_P(CountedPlan, EveryRowAndEveryUserIsPlacedOnce) {
 
 TEST_P(CountedPlan, ItemsAreAskedForWhereTheyAre) {
   const auto [shards, n] = GetParam();
-  const PlanInputs inputs = small_inputs(shards, n);
+  PlanInputs inputs = small_inputs(shards, n);
   const std::vector<double> samples = samples_of_ranks(inputs);
+  // The chance of each item to come, item by item: expectations add up.
+  const auto comes = [](double draws) { return 1 - std::pow(1 - 1. / kItems, draws); };
+  double all = 0;
+  for (const double of_rank : samples) all += of_rank;
   const Requests requests = expected_requests(inputs, samples);
   std::vector<int64_t> items(n, 0);
   for (int64_t item = 0; item < kItems; ++item) ++items[owner(item, kItems, shards, n)];
-  for (int64_t r = 0; r < n; ++r)
-    for (int64_t s = 0; s < n; ++s)
-      EXPECT_NEAR(requests[r][s], samples[r] * static_cast<double>(items[s]) / kItems, 1e-9);
+  for (int64_t s = 0; s < n; ++s) {
+    const auto own = static_cast<double>(items[s]);
+    for (int64_t r = 0; r < n; ++r) {
+      EXPECT_NEAR(requests.rows[r][s], samples[r] * own / kItems, 1e-9);
+      EXPECT_NEAR(requests.parts[r][s], own * comes(samples[r]), 1e-9);
+    }
+    EXPECT_NEAR(requests.computed[s], own * comes(all), 1e-9);
+  }
+
+  inputs.config.parallel.reduce = Reduce::kFast;
+  const Requests fast = expected_requests(inputs, samples);
+  for (int64_t s = 0; s < n; ++s) {
+    for (int64_t r = 0; r < n; ++r) {
+      EXPECT_NEAR(fast.rows[r][s], r == s ? samples[r] : 0, 1e-9);
+      EXPECT_NEAR(fast.parts[r][s], r == s ? kItems * comes(samples[r]) : 0, 1e-9);
+    }
+    EXPECT_NEAR(fast.computed[s], kItems * comes(samples[s]), 1e-9);
+  }
 }
 
 TEST_P(CountedPlan, MemoryOfParametersIsThatOfTheirElements) {
@@ -279,6 +337,7 @@ TEST(PlanMemory, SaysTheFewestRanksThatFit) {
   inputs.device.gpu = true;
   inputs.device.per_node = 2;
   inputs.device.fp32 = inputs.device.memory_bandwidth = 1e12;
+  inputs.config.model.engine = EngineName::kTorch;
   for (int64_t& rows : inputs.shard_rows) rows *= 1'000'000;
   EXPECT_TRUE(make_plan(inputs).fits);
 
@@ -327,7 +386,9 @@ TEST(PlanTime, OneRankCommunicatesWithNobody) {
 
 TEST(PlanTime, ACollectiveCostsLatencyAndBytes) {
   const PlanInputs inputs = small_inputs(8, 2);
-  const std::vector<Collective> all = step_collectives(inputs, {{0, 1000}, {500, 0}});
+  Requests requests(2);
+  requests.rows = {{0, 1000}, {500, 0}};
+  const std::vector<Collective> all = step_collectives(inputs, requests);
   // 1,000 ids out, 500 in, 4 bytes each at 1 GB/s, after one latency.
   EXPECT_NEAR(collective(all, "item ids").seconds, 1e-6 + 4000e-9, 1e-12);
   // Eight losses of 8 bytes, half of them sent.
@@ -337,7 +398,8 @@ TEST(PlanTime, ACollectiveCostsLatencyAndBytes) {
 TEST(PlanTime, BetweenNodesTheNetworkIsSharedByTheRanksOfANode) {
   PlanInputs inputs = small_inputs(8, 4);
   inputs.nodes = 2;
-  Requests requests(4, std::vector<double>(4, 100));
+  Requests requests(4);
+  for (std::vector<double>& of_rank : requests.rows) of_rank.assign(4, 100);
   const Collective ids = collective(step_collectives(inputs, requests), "item ids");
   EXPECT_EQ(ids.ranks[0].messages, 3);
   EXPECT_EQ(ids.ranks[0].remote_messages, 2);
@@ -350,14 +412,30 @@ TEST(PlanTime, BetweenNodesTheNetworkIsSharedByTheRanksOfANode) {
 }
 
 TEST(PlanTime, ThreadsShareOutWholeLeaves) {
-  PlanInputs inputs = small_inputs(8, 2);
-  const double one = make_plan(inputs).ranks[0].busy_seconds[0];
-  inputs.config.parallel.threads = 2;
-  EXPECT_NEAR(make_plan(inputs).ranks[0].busy_seconds[0], one / 2, 1e-12);
-  inputs.config.parallel.threads = 3;  // four leaves: two rounds
-  EXPECT_NEAR(make_plan(inputs).ranks[0].busy_seconds[0], one / 2, 1e-12);
-  inputs.config.parallel.threads = 9;
-  EXPECT_NEAR(make_plan(inputs).ranks[0].busy_seconds[0], one / 4, 1e-12);
+  for (const EngineName engine : {EngineName::kFused, EngineName::kTorch}) {
+    PlanInputs inputs = small_inputs(8, 2);
+    inputs.config.model.engine = engine;
+    const double one = make_plan(inputs).ranks[0].busy_seconds[0];
+    const auto with_threads = [&](int64_t threads) {
+      inputs.config.parallel.threads = threads;
+      return make_plan(inputs).ranks[0].busy_seconds[0];
+    };
+    EXPECT_NEAR(with_threads(2), one / 2, 1e-12);
+    EXPECT_NEAR(with_threads(3), one / 2, 1e-12);  // four leaves: two rounds
+    EXPECT_NEAR(with_threads(9), one / 4, 1e-12);
+  }
+}
+
+TEST(PlanTime, WhatIsComputedOnceAnIdCostsOnceAnId) {
+  // The same arithmetic, moved from rows to ids: a large step has far fewer of these.
+  PlanInputs rows = small_inputs(8, 2), ids = rows;
+  rows.config.train.global_batch = ids.config.train.global_batch = 700;
+  rows.arithmetic = {.user = 0, .item = 0, .row = 10000};
+  ids.arithmetic = {.user = 4000, .item = 5000, .row = 1000};
+  EXPECT_LT(make_plan(ids).flops, .5 * make_plan(rows).flops);
+  EXPECT_LT(make_plan(ids).compute_seconds, .7 * make_plan(rows).compute_seconds);
+  rows.config.train.global_batch = ids.config.train.global_batch = 1;
+  EXPECT_GT(make_plan(ids).flops, .95 * make_plan(rows).flops);
 }
 
 TEST(PlanTime, MoreThreadsThanCoresStretchTheStep) {
@@ -372,6 +450,7 @@ TEST(PlanTime, MoreThreadsThanCoresStretchTheStep) {
 
 TEST(PlanTime, AGpuStepTakesItsLongestPart) {
   PlanInputs inputs = small_inputs(64, 4);
+  inputs.config.model.engine = EngineName::kTorch;
   inputs.device = find_device("a100");
   const Plan plan = make_plan(inputs);
   for (const RankPlan& rank : plan.ranks)
@@ -391,16 +470,37 @@ TEST(PlanTime, ADominantShardBoundsTheSpeedUp) {
   EXPECT_EQ(plan.ranks[0].samples, 0);
 }
 
-TEST(PlanFlops, AreSixPerWeightAndRow) {
+TEST(PlanFlops, AreThoseOfRowsIdsAndTheUpdate) {
   PlanInputs inputs = small_inputs(8, 2);
   inputs.config.train.optimizer.name = OptimizerName::kSgd;
   const Plan plan = make_plan(inputs);
-  const double a_row = 6 * 13 * 5 + 2 * 5 + (kCols + kCols + 1);
+  double rows = 0, users = 0, samples = 0;
+  for (const int64_t of_shard : inputs.shard_rows) rows += .9 * static_cast<double>(of_shard);
+  for (size_t j = 0; j < inputs.shard_rows.size(); ++j) {
+    const double draws =
+        .9 * static_cast<double>(inputs.shard_rows[j]) / static_cast<double>(plan.steps);
+    const auto of_shard = static_cast<double>(inputs.shard_users[j]);
+    users += of_shard * (1 - std::pow(1 - 1 / of_shard, draws));
+    samples += draws;
+  }
+  const double items = kItems * (1 - std::pow(1 - 1. / kItems, samples));
   const double update = 5. * (kUsers * kCols + kItems * (kCols + 1) + 13 * 5 + 5);
-  EXPECT_NEAR(
-      plan.flops,
-      a_row * static_cast<double>(plan.training_rows) / static_cast<double>(plan.steps) + update,
-      a_row);  // training_rows is rounded
+  EXPECT_NEAR(plan.flops, 500 * samples + 30 * users + 70 * items + update, 1e-6);
+}
+
+TEST(PlanFlops, OfNcfAreSixAWeight) {
+  // 15 features: their products have no gradient of an input.
+  const Layers ncf = make_layers("ncf", {.users = 10, .items = 20, .features = 15});
+  const double content = 4 * 15 * 32 + 2 * 32, hidden1 = 6 * 96 * 32 + 2 * 32;
+  const double rest = 6 * 32 * 16 + 2 * 16 + 6 * 16 + 2;
+  const fused::CompiledModel rows(ncf, Form::kRows), ids(ncf, Form::kIds);
+  const fused::Arithmetic of_rows = fused::arithmetic_of(rows), of_ids = fused::arithmetic_of(ids);
+  EXPECT_EQ(of_rows.user, 0);
+  EXPECT_EQ(of_rows.item, 0);
+  EXPECT_EQ(of_rows.row, content + hidden1 + rest + 2 * 32);  // two gathered embeddings
+  EXPECT_EQ(of_ids.user, 6 * 32 * 32);
+  EXPECT_EQ(of_ids.item, content + 6 * 64 * 32);
+  EXPECT_EQ(of_ids.row, rest + 2 * 32 + 2 * 32);  // the sum of two shares and the bias
 }
 
 // --- Refused ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "tests/support/run_program.h"
 #include "tests/trainer/program_outcome.h"
@@ -16,26 +17,47 @@ namespace {
 struct Case {
   const char* name;
   const char* dataset;  // replica or ratings
+  const char* form;     // rows or ids, of the fused engine; torch: libtorch
   Arguments overrides;
   bool validates = true;  // reaches the end of an epoch
+  bool is_torch() const { return std::string_view(form) == "torch"; }
 };
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{
-      {"daily_adam_256", "replica", {"train.epochs=1", "data.target.clip=5"}},
+      {"daily_adam_256", "replica", "rows", {"train.epochs=1", "data.target.clip=5"}},
+      {"daily_adam_256_ids", "replica", "ids", {"train.epochs=1", "data.target.clip=5"}},
+      {"daily_torch_256", "replica", "torch", {"train.epochs=1", "data.target.clip=5"}},
       {"adamw_clipped_cosine_32",
        "replica",
+       "rows",
        {"model.content=none", "train.global_batch=32", "train.max_steps=40",
         "train.optimizer.name=adamw", "train.weight_decay=0.01", "train.clip_norm=0.5",
         "train.schedule.name=cosine", "train.schedule.warmup_steps=10", "train.schedule.steps=100"},
        false},
+      // A step has more rows than ids.
+      {"daily_clipped_5000",
+       "replica",
+       "rows",
+       {"train.global_batch=5000", "train.epochs=6", "train.clip_norm=0.5"}},
+      {"daily_clipped_5000_ids",
+       "replica",
+       "ids",
+       {"train.global_batch=5000", "train.epochs=6", "train.clip_norm=0.5"}},
       // Empty shards, and a user with half of the rows.
       {"skewed_sgd_32",
        "ratings",
+       "rows",
+       {"model.content=none", "train.global_batch=32", "train.epochs=1", "train.optimizer.name=sgd",
+        "train.optimizer.momentum=0.9", "train.optimizer.lr=0.01"}},
+      {"skewed_sgd_32_ids",
+       "ratings",
+       "ids",
        {"model.content=none", "train.global_batch=32", "train.epochs=1", "train.optimizer.name=sgd",
         "train.optimizer.momentum=0.9", "train.optimizer.lr=0.01"}},
       {"skewed_temporal_best_256",
        "ratings",
+       "ids",
        {"model.content=none", "train.epochs=3", "data.validation.kind=temporal",
         "train.clip_norm=1", "train.schedule.name=linear", "train.schedule.warmup_steps=3",
         "checkpoint.best=mae", "evaluate.checkpoint=best"}},
@@ -66,6 +88,10 @@ class Bits : public ::testing::Test {
                         "run.dir=" + dir,
                         "checkpoint.every_steps=0",
                         "log.every_steps=1000"};
+    if (given.is_torch())
+      arguments.emplace_back("model.engine=torch");
+    else
+      arguments.push_back(fmt::format("model.form={}", given.form));
     arguments.insert(arguments.end(), given.overrides.begin(), given.overrides.end());
     arguments.insert(arguments.end(), more.begin(), more.end());
     const Ended ended = run_program(folder() / "work", arguments, {.ranks = ranks});
@@ -100,6 +126,9 @@ TEST_F(Bits, EveryCaseLearnsAndIsEvaluated) {
     const nlohmann::json& result = alone(given);
     ASSERT_FALSE(result.is_null());
     EXPECT_EQ(result.at("weights_hash").get<std::string>().size(), 32U);
+    const auto& model = result.at("config").at("model");
+    EXPECT_EQ(model.at("engine"), given.is_torch() ? "torch" : "fused");
+    EXPECT_EQ(model.at("form"), given.is_torch() ? "rows" : given.form);
     EXPECT_GT(result.at("updates").get<int>(), 20);
     EXPECT_GT(result.at("evaluation").at("metrics").size(), 20U);
     ASSERT_EQ(result.at("epochs").empty(), !given.validates);
@@ -113,6 +142,7 @@ TEST_F(Bits, EveryCaseLearnsAndIsEvaluated) {
 TEST_F(Bits, TheSameOnAnyNumberOfRanks) {
   for (const Case& given : cases())
     for (const int ranks : {1, 2, 3, 4, 8}) {
+      if (given.is_torch() && ranks != 3) continue;
       const nlohmann::json result = train(given, ranks);
       ASSERT_FALSE(result.is_null());
       EXPECT_EQ(result.at("ranks"), ranks);
@@ -123,11 +153,41 @@ TEST_F(Bits, TheSameOnAnyNumberOfRanks) {
 TEST_F(Bits, TheSameOnTwoThreads) {
   for (const Case& given : cases())
     for (const int ranks : {0, 2}) {
+      if (given.is_torch() && ranks == 0) continue;
       const nlohmann::json result = train(given, ranks, {"parallel.threads=2"});
       ASSERT_FALSE(result.is_null());
       EXPECT_EQ(result.at("threads"), 2);
       EXPECT_EQ(outcome(result), outcome(alone(given))) << given.name << ", " << ranks << " ranks";
     }
+}
+
+TEST_F(Bits, TheSameOnEverySimdLevel) {
+  std::vector<const char*> levels{"avx2"};
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    levels.push_back("avx512");
+  for (const Case& given : cases()) {
+    if (given.is_torch()) continue;
+    for (const char* level : levels) {
+      const nlohmann::json result =
+          train(given, 2, {fmt::format("parallel.simd={}", level), "parallel.threads=2"});
+      ASSERT_FALSE(result.is_null());
+      EXPECT_EQ(result.at("config").at("parallel").at("simd"), level);
+      EXPECT_EQ(outcome(result), outcome(alone(given))) << given.name << ", " << level;
+    }
+  }
+}
+
+// Other sums, so other bits; the same model.
+TEST_F(Bits, EnginesAndFormsComeNear) {
+  const nlohmann::json& torch = alone(cases()[2]);
+  const double loss = torch.at("epochs").back().at("train_loss");
+  const double error = torch.at("evaluation").at("metrics").at("mae");
+  for (const size_t fused : {0, 1}) {
+    const nlohmann::json& result = alone(cases()[fused]);
+    EXPECT_NEAR(result.at("epochs").back().at("train_loss"), loss, 1e-4 * loss);
+    EXPECT_NEAR(result.at("evaluation").at("metrics").at("mae"), error, 1e-3 * error);
+  }
 }
 
 TEST_F(Bits, TheHashIsOfTheWeights) {
@@ -143,15 +203,17 @@ TEST_F(Bits, TheHashIsOfTheWeights) {
 }
 
 TEST_F(Bits, FastReductionComesNear) {
-  const Case& given = cases()[0];
-  const double loss = alone(given).at("epochs").back().at("train_loss");
-  const double error = alone(given).at("evaluation").at("metrics").at("mae");
-  for (const int ranks : {1, 3}) {
-    const nlohmann::json result = train(given, ranks, {"parallel.reduce=fast"});
-    ASSERT_FALSE(result.is_null());
-    EXPECT_EQ(result.at("reduce"), "fast");
-    EXPECT_NEAR(result.at("epochs").back().at("train_loss"), loss, 1e-4 * loss);
-    EXPECT_NEAR(result.at("evaluation").at("metrics").at("mae"), error, 1e-3 * error);
+  for (const size_t form : {0, 1}) {
+    const Case& given = cases()[form];
+    const double loss = alone(given).at("epochs").back().at("train_loss");
+    const double error = alone(given).at("evaluation").at("metrics").at("mae");
+    for (const int ranks : {1, 3}) {
+      const nlohmann::json result = train(given, ranks, {"parallel.reduce=fast"});
+      ASSERT_FALSE(result.is_null());
+      EXPECT_EQ(result.at("reduce"), "fast");
+      EXPECT_NEAR(result.at("epochs").back().at("train_loss"), loss, 1e-4 * loss);
+      EXPECT_NEAR(result.at("evaluation").at("metrics").at("mae"), error, 1e-3 * error);
+    }
   }
 }
 

@@ -35,6 +35,8 @@ class Devices : public ::testing::Test {
                         "run.dir=" + (folder() / run).string(),
                         "checkpoint.every_steps=0",
                         "log.every_steps=7"};
+    // Devices compute through libtorch: the host does so too, for the same bits.
+    if (on == On::kHost) arguments.emplace_back("model.engine=torch");
     arguments.insert(arguments.end(), more.begin(), more.end());
     return run_program(folder() / "work", arguments,
                        {.ranks = ranks, .program = on == On::kDevices ? KT_STAND_IN_PROGRAM : ""});
@@ -108,6 +110,15 @@ TEST_F(Devices, ARunGoesOnElsewhere) {
   };
   go_on("to-host", On::kDevices, 2, On::kHost, 3);
   go_on("to-devices", On::kHost, 0, On::kDevices, 3);
+
+  // Another engine is another run.
+  Arguments fused = part;
+  fused.push_back("model.engine=fused");
+  ASSERT_EQ(start(On::kHost, 0, "fused", fused).code, 0);
+  const Ended refused = start(On::kDevices, 2, "fused", given);
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.out + refused.err,
+              HasSubstr("model.engine: stored \"fused\", now \"torch\""));
 }
 
 TEST_F(Devices, BadStepsAreTreatedAlike) {

@@ -26,15 +26,14 @@ class Samples : public SmallProblem {
     std::vector<int64_t> times(table.size(), 0), held(table.size(), 0);
     const auto clip = static_cast<float>(config.data.target.clip);
     for (const ShardSamples& shard : load(dataset, ranks)) {
-      for (const SampleColumns* columns : {&shard.train, &shard.validation}) {
-        for (int64_t k = 0; k < columns->size(); ++k) {
-          const uint32_t row = columns->row[k];
-          const PlainRow& plain = table.at(row);
-          ++times[row];
-          held[row] += columns == &shard.validation;
-          EXPECT_EQ(shard.users.at(columns->user[k]), plain.user);
-          EXPECT_EQ(columns->item[k], plain.item);
-          EXPECT_EQ(columns->label[k], clip > 0 ? std::min(plain.label, clip) : plain.label);
+      for (const std::vector<Sample>* samples : {&shard.train, &shard.validation}) {
+        for (const Sample& sample : *samples) {
+          const PlainRow& plain = table.at(sample.row);
+          ++times[sample.row];
+          held[sample.row] += samples == &shard.validation;
+          EXPECT_EQ(shard.users.at(sample.user), plain.user);
+          EXPECT_EQ(sample.item, plain.item);
+          EXPECT_EQ(sample.label, clip > 0 ? std::min(plain.label, clip) : plain.label);
         }
       }
     }
@@ -80,8 +79,7 @@ TEST_F(Samples, ARandomSplitDependsNeitherOnShardsNorOnRanks) {
 TEST_F(Samples, TheTargetIsCutAboveTheClip) {
   const Dataset dataset = import(8);
   const auto above = [&](const ShardSamples& shard) {
-    return std::count_if(shard.train.label.begin(), shard.train.label.end(),
-                         [](float label) { return label > 5; });
+    return std::ranges::count_if(shard.train, [](const Sample& row) { return row.label > 5; });
   };
   for (const double clip : {5., 0.}) {
     config.data.target.clip = clip;

@@ -16,11 +16,16 @@ namespace {
 
 // One epoch of the product against a plain loop: one process, whole batches, double precision.
 
-struct Run {
+struct Training {
   int64_t shards;
   int64_t features;
   Reduce reduce;
   double clip_norm;
+};
+struct Computed {
+  const char* name;
+  EngineName engine;
+  FormName form;
 };
 
 // Nineteen steps of Adam in float against double.
@@ -28,8 +33,10 @@ constexpr double kLossTolerance = 5e-7;    // relative; seen 4e-8
 constexpr double kWeightTolerance = 2e-6;  // absolute; seen 2e-7, and every array moves by .01
 constexpr double kRate = 1e-3;
 
-class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<Run> {
+class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<std::tuple<Training, Computed>> {
  protected:
+  const Training run = std::get<0>(GetParam());
+
   struct Result {
     double loss = 0;
     int64_t samples = 0;
@@ -39,11 +46,12 @@ class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<Run> 
 
   Problem open() {
     Problem problem = open_problem(config, self);
-    if (GetParam().features > 0) {
-      problem.engine = make_engine("ncf", {.users = problem.dataset.users(),
-                                           .items = problem.dataset.items(),
-                                           .features = GetParam().features});
-      for (int64_t k = 0; k < problem.dataset.items() * GetParam().features; ++k)
+    if (run.features > 0) {
+      problem.engine = make_engine(make_layers("ncf", {.users = problem.dataset.users(),
+                                                       .items = problem.dataset.items(),
+                                                       .features = run.features}),
+                                   engine_options(config));
+      for (int64_t k = 0; k < problem.dataset.items() * run.features; ++k)
         problem.item_features.push_back(std::sin(static_cast<float>(k)));
     }
     return problem;
@@ -70,7 +78,7 @@ class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<Run> 
     initialize(parameters, problem, ranks);
     Result result{.before = all_arrays(problem, parameters, ranks)};
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
-    const Schedule schedule(gather_train_counts(samples, GetParam().shards, ranks),
+    const Schedule schedule(gather_train_counts(samples, run.shards, ranks),
                             config.train.global_batch);
     const auto exchange = config.parallel.reduce == Reduce::kExact
                               ? make_exact_exchange(parameters, ranks)
@@ -98,7 +106,7 @@ class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<Run> 
     };
     reference::NcfModel model{.user = wide(start[0]),
                               .video = wide(start[1]),
-                              .feature_count = GetParam().features,
+                              .feature_count = run.features,
                               .features = wide(problem.item_features)};
     for (size_t a = 2; a < start.size(); a += 2) {
       reference::DenseLayer layer{.weight = wide(start[a]), .bias = wide(start[a + 1])};
@@ -108,7 +116,7 @@ class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<Run> 
     }
     reference::Training training(model, {.rate = kRate, .clip_norm = config.train.clip_norm});
 
-    std::vector<std::vector<uint32_t>> rows_of_shard(GetParam().shards);
+    std::vector<std::vector<uint32_t>> rows_of_shard(run.shards);
     for (uint32_t row = 0; row < table.size(); ++row)
       if (to_uniform(random_bits(seed, Purpose::kValidationSplit, row)) >=
           config.data.validation.fraction)
@@ -120,7 +128,7 @@ class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<Run> 
     Result result;
     for (int64_t t = 0; t < schedule.steps(); ++t) {
       std::vector<reference::TrainingRow> batch;
-      for (int64_t j = 0; j < GetParam().shards; ++j) {
+      for (int64_t j = 0; j < run.shards; ++j) {
         const Permutation order = epoch_order(counts[j], seed, kEpoch, j);
         const Range positions = schedule.positions(j, t);
         for (int64_t position = positions.begin; position < positions.end; ++position) {
@@ -143,22 +151,32 @@ class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<Run> 
 };
 
 INSTANTIATE_TEST_SUITE_P(Runs, OneEpoch,
-                         ::testing::Values(Run{64, 0, Reduce::kExact, 0},
-                                           Run{8, 3, Reduce::kExact, .5},
-                                           Run{8, 3, Reduce::kFast, 0}),
+                         ::testing::Combine(
+                             ::testing::Values(Training{64, 0, Reduce::kExact, 0},
+                                               Training{8, 3, Reduce::kExact, .5},
+                                               Training{8, 3, Reduce::kFast, 0}),
+                             ::testing::Values(
+                                 Computed{"Torch", EngineName::kTorch, FormName::kRows},
+                                 Computed{"Rows", EngineName::kFused, FormName::kRows},
+                                 Computed{"Ids", EngineName::kFused, FormName::kIds})),
                          [](const auto& test) {
-                           const Run& run = test.param;
-                           return fmt::format("V{}{}{}", run.shards,
+                           const Training& run = std::get<0>(test.param);
+                           return fmt::format("V{}{}{}{}", run.shards,
                                               run.reduce == Reduce::kExact ? "Exact" : "Fast",
-                                              run.clip_norm > 0 ? "Clipped" : "");
+                                              run.clip_norm > 0 ? "Clipped" : "",
+                                              std::get<1>(test.param).name);
                          });
 
 TEST_P(OneEpoch, ReachesTheLossAndTheWeightsOfAPlainLoop) {
-  import(GetParam().shards);
+  import(run.shards);
   config.data.target.clip = 5;
-  config.train.clip_norm = GetParam().clip_norm;
-  config.parallel.reduce = GetParam().reduce;
+  config.train.clip_norm = run.clip_norm;
+  config.parallel.reduce = run.reduce;
+  const Computed& computed = std::get<1>(GetParam());
+  config.model.engine = computed.engine;
+  config.model.form = computed.form;
   const Problem problem = open();
+  EXPECT_EQ(problem.engine->name(), computed.engine == EngineName::kTorch ? "torch" : "fused");
   const Result got = train(problem, comm, 2);
   const Result want = train_plainly(problem, got.before);
 
@@ -179,7 +197,7 @@ TEST_P(OneEpoch, ReachesTheLossAndTheWeightsOfAPlainLoop) {
   }
 
   const Result alone = train(problem, self, 1);
-  if (GetParam().reduce == Reduce::kExact) {
+  if (run.reduce == Reduce::kExact) {
     EXPECT_EQ(got.hash, alone.hash);
     EXPECT_EQ(got.loss, alone.loss);
   }
@@ -192,7 +210,7 @@ constexpr int64_t kShards = 8;
 const std::vector<int64_t> kUsersPerShard{2, 0, 3, 1, 1, 0, 2, 1};
 constexpr int64_t kUsers = 10, kItems = 6, kFeatures = 2, kDropoutWidth = 3;
 
-class WritingEngine : public Engine {
+class WritingEngine : public LeafEngine {
  public:
   struct Seen {
     float label, user, item, item_bias[2], features[kFeatures];
@@ -255,6 +273,9 @@ class WrittenStep : public MpiTest, public ::testing::WithParamInterface<Holding
                                    static_cast<size_t>(array.held.begin * array.spec.cols)));
     }
     parameters.publish_dense(comm);
+    auto leaves = std::make_unique<WritingEngine>();
+    written = leaves.get();
+    engine = make_engine_of_leaves(std::move(leaves));
     for (int64_t k = 0; k < kItems * kFeatures; ++k)
       features.push_back(static_cast<float>(1000 + k));
   }
@@ -273,11 +294,11 @@ class WrittenStep : public MpiTest, public ::testing::WithParamInterface<Holding
         shard.users.push_back(static_cast<int32_t>(user + k));
       for (int64_t row = 0; row < rows; ++row) {
         if (user_of(row) < user || user_of(row) >= user + kUsersPerShard[j]) continue;
-        SampleColumns& to = row % 3 == 2 ? shard.validation : shard.train;
-        to.user.push_back(static_cast<int32_t>(user_of(row) - user));
-        to.item.push_back(static_cast<int32_t>(item_of(row)));
-        to.label.push_back(static_cast<float>(row));
-        to.row.push_back(static_cast<uint32_t>(row));
+        (row % 3 == 2 ? shard.validation : shard.train)
+            .push_back({.user = static_cast<int32_t>(user_of(row) - user),
+                        .item = static_cast<int32_t>(item_of(row)),
+                        .label = static_cast<float>(row),
+                        .row = static_cast<uint32_t>(row)});
       }
       all.push_back(shard);
     }
@@ -285,7 +306,8 @@ class WrittenStep : public MpiTest, public ::testing::WithParamInterface<Holding
     return {all.begin() + own.begin, all.begin() + own.end};
   }
 
-  WritingEngine engine;
+  WritingEngine* written;  // what `engine` gives its leaves to
+  std::unique_ptr<Engine> engine;
   Parameters parameters;
   std::unique_ptr<Exchange> exchange;
   std::vector<float> features;
@@ -302,21 +324,21 @@ TEST_P(WrittenStep, EachTrainingRowComesOnceAnEpochWithWhatBelongsToIt) {
   const std::vector<ShardSamples> samples = samples_of(kRows);
   const Schedule schedule(gather_train_counts(samples, kShards, comm), 10);
   ThreadPool pool(2);
-  TrainStep step(engine, parameters, *exchange, comm, pool, samples, features, {.seed = kSeed});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {.seed = kSeed});
   double loss = 0;
   for (int64_t t = 0; t < schedule.steps(); ++t) {
-    engine.scales.clear();
+    written->scales.clear();
     // At a learning rate of 0, so that the values seen stay those of the start.
     const TrainStep::Result result = step.run(schedule, 4, t, 0, t + 1);
     EXPECT_TRUE(result.updated);
     EXPECT_EQ(result.samples, schedule.batch_size(t));
-    for (const double scale : engine.scales)
+    for (const double scale : written->scales)
       EXPECT_EQ(scale, 1 / static_cast<double>(result.samples));
     loss += result.loss;
   }
 
   std::vector<int64_t> times(kRows, 0);
-  for (const WritingEngine::Seen& seen : engine.seen) {
+  for (const WritingEngine::Seen& seen : written->seen) {
     const auto row = static_cast<int64_t>(seen.label);
     ASSERT_GE(row, 0);
     ASSERT_LT(row, kRows);
@@ -345,17 +367,17 @@ TEST_P(WrittenStep, ALossThatIsNotFiniteOnOneRankChangesNothingOnAny) {
   const Schedule schedule(gather_train_counts(samples, kShards, comm), 100);
   ASSERT_EQ(schedule.steps(), 1);
   ThreadPool pool(1);
-  TrainStep step(engine, parameters, *exchange, comm, pool, samples, features, {});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {});
   const std::string before = parameters.weights_hash(comm);
   const std::vector<float> dense = parameters.dense;
-  engine.bad_label = 13;
+  written->bad_label = 13;
   const TrainStep::Result bad = step.run(schedule, 0, 0, .1, 1);
   EXPECT_FALSE(bad.updated);
   EXPECT_FALSE(std::isfinite(bad.loss));
   EXPECT_EQ(parameters.weights_hash(comm), before);
   EXPECT_EQ(parameters.dense, dense);
 
-  engine.bad_label = -1;
+  written->bad_label = -1;
   EXPECT_TRUE(step.run(schedule, 0, 0, .1, 1).updated);
   EXPECT_NE(parameters.weights_hash(comm), before);
   EXPECT_NE(parameters.dense, dense);
@@ -369,12 +391,12 @@ TEST_P(WrittenStep, AStepWithoutSamplesIsNoUpdate) {
     counts[j] = 1;
     const int64_t own = j - parameters.shards().begin;
     if (own >= 0 && own < parameters.shards().size())
-      samples[own].train = {.user = {0}, .item = {1}, .label = {3}, .row = {0}};
+      samples[own].train = {{.user = 0, .item = 1, .label = 3, .row = 0}};
   }
   const Schedule schedule(counts, 1);
   ASSERT_EQ(schedule.batch_size(0), 0);
   ThreadPool pool(1);
-  TrainStep step(engine, parameters, *exchange, comm, pool, samples, features, {});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {});
   const std::string before = parameters.weights_hash(comm);
   const TrainStep::Result empty = step.run(schedule, 0, 0, .1, 1);
   EXPECT_FALSE(empty.updated);
@@ -386,6 +408,34 @@ TEST_P(WrittenStep, AStepWithoutSamplesIsNoUpdate) {
   EXPECT_EQ(both.loss, 6);
 }
 
+// At a rate of 1 an SGD step subtracts the gradients: of the writing engine 1 a row and 1 a leaf.
+TEST_P(WrittenStep, GradientsOfAllRowsOfAnIdAreAdded) {
+  const std::vector<ShardSamples> samples = samples_of(60);
+  const Schedule schedule(gather_train_counts(samples, kShards, comm), 100);
+  ThreadPool pool(2);
+  std::vector<std::vector<float>> before;
+  for (size_t a = 0; a < 4; ++a) before.push_back(whole_array(parameters, a, comm));
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {});
+  ASSERT_TRUE(step.run(schedule, 0, 0, 1, 1).updated);
+
+  std::vector<float> user(kUsers, 0.f), item(kItems, 0.f);
+  for (int64_t row = 0; row < 60; ++row) {
+    if (row % 3 == 2) continue;
+    ++user[user_of(row)];
+    ++item[item_of(row)];
+  }
+  float leaves = 0;
+  for (int64_t j = 0; j < kShards; ++j) leaves += schedule.samples(j) > 0 ? 1.f : 0.f;
+  for (size_t a = 0; a < 4; ++a) {
+    const std::vector<float> after = whole_array(parameters, a, comm);
+    for (size_t k = 0; k < after.size(); ++k) {
+      const float gradient = a == 0 ? user[k] : a == 1 ? item[k] : a == 3 ? item[k / 2] : leaves;
+      EXPECT_EQ(after[k], before[a][k] - gradient) << a << ", " << k;
+    }
+  }
+  EXPECT_GT(std::ranges::count(item, 0.f) + std::ranges::count(user, 0.f), 0);
+}
+
 TEST(Dropout, KeepsAFractionAndScalesTheRest) {
   std::vector<float> factors(32);
   int64_t dropped = 0;
@@ -393,11 +443,12 @@ TEST(Dropout, KeepsAFractionAndScalesTheRest) {
     dropout_factors(1, 2, row, .2, factors);
     for (const float factor : factors) {
       if (factor != 0) {
-        EXPECT_EQ(factor, 1.25f);
+        EXPECT_EQ(factor, dropout_kept(.2));
       }
       dropped += factor == 0;
     }
   }
+  EXPECT_NEAR(dropout_kept(.2), 1.25, 2e-5);
   EXPECT_NEAR(static_cast<double>(dropped) / 32000, .2, .01);
   std::vector<float> again(32);
   dropout_factors(1, 2, 999, .2, again);

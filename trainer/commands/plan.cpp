@@ -16,6 +16,7 @@
 #include "models/content_features.h"
 #include "models/registry.h"
 #include "trainer/commands.h"
+#include "trainer/problem.h"
 
 namespace kt {
 namespace {
@@ -88,6 +89,28 @@ void take_counts(const Dataset& dataset, PlanInputs& inputs) {
   inputs.test_pairs = dataset.test_rows();
 }
 
+void take_model(PlanInputs& inputs) {
+  if (inputs.device.gpu && inputs.config.model.engine == EngineName::kFused)
+    user_error("model.engine: got fused, but --device is {}: set model.engine=torch or auto",
+               inputs.device.name);
+  resolve_engine(inputs.config, inputs.device.gpu);
+  const Layers model =
+      make_layers(inputs.config.model.name,
+                  {.users = inputs.users, .items = inputs.items, .features = inputs.features});
+  inputs.parameters = model.parameters();
+  inputs.dropout_width = model.dropout_width();
+  const bool is_fused = inputs.config.model.engine == EngineName::kFused;
+  const Form form =
+      is_fused && inputs.config.model.form == FormName::kIds ? Form::kIds : Form::kRows;
+  const fused::CompiledModel compiled(model, form);
+  inputs.arithmetic = fused::arithmetic_of(compiled);
+  const auto engine = make_engine(
+      model, {.kind = is_fused ? EngineKind::kFused : EngineKind::kTorch, .form = form});
+  inputs.user_part = engine->part_width(Side::kUser);
+  inputs.item_part = engine->part_width(Side::kItem);
+  if (is_fused) inputs.workspace = compiled.workspace_size();
+}
+
 PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
   PlanInputs inputs{.config = config_of(arguments, file),
                     .ranks = arguments.ranks,
@@ -99,11 +122,7 @@ PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
   else
     take_counts(Dataset::open(inputs.config.data.path), inputs);
   inputs.features = inputs.config.model.content == Content::kDaily ? kContentFeatures : 0;
-  const Layers model =
-      make_layers(inputs.config.model.name,
-                  {.users = inputs.users, .items = inputs.items, .features = inputs.features});
-  inputs.parameters = model.parameters();
-  inputs.dropout_width = model.dropout_width();
+  take_model(inputs);
   return inputs;
 }
 
@@ -314,10 +333,13 @@ void log_plan(const PlanInputs& inputs, const Plan& plan, const std::string& fil
   const Config& config = inputs.config;
   const Device& device = inputs.device;
   const auto rows = std::accumulate(inputs.shard_rows.begin(), inputs.shard_rows.end(), int64_t{0});
-  log_info("{}: model {}, reduce {}, {} rank{} of {} thread{} on {} node{}", file,
-           config.model.name, name_of(config.parallel.reduce), inputs.ranks,
-           inputs.ranks == 1 ? "" : "s", config.parallel.threads,
-           config.parallel.threads == 1 ? "" : "s", inputs.nodes, inputs.nodes == 1 ? "" : "s");
+  log_info("{}: model {} by {}{}, reduce {}", file, config.model.name,
+           name_of(config.model.engine),
+           config.model.form == FormName::kIds ? " for each id" : "",
+           name_of(config.parallel.reduce));
+  log_info("{} rank{} of {} thread{} on {} node{}", inputs.ranks, inputs.ranks == 1 ? "" : "s",
+           config.parallel.threads, config.parallel.threads == 1 ? "" : "s", inputs.nodes,
+           inputs.nodes == 1 ? "" : "s");
   if (config.data.path.empty())
     log_info("no data.path: the counts of KuaiRec are assumed, in equal shards");
   else
