@@ -3,9 +3,11 @@
 #include <fast_float/fast_float.h>
 #include <fcntl.h>
 #include <fmt/ranges.h>
+#include <immintrin.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -47,6 +49,19 @@ int64_t count_newlines(const char* begin, const char* end) {
   return count + std::count(begin, end, '\n');
 }
 
+constexpr int64_t kChunk = 64;
+
+/// A bit for each of 64 bytes that may end a field or a line, or is a quote.
+uint64_t find_separators(const char* text, char delimiter) {
+  const auto half = [delimiter](const char* at) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+    const auto is = [&](char c) { return _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(c)); };
+    return static_cast<uint32_t>(_mm256_movemask_epi8(
+        _mm256_or_si256(_mm256_or_si256(is(delimiter), is('\n')), is('"'))));
+  };
+  return half(text) | uint64_t{half(text + 32)} << 32;
+}
+
 /// The end of the record that starts at `begin`: its newline, or `end` when there is none.
 const char* end_of_record(const char* begin, const char* end, char delimiter) {
   const auto* newline =
@@ -73,6 +88,7 @@ const char* end_of_record(const char* begin, const char* end, char delimiter) {
 }  // namespace
 
 std::optional<double> parse_number(std::string_view field) {
+  if (const auto digits = short_digits(field)) return *digits;
   double value = 0;
   const auto [end, error] =
       fast_float::from_chars(field.data(), field.data() + field.size(), value);
@@ -128,6 +144,60 @@ Cut cut_fields(char* begin, char* end, char delimiter, std::vector<std::string_v
     if (at == end) return Cut::kDone;
     ++at;
   }
+}
+
+bool LineCutter::next() {
+  if (begin_ == end_) return false;
+  char* const begin = begin_;
+  char* field = begin;
+  char* stop = end_;
+  quoted_ = false;
+  size_t count = 0;
+  const auto end_field = [&](char* at) {
+    if (count == fields_.size()) fields_.emplace_back();
+    fields_[count++] = {field, static_cast<size_t>(at - field)};
+  };
+  for (;;) {
+    while (separators_ == 0 && unread_ != end_) {
+      chunk_ = unread_;
+      unread_ += std::min(kChunk, end_ - chunk_);
+      if (unread_ - chunk_ == kChunk) {
+        separators_ = find_separators(chunk_, delimiter_);
+      } else {
+        char last[kChunk] = {};
+        std::copy(chunk_, unread_, last);
+        separators_ = find_separators(last, delimiter_);
+      }
+    }
+    if (separators_ == 0) break;
+    char* const at = chunk_ + std::countr_zero(separators_);
+    separators_ &= separators_ - 1;
+    if (*at == delimiter_) {
+      end_field(at);
+      field = at + 1;
+    } else if (*at == '\n') {
+      stop = at;
+      break;
+    } else {
+      quoted_ = true;
+    }
+  }
+  open_end_ = stop == end_;
+  begin_ = open_end_ ? end_ : stop + 1;
+  if (stop > begin && stop[-1] == '\r') --stop;
+  end_field(stop);
+  count_ = count;
+  line_ = {begin, static_cast<size_t>(stop - begin)};
+  return true;
+}
+
+Cut LineCutter::cut() {
+  if (!quoted_) [[likely]]
+    return Cut::kDone;
+  char* const begin = const_cast<char*>(line_.data());  // of the text it was given to change
+  const Cut cut = cut_fields(begin, begin + line_.size(), delimiter_, fields_);
+  count_ = fields_.size();
+  return cut;
 }
 
 std::vector<int> find_columns(const std::filesystem::path& path,

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "io/checksum.h"
+#include "io/short_text.h"
 
 /// Tables as text. Fields may be quoted ("" is a quote inside one); a record ends at a newline alone, so a bare
 /// carriage return is part of its field; CRLF is understood.
@@ -21,6 +22,7 @@ namespace kt {
 inline std::optional<int64_t> parse_integer(std::string_view field) {
   const bool negative = !field.empty() && field.front() == '-';
   if (negative) field.remove_prefix(1);
+  if (const auto digits = short_digits(field)) return negative ? -int64_t{*digits} : *digits;
   if (field.empty() || field.size() > 19) return std::nullopt;
   uint64_t value = 0;
   for (const char c : field) {
@@ -46,6 +48,37 @@ enum class Cut { kDone, kOpenQuote, kTextAfterQuote };
 /// Cuts the record [begin, end), its line end excluded, into fields. Quoted fields are unquoted in place: a
 /// record can be cut once.
 Cut cut_fields(char* begin, char* end, char delimiter, std::vector<std::string_view>& fields);
+
+/// Cuts lines into fields, front to back. A newline ends a line even in quotes.
+class LineCutter {
+ public:
+  LineCutter(std::span<char> text, char delimiter)
+      : begin_(text.data()),
+        end_(text.data() + text.size()),
+        chunk_(begin_),
+        unread_(begin_),
+        delimiter_(delimiter) {}
+  /// Goes to the next line; false at the end of the text.
+  bool next();
+  /// The line without its line end.
+  std::string_view line() const { return line_; }
+  /// The line ends with the text, without a newline.
+  bool open_end() const { return open_end_; }
+  /// Once a line: quoted fields are unquoted in place.
+  Cut cut();
+  /// Needs: `cut` has returned kDone.
+  std::span<const std::string_view> fields() const { return std::span(fields_).first(count_); }
+
+ private:
+  char *begin_, *end_;      ///< what is left to cut
+  char *chunk_, *unread_;   ///< the bytes whose separators are known, and those after them
+  uint64_t separators_ = 0; ///< a bit for each in the chunk that is still to come
+  char delimiter_;
+  std::string_view line_;
+  bool open_end_ = false, quoted_ = false;
+  std::vector<std::string_view> fields_;
+  size_t count_ = 0;  ///< of the fields, those of this line
+};
 
 /// Where each wanted column is. `wanted` must all be there; with `exact`, nothing else may be.
 /// Throws: UserError naming the file, the column, and the columns found.

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "io/column_file.h"
 #include "io/dataset.h"
@@ -82,26 +83,37 @@ std::vector<int64_t> block_begins(const Interactions<Label>& table) {
 
 /// `key(row, position)` is the group of a row, negative for none.
 template <class Label, class Key>
-Groups group_rows(const Interactions<Label>& table, int64_t groups, Key key) {
-  Groups result;
-  result.offsets.assign(at(groups) + 1, 0);
+Groups group_rows(const Interactions<Label>& table, int64_t groups, ThreadPool& pool, Key key) {
+  // A part of the table counts its rows of each group, and knows then where they go.
+  const int64_t parts = pool.threads();
+  const std::vector<int64_t> begins = block_begins(table);
+  const auto blocks = static_cast<int64_t>(table.blocks.size());
+  std::vector<std::vector<uint32_t>> next(at(parts), std::vector<uint32_t>(at(groups), 0));
   const auto for_rows = [&](auto&& visit) {
-    int64_t position = 0;
-    for (const auto& block : table.blocks) {
-      heartbeat();
-      for (const auto& row : block) {
-        const int64_t group = key(row, position);
-        if (group >= 0) visit(group, position);
-        ++position;
+    pool.parallel_for(parts, [&](int64_t part, int) {
+      for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b) {
+        heartbeat();
+        int64_t position = begins[at(b)];
+        for (const auto& row : table.blocks[at(b)]) {
+          const int64_t group = key(row, position);
+          if (group >= 0) visit(next[at(part)][at(group)], position);
+          ++position;
+        }
       }
-    }
+    });
   };
-  for_rows([&](int64_t group, int64_t) { ++result.offsets[at(group) + 1]; });
-  for (size_t g = 1; g < result.offsets.size(); ++g) result.offsets[g] += result.offsets[g - 1];
-  result.positions.resize(at(result.offsets.back()));
-  std::vector<int64_t> next(result.offsets.begin(), result.offsets.end() - 1);
-  for_rows([&](int64_t group, int64_t position) {
-    result.positions[at(next[at(group)]++)] = static_cast<uint32_t>(position);
+  for_rows([](uint32_t& count, int64_t) { ++count; });
+  Groups result;
+  result.offsets.assign(1, 0);
+  int64_t sum = 0;
+  for (int64_t group = 0; group < groups; ++group) {
+    for (auto& of_part : next)
+      sum += std::exchange(of_part[at(group)], static_cast<uint32_t>(sum));
+    result.offsets.push_back(sum);
+  }
+  result.positions.resize(at(sum));
+  for_rows([&](uint32_t& place, int64_t position) {
+    result.positions[place++] = static_cast<uint32_t>(position);
   });
   return result;
 }
@@ -120,6 +132,8 @@ class ColumnStatistics {
     min_ = std::min(min_, value);
     max_ = std::max(max_, value);
   }
+  int64_t count() const { return count_; }
+  int64_t missing() const { return missing_; }
   double mean() const { return static_cast<double>(sum_ / static_cast<long double>(count_)); }
   json to_json() const {
     json out = {{"count", count_}, {"missing", missing_}};
@@ -143,17 +157,20 @@ class ColumnStatistics {
 /// Statistics of the columns of a table.
 struct TableStatistics {
   ColumnStatistics label, play_duration, video_duration, timestamp;
-  bool any_timestamp = false, all_timestamps = true;
-  template <class Label>
-  void add(const Row<Label>& row) {
-    label.add(row.label);
-    play_duration.add(row.play_duration);
-    video_duration.add(row.video_duration);
-    timestamp.add(row.timestamp);
-    if (std::isnan(double{row.timestamp}))
-      all_timestamps = false;
-    else
-      any_timestamp = true;
+  /// `for_rows(visit)` goes through the rows, in an order of their own; each column is one thread's.
+  template <class ForRows>
+  TableStatistics(ForRows for_rows, ThreadPool& pool) {
+    const auto take = [&](ColumnStatistics& out, auto get) {
+      ColumnStatistics column;  // in registers
+      for_rows([&](const auto& row) { column.add(get(row)); });
+      out = column;
+    };
+    pool.parallel_for(4, [&](int64_t column, int) {
+      if (column == 0) take(label, [](const auto& row) { return row.label; });
+      if (column == 1) take(play_duration, [](const auto& row) { return row.play_duration; });
+      if (column == 2) take(video_duration, [](const auto& row) { return row.video_duration; });
+      if (column == 3) take(timestamp, [](const auto& row) { return row.timestamp; });
+    });
   }
   json to_json(const std::string& label_name, bool has_durations) const {
     json out = {{label_name, label.to_json()}};
@@ -175,7 +192,7 @@ struct TestPairs {
 struct TestResult {
   std::vector<WrittenFile> files;
   TestPairs pairs;
-  TableStatistics statistics;
+  json columns;  ///< statistics
   FaultCounts repeated{};
   int64_t rows = 0, users = 0, items = 0;
 };
@@ -194,30 +211,32 @@ void gather(const Interactions<Label>& table, const std::vector<int64_t>& begins
 
 /// Sorts the test table by user and item, and writes it.
 TestResult write_test(const Interactions<double>& table, const IdIndex& users, const IdIndex& items,
-                      const std::filesystem::path& folder, OnFault on_fault, ThreadPool& pool) {
+                      const std::string& label, const std::filesystem::path& folder,
+                      OnFault on_fault, ThreadPool& pool) {
   TestResult result;
   const std::vector<int64_t> begins = block_begins(table);
   Groups by_user =
-      group_rows(table, users.size(), [](const Row<double>& row, int64_t) { return row.user; });
+      group_rows(table, users.size(), pool, [](const Row<double>& row, int64_t) { return row.user; });
   FaultLog log(table.path, on_fault);
   std::vector<int64_t> kept(at(users.size()), 0);
   pool.parallel_for(users.size(), [&](int64_t user, int) {
     const std::span<uint32_t> group = by_user.group(user);
     if (group.empty()) return;
     RowReader<double> rows(table, begins);
-    std::vector<std::pair<int32_t, uint32_t>> order;
+    std::vector<uint64_t> order;  // item and position
     order.reserve(group.size());
-    for (const uint32_t position : group) order.emplace_back(rows[position].item, position);
+    for (const uint32_t position : group)
+      order.push_back(static_cast<uint64_t>(rows[position].item) << 32 | position);
     std::sort(order.begin(), order.end());
     size_t count = 0;
     for (size_t i = 0; i < order.size(); ++i) {
-      if (i > 0 && order[i].first == order[i - 1].first) {
-        const auto& row = rows[order[i].second];
-        log.add(Fault::kRepeated, int64_t{row.row} + 2,
+      const auto position = static_cast<uint32_t>(order[i]);
+      if (i > 0 && order[i] >> 32 == order[i - 1] >> 32) {
+        log.add(Fault::kRepeated, int64_t{rows[position].row} + 2,
                 fmt::format("the pair of user {} and item {} a second time, expected each once",
-                            users.ids()[at(user)], items.ids()[at(order[i].first)]));
+                            users.ids()[at(user)], items.ids()[at(order[i] >> 32)]));
       } else {
-        group[count++] = order[i].second;
+        group[count++] = position;
       }
     }
     kept[at(user)] = static_cast<int64_t>(count);
@@ -225,27 +244,32 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   log.check();
   result.repeated = log.counts();
 
-  std::vector<uint32_t> positions;
-  positions.reserve(by_user.positions.size());
+  std::vector<uint32_t> positions = std::move(by_user.positions);
+  auto end = positions.begin();
   std::vector<int32_t> test_users;
   std::vector<int64_t> offsets{0};
   result.pairs.offsets.assign(1, 0);
   for (int64_t user = 0; user < users.size(); ++user) {
-    const auto group = by_user.group(user).first(at(kept[at(user)]));
-    positions.insert(positions.end(), group.begin(), group.end());
-    result.pairs.offsets.push_back(static_cast<int64_t>(positions.size()));
-    if (group.empty()) continue;
+    const auto group = positions.begin() + by_user.offsets[at(user)];
+    end = std::copy(group, group + kept[at(user)], end);
+    result.pairs.offsets.push_back(end - positions.begin());
+    if (kept[at(user)] == 0) continue;
     test_users.push_back(static_cast<int32_t>(user));
-    offsets.push_back(static_cast<int64_t>(positions.size()));
+    offsets.push_back(end - positions.begin());
   }
-  by_user = {};
+  positions.erase(end, positions.end());
   result.rows = static_cast<int64_t>(positions.size());
   result.users = static_cast<int64_t>(test_users.size());
   if (result.rows == 0)
     user_error("{}: no well-formed row is left, expected at least one; mend the table",
                table.path.string());
-  RowReader<double> rows(table, begins);
-  for (const uint32_t position : positions) result.statistics.add(rows[position]);
+  const TableStatistics statistics(
+      [&](auto&& visit) {
+        RowReader<double> rows(table, begins);
+        for (const uint32_t position : positions) visit(rows[position]);
+      },
+      pool);
+  result.columns = statistics.to_json(label, table.has_durations);
 
   const auto column = [&]<class Value>(Value, auto get) {
     std::vector<Value> values(positions.size());
@@ -273,7 +297,7 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   result.files.push_back(file.close());
 
   // Apart from what an evaluation reads, and so that one part at a time is in memory.
-  const bool any_timestamp = result.statistics.any_timestamp;
+  const bool any_timestamp = statistics.timestamp.count() > 0;
   if (!table.has_durations && !any_timestamp) return result;
   ColumnFile events(folder, "test_events.h5");
   if (table.has_durations)
@@ -304,7 +328,8 @@ class Deduplication {
   void run(Duplicates duplicates, bool official, FaultLog& log, ThreadPool& pool) {
     keep.assign(at(table_.rows), 1);
     Groups by_user =
-        group_rows(table_, users_.size(), [](const Row<float>& row, int64_t) { return row.user; });
+        group_rows(table_, users_.size(), pool,
+                   [](const Row<float>& row, int64_t) { return row.user; });
     struct Scratch {
       std::vector<uint32_t> slots;
       std::vector<int32_t>
@@ -571,12 +596,13 @@ class Import {
   }
 
   void write_test_table() {
-    TestResult result = write_test(*test_, users_, items_, folder_, options_.on_fault, pool_);
+    TestResult result =
+        write_test(*test_, users_, items_, label_, folder_, options_.on_fault, pool_);
     add_counts(test_faults_, result.repeated);
     report_.test_rows = result.rows;
     manifest_["test_users"] = result.users;
     manifest_["test_items"] = result.items;
-    manifest_["columns"]["test"] = result.statistics.to_json(label_, test_->has_durations);
+    manifest_["columns"]["test"] = std::move(result.columns);
     for (WrittenFile& file : result.files) add(std::move(file));
     pairs_ = std::move(result.pairs);
     test_.reset();
@@ -596,17 +622,20 @@ class Import {
 
   /// The shards, the ids and the side tables.
   void write_the_rest() {
-    std::vector<int64_t> user_rows(at(users_.size()), 0), item_rows(at(items_.size()), 0);
-    TableStatistics statistics;
-    int64_t position = 0;
-    for (const auto& block : train_.blocks)
-      for (const Row<float>& row : block) {
-        if (keep_[at(position++)] == 0) continue;
-        statistics.add(row);
-        ++user_rows[at(row.user)];
-        ++item_rows[at(row.item)];
-        ++report_.rows;
+    const auto for_kept = [&](auto&& visit) {
+      const uint8_t* keep = keep_.data();
+      for (const auto& block : train_.blocks) {
+        heartbeat();
+        for (const Row<float>& row : block)
+          if (*keep++ != 0) visit(row);
       }
+    };
+    std::vector<int64_t> user_rows(at(users_.size()), 0), item_rows(at(items_.size()), 0);
+    for_kept([&](const Row<float>& row) {
+      ++user_rows[at(row.user)];
+      ++item_rows[at(row.item)];
+      ++report_.rows;
+    });
     if (report_.rows == 0)
       user_error("{}: no well-formed row is left, expected at least one; mend the table",
                  train_.path.string());
@@ -619,12 +648,13 @@ class Import {
     if (!std::filesystem::create_directory(folder_ / "shards", error))
       user_error("{}: cannot make it: {}; mend the permissions or free space, then run again",
                  (folder_ / "shards").string(), error.message());
+    const TableStatistics statistics(for_kept, pool_);
     Groups by_shard =
-        group_rows(train_, options_.shards, [&](const Row<float>& row, int64_t place) -> int64_t {
+        group_rows(train_, options_.shards, pool_, [&](const Row<float>& row, int64_t place) -> int64_t {
           return keep_[at(place)] == 0 ? -1 : user_shard[at(row.user)];
         });
     const auto shards =
-        write_shards(train_, by_shard, user_shard, statistics.any_timestamp, folder_, pool_);
+        write_shards(train_, by_shard, user_shard, statistics.timestamp.count() > 0, folder_, pool_);
     int64_t largest = 0;
     for (const WrittenShard& shard : shards) {
       json entry = {{"file", shard.file.name}, {"rows", shard.rows}, {"users", shard.users}};
@@ -640,7 +670,7 @@ class Import {
     report_.largest_shard_share = static_cast<double>(largest) / static_cast<double>(report_.rows);
     manifest_["columns"]["train"] = statistics.to_json(label_, train_.has_durations);
     manifest_["train_label_mean"] = statistics.label.mean();
-    manifest_["has_timestamps"] = statistics.all_timestamps;
+    manifest_["has_timestamps"] = statistics.timestamp.missing() == 0;
     count_test_only(user_rows, item_rows);
     train_ = {};
     keep_ = {};

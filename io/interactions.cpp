@@ -62,7 +62,7 @@ class RowParser {
 
   const std::string& message() const { return message_; }
 
-  Fault parse(const std::vector<std::string_view>& fields, Row<Label>& row) {
+  Fault parse(std::span<const std::string_view> fields, Row<Label>& row) {
     if (static_cast<int>(fields.size()) != places_.columns)
       return fail(Fault::kFieldCount, "{} fields, expected {} as in the header", fields.size(),
                   places_.columns);
@@ -148,7 +148,7 @@ class RowParser {
     return Fault::kNone;
   }
 
-  Fault time(const std::vector<std::string_view>& fields, Row<Label>& row) {
+  Fault time(std::span<const std::string_view> fields, Row<Label>& row) {
     row.timestamp = std::numeric_limits<double>::quiet_NaN();
     row.date = 0;
     if (places_.timestamp < 0) return Fault::kNone;
@@ -193,38 +193,31 @@ std::vector<Row<Label>> read_block(const LineReader::Block& block, char delimite
                                    RowParser<Label>& parser, FaultLog& log) {
   std::vector<Row<Label>> rows;
   rows.reserve(static_cast<size_t>(block.lines));
-  std::vector<std::string_view> fields;
-  std::string_view rest(block.text.data(), block.text.size());
-  const bool has_nul = rest.find('\0') != rest.npos;
-  for (int64_t line = block.first_line; !rest.empty(); ++line) {
-    const size_t newline = rest.find('\n');
-    const bool open_end = newline == rest.npos;
-    std::string_view text = rest.substr(0, newline);
-    rest.remove_prefix(open_end ? rest.size() : newline + 1);
-    if (text.ends_with('\r')) text.remove_suffix(1);
-    char* const begin = block.text.data() + (text.data() - block.text.data());
+  const std::string_view text(block.text.data(), block.text.size());
+  const bool has_nul = text.find('\0') != text.npos;
+  LineCutter lines(block.text, delimiter);
+  for (int64_t line = block.first_line; lines.next(); ++line) {
     bool faulty = false;
     const auto fault = [&](Fault reason, std::string message) {
       faulty = true;
       log.add(reason, line, std::move(message));
     };
     Row<Label> row;
-    if (has_nul && text.find('\0') != text.npos) {
+    if (has_nul && lines.line().find('\0') != text.npos) {
       fault(Fault::kNulByte, "a NUL byte, expected text: the file is damaged or not a table");
-    } else if (open_end) {
+    } else if (lines.open_end()) {
       fault(Fault::kTruncated,
             fmt::format("the file ends inside this line ({}), expected a line end: it was "
                         "cut short; give the complete file, or, if the line is whole, end it "
                         "with a newline",
-                        shown(text)));
-    } else if (const Cut cut = cut_fields(begin, begin + text.size(), delimiter, fields);
-               cut != Cut::kDone) {
+                        shown(lines.line())));
+    } else if (const Cut cut = lines.cut(); cut != Cut::kDone) {
       fault(Fault::kQuote,
             cut == Cut::kOpenQuote
                 ? "a quote that is not closed on its line, expected no line ends inside "
                   "the fields of this table"
                 : "text after a closing quote, expected the delimiter");
-    } else if (const Fault reason = parser.parse(fields, row); reason != Fault::kNone) {
+    } else if (const Fault reason = parser.parse(lines.fields(), row); reason != Fault::kNone) {
       fault(reason, parser.message());
     } else {
       row.row = static_cast<uint32_t>(line - 2);
