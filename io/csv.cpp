@@ -19,6 +19,7 @@ namespace kt {
 namespace {
 
 constexpr size_t kBlockBytes = size_t{4} << 20;
+constexpr int64_t kChunk = 64;  ///< bytes that are looked at together
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 std::vector<std::string> cut_header(const std::filesystem::path& path, std::string line,
@@ -49,17 +50,21 @@ int64_t count_newlines(const char* begin, const char* end) {
   return count + std::count(begin, end, '\n');
 }
 
-constexpr int64_t kChunk = 64;
-
-/// A bit for each of 64 bytes that may end a field or a line, or is a quote.
-uint64_t find_separators(const char* text, char delimiter) {
-  const auto half = [delimiter](const char* at) {
-    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-    const auto is = [&](char c) { return _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(c)); };
-    return static_cast<uint32_t>(_mm256_movemask_epi8(
-        _mm256_or_si256(_mm256_or_si256(is(delimiter), is('\n')), is('"'))));
+/// A bit for each of the next 64 bytes, or of those up to `end`, that equals one of `wanted`.
+template <class... Char>
+uint64_t find_bytes(const char* at, const char* end, Char... wanted) {
+  char last[kChunk] = {};
+  if (end - at < kChunk) {
+    std::copy(at, end, last);
+    at = last;
+  }
+  const auto half = [&](const char* text) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(text));
+    __m256i found = _mm256_setzero_si256();
+    ((found = _mm256_or_si256(found, _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(wanted)))), ...);
+    return uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(found))};
   };
-  return half(text) | uint64_t{half(text + 32)} << 32;
+  return half(at) | half(at + 32) << 32;
 }
 
 /// The end of the record that starts at `begin`: its newline, or `end` when there is none.
@@ -121,6 +126,16 @@ std::string shown(std::string_view field) {
 Cut cut_fields(char* begin, char* end, char delimiter, std::vector<std::string_view>& fields) {
   fields.clear();
   char* at = begin;
+  if (std::memchr(begin, '"', static_cast<size_t>(end - begin)) == nullptr) [[likely]] {
+    for (char* chunk = begin; chunk < end; chunk += kChunk)
+      for (uint64_t ends = find_bytes(chunk, end, delimiter); ends != 0; ends &= ends - 1) {
+        char* const stop = chunk + std::countr_zero(ends);
+        fields.emplace_back(at, static_cast<size_t>(stop - at));
+        at = stop + 1;
+      }
+    fields.emplace_back(at, static_cast<size_t>(end - at));
+    return Cut::kDone;
+  }
   while (true) {
     if (at < end && *at == '"') [[unlikely]] {
       char* const start = ++at;
@@ -161,13 +176,7 @@ bool LineCutter::next() {
     while (separators_ == 0 && unread_ != end_) {
       chunk_ = unread_;
       unread_ += std::min(kChunk, end_ - chunk_);
-      if (unread_ - chunk_ == kChunk) {
-        separators_ = find_separators(chunk_, delimiter_);
-      } else {
-        char last[kChunk] = {};
-        std::copy(chunk_, unread_, last);
-        separators_ = find_separators(last, delimiter_);
-      }
+      separators_ = find_bytes(chunk_, end_, delimiter_, '\n', '"');
     }
     if (separators_ == 0) break;
     char* const at = chunk_ + std::countr_zero(separators_);
@@ -314,10 +323,11 @@ CsvTable::CsvTable(std::filesystem::path path, char delimiter)
       begins_.push_back(static_cast<size_t>(at - first));
       lines_.push_back(line);
     }
-    line += 1 + std::count(at, stop, '\n');
+    line += 1 + count_newlines(at, stop);
     at = stop + 1;
   }
   begins_.push_back(text_.size());
+  has_nul_ = text_.find('\0') != text_.npos;
 }
 
 Cut CsvTable::cut(int64_t record, std::vector<std::string_view>& fields) {

@@ -70,9 +70,9 @@ class LineCutter {
   std::span<const std::string_view> fields() const { return std::span(fields_).first(count_); }
 
  private:
-  char *begin_, *end_;      ///< what is left to cut
-  char *chunk_, *unread_;   ///< the bytes whose separators are known, and those after them
-  uint64_t separators_ = 0; ///< a bit for each in the chunk that is still to come
+  char *begin_, *end_;       ///< what is left to cut
+  char *chunk_, *unread_;    ///< the bytes whose separators are known, and those after them
+  uint64_t separators_ = 0;  ///< a bit for each in the chunk that is still to come
   char delimiter_;
   std::string_view line_;
   bool open_end_ = false, quoted_ = false;
@@ -138,6 +138,8 @@ class CsvTable {
   int64_t line(int64_t record) const { return lines_[static_cast<size_t>(record)]; }
   /// Cuts a record, once.
   Cut cut(int64_t record, std::vector<std::string_view>& fields);
+  /// A NUL byte is somewhere in the text.
+  bool has_nul() const { return has_nul_; }
   const FileSum& sum() const { return sum_; }
   /// Lets the text go: nothing more can be cut.
   void release() { text_ = {}; }
@@ -147,7 +149,7 @@ class CsvTable {
   char delimiter_;
   std::string text_;
   std::vector<std::string> header_;
-  bool crlf_ = false;
+  bool crlf_ = false, has_nul_ = false;
   std::vector<size_t> begins_;  ///< [records + 1]
   std::vector<int64_t> lines_;  ///< [records]
   FileSum sum_;

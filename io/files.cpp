@@ -83,6 +83,8 @@ std::string read_text_file(const std::filesystem::path& path) {
   if (file < 0)
     user_error("{}: cannot read it: {}; check the path", path.string(), std::strerror(errno));
   std::string text;
+  struct stat facts {};
+  if (::fstat(file, &facts) == 0) text.reserve(static_cast<size_t>(facts.st_size));
   char buffer[1 << 16];
   ssize_t count = 0;
   while ((count = ::read(file, buffer, sizeof buffer)) != 0) {

@@ -107,8 +107,7 @@ Groups group_rows(const Interactions<Label>& table, int64_t groups, ThreadPool& 
   result.offsets.assign(1, 0);
   int64_t sum = 0;
   for (int64_t group = 0; group < groups; ++group) {
-    for (auto& of_part : next)
-      sum += std::exchange(of_part[at(group)], static_cast<uint32_t>(sum));
+    for (auto& of_part : next) sum += std::exchange(of_part[at(group)], static_cast<uint32_t>(sum));
     result.offsets.push_back(sum);
   }
   result.positions.resize(at(sum));
@@ -215,8 +214,8 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
                       OnFault on_fault, ThreadPool& pool) {
   TestResult result;
   const std::vector<int64_t> begins = block_begins(table);
-  Groups by_user =
-      group_rows(table, users.size(), pool, [](const Row<double>& row, int64_t) { return row.user; });
+  Groups by_user = group_rows(table, users.size(), pool,
+                              [](const Row<double>& row, int64_t) { return row.user; });
   FaultLog log(table.path, on_fault);
   std::vector<int64_t> kept(at(users.size()), 0);
   pool.parallel_for(users.size(), [&](int64_t user, int) {
@@ -327,9 +326,8 @@ class Deduplication {
   /// `official`: a pair in both tables is a fault, otherwise it is counted only.
   void run(Duplicates duplicates, bool official, FaultLog& log, ThreadPool& pool) {
     keep.assign(at(table_.rows), 1);
-    Groups by_user =
-        group_rows(table_, users_.size(), pool,
-                   [](const Row<float>& row, int64_t) { return row.user; });
+    Groups by_user = group_rows(table_, users_.size(), pool,
+                                [](const Row<float>& row, int64_t) { return row.user; });
     struct Scratch {
       std::vector<uint32_t> slots;
       std::vector<int32_t>
@@ -426,45 +424,51 @@ struct WrittenShard {
   float min = 0, max = 0;
 };
 
-/// Shapes: `by_shard` groups the kept rows by shard.
-std::vector<WrittenShard> write_shards(const Interactions<float>& table, Groups& by_shard,
-                                       const std::vector<int32_t>& user_shard, bool timestamps,
-                                       const std::filesystem::path& folder, ThreadPool& pool) {
-  const int64_t shards = static_cast<int64_t>(by_shard.offsets.size()) - 1;
-  std::vector<std::vector<int32_t>> shard_users(at(shards));
-  std::vector<int32_t> place(user_shard.size());  // of a user in its shard
-  for (size_t user = 0; user < user_shard.size(); ++user) {
-    auto& users = shard_users[at(user_shard[user])];
-    place[user] = static_cast<int32_t>(users.size());
-    users.push_back(static_cast<int32_t>(user));
+class ShardWriter {
+ public:
+  /// `by_shard` groups the kept rows by shard.
+  ShardWriter(const Interactions<float>& table, Groups by_shard,
+              const std::vector<int32_t>& user_shard, bool timestamps,
+              const std::filesystem::path& folder)
+      : table_(table),
+        begins_(block_begins(table)),
+        by_shard_(std::move(by_shard)),
+        timestamps_(timestamps),
+        folder_(folder),
+        users_(by_shard_.offsets.size() - 1),
+        place_(user_shard.size()) {
+    for (size_t user = 0; user < user_shard.size(); ++user) {
+      auto& users = users_[at(user_shard[user])];
+      place_[user] = static_cast<int32_t>(users.size());
+      users.push_back(static_cast<int32_t>(user));
+    }
   }
-  const std::vector<int64_t> begins = block_begins(table);
-  std::vector<WrittenShard> written(at(shards));
-  pool.parallel_for(shards, [&](int64_t shard, int) {
+
+  WrittenShard write(int64_t shard) {
     heartbeat();
-    const std::span<const uint32_t> positions = by_shard.group(shard);
+    const std::span<const uint32_t> positions = by_shard_.group(shard);
     const auto column = [&]<class Value>(Value, auto get) {
       std::vector<Value> values(positions.size());
-      gather(table, begins, positions, values.data(), get);
+      gather(table_, begins_, positions, values.data(), get);
       return values;
     };
-    WrittenShard& out = written[at(shard)];
+    WrittenShard out;
     out.rows = static_cast<int64_t>(positions.size());
-    out.users = static_cast<int64_t>(shard_users[at(shard)].size());
-    ColumnFile file(folder, shard_file_name(shard));
-    file.write("users", shard_users[at(shard)]);
-    file.write("user", column(int32_t{}, [&](const auto& row) { return place[at(row.user)]; }));
+    out.users = static_cast<int64_t>(users_[at(shard)].size());
+    ColumnFile file(folder_, shard_file_name(shard));
+    file.write("users", users_[at(shard)]);
+    file.write("user", column(int32_t{}, [&](const auto& row) { return place_[at(row.user)]; }));
     file.write("item", column(int32_t{}, [](const auto& row) { return row.item; }));
     const auto label = column(float{}, [](const auto& row) { return row.label; });
     file.write("label", label);
     file.write("row", column(uint32_t{}, [](const auto& row) { return row.row; }));
-    if (table.has_durations) {
+    if (table_.has_durations) {
       file.write("play_duration",
                  column(int32_t{}, [](const auto& row) { return row.play_duration; }));
       file.write("video_duration",
                  column(int32_t{}, [](const auto& row) { return row.video_duration; }));
     }
-    if (timestamps) {
+    if (timestamps_) {
       file.write("timestamp", column(double{}, [](const auto& row) { return row.timestamp; }));
       file.write("date", column(int32_t{}, [](const auto& row) { return row.date; }));
     }
@@ -474,9 +478,18 @@ std::vector<WrittenShard> write_shards(const Interactions<float>& table, Groups&
       out.min = *least;
       out.max = *most;
     }
-  });
-  return written;
-}
+    return out;
+  }
+
+ private:
+  const Interactions<float>& table_;
+  const std::vector<int64_t> begins_;
+  Groups by_shard_;
+  const bool timestamps_;
+  const std::filesystem::path& folder_;
+  std::vector<std::vector<int32_t>> users_;  ///< of each shard
+  std::vector<int32_t> place_;               ///< of a user in its shard
+};
 
 json to_json(const FileSum& sum) { return {{"bytes", sum.bytes}, {"xxh128", sum.xxh128}}; }
 
@@ -649,12 +662,22 @@ class Import {
       user_error("{}: cannot make it: {}; mend the permissions or free space, then run again",
                  (folder_ / "shards").string(), error.message());
     const TableStatistics statistics(for_kept, pool_);
-    Groups by_shard =
-        group_rows(train_, options_.shards, pool_, [&](const Row<float>& row, int64_t place) -> int64_t {
-          return keep_[at(place)] == 0 ? -1 : user_shard[at(row.user)];
-        });
-    const auto shards =
-        write_shards(train_, by_shard, user_shard, statistics.timestamp.count() > 0, folder_, pool_);
+    ShardWriter writer(train_,
+                       group_rows(train_, options_.shards, pool_,
+                                  [&](const Row<float>& row, int64_t place) -> int64_t {
+                                    return keep_[at(place)] == 0 ? -1 : user_shard[at(row.user)];
+                                  }),
+                       user_shard, statistics.timestamp.count() > 0, folder_);
+    std::vector<WrittenShard> shards(at(options_.shards));
+    SideFiles side;
+    // The side tables are one long piece among many, so they begin first.
+    pool_.parallel_for(1 + options_.shards, [&](int64_t piece, int) {
+      if (piece > 0)
+        shards[at(piece - 1)] = writer.write(piece - 1);
+      else if (!options_.map)
+        side =
+            write_side_tables(side_sources_, side_ids_, users_, items_, folder_, options_.on_fault);
+    });
     int64_t largest = 0;
     for (const WrittenShard& shard : shards) {
       json entry = {{"file", shard.file.name}, {"rows", shard.rows}, {"users", shard.users}};
@@ -672,10 +695,6 @@ class Import {
     manifest_["train_label_mean"] = statistics.label.mean();
     manifest_["has_timestamps"] = statistics.timestamp.missing() == 0;
     count_test_only(user_rows, item_rows);
-    train_ = {};
-    keep_ = {};
-    by_shard = {};
-    ::malloc_trim(0);  // glibc keeps what threads have freed
 
     ColumnFile ids(folder_, "ids.h5");
     ids.write_strings("user_id", users_.ids());
@@ -684,8 +703,7 @@ class Import {
     ids.write("item_rows", item_rows);
     ids.write("user_shard", user_shard);
     add(ids.close());
-    if (!options_.map)
-      add(write_side_tables(side_sources_, side_ids_, users_, items_, folder_, options_.on_fault));
+    if (!options_.map) add(std::move(side));
   }
 
   /// Users and items that have test pairs but no training row.
