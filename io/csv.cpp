@@ -166,7 +166,7 @@ bool LineCutter::next() {
   char* const begin = begin_;
   char* field = begin;
   char* stop = end_;
-  quoted_ = false;
+  quoted_ = has_nul_ = false;
   size_t count = 0;
   const auto end_field = [&](char* at) {
     if (count == fields_.size()) fields_.emplace_back();
@@ -176,7 +176,7 @@ bool LineCutter::next() {
     while (separators_ == 0 && unread_ != end_) {
       chunk_ = unread_;
       unread_ += std::min(kChunk, end_ - chunk_);
-      separators_ = find_bytes(chunk_, end_, delimiter_, '\n', '"');
+      separators_ = find_bytes(chunk_, end_, delimiter_, '\n', '"', '\0');
     }
     if (separators_ == 0) break;
     char* const at = chunk_ + std::countr_zero(separators_);
@@ -188,7 +188,7 @@ bool LineCutter::next() {
       stop = at;
       break;
     } else {
-      quoted_ = true;
+      (*at == '"' ? quoted_ : has_nul_) = true;
     }
   }
   open_end_ = stop == end_;

@@ -62,6 +62,7 @@ class LineCutter {
   bool next();
   /// The line without its line end.
   std::string_view line() const { return line_; }
+  bool has_nul() const { return has_nul_; }
   /// The line ends with the text, without a newline.
   bool open_end() const { return open_end_; }
   /// Once a line: quoted fields are unquoted in place.
@@ -75,7 +76,7 @@ class LineCutter {
   uint64_t separators_ = 0;  ///< a bit for each in the chunk that is still to come
   char delimiter_;
   std::string_view line_;
-  bool open_end_ = false, quoted_ = false;
+  bool open_end_ = false, quoted_ = false, has_nul_ = false;
   std::vector<std::string_view> fields_;
   size_t count_ = 0;  ///< of the fields, those of this line
 };

@@ -40,22 +40,28 @@ size_t at(int64_t index) { return static_cast<size_t>(index); }
 template <class Label>
 class RowReader {
  public:
-  RowReader(const Interactions<Label>& table, const std::vector<int64_t>& block_begins)
-      : table_(table), begins_(block_begins) {}
+  explicit RowReader(const Interactions<Label>& table) : table_(table) {}
   const Row<Label>& operator[](int64_t position) {
-    if (position < begin_ || position >= end_) {
-      const auto after = std::upper_bound(begins_.begin(), begins_.end(), position);
-      const auto block = static_cast<size_t>(after - begins_.begin()) - 1;
-      rows_ = table_.blocks[block].data();
-      begin_ = begins_[block];
-      end_ = begin_ + static_cast<int64_t>(table_.blocks[block].size());
-    }
+    if (position < begin_ || position >= end_) find_block(position);
     return rows_[position - begin_];
+  }
+  /// The ordinal of a row in the source.
+  uint32_t number(int64_t position) {
+    if (position < begin_ || position >= end_) find_block(position);
+    return block_->number(at(position - begin_));
   }
 
  private:
+  void find_block(int64_t position) {
+    block_ =
+        &*std::prev(std::ranges::upper_bound(table_.blocks, position, {}, &RowBlock<Label>::begin));
+    rows_ = block_->rows.data();
+    begin_ = block_->begin;
+    end_ = begin_ + static_cast<int64_t>(block_->rows.size());
+  }
+
   const Interactions<Label>& table_;
-  const std::vector<int64_t>& begins_;
+  const RowBlock<Label>* block_ = nullptr;
   const Row<Label>* rows_ = nullptr;
   int64_t begin_ = 0, end_ = 0;
 };
@@ -70,31 +76,19 @@ struct Groups {
   }
 };
 
-template <class Label>
-std::vector<int64_t> block_begins(const Interactions<Label>& table) {
-  std::vector<int64_t> begins;
-  int64_t begin = 0;
-  for (const auto& block : table.blocks) {
-    begins.push_back(begin);
-    begin += static_cast<int64_t>(block.size());
-  }
-  return begins;
-}
-
 /// `key(row, position)` is the group of a row, negative for none.
 template <class Label, class Key>
 Groups group_rows(const Interactions<Label>& table, int64_t groups, ThreadPool& pool, Key key) {
   // A part of the table counts its rows of each group, and knows then where they go.
   const int64_t parts = pool.threads();
-  const std::vector<int64_t> begins = block_begins(table);
   const auto blocks = static_cast<int64_t>(table.blocks.size());
   std::vector<std::vector<uint32_t>> next(at(parts), std::vector<uint32_t>(at(groups), 0));
   const auto for_rows = [&](auto&& visit) {
     pool.parallel_for(parts, [&](int64_t part, int) {
       for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b) {
         heartbeat();
-        int64_t position = begins[at(b)];
-        for (const auto& row : table.blocks[at(b)]) {
+        int64_t position = table.blocks[at(b)].begin;
+        for (const auto& row : table.blocks[at(b)].rows) {
           const int64_t group = key(row, position);
           if (group >= 0) visit(next[at(part)][at(group)], position);
           ++position;
@@ -202,9 +196,9 @@ void add_counts(FaultCounts& to, const FaultCounts& from) {
 
 /// Shapes: out [positions].
 template <class Label, class Value, class Get>
-void gather(const Interactions<Label>& table, const std::vector<int64_t>& begins,
-            std::span<const uint32_t> positions, Value* out, Get get) {
-  RowReader<Label> rows(table, begins);
+void gather(const Interactions<Label>& table, std::span<const uint32_t> positions, Value* out,
+            Get get) {
+  RowReader<Label> rows(table);
   for (size_t i = 0; i < positions.size(); ++i) out[i] = get(rows[positions[i]]);
 }
 
@@ -213,7 +207,6 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
                       const std::string& label, const std::filesystem::path& folder,
                       OnFault on_fault, ThreadPool& pool) {
   TestResult result;
-  const std::vector<int64_t> begins = block_begins(table);
   Groups by_user = group_rows(table, users.size(), pool,
                               [](const Row<double>& row, int64_t) { return row.user; });
   FaultLog log(table.path, on_fault);
@@ -221,7 +214,7 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   pool.parallel_for(users.size(), [&](int64_t user, int) {
     const std::span<uint32_t> group = by_user.group(user);
     if (group.empty()) return;
-    RowReader<double> rows(table, begins);
+    RowReader<double> rows(table);
     std::vector<uint64_t> order;  // item and position
     order.reserve(group.size());
     for (const uint32_t position : group)
@@ -231,7 +224,7 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
     for (size_t i = 0; i < order.size(); ++i) {
       const auto position = static_cast<uint32_t>(order[i]);
       if (i > 0 && order[i] >> 32 == order[i - 1] >> 32) {
-        log.add(Fault::kRepeated, int64_t{rows[position].row} + 2,
+        log.add(Fault::kRepeated, int64_t{rows.number(position)} + 2,
                 fmt::format("the pair of user {} and item {} a second time, expected each once",
                             users.ids()[at(user)], items.ids()[at(order[i] >> 32)]));
       } else {
@@ -264,7 +257,7 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
                table.path.string());
   const TableStatistics statistics(
       [&](auto&& visit) {
-        RowReader<double> rows(table, begins);
+        RowReader<double> rows(table);
         for (const uint32_t position : positions) visit(rows[position]);
       },
       pool);
@@ -275,7 +268,7 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
     const int64_t pieces = (result.rows + kRowsPerPiece - 1) / kRowsPerPiece;
     pool.parallel_for(pieces, [&](int64_t piece, int) {
       const auto mine = std::span<const uint32_t>(positions).subspan(at(piece * kRowsPerPiece));
-      gather(table, begins, mine.first(std::min(mine.size(), at(kRowsPerPiece))),
+      gather(table, mine.first(std::min(mine.size(), at(kRowsPerPiece))),
              values.data() + piece * kRowsPerPiece, get);
     });
     heartbeat();
@@ -321,7 +314,7 @@ class Deduplication {
  public:
   Deduplication(const Interactions<float>& table, const IdIndex& users, const IdIndex& items,
                 const TestPairs* test)
-      : table_(table), begins_(block_begins(table)), users_(users), items_(items), test_(test) {}
+      : table_(table), users_(users), items_(items), test_(test) {}
 
   /// `official`: a pair in both tables is a fault, otherwise it is counted only.
   void run(Duplicates duplicates, bool official, FaultLog& log, ThreadPool& pool) {
@@ -364,7 +357,7 @@ class Deduplication {
     tested_by.resize(at(items_.size()), -1);
     for (int64_t i = begin; i < end; ++i)
       tested_by[at(test_->item[at(i)])] = static_cast<int32_t>(user);
-    RowReader<float> rows(table_, begins_);
+    RowReader<float> rows(table_);
     int64_t found = 0;
     for (const uint32_t position : group) {
       const Row<float>& row = rows[position];
@@ -372,7 +365,7 @@ class Deduplication {
       ++found;
       if (!official) continue;
       keep[position] = 0;
-      log.add(Fault::kInBothTables, int64_t{row.row} + 2,
+      log.add(Fault::kInBothTables, int64_t{rows.number(position)} + 2,
               fmt::format("the pair of user {} and item {} is in the test table too, expected no "
                           "pair in both: the test would leak into training",
                           users_.ids()[at(user)], items_.ids()[at(row.item)]));
@@ -391,7 +384,7 @@ class Deduplication {
     constexpr uint32_t kFree = std::numeric_limits<uint32_t>::max();
     const size_t size = std::bit_ceil(2 * group.size() + 1);
     slots.assign(size, kFree);
-    RowReader<float> rows(table_, begins_), others(table_, begins_);
+    RowReader<float> rows(table_), others(table_);
     int64_t dropped = 0;
     for (const uint32_t position : group) {
       const Row<float>& row = rows[position];
@@ -412,7 +405,6 @@ class Deduplication {
   }
 
   const Interactions<float>& table_;
-  std::vector<int64_t> begins_;
   const IdIndex& users_;
   const IdIndex& items_;
   const TestPairs* test_;
@@ -431,7 +423,6 @@ class ShardWriter {
               const std::vector<int32_t>& user_shard, bool timestamps,
               const std::filesystem::path& folder)
       : table_(table),
-        begins_(block_begins(table)),
         by_shard_(std::move(by_shard)),
         timestamps_(timestamps),
         folder_(folder),
@@ -449,7 +440,7 @@ class ShardWriter {
     const std::span<const uint32_t> positions = by_shard_.group(shard);
     const auto column = [&]<class Value>(Value, auto get) {
       std::vector<Value> values(positions.size());
-      gather(table_, begins_, positions, values.data(), get);
+      gather(table_, positions, values.data(), get);
       return values;
     };
     WrittenShard out;
@@ -461,7 +452,7 @@ class ShardWriter {
     file.write("item", column(int32_t{}, [](const auto& row) { return row.item; }));
     const auto label = column(float{}, [](const auto& row) { return row.label; });
     file.write("label", label);
-    file.write("row", column(uint32_t{}, [](const auto& row) { return row.row; }));
+    file.write("row", numbers(positions));
     if (table_.has_durations) {
       file.write("play_duration",
                  column(int32_t{}, [](const auto& row) { return row.play_duration; }));
@@ -482,8 +473,15 @@ class ShardWriter {
   }
 
  private:
+  std::vector<uint32_t> numbers(std::span<const uint32_t> positions) const {
+    std::vector<uint32_t> numbers;
+    numbers.reserve(positions.size());
+    RowReader<float> rows(table_);
+    for (const uint32_t position : positions) numbers.push_back(rows.number(position));
+    return numbers;
+  }
+
   const Interactions<float>& table_;
-  const std::vector<int64_t> begins_;
   Groups by_shard_;
   const bool timestamps_;
   const std::filesystem::path& folder_;
@@ -639,7 +637,7 @@ class Import {
       const uint8_t* keep = keep_.data();
       for (const auto& block : train_.blocks) {
         heartbeat();
-        for (const Row<float>& row : block)
+        for (const Row<float>& row : block.rows)
           if (*keep++ != 0) visit(row);
       }
     };

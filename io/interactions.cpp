@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <utility>
 
 #include "io/csv.h"
 #include "launch/errors.h"
@@ -189,21 +191,25 @@ class RowParser {
 
 /// Reads the lines of a block; stops at its first fault if faults stop the import.
 template <class Label>
-std::vector<Row<Label>> read_block(const LineReader::Block& block, char delimiter,
-                                   RowParser<Label>& parser, FaultLog& log) {
-  std::vector<Row<Label>> rows;
-  rows.reserve(static_cast<size_t>(block.lines));
-  const std::string_view text(block.text.data(), block.text.size());
-  const bool has_nul = text.find('\0') != text.npos;
+RowBlock<Label> read_block(const LineReader::Block& block, char delimiter, RowParser<Label>& parser,
+                           FaultLog& log) {
+  RowBlock<Label> out;
+  out.first_number = static_cast<uint32_t>(block.first_line - 2);
+  out.rows.reserve(static_cast<size_t>(block.lines));
+  bool all_well_formed = true;
   LineCutter lines(block.text, delimiter);
   for (int64_t line = block.first_line; lines.next(); ++line) {
     bool faulty = false;
     const auto fault = [&](Fault reason, std::string message) {
       faulty = true;
+      if (std::exchange(all_well_formed, false)) {
+        out.numbers.resize(out.rows.size());
+        std::iota(out.numbers.begin(), out.numbers.end(), out.first_number);
+      }
       log.add(reason, line, std::move(message));
     };
     Row<Label> row;
-    if (has_nul && lines.line().find('\0') != text.npos) {
+    if (lines.has_nul()) {
       fault(Fault::kNulByte, "a NUL byte, expected text: the file is damaged or not a table");
     } else if (lines.open_end()) {
       fault(Fault::kTruncated,
@@ -220,12 +226,12 @@ std::vector<Row<Label>> read_block(const LineReader::Block& block, char delimite
     } else if (const Fault reason = parser.parse(lines.fields(), row); reason != Fault::kNone) {
       fault(reason, parser.message());
     } else {
-      row.row = static_cast<uint32_t>(line - 2);
-      rows.push_back(row);
+      out.rows.push_back(row);
+      if (!all_well_formed) out.numbers.push_back(static_cast<uint32_t>(line - 2));
     }
     if (faulty && log.stops()) break;
   }
-  return rows;
+  return out;
 }
 
 }  // namespace
@@ -321,8 +327,9 @@ void Interactions<Label>::index(const IdIndex& user_index, const IdIndex& item_i
   };
   const auto dense_users = numbers(users, user_index), dense_items = numbers(items, item_index);
   pool.parallel_for(static_cast<int64_t>(blocks.size()), [&](int64_t b, int) {
-    const auto thread = static_cast<size_t>(block_thread[static_cast<size_t>(b)]);
-    for (auto& row : blocks[static_cast<size_t>(b)]) {
+    RowBlock<Label>& block = blocks[static_cast<size_t>(b)];
+    const auto thread = static_cast<size_t>(block.thread);
+    for (auto& row : block.rows) {
       row.user = dense_users[thread][static_cast<size_t>(row.user)];
       row.item = dense_items[thread][static_cast<size_t>(row.item)];
     }
@@ -343,13 +350,7 @@ Interactions<Label> read_interactions(const std::filesystem::path& path, char de
   table.users.resize(static_cast<size_t>(pool.threads()));
   table.items.resize(static_cast<size_t>(pool.threads()));
   table.has_durations = places.video >= 0;
-  struct Read {
-    int64_t first_line;
-    int thread;
-    std::vector<Row<Label>> rows;
-  };
-  std::vector<Read> reads;
-  std::mutex mutex;  // guards `reads` and `rows_read`
+  std::mutex mutex;  // guards `blocks` and `rows_read`
   pool.parallel_for(pool.threads(), [&](int64_t, int thread) {
     const auto mine = static_cast<size_t>(thread);
     RowParser<Label> parser(columns, places, user_rule, item_rule, table.users[mine],
@@ -357,12 +358,13 @@ Interactions<Label> read_interactions(const std::filesystem::path& path, char de
     LineReader::Block block;
     // Blocks are handed out in order, so every line before a faulty one is looked at all the same.
     while (!log.failed() && reader.next(block)) {
-      auto rows = read_block(block, delimiter, parser, log);
+      RowBlock<Label> rows = read_block(block, delimiter, parser, log);
+      rows.thread = thread;
       const std::lock_guard<std::mutex> lock(mutex);
       table.rows_read += block.lines;
       if (table.rows_read > int64_t{std::numeric_limits<uint32_t>::max()})
         user_error("{}: more than 2^32 rows; split the table", path.string());
-      reads.push_back({block.first_line, thread, std::move(rows)});
+      table.blocks.push_back(std::move(rows));
       heartbeat();
     }
   });
@@ -370,12 +372,10 @@ Interactions<Label> read_interactions(const std::filesystem::path& path, char de
   if (table.rows_read == 0)
     user_error("{}: has a header but no rows, expected at least one; give a complete file",
                path.string());
-  std::sort(reads.begin(), reads.end(),
-            [](const Read& a, const Read& b) { return a.first_line < b.first_line; });
-  for (Read& read : reads) {
-    table.rows += static_cast<int64_t>(read.rows.size());
-    table.blocks.push_back(std::move(read.rows));
-    table.block_thread.push_back(read.thread);
+  std::ranges::sort(table.blocks, {}, &RowBlock<Label>::first_number);
+  for (RowBlock<Label>& block : table.blocks) {
+    block.begin = table.rows;
+    table.rows += static_cast<int64_t>(block.rows.size());
   }
   table.faults = log.counts();
   table.source = reader.sum();
