@@ -10,6 +10,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "io/files.h"
@@ -18,7 +19,7 @@
 namespace kt {
 namespace {
 
-constexpr size_t kBlockBytes = size_t{4} << 20;
+constexpr size_t kBlockBytes = size_t{1} << 20;
 constexpr int64_t kChunk = 64;  ///< bytes that are looked at together
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
@@ -92,6 +93,20 @@ const char* end_of_record(const char* begin, const char* end, char delimiter) {
 
 }  // namespace
 
+std::optional<int64_t> parse_long_integer(std::string_view field) {
+  const bool negative = !field.empty() && field.front() == '-';
+  if (negative) field.remove_prefix(1);
+  if (field.empty() || field.size() > 19) return std::nullopt;
+  uint64_t value = 0;
+  for (const char c : field) {
+    const auto digit = static_cast<unsigned>(c - '0');
+    if (digit > 9) return std::nullopt;
+    value = value * 10 + digit;
+  }
+  if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
+  return negative ? -static_cast<int64_t>(value) : static_cast<int64_t>(value);
+}
+
 std::optional<double> parse_number(std::string_view field) {
   if (const auto digits = short_digits(field)) return *digits;
   double value = 0;
@@ -103,9 +118,9 @@ std::optional<double> parse_number(std::string_view field) {
 
 std::optional<int32_t> parse_date(std::string_view field) {
   if (field.ends_with(".0")) field.remove_suffix(2);
-  const auto date = field.size() == 8 ? parse_integer(field) : std::nullopt;
-  if (!date || *date < 0) return std::nullopt;
-  const int64_t month = *date / 100 % 100, day = *date % 100;
+  const auto date = field.size() == 8 ? short_digits(field) : std::nullopt;
+  if (!date) return std::nullopt;
+  const uint32_t month = *date / 100 % 100, day = *date % 100;
   if (month < 1 || month > 12 || day < 1 || day > 31) return std::nullopt;
   return static_cast<int32_t>(*date);
 }
@@ -172,15 +187,16 @@ bool LineCutter::next() {
     if (count == fields_.size()) fields_.emplace_back();
     fields_[count++] = {field, static_cast<size_t>(at - field)};
   };
+  uint64_t separators = separators_;
   for (;;) {
-    while (separators_ == 0 && unread_ != end_) {
+    while (separators == 0 && unread_ != end_) {
       chunk_ = unread_;
       unread_ += std::min(kChunk, end_ - chunk_);
-      separators_ = find_bytes(chunk_, end_, delimiter_, '\n', '"', '\0');
+      separators = find_bytes(chunk_, end_, delimiter_, '\n', '"', '\0');
     }
-    if (separators_ == 0) break;
-    char* const at = chunk_ + std::countr_zero(separators_);
-    separators_ &= separators_ - 1;
+    if (separators == 0) break;
+    char* const at = chunk_ + std::countr_zero(separators);
+    separators &= separators - 1;
     if (*at == delimiter_) {
       end_field(at);
       field = at + 1;
@@ -191,6 +207,7 @@ bool LineCutter::next() {
       (*at == '"' ? quoted_ : has_nul_) = true;
     }
   }
+  separators_ = separators;
   open_end_ = stop == end_;
   begin_ = open_end_ ? end_ : stop + 1;
   if (stop > begin && stop[-1] == '\r') --stop;

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -19,19 +18,11 @@
 namespace kt {
 
 /// A whole field as an integer: digits, perhaps after a minus. Nothing for anything else or beyond int64.
+std::optional<int64_t> parse_long_integer(std::string_view field);
 inline std::optional<int64_t> parse_integer(std::string_view field) {
-  const bool negative = !field.empty() && field.front() == '-';
-  if (negative) field.remove_prefix(1);
-  if (const auto digits = short_digits(field)) return negative ? -int64_t{*digits} : *digits;
-  if (field.empty() || field.size() > 19) return std::nullopt;
-  uint64_t value = 0;
-  for (const char c : field) {
-    const auto digit = static_cast<unsigned>(c - '0');
-    if (digit > 9) return std::nullopt;
-    value = value * 10 + digit;
-  }
-  if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
-  return negative ? -static_cast<int64_t>(value) : static_cast<int64_t>(value);
+  if (const auto digits = short_digits(field)) [[likely]]
+    return *digits;
+  return parse_long_integer(field);
 }
 
 /// A whole field as a double, correctly rounded; "inf" and "nan" are numbers here. Nothing for anything else.

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "io/short_text.h"
-#include "launch/random.h"
 
 /// Ids of users and items, from how a source spells them to dense indices.
 namespace kt {
@@ -53,7 +52,9 @@ class IdDictionary {
   }
   size_t find(const Key& key, std::string_view text) const {
     const size_t mask = table_.size() - 1;
-    for (size_t at = mix(key.head + key.length) & mask;; at = (at + 1) & mask) {
+    // Fibonacci hashing; the high bits are the good ones.
+    size_t at = (key.head + key.length) * 0x9e3779b97f4a7c15 >> 32 & mask;
+    for (;; at = (at + 1) & mask) {
       const Entry& entry = table_[at];
       if (entry.text == nullptr) return at;
       if (entry.head == key.head && entry.length == key.length &&
