@@ -54,18 +54,17 @@ int64_t count_newlines(const char* begin, const char* end) {
 /// A bit for each of the next 64 bytes, or of those up to `end`, that equals one of `wanted`.
 template <class... Char>
 uint64_t find_bytes(const char* at, const char* end, Char... wanted) {
+  const int64_t left = end - at;
   char last[kChunk] = {};
-  if (end - at < kChunk) {
-    std::copy(at, end, last);
-    at = last;
-  }
+  if (left < kChunk) at = std::copy(at, end, last) - left;
   const auto half = [&](const char* text) {
     const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(text));
     __m256i found = _mm256_setzero_si256();
     ((found = _mm256_or_si256(found, _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(wanted)))), ...);
     return uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(found))};
   };
-  return half(at) | half(at + 32) << 32;
+  const uint64_t found = half(at) | half(at + 32) << 32;
+  return left < kChunk ? found & ~(~uint64_t{0} << left) : found;
 }
 
 /// The end of the record that starts at `begin`: its newline, or `end` when there is none.
