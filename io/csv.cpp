@@ -19,7 +19,7 @@
 namespace kt {
 namespace {
 
-constexpr size_t kBlockBytes = size_t{1} << 20;
+constexpr size_t kBlockBytes = size_t{4} << 20;
 constexpr int64_t kChunk = 64;  ///< bytes that are looked at together
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
