@@ -416,6 +416,7 @@ struct WrittenShard {
   float min = 0, max = 0;
 };
 
+/// Writes the shards, each from any thread.
 class ShardWriter {
  public:
   /// `by_shard` groups the kept rows by shard.
