@@ -10,6 +10,7 @@
 #include "launch/agree.h"
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "sharding/plan.h"
 #include "trainer/evaluation_table.h"
 #include "trainer/share.h"
 
@@ -29,7 +30,7 @@ TestTable read_test_table(const Problem& problem) {
   return problem.dataset.read_test();
 }
 
-std::vector<float> score_pairs(const Problem& problem, Parameters& parameters,
+std::vector<float> score_pairs(const Problem& problem, const Predictor& predictor,
                                const TestTable& table, MpiCommunicator& comm, ThreadPool& pool) {
   // Test users in the order of their shards, so that rank order is this order on any number of ranks.
   std::vector<int32_t> order(table.users.size());
@@ -37,7 +38,7 @@ std::vector<float> score_pairs(const Problem& problem, Parameters& parameters,
   const auto shard_of = [&](int32_t k) { return problem.ids.user_shard[table.users[k]]; };
   std::stable_sort(order.begin(), order.end(),
                    [&](int32_t a, int32_t b) { return shard_of(a) < shard_of(b); });
-  const Range shards = parameters.shards();
+  const Range shards = shards_of_rank(problem.dataset.shards(), comm.world());
   std::vector<int32_t> mine;
   std::vector<int64_t> begin(1, 0);
   for (const int32_t k : order) {
@@ -46,7 +47,6 @@ std::vector<float> score_pairs(const Problem& problem, Parameters& parameters,
     begin.push_back(begin.back() + table.offsets[k + 1] - table.offsets[k]);
   }
 
-  const Predictor predictor(problem, parameters, comm);
   std::vector<float> own(begin.back());
   pool.parallel_for(static_cast<int64_t>(mine.size()), [&](int64_t k, int) {
     const int32_t user = mine[k];
@@ -68,11 +68,11 @@ std::vector<float> score_pairs(const Problem& problem, Parameters& parameters,
   return scores;
 }
 
-Evaluation evaluate_model(const Problem& problem, Parameters& parameters, const TestTable& table,
-                          const std::string& checkpoint, MpiCommunicator& comm, ThreadPool& pool) {
+Evaluation evaluate_model(const Problem& problem, const Predictor& predictor,
+                          const TestTable& table, const std::string& checkpoint,
+                          MpiCommunicator& comm, ThreadPool& pool) {
   const auto start = std::chrono::steady_clock::now();
-  Evaluation evaluation{.report = {},
-                        .scores = score_pairs(problem, parameters, table, comm, pool)};
+  Evaluation evaluation{.report = {}, .scores = score_pairs(problem, predictor, table, comm, pool)};
   std::string text;
   solo(comm, 0, "evaluation", [&] {
     const EvaluationResult result =
@@ -117,9 +117,8 @@ void print_evaluation(const Problem& problem, const nlohmann::json& report) {
            report.at("seconds").get<double>());
 }
 
-ValidationResult validate(const Problem& problem, Parameters& parameters,
-                          std::span<const ShardSamples> samples, MpiCommunicator& comm,
-                          ThreadPool& pool) {
+ValidationResult validate(const Predictor& predictor, std::span<const ShardSamples> samples,
+                          MpiCommunicator& comm, ThreadPool& pool) {
   // A shard's held-out rows, user by user, in source order inside a user.
   struct Block {
     size_t shard;
@@ -148,7 +147,6 @@ ValidationResult validate(const Problem& problem, Parameters& parameters,
     for (int64_t begin = 0; begin < rows.size(); begin += kValidationBlock)
       blocks.push_back({j, begin, std::min(begin + kValidationBlock, rows.size())});
   }
-  const Predictor predictor(problem, parameters, comm);
   pool.parallel_for(static_cast<int64_t>(blocks.size()), [&](int64_t k, int) {
     const Block& block = blocks[k];
     const auto part = [&](auto& column) {

@@ -21,7 +21,7 @@ TestTable read_test_table(const Problem& problem);
 
 /// Scores pairs, grouped by user. Shapes: result [pairs] on rank 0, empty on the others.
 /// Collective: all ranks, with the same table.
-std::vector<float> score_pairs(const Problem& problem, Parameters& parameters,
+std::vector<float> score_pairs(const Problem& problem, const Predictor& predictor,
                                const TestTable& table, MpiCommunicator& comm, ThreadPool& pool);
 
 struct Evaluation {
@@ -34,16 +34,16 @@ struct Evaluation {
 
 /// Scores the pairs, computes all metrics with their chance levels under a named phase, and prints the table.
 /// `checkpoint` says whose weights these are. Collective: all ranks. Throws: UserError, the same on all ranks.
-Evaluation evaluate_model(const Problem& problem, Parameters& parameters, const TestTable& table,
-                          const std::string& checkpoint, MpiCommunicator& comm, ThreadPool& pool);
+Evaluation evaluate_model(const Problem& problem, const Predictor& predictor,
+                          const TestTable& table, const std::string& checkpoint,
+                          MpiCommunicator& comm, ThreadPool& pool);
 
 /// Prints the table of such a report for people. One process.
 void print_evaluation(const Problem& problem, const nlohmann::json& report);
 
 /// Metrics of the held-out rows; the same result on all ranks. `rows` is 0 without any.
 /// Collective: all ranks. Throws: UserError for scores that are not finite.
-ValidationResult validate(const Problem& problem, Parameters& parameters,
-                          std::span<const ShardSamples> samples, MpiCommunicator& comm,
-                          ThreadPool& pool);
+ValidationResult validate(const Predictor& predictor, std::span<const ShardSamples> samples,
+                          MpiCommunicator& comm, ThreadPool& pool);
 
 }  // namespace kt

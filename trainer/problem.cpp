@@ -146,15 +146,29 @@ void initialize(Parameters& parameters, const Problem& problem, Communicator& co
   parameters.publish_dense(comm);
 }
 
-Predictor::Predictor(const Problem& problem, Parameters& parameters, Communicator& comm)
+namespace {
+
+class HostPredictor final : public Predictor {
+ public:
+  HostPredictor(const Problem& problem, Parameters& parameters, Communicator& comm);
+  void predict(std::span<const int32_t> users, std::span<const int32_t> items,
+               std::span<float> out) const override;
+
+ private:
+  const Problem& problem_;
+  Parameters& parameters_;
+  std::vector<std::vector<float>> item_tables_;  // in full, in the order of the arrays
+};
+
+HostPredictor::HostPredictor(const Problem& problem, Parameters& parameters, Communicator& comm)
     : problem_(problem), parameters_(parameters) {
   for (const ParameterArray& array : parameters.arrays)
     if (array.spec.kind == ArrayKind::kItemTable)
       item_tables_.push_back(parameters.gather_items(comm, array));
 }
 
-void Predictor::predict(std::span<const int32_t> users, std::span<const int32_t> items,
-                        std::span<float> out) const {
+void HostPredictor::predict(std::span<const int32_t> users, std::span<const int32_t> items,
+                            std::span<float> out) const {
   const size_t rows = items.size();
   const int64_t features = problem_.engine->feature_count();
   LeafInput input{.rows = static_cast<int64_t>(rows)};
@@ -184,6 +198,13 @@ void Predictor::predict(std::span<const int32_t> users, std::span<const int32_t>
     input.tables.push_back(to);
   }
   problem_.engine->predict(input, out);
+}
+
+}  // namespace
+
+std::unique_ptr<Predictor> make_host_predictor(const Problem& problem, Parameters& parameters,
+                                               Communicator& comm) {
+  return std::make_unique<HostPredictor>(problem, parameters, comm);
 }
 
 }  // namespace kt

@@ -35,22 +35,20 @@ Parameters make_parameters(const Problem& problem, World world);
 /// Initial weights: each element a pure function of (seed, array, row's id, column). Collective: all ranks.
 void initialize(Parameters& parameters, const Problem& problem, Communicator& comm);
 
-/// Predictions with the weights as they are at construction.
+/// Predictions with the weights as they were when it was made.
 class Predictor {
  public:
-  /// Borrows problem and parameters. Collective: all ranks, since item tables are gathered.
-  Predictor(const Problem& problem, Parameters& parameters, Communicator& comm);
-
-  /// The users must be of this rank's shards. The bits of a prediction may depend on the other rows of its
-  /// block, so callers choose blocks by logical units: a user, a fixed cut of a shard.
-  /// Shapes: users, items, out [n], dense indices.
-  void predict(std::span<const int32_t> users, std::span<const int32_t> items,
-               std::span<float> out) const;
-
- private:
-  const Problem& problem_;
-  Parameters& parameters_;
-  std::vector<std::vector<float>> item_tables_;  // in full, in the order of the arrays
+  virtual ~Predictor() = default;
+  /// May be called by several threads at once. The users must be of this rank's shards. The bits of a prediction
+  /// may depend on the other rows of its block, so callers choose blocks by logical units: a user, a fixed cut of
+  /// a shard. Shapes: users, items, out [n], dense indices.
+  virtual void predict(std::span<const int32_t> users, std::span<const int32_t> items,
+                       std::span<float> out) const = 0;
 };
+
+/// Predicts with the model's engine on the host. Borrows problem and parameters. Collective: all ranks, since
+/// item tables are gathered.
+std::unique_ptr<Predictor> make_host_predictor(const Problem& problem, Parameters& parameters,
+                                               Communicator& comm);
 
 }  // namespace kt

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "sharding/parameters.h"
+#include "trainer/problem.h"
 
 namespace kt {
 
@@ -23,6 +25,12 @@ class Steps {
   /// What the steps train, and `parameters`, made the same again: values, optimizer state and dense copies.
   virtual void upload(const Parameters& parameters) = 0;
   virtual void download(Parameters& parameters) = 0;
+  /// Predicts with what the steps train. Everything is borrowed; `parameters` is as `download` left it.
+  /// Collective: all ranks.
+  virtual std::unique_ptr<Predictor> make_predictor(const Problem& problem, Parameters& parameters,
+                                                    Communicator& comm) {
+    return make_host_predictor(problem, parameters, comm);
+  }
 };
 
 }  // namespace kt

@@ -139,6 +139,7 @@ class TrainingRun {
   void save();
   nlohmann::json final_evaluation();
   nlohmann::json evaluate_now(const std::string& checkpoint);
+  std::unique_ptr<Predictor> make_predictor();
   nlohmann::json result(nlohmann::json evaluation);
   void record(const nlohmann::json& line);
 
@@ -426,7 +427,7 @@ void TrainingRun::end_epoch() {
   ValidationResult validation;
   if (validation_rows_ > 0) {
     const Phase phase("validation");
-    validation = validate(problem_, parameters_, samples_, comm_, pool_);
+    validation = validate(*make_predictor(), samples_, comm_, pool_);
     nlohmann::json& json = line["validation"];
     json = {{"rows", validation.rows},
             {"mse", validation.mse},
@@ -507,12 +508,18 @@ nlohmann::json TrainingRun::final_evaluation() {
 nlohmann::json TrainingRun::evaluate_now(const std::string& checkpoint) {
   if (test_.users.empty()) agree(comm_, [&] { test_ = read_test_table(problem_); });
   nlohmann::json json =
-      evaluate_model(problem_, parameters_, test_, checkpoint, comm_, pool_).report;
+      evaluate_model(problem_, *make_predictor(), test_, checkpoint, comm_, pool_).report;
   record({{"kind", "evaluation"},
           {"step", progress_.step},
           {"checkpoint", checkpoint},
           {"metrics", json.at("metrics")}});
   return json;
+}
+
+/// Of the steps while there are any, else of `parameters_`.
+std::unique_ptr<Predictor> TrainingRun::make_predictor() {
+  return steps_ ? steps_->make_predictor(problem_, parameters_, comm_)
+                : make_host_predictor(problem_, parameters_, comm_);
 }
 
 nlohmann::json TrainingRun::result(nlohmann::json evaluation) {

@@ -21,6 +21,9 @@ class Evaluator : public SmallProblem {
     fill_weights(parameters, .3, ranks);
     return parameters;
   }
+  std::unique_ptr<Predictor> predictor(Parameters& parameters, Communicator& ranks) const {
+    return make_host_predictor(problem, parameters, ranks);
+  }
 
   /// Straight through the engine: the rows of all arrays, gathered here. Shapes: items, result [n].
   std::vector<float> plain_scores(const std::vector<std::vector<float>>& arrays, int32_t user,
@@ -67,10 +70,11 @@ TEST_F(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
 
     for (const int threads : {1, 2}) {
       ThreadPool pool(threads);
-      const std::vector<float> scores = score_pairs(problem, parameters, pairs, comm, pool);
+      const std::vector<float> scores =
+          score_pairs(problem, *predictor(parameters, comm), pairs, comm, pool);
       EXPECT_EQ(scores, world.rank == 0 ? expected : std::vector<float>{});
       Parameters alone = weights(self);
-      EXPECT_EQ(score_pairs(problem, alone, pairs, self, pool), expected);
+      EXPECT_EQ(score_pairs(problem, *predictor(alone, self), pairs, self, pool), expected);
     }
     // Some of the users alone, the last one first in no order of shards.
     const TestTable some{.users = {3, 39},
@@ -79,7 +83,8 @@ TEST_F(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
                          .label = {1, 2, 3},
                          .video_duration = {}};
     ThreadPool pool(1);
-    const std::vector<float> scores = score_pairs(problem, parameters, some, comm, pool);
+    const std::vector<float> scores =
+        score_pairs(problem, *predictor(parameters, comm), some, comm, pool);
     if (world.rank == 0) {
       EXPECT_EQ(std::vector<float>(scores.begin(), scores.begin() + 2),
                 plain_scores(arrays, 3, std::vector<int32_t>{1, 4}));
@@ -96,8 +101,10 @@ TEST_F(Evaluator, TheReportIsTheSameOnAllRanks) {
   const TestTable pairs = read_test_table(problem);
   Parameters parameters = weights(comm), alone = weights(self);
   ThreadPool pool(2);
-  const Evaluation all = evaluate_model(problem, parameters, pairs, "step 7", comm, pool);
-  const Evaluation one = evaluate_model(problem, alone, pairs, "step 7", self, pool);
+  const Evaluation all =
+      evaluate_model(problem, *predictor(parameters, comm), pairs, "step 7", comm, pool);
+  const Evaluation one =
+      evaluate_model(problem, *predictor(alone, self), pairs, "step 7", self, pool);
   double squares = 0;
   for (size_t k = 0; k < pairs.label.size(); ++k)
     squares += std::pow(one.scores[k] - pairs.label[k], 2);
@@ -128,8 +135,8 @@ TEST_F(Evaluator, ValidationIsAPlainLoopOverTheRowsHeldOut) {
   const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
   const auto all_samples = load_samples(problem.dataset, config, {0, 8}, self);
   ThreadPool one(1), two(2);
-  const ValidationResult result = validate(problem, parameters, samples, comm, two);
-  const ValidationResult alone_result = validate(problem, alone, all_samples, self, one);
+  const ValidationResult result = validate(*predictor(parameters, comm), samples, comm, two);
+  const ValidationResult alone_result = validate(*predictor(alone, self), all_samples, self, one);
 
   const std::vector<std::vector<float>> arrays = arrays_of(alone, self);
   std::vector<double> labels, scores;
@@ -186,7 +193,7 @@ TEST_F(Evaluator, ValidationOfNoRowsSaysSo) {
   Parameters parameters = weights(comm);
   const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
   ThreadPool pool(1);
-  const ValidationResult result = validate(problem, parameters, samples, comm, pool);
+  const ValidationResult result = validate(*predictor(parameters, comm), samples, comm, pool);
   EXPECT_EQ(result.rows, 0);
   EXPECT_FALSE(result.gauc.has_value());
   EXPECT_FALSE(result.xauc.has_value());
@@ -201,7 +208,7 @@ TEST_F(Evaluator, ValidationRefusesScoresThatAreNotFiniteOnAllRanks) {
   if (users.owned.end == users.spec.rows)
     std::fill(users.value.begin(), users.value.end(), std::nanf(""));
   ThreadPool pool(1);
-  EXPECT_THAT(user_error_of([&] { validate(problem, parameters, samples, comm, pool); }),
+  EXPECT_THAT(user_error_of([&] { validate(*predictor(parameters, comm), samples, comm, pool); }),
               ::testing::HasSubstr("is nan, expected a finite number; the weights have diverged"));
 }
 

@@ -35,8 +35,9 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
     table = arguments.pairs.empty() ? read_test_table(run.problem)
                                     : read_pairs(arguments.pairs, run.problem.ids);
   });
+  const auto predictor = make_host_predictor(run.problem, run.parameters, comm);
   const Evaluation evaluation =
-      evaluate_model(run.problem, run.parameters, table, run.checkpoint, comm, pool);
+      evaluate_model(run.problem, *predictor, table, run.checkpoint, comm, pool);
   if (!arguments.scores.empty())
     solo(comm, 0, "scores", [&] {
       write_scores(arguments.scores, table, evaluation.scores, run.problem.ids);

@@ -54,7 +54,9 @@ std::vector<int32_t> read_exclusions(const std::string& path, const IdTables& id
 class Recommender {
  public:
   Recommender(StoredRun& run, const RecommendArguments& arguments, Communicator& comm)
-      : run_(run), arguments_(arguments), predictor_(run.problem, run.parameters, comm) {
+      : run_(run),
+        arguments_(arguments),
+        predictor_(make_host_predictor(run.problem, run.parameters, comm)) {
     items_.resize(run.problem.dataset.items());
     std::iota(items_.begin(), items_.end(), 0);
     excluded_.assign(items_.size(), false);
@@ -74,7 +76,7 @@ class Recommender {
         if (shard.user[k] == index) excluded[shard.item[k]] = true;
     }
     std::vector<float> scores(items_.size());
-    predictor_.predict(std::vector<int32_t>(items_.size(), user), items_, scores);
+    predictor_->predict(std::vector<int32_t>(items_.size(), user), items_, scores);
     std::vector<Recommendation> ranked;
     for (const int32_t item : items_)
       if (!excluded[item]) ranked.push_back({item, scores[item]});
@@ -99,7 +101,7 @@ class Recommender {
 
   StoredRun& run_;
   const RecommendArguments& arguments_;
-  Predictor predictor_;
+  std::unique_ptr<Predictor> predictor_;
   std::vector<int32_t> items_;
   std::vector<bool> excluded_;
   Shard shard_;
