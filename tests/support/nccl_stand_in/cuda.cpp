@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -86,12 +87,16 @@ void* Device::allocate(size_t bytes) {
   std::memset(begin, 0xee, bytes);
   memory_[begin] = std::move(block);
   sizes_[begin] = bytes;
+  used_bytes_ += static_cast<int64_t>(bytes);
   return begin;
 }
 
 bool Device::deallocate(void* memory) {
   auto* begin = static_cast<std::byte*>(memory);
-  sizes_.erase(begin);
+  const auto size = sizes_.find(begin);
+  if (size == sizes_.end()) return false;
+  used_bytes_ -= static_cast<int64_t>(size->second);
+  sizes_.erase(size);
   return memory_.erase(begin) == 1;
 }
 
@@ -101,6 +106,11 @@ bool Device::owns(const void* memory, size_t bytes) const {
   if (after == sizes_.begin()) return false;
   --after;
   return begin + bytes <= after->first + after->second;
+}
+
+int64_t memory_of_environment() {
+  const char* text = std::getenv("KT_STAND_IN_MEMORY");
+  return text ? std::strtoll(text, nullptr, 10) : int64_t{1} << 40;
 }
 
 void set_faults(const Faults& faults) {
@@ -207,8 +217,33 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   const Entry entry;
+  if (static_cast<int64_t>(bytes) > entry.device.free_bytes())
+    return entry.end(cudaErrorMemoryAllocation);
   *memory = entry.device.allocate(bytes);
   ++entry.device.objects;
+  return entry.end(cudaSuccess);
+}
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  const Entry entry;
+  *free = static_cast<size_t>(entry.device.free_bytes());
+  *total = static_cast<size_t>(entry.device.faults.memory_bytes);
+  return entry.end(cudaSuccess);
+}
+
+cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  const Entry entry;
+  *memory = std::malloc(bytes);
+  ++entry.device.objects;
+  return entry.end(*memory ? cudaSuccess : cudaErrorMemoryAllocation);
+}
+
+// As cudaFree.
+cudaError_t cudaFreeHost(void* memory) {
+  Entry entry("cudaFreeHost");
+  entry.device.wait_until_idle(entry.guard);
+  std::free(memory);
+  --entry.device.objects;
   return entry.end(cudaSuccess);
 }
 

@@ -42,6 +42,7 @@ class Device {
   void wake();
   void stop();
 
+  int64_t free_bytes() const { return faults.memory_bytes - used_bytes_; }
   void* allocate(size_t bytes);
   bool deallocate(void* memory);
   /// Whether the bytes are memory of the device.
@@ -67,6 +68,7 @@ class Device {
   std::vector<Queue*> queues_;
   std::map<const std::byte*, std::unique_ptr<std::byte[]>> memory_;
   std::map<const std::byte*, size_t> sizes_;
+  int64_t used_bytes_ = 0;
   std::mt19937 random_{20};
   std::thread thread_;
 };

@@ -1,0 +1,288 @@
+// Steps on a device over the stand-ins of CUDA and NCCL: what is enqueued, in which order, and what waits for what.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "launch/device.h"
+#include "launch/nccl_communicator.h"
+#include "tests/support/mpi_test.h"
+#include "tests/support/nccl_stand_in/stand_in.h"
+#include "trainer/device_samples.h"
+#include "trainer/device_step.h"
+
+namespace kt {
+namespace {
+
+using ::testing::ElementsAre;
+
+constexpr int64_t kShards = 8, kItems = 5;
+const std::vector<int64_t> kUsersPerShard{2, 0, 3, 1, 1, 0, 2, 1};
+const std::vector<int64_t> kSamplesPerShard{30, 0, 41, 7, 12, 0, 23, 1};
+
+std::vector<ShardSamples> samples_of(Range shards) {
+  std::vector<ShardSamples> samples(static_cast<size_t>(shards.size()));
+  for (int64_t j = shards.begin; j < shards.end; ++j) {
+    ShardSamples& shard = samples[j - shards.begin];
+    shard.users.resize(static_cast<size_t>(kUsersPerShard[j]));
+    for (int64_t k = 0; k < kSamplesPerShard[j]; ++k) {
+      shard.train.user.push_back(static_cast<int32_t>(k % kUsersPerShard[j]));
+      shard.train.item.push_back(static_cast<int32_t>((k + j) % kItems));
+      shard.train.label.push_back(static_cast<float>(100 * j + k));
+      shard.train.row.push_back(static_cast<uint32_t>(1000 * j + k));
+    }
+  }
+  return samples;
+}
+
+/// A stream is busy for a while: one that does not wait for it gets ahead.
+void keep_busy(cudaStream_t stream) {
+  for (int k = 0; k < 60; ++k) enqueue_host(stream, [] {});
+}
+
+class OnDevice : public MpiTest {
+ protected:
+  OnDevice() : devices(comm) {}
+  void TearDown() override {
+    devices.finish();
+    MpiTest::TearDown();
+  }
+  NcclCommunicator devices;
+};
+
+class Sampling : public OnDevice, public ::testing::WithParamInterface<bool> {
+ protected:
+  Sampling() {
+    // Too little for the samples, enough for two steps.
+    if (!GetParam()) stand_in::set_faults({.memory_bytes = 500});
+    for (int64_t t = 0; t < schedule.steps(); ++t) most = std::max(most, schedule.batch_size(t));
+  }
+  ~Sampling() override { stand_in::set_faults({}); }
+
+  const Range shards = shards_of_rank(kShards, world);
+  const std::vector<ShardSamples> samples = samples_of(shards);
+  const Schedule schedule{kSamplesPerShard, 9};
+  int64_t most = 0;  // samples of a step
+};
+INSTANTIATE_TEST_SUITE_P(Samples, Sampling, ::testing::Bool(), [](const auto& test) {
+  return test.param ? "Resident" : "Sent";
+});
+
+struct Taken {
+  std::vector<int32_t> user, item;
+  std::vector<float> label;
+  std::vector<uint32_t> row;
+  bool operator==(const Taken&) const = default;
+};
+
+TEST_P(Sampling, EveryStepHasItsSamples) {
+  DeviceStream stream;
+  DeviceSamples on_device(schedule, shards, samples, most, 3, devices, stream);
+  EXPECT_EQ(on_device.resident(), GetParam());
+
+  for (const int64_t epoch : {4, 5}) {
+    // In the order of an epoch, and as a run goes that went back to a checkpoint and passes over a step.
+    std::vector<int64_t> steps(static_cast<size_t>(schedule.steps()));
+    std::iota(steps.begin(), steps.end(), 0);
+    steps.insert(steps.end(), {2, 3, 5, 5, 6});
+    std::vector<Taken> taken(steps.size()), expected(steps.size());
+    on_device.begin_epoch(epoch);
+    for (size_t s = 0; s < steps.size(); ++s) {
+      for (int64_t j = shards.begin; j < shards.end; ++j) {
+        const SampleColumns& train = samples[j - shards.begin].train;
+        const auto first = static_cast<int32_t>(
+            std::accumulate(kUsersPerShard.begin() + shards.begin, kUsersPerShard.begin() + j, int64_t{0}));
+        const Permutation order = epoch_order(kSamplesPerShard[j], 3, epoch, j);
+        const Range positions = schedule.positions(j, steps[s]);
+        for (int64_t p = positions.begin; p < positions.end; ++p) {
+          const auto k = static_cast<size_t>(order(p));
+          expected[s].user.push_back(first + train.user[k]);
+          expected[s].item.push_back(train.item[k]);
+          expected[s].label.push_back(train.label[k]);
+          expected[s].row.push_back(train.row[k]);
+        }
+      }
+      const DeviceSamples::Step step = on_device.take(steps[s]);
+      // A slow reader: what is brought too early overwrites it.
+      keep_busy(stream);
+      enqueue_host(stream, [step, n = expected[s].row.size(), to = &taken[s]] {
+        *to = {{step.user, step.user + n},
+               {step.item, step.item + n},
+               {step.label, step.label + n},
+               {step.row, step.row + n}};
+      });
+      on_device.fetch_ahead(steps[s]);
+    }
+    devices.synchronize(stream.handle());
+    for (size_t s = 0; s < steps.size(); ++s)
+      EXPECT_EQ(taken[s], expected[s]) << "step " << steps[s] << " of epoch " << epoch;
+  }
+}
+
+TEST_P(Sampling, TheHostIsAheadOfTheDevice) {
+  DeviceStream stream;
+  DeviceSamples on_device(schedule, shards, samples, most, 3, devices, stream);
+  on_device.begin_epoch(0);
+  stand_in::hold();  // a wait for the device would last for ever
+  on_device.take(0);
+  on_device.fetch_ahead(0);
+  on_device.take(1);
+  stand_in::release();
+  devices.synchronize(stream.handle());
+}
+
+/// Two tables and four dense arrays.
+class Shape final : public Engine {
+ public:
+  const std::vector<ParameterSpec>& parameters() const override { return specs_; }
+  int64_t feature_count() const override { return 0; }
+  int64_t dropout_width() const override { return 0; }
+  double dropout_probability() const override { return 0; }
+  double loss_and_gradients(const LeafInput&, double, const LeafGradients&) const override {
+    return 0;
+  }
+  void predict(const LeafInput&, std::span<float>) const override {}
+
+ private:
+  std::vector<ParameterSpec> specs_{{"user", ParameterKind::kUserTable, 10, 1},
+                                    {"first", ParameterKind::kDense, 3, 2},
+                                    {"second", ParameterKind::kDense, 1, 4},
+                                    {"item", ParameterKind::kItemTable, kItems, 2},
+                                    {"third", ParameterKind::kDense, 5, 1},
+                                    {"last", ParameterKind::kDense, 1, 1}};
+};
+constexpr int64_t kDense = 4;
+
+/// What happens, in order, on the host: "written K", "returned", "all_reduce N".
+using Journal = std::vector<std::string>;
+
+/// Writes gradient k of rank r as 100 (r + 1) + 10 k + element, slowly, in an order of the rank's own.
+class SlowEngine final : public DeviceEngine {
+ public:
+  SlowEngine(int rank, Journal& journal) : rank_(rank), journal_(journal) {}
+  static float gradient(int rank, int64_t k, int64_t element) {
+    return static_cast<float>(100 * (rank + 1) + 10 * k + element);
+  }
+  void loss_and_gradients(const LeafInput& input, double, const LeafGradients& gradients,
+                          double* loss, Stream stream, const Written& written) const override {
+    auto* queue = static_cast<cudaStream_t>(stream.handle);
+    stream_ = queue;
+    enqueue_host(queue, [=, rank = rank_] {
+      *loss = rank + 1;
+      for (const std::span<float> table : gradients.tables) std::fill(table.begin(), table.end(), 1.f);
+    });
+    for (int64_t turn = 0; turn < kDense; ++turn) {
+      const int64_t k = (2 * kDense - 1 - turn - rank_) % kDense;
+      int64_t begin = 0;
+      for (int64_t other = 0; other < k; ++other) begin += std::ssize(input.dense[other]);
+      keep_busy(queue);
+      enqueue_host(queue, [=, size = std::ssize(input.dense[k]), rank = rank_] {
+        for (int64_t e = 0; e < size; ++e) gradients.dense[begin + e] = gradient(rank, k, e);
+      });
+      journal_.push_back(fmt::format("written {}", k));
+      written(static_cast<size_t>(k));
+    }
+    journal_.emplace_back("returned");
+  }
+  cudaStream_t stream() const { return stream_; }
+
+ private:
+  int rank_;
+  Journal& journal_;
+  mutable cudaStream_t stream_ = nullptr;
+};
+
+/// Writes down the reductions.
+class WrittenDown final : public Communicator {
+ public:
+  WrittenDown(Communicator& comm, Journal& journal) : comm_(comm), journal_(journal) {}
+  World world() const override { return comm_.world(); }
+  void all_reduce(const void* in, void* out, int64_t count, DataType type, Reduction reduction,
+                  Stream stream) override {
+    journal_.push_back(fmt::format("all_reduce {}", count * size_in_bytes(type)));
+    streams.push_back(stream.handle);
+    comm_.all_reduce(in, out, count, type, reduction, stream);
+  }
+  void reduce_scatter(const void*, void*, int64_t, DataType, Reduction, Stream) override { FAIL(); }
+  void all_gather(const void*, void*, std::span<const int64_t>, DataType, Stream) override {
+    FAIL();
+  }
+  void broadcast(void*, int64_t, DataType, int, Stream) override { FAIL(); }
+  void all_to_all(const void*, std::span<const int64_t>, void*, std::span<const int64_t>, DataType,
+                  Stream) override {
+    FAIL();
+  }
+  void barrier() override { comm_.barrier(); }
+  void synchronize(Stream stream) override { comm_.synchronize(stream); }
+  std::vector<void*> streams;
+
+ private:
+  Communicator& comm_;
+  Journal& journal_;
+};
+
+using FastStep = OnDevice;
+
+TEST_F(FastStep, DenseGradientsAreReducedDuringBackward) {
+  const Shape shape;
+  Parameters parameters({{"user", ArrayKind::kUserTable, 10, 1},
+                         {"first", ArrayKind::kDense, 3, 2},
+                         {"second", ArrayKind::kDense, 1, 4},
+                         {"item", ArrayKind::kItemTable, kItems, 2},
+                         {"third", ArrayKind::kDense, 5, 1},
+                         {"last", ArrayKind::kDense, 1, 1}},
+                        kUsersPerShard, world, Holding::kReplica, {.rule = OptimizerRule::kSgd});
+  const std::vector<ShardSamples> samples = samples_of(parameters.shards());
+  const Schedule schedule(kSamplesPerShard, 9);
+  Journal journal;
+  const SlowEngine engine(world.rank, journal);
+  WrittenDown written_down(devices, journal);
+  DeviceStep steps(shape, engine, parameters, schedule, samples, {}, {.bucket_size = 4},
+                   written_down, comm);
+  constexpr double kRate = 1. / 64;  // exact
+  constexpr int64_t kSteps = 3;
+  for (int64_t t = 0; t < kSteps; ++t) {
+    journal.clear();
+    written_down.streams.clear();
+    steps.run(0, t, kRate, t + 1);
+
+    // Bytes: {third, last}, {second}, {first}; the loss; the item table. Whatever the order of writing.
+    Journal reductions;
+    std::copy_if(journal.begin(), journal.end(), std::back_inserter(reductions),
+                 [](const std::string& line) { return line.starts_with("all_reduce"); });
+    EXPECT_THAT(reductions, ElementsAre("all_reduce 24", "all_reduce 16", "all_reduce 24",
+                                        "all_reduce 8", "all_reduce 40"));
+    // Each as soon as it and those before it are written, in backward.
+    const auto dense_reductions =
+        std::count_if(journal.begin(), std::find(journal.begin(), journal.end(), "returned"),
+                      [](const std::string& line) { return line.starts_with("all_reduce"); });
+    EXPECT_EQ(dense_reductions, 3);
+    if (world.rank == 0) {
+      EXPECT_THAT(std::vector(journal.begin(), journal.begin() + 8),
+                  ElementsAre("written 3", "written 2", "all_reduce 24", "written 1",
+                              "all_reduce 16", "written 0", "all_reduce 24", "returned"));
+    }
+    for (const void* stream : written_down.streams) {
+      EXPECT_EQ(stream, written_down.streams[0]);
+      EXPECT_NE(stream, engine.stream());
+    }
+  }
+  steps.download(parameters);
+  const std::vector<double> losses = steps.take_losses();
+  EXPECT_EQ(losses, std::vector<double>(kSteps, world.size * (world.size + 1) / 2));
+
+  int64_t dense = 0, at = 0;
+  for (const ParameterArray& array : parameters.arrays) {
+    if (array.spec.kind != ArrayKind::kDense) continue;
+    for (int64_t e = 0; e < array.spec.rows * array.spec.cols; ++e, ++at) {
+      float sum = 0;
+      for (int rank = 0; rank < world.size; ++rank) sum += SlowEngine::gradient(rank, dense, e);
+      EXPECT_EQ(parameters.dense[at], -kSteps * static_cast<float>(kRate) * sum)
+          << array.spec.name << " " << e;
+    }
+    ++dense;
+  }
+}
+
+}  // namespace
+}  // namespace kt
