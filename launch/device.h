@@ -34,8 +34,9 @@ inline void check_cuda(cudaError_t code, const char* operation) {
 inline void check_room(cudaError_t code, int64_t bytes, const char* where, const char* operation) {
   if (code == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
-    user_error("the {} has no room for another {} bytes: start more ranks, or lower train.global_batch",
-               where, bytes);
+    user_error(
+        "the {} has no room for another {} bytes: start more ranks, or lower train.global_batch",
+        where, bytes);
   }
   check_cuda(code, operation);
 }
@@ -73,7 +74,8 @@ class PinnedArray {
     if (size == 0) return;
     void* memory = nullptr;
     const size_t bytes = static_cast<size_t>(size) * sizeof(T);
-    check_room(cudaMallocHost(&memory, bytes), static_cast<int64_t>(bytes), "host", "cudaMallocHost");
+    check_room(cudaMallocHost(&memory, bytes), static_cast<int64_t>(bytes), "host",
+               "cudaMallocHost");
     data_ = static_cast<T*>(memory);
   }
   PinnedArray(const PinnedArray&) = delete;

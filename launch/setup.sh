@@ -95,10 +95,10 @@ own_nvcc() {
   [ -n "${CUDACXX:-}" ] || [ -x "${CUDAToolkit_ROOT:-}/bin/nvcc" ] || command -v nvcc >/dev/null
 }
 own_nccl() {
-  local folder nvcc
+  local IFS=':;' folder nvcc
   nvcc=$(command -v "${CUDACXX:-nvcc}" || true)
-  for folder in "${NCCL_ROOT:-}" "${CUDAToolkit_ROOT:-}" "${nvcc%/bin/nvcc}" /usr/local /usr; do
-    [ -n "$folder" ] && [ -e "$folder/include/nccl.h" ] && return 0
+  for folder in ${NCCL_ROOT:-} ${CMAKE_PREFIX_PATH:-} ${CUDAToolkit_ROOT:-} ${nvcc%/bin/nvcc} /usr/local /usr; do
+    [ -e "$folder/include/nccl.h" ] || [ -e "$folder/nvidia/nccl/include/nccl.h" ] && return 0
   done
   return 1
 }

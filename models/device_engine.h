@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "launch/communicator.h"
@@ -24,6 +25,8 @@ class DeviceEngine {
   virtual void loss_and_gradients(const LeafInput& input, double scale,
                                   const LeafGradients& gradients, double* loss, Stream stream,
                                   const Written& written) const = 0;
+  /// `Engine::predict`. Shapes: out [rows].
+  virtual void predict(const LeafInput& input, std::span<float> out, Stream stream) const = 0;
 };
 
 /// Of the products of a model; inputs, weights, gradients and sums of losses are fp32 or wider always.

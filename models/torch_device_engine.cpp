@@ -4,6 +4,7 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -53,8 +54,7 @@ class TorchDeviceEngine final : public DeviceEngine {
 
   void loss_and_gradients(const LeafInput& input, double scale, const LeafGradients& gradients,
                           double* loss, Stream stream, const Written& written) const override {
-    const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromExternal(
-        static_cast<cudaStream_t>(stream.handle), device_.index()));
+    const c10::cuda::CUDAStreamGuard guard(stream_of(stream));
     at::Tensor loss_out = at::from_blob(loss, {}, float64_);
     TorchInputs inputs;
     std::vector<at::Tensor> leaves, tables_to, dense_to;
@@ -91,10 +91,7 @@ class TorchDeviceEngine final : public DeviceEngine {
     if (model_->dropout_width() > 0)
       inputs.dropout = operand(input.dropout, input.rows, model_->dropout_width());
 
-    const at::Tensor prediction = [&] {
-      const Autocast autocast(bf16_);
-      return model_->forward(inputs);
-    }();
+    const at::Tensor prediction = forward(inputs);
     KT_CHECK(prediction.numel() == input.rows);
     // In double, as on the CPU.
     const at::Tensor error = at::sub(prediction.detach().to(at::kDouble),
@@ -105,7 +102,32 @@ class TorchDeviceEngine final : public DeviceEngine {
     for (size_t k = 0; k < tables_to.size(); ++k) tables_to[k].copy_(result[k]);
   }
 
+  void predict(const LeafInput& input, std::span<float> out, Stream stream) const override {
+    if (input.rows == 0) return;
+    const c10::cuda::CUDAStreamGuard guard(stream_of(stream));
+    const c10::InferenceMode no_autograd;
+    TorchInputs inputs;
+    size_t table = 0, dense = 0;
+    for (const ParameterSpec& spec : model_->parameters())
+      if (spec.kind == ParameterKind::kDense)
+        inputs.dense.push_back(operand(input.dense[dense++], spec.rows, spec.cols));
+      else
+        inputs.tables.push_back(operand(input.tables[table++], input.rows, spec.cols));
+    if (model_->feature_count() > 0)
+      inputs.features = operand(input.features, input.rows, model_->feature_count());
+    view(out, input.rows, 1).copy_(forward(inputs));
+  }
+
  private:
+  c10::cuda::CUDAStream stream_of(Stream stream) const {
+    return c10::cuda::getStreamFromExternal(static_cast<cudaStream_t>(stream.handle),
+                                            device_.index());
+  }
+  // Shapes: [rows, 1].
+  at::Tensor forward(const TorchInputs& inputs) const {
+    const Autocast autocast(bf16_);
+    return model_->forward(inputs);
+  }
   at::Tensor view(std::span<const float> data, int64_t rows, int64_t cols) const {
     KT_CHECK(std::ssize(data) == rows * cols);
     return at::from_blob(const_cast<float*>(data.data()), {rows, cols}, float32_);

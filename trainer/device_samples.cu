@@ -1,8 +1,7 @@
-#include "trainer/device_samples.h"
-
 #include <numeric>
 
 #include "launch/errors.h"
+#include "trainer/device_samples.h"
 #include "trainer/kernels.h"
 
 namespace kt {

@@ -6,6 +6,7 @@
 #include "launch/device.h"
 #include "launch/errors.h"
 #include "sharding/tree_sum.h"
+#include "trainer/device_predictor.h"
 #include "trainer/device_samples.h"
 #include "trainer/device_step.h"
 #include "trainer/gradient_buckets.h"
@@ -86,6 +87,7 @@ class DeviceStep::State {
   std::vector<double> take_losses();
   void upload(const Parameters& parameters);
   void download(Parameters& parameters);
+  std::unique_ptr<Predictor> make_predictor(const Problem& problem);
 
  private:
   void lay_out(const Parameters& parameters);
@@ -163,6 +165,7 @@ class DeviceStep::State {
 
   // The item rows of others. Shapes: m requests to this rank in a step.
   std::vector<int32_t> owner_;                        // [items] rank
+  std::vector<int64_t> item_rows_;                    // [ranks] of each item table
   std::vector<int64_t> asking_, asked_;               // [steps, ranks]
   DeviceArray<int32_t> asked_items_, asked_numbers_;  // [m]
   DeviceArray<float> outgoing_, incoming_;            // rows under way
@@ -224,9 +227,12 @@ void DeviceStep::State::plan_exact(const Parameters& parameters) {
     nodes.insert(nodes.end(), theirs.begin(), theirs.end());
     nodes_of_rank.push_back(static_cast<int64_t>(theirs.size()));
     std::vector<int64_t> elements;  // of the full dense copy that this rank owns
+    item_rows_.push_back(0);
     for (const ParameterArray& array : parameters.arrays) {
-      if (array.spec.kind == ArrayKind::kItemTable)
+      if (array.spec.kind == ArrayKind::kItemTable) {
         owner_.resize(array.block_begin[blocks.end], rank);
+        item_rows_.back() = array.block_begin[blocks.end] - array.block_begin[blocks.begin];
+      }
       if (array.spec.kind != ArrayKind::kDense) continue;
       for (int64_t e = array.block_begin[blocks.begin] * array.spec.cols;
            e < array.block_begin[blocks.end] * array.spec.cols; ++e)
@@ -363,9 +369,8 @@ void DeviceStep::State::run(int64_t epoch, int64_t step, double learning_rate, i
   } else {
     buckets_.begin();
     compute(step, [this](size_t k) {
-      buckets_.written(k, [this](int64_t begin, int64_t size) {
-        reduce_aside(gradient_.data() + begin, size);
-      });
+      buckets_.written(
+          k, [this](int64_t begin, int64_t size) { reduce_aside(gradient_.data() + begin, size); });
     });
     reduce_fast();
   }
@@ -613,6 +618,30 @@ void DeviceStep::State::download(Parameters& parameters) {
   wait();
 }
 
+std::unique_ptr<Predictor> DeviceStep::State::make_predictor(const Problem& problem) {
+  DevicePredictor::Weights weights{.features = features_.data()};
+  for (size_t a = 0; a < parts_.size(); ++a) {
+    const Part& part = parts_[a];
+    if (part.kind == ArrayKind::kDense) {
+      weights.dense.emplace_back((exact_ ? dense_ : value_).data() + part.dense_offset,
+                                 static_cast<size_t>(shape_.parameters()[a].rows * part.cols));
+      continue;
+    }
+    const float* rows = value_.data() + part.begin;
+    int64_t rows_begin = part.rows_begin;
+    if (exact_ && part.kind == ArrayKind::kItemTable) {
+      DeviceArray<float>& whole = weights.own.emplace_back(std::ssize(owner_) * part.cols);
+      comm_.all_gather(rows, whole.data(), times(item_rows_, part.cols), DataType::kFloat32,
+                       stream_.handle());
+      rows = whole.data();
+      rows_begin = 0;
+    }
+    weights.tables.push_back({part.kind == ArrayKind::kUserTable, rows_begin, part.cols, rows});
+  }
+  wait();
+  return std::make_unique<DevicePredictor>(problem, engine_, std::move(weights), stream_);
+}
+
 DeviceStep::DeviceStep(const Engine& shape, const DeviceEngine& engine,
                        const Parameters& parameters, const Schedule& schedule,
                        std::span<const ShardSamples> samples, std::span<const float> item_features,
@@ -632,5 +661,9 @@ int64_t DeviceStep::most_ahead() const { return kMostSteps; }
 std::vector<double> DeviceStep::take_losses() { return state_->take_losses(); }
 void DeviceStep::upload(const Parameters& parameters) { state_->upload(parameters); }
 void DeviceStep::download(Parameters& parameters) { state_->download(parameters); }
+std::unique_ptr<Predictor> DeviceStep::make_predictor(const Problem& problem, Parameters&,
+                                                      Communicator&) {
+  return state_->make_predictor(problem);
+}
 
 }  // namespace kt

@@ -54,6 +54,9 @@ class DeviceStep final : public Steps {
   std::vector<double> take_losses() override;
   void upload(const Parameters& parameters) override;
   void download(Parameters& parameters) override;
+  /// Item tables are gathered on the devices. While it is used, no step may run.
+  std::unique_ptr<Predictor> make_predictor(const Problem& problem, Parameters& parameters,
+                                            Communicator& comm) override;
 
  private:
   class State;

@@ -321,7 +321,6 @@ void TrainingRun::train_steps() {
           fmt::format("saved at step {} of {} as asked; run the same command again to continue",
                       progress_.step, total_steps_));
   }
-  steps_.reset();
 }
 
 void TrainingRun::begin_step() {
@@ -497,6 +496,7 @@ nlohmann::json TrainingRun::final_evaluation() {
     Parameters weights = make_parameters(problem_, comm_.world());
     restore_parameters(*best, weights, Restore::kWeights, comm_);
     std::swap(weights, parameters_);
+    if (steps_) steps_->upload(parameters_);
     nlohmann::json json = evaluate_now(fmt::format("step {} (best)", progress_.best.step));
     std::swap(weights, parameters_);
     return json;

@@ -32,6 +32,11 @@ class HostDeviceEngine final : public DeviceEngine {
     }
   }
 
+  void predict(const LeafInput& input, std::span<float> out, Stream stream) const override {
+    enqueue_host(static_cast<cudaStream_t>(stream.handle),
+                 [=, this] { engine_->predict(input, out); });
+  }
+
  private:
   std::unique_ptr<Engine> engine_;
 };

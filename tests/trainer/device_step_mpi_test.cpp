@@ -2,12 +2,16 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <set>
 
 #include "launch/device.h"
 #include "launch/nccl_communicator.h"
+#include "launch/parallel_for.h"
 #include "tests/support/mpi_test.h"
 #include "tests/support/nccl_stand_in/stand_in.h"
+#include "tests/trainer/small_problem.h"
 #include "trainer/device_samples.h"
 #include "trainer/device_step.h"
 
@@ -53,8 +57,7 @@ class OnDevice : public MpiTest {
 class Sampling : public OnDevice, public ::testing::WithParamInterface<bool> {
  protected:
   Sampling() {
-    // Too little for the samples, enough for two steps.
-    if (!GetParam()) stand_in::set_faults({.memory_bytes = 500});
+    if (!GetParam()) stand_in::set_faults({.free_bytes = 500});
     for (int64_t t = 0; t < schedule.steps(); ++t) most = std::max(most, schedule.batch_size(t));
   }
   ~Sampling() override { stand_in::set_faults({}); }
@@ -64,9 +67,8 @@ class Sampling : public OnDevice, public ::testing::WithParamInterface<bool> {
   const Schedule schedule{kSamplesPerShard, 9};
   int64_t most = 0;  // samples of a step
 };
-INSTANTIATE_TEST_SUITE_P(Samples, Sampling, ::testing::Bool(), [](const auto& test) {
-  return test.param ? "Resident" : "Sent";
-});
+INSTANTIATE_TEST_SUITE_P(Samples, Sampling, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "Resident" : "Sent"; });
 
 struct Taken {
   std::vector<int32_t> user, item;
@@ -84,14 +86,17 @@ TEST_P(Sampling, EveryStepHasItsSamples) {
     // In the order of an epoch, and as a run goes that went back to a checkpoint and passes over a step.
     std::vector<int64_t> steps(static_cast<size_t>(schedule.steps()));
     std::iota(steps.begin(), steps.end(), 0);
-    steps.insert(steps.end(), {2, 3, 5, 5, 6});
+    if (epoch == 4)
+      steps.insert(steps.end(), {2, 3, 5, 5, 6});
+    else
+      steps.insert(steps.begin(), 7);  // which the other epoch has been about to take
     std::vector<Taken> taken(steps.size()), expected(steps.size());
     on_device.begin_epoch(epoch);
     for (size_t s = 0; s < steps.size(); ++s) {
       for (int64_t j = shards.begin; j < shards.end; ++j) {
         const SampleColumns& train = samples[j - shards.begin].train;
-        const auto first = static_cast<int32_t>(
-            std::accumulate(kUsersPerShard.begin() + shards.begin, kUsersPerShard.begin() + j, int64_t{0}));
+        const auto first = static_cast<int32_t>(std::accumulate(
+            kUsersPerShard.begin() + shards.begin, kUsersPerShard.begin() + j, int64_t{0}));
         const Permutation order = epoch_order(kSamplesPerShard[j], 3, epoch, j);
         const Range positions = schedule.positions(j, steps[s]);
         for (int64_t p = positions.begin; p < positions.end; ++p) {
@@ -103,8 +108,8 @@ TEST_P(Sampling, EveryStepHasItsSamples) {
         }
       }
       const DeviceSamples::Step step = on_device.take(steps[s]);
-      // A slow reader: what is brought too early overwrites it.
-      keep_busy(stream);
+      // A slow reader: what is brought too early overwrites it. The others must not read too early.
+      if (s % 2 == 0) keep_busy(stream);
       enqueue_host(stream, [step, n = expected[s].row.size(), to = &taken[s]] {
         *to = {{step.user, step.user + n},
                {step.item, step.item + n},
@@ -144,12 +149,10 @@ class Shape final : public Engine {
   void predict(const LeafInput&, std::span<float>) const override {}
 
  private:
-  std::vector<ParameterSpec> specs_{{"user", ParameterKind::kUserTable, 10, 1},
-                                    {"first", ParameterKind::kDense, 3, 2},
-                                    {"second", ParameterKind::kDense, 1, 4},
-                                    {"item", ParameterKind::kItemTable, kItems, 2},
-                                    {"third", ParameterKind::kDense, 5, 1},
-                                    {"last", ParameterKind::kDense, 1, 1}};
+  std::vector<ParameterSpec> specs_{
+      {"user", ParameterKind::kUserTable, 10, 1}, {"first", ParameterKind::kDense, 3, 2},
+      {"second", ParameterKind::kDense, 1, 4},    {"item", ParameterKind::kItemTable, kItems, 2},
+      {"third", ParameterKind::kDense, 5, 1},     {"last", ParameterKind::kDense, 1, 1}};
 };
 constexpr int64_t kDense = 4;
 
@@ -169,7 +172,8 @@ class SlowEngine final : public DeviceEngine {
     stream_ = queue;
     enqueue_host(queue, [=, rank = rank_] {
       *loss = rank + 1;
-      for (const std::span<float> table : gradients.tables) std::fill(table.begin(), table.end(), 1.f);
+      for (const std::span<float> table : gradients.tables)
+        std::fill(table.begin(), table.end(), 1.f);
     });
     for (int64_t turn = 0; turn < kDense; ++turn) {
       const int64_t k = (2 * kDense - 1 - turn - rank_) % kDense;
@@ -184,6 +188,7 @@ class SlowEngine final : public DeviceEngine {
     }
     journal_.emplace_back("returned");
   }
+  void predict(const LeafInput&, std::span<float>, Stream) const override {}
   cudaStream_t stream() const { return stream_; }
 
  private:
@@ -282,6 +287,63 @@ TEST_F(FastStep, DenseGradientsAreReducedDuringBackward) {
     }
     ++dense;
   }
+}
+
+class Predicting : public SmallProblem, public ::testing::WithParamInterface<Reduce> {
+ protected:
+  Predicting() : devices(comm) { config.parallel.reduce = GetParam(); }
+  void TearDown() override {
+    devices.finish();
+    SmallProblem::TearDown();
+  }
+  NcclCommunicator devices;
+};
+INSTANTIATE_TEST_SUITE_P(Reduces, Predicting, ::testing::Values(Reduce::kExact, Reduce::kFast),
+                         [](const auto& test) { return std::string(name_of(test.param)); });
+
+TEST_P(Predicting, ScoresAreThoseOfTheHost) {
+  import(8);
+  Problem problem = open_problem(config, self);
+  const ModelOptions model{.users = kSmallUsers, .items = kSmallItems, .features = 3};
+  problem.engine = make_engine("ncf", model);
+  for (int64_t k = 0; k < kSmallItems * model.features; ++k)
+    problem.item_features.push_back(std::sin(static_cast<float>(k)));
+  Parameters parameters = make_parameters(problem, world);
+  initialize(parameters, problem, comm);
+  const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
+  const Schedule schedule(gather_train_counts(samples, 8, comm), config.train.global_batch);
+  const auto engine = make_device_engine("ncf", model, ProductPrecision::kFp32);
+  DeviceStep steps(*problem.engine, *engine, parameters, schedule, samples, problem.item_features,
+                   {}, devices, comm);
+  for (int64_t t = 0; t < 3; ++t) steps.run(0, t, .01, t + 1);
+  steps.download(parameters);
+
+  // Each user of this rank with as many candidates as its number says.
+  std::vector<std::vector<int32_t>> users, items;
+  for (int32_t user = 0; user < kSmallUsers; ++user) {
+    const int64_t shard = problem.ids.user_shard[user];
+    if (shard < parameters.shards().begin || shard >= parameters.shards().end) continue;
+    users.emplace_back(1 + user % kSmallItems, user);
+    items.emplace_back(users.back().size());
+    for (size_t k = 0; k < items.back().size(); ++k)
+      items.back()[k] = static_cast<int32_t>((7 * k + static_cast<size_t>(user)) % kSmallItems);
+  }
+  ThreadPool pool(2);
+  const auto scores = [&](const Predictor& predictor) {
+    std::vector<std::vector<float>> result;
+    for (const auto& block : users) result.emplace_back(block.size(), -1.f);
+    pool.parallel_for(std::ssize(users),
+                      [&](int64_t k, int) { predictor.predict(users[k], items[k], result[k]); });
+    return result;
+  };
+  const auto expected = scores(*make_host_predictor(problem, parameters, comm));
+  // With what the device holds.
+  Parameters others = make_parameters(problem, world);
+  const auto predictor = steps.make_predictor(problem, others, comm);
+  EXPECT_EQ(scores(*predictor), expected);
+  std::set<float> different;
+  for (const auto& block : expected) different.insert(block.begin(), block.end());
+  EXPECT_GT(std::ssize(different), std::ssize(users));
 }
 
 }  // namespace

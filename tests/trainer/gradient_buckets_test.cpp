@@ -23,7 +23,8 @@ TEST(GradientBuckets, AreCutFromTheLastParameter) {
     EXPECT_TRUE(buckets.complete());
     return given;
   };
-  EXPECT_THAT(all(1), ElementsAre(std::pair(15, 1), std::pair(10, 5), std::pair(6, 4), std::pair(0, 6)));
+  EXPECT_THAT(all(1),
+              ElementsAre(std::pair(15, 1), std::pair(10, 5), std::pair(6, 4), std::pair(0, 6)));
   EXPECT_THAT(all(4), ElementsAre(std::pair(10, 6), std::pair(6, 4), std::pair(0, 6)));
   EXPECT_THAT(all(7), ElementsAre(std::pair(6, 10), std::pair(0, 6)));
   EXPECT_THAT(all(GradientBuckets::kSize), ElementsAre(std::pair(0, 16)));

@@ -87,16 +87,12 @@ void* Device::allocate(size_t bytes) {
   std::memset(begin, 0xee, bytes);
   memory_[begin] = std::move(block);
   sizes_[begin] = bytes;
-  used_bytes_ += static_cast<int64_t>(bytes);
   return begin;
 }
 
 bool Device::deallocate(void* memory) {
   auto* begin = static_cast<std::byte*>(memory);
-  const auto size = sizes_.find(begin);
-  if (size == sizes_.end()) return false;
-  used_bytes_ -= static_cast<int64_t>(size->second);
-  sizes_.erase(size);
+  sizes_.erase(begin);
   return memory_.erase(begin) == 1;
 }
 
@@ -108,8 +104,8 @@ bool Device::owns(const void* memory, size_t bytes) const {
   return begin + bytes <= after->first + after->second;
 }
 
-int64_t memory_of_environment() {
-  const char* text = std::getenv("KT_STAND_IN_MEMORY");
+int64_t free_bytes_of_environment() {
+  const char* text = std::getenv("KT_STAND_IN_FREE_BYTES");
   return text ? std::strtoll(text, nullptr, 10) : int64_t{1} << 40;
 }
 
@@ -169,6 +165,8 @@ struct Entry {
   std::unique_lock<std::mutex> guard = device.lock();
 };
 
+thread_local int device_of_thread = 0;
+
 struct ErrorText {
   cudaError_t code;
   const char *name, *text;
@@ -205,7 +203,14 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaSetDevice(int device) {
   const Entry entry("cudaSetDevice");
   const bool known = device >= 0 && device < static_cast<int>(entry.device.faults.devices.size());
+  if (known) device_of_thread = device;
   return entry.end(known ? cudaSuccess : cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  const Entry entry;
+  *device = device_of_thread;
+  return entry.end(cudaSuccess);
 }
 
 cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
@@ -217,8 +222,6 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   const Entry entry;
-  if (static_cast<int64_t>(bytes) > entry.device.free_bytes())
-    return entry.end(cudaErrorMemoryAllocation);
   *memory = entry.device.allocate(bytes);
   ++entry.device.objects;
   return entry.end(cudaSuccess);
@@ -226,8 +229,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   const Entry entry;
-  *free = static_cast<size_t>(entry.device.free_bytes());
-  *total = static_cast<size_t>(entry.device.faults.memory_bytes);
+  *free = *total = static_cast<size_t>(entry.device.faults.free_bytes);
   return entry.end(cudaSuccess);
 }
 
@@ -263,7 +265,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
   if (kind != cudaMemcpyDeviceToHost && !entry.device.owns(to, bytes)) return entry.end(false);
   if (kind != cudaMemcpyHostToDevice && !entry.device.owns(from, bytes)) return entry.end(false);
-  entry.device.push(*stream, [=] {
+  // From the host it takes a while.
+  entry.device.push(*stream, [=, looks = kind == cudaMemcpyHostToDevice ? 3 : 0]() mutable {
+    if (looks-- > 0) return false;
     std::memmove(to, from, bytes);
     return true;
   });
@@ -284,6 +288,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   const Entry entry("cudaStreamCreateWithFlags");
   *stream = new CUstream_st;
+  (*stream)->device = device_of_thread;
   entry.device.add(*stream);
   ++entry.device.objects;
   return entry.end(cudaSuccess);
@@ -293,6 +298,14 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   const Entry entry;
   if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
   return entry.end(stream->tasks.empty() ? cudaSuccess : cudaErrorNotReady);
+}
+
+// Waits for the others, too.
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  Entry entry;
+  if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
+  entry.device.wait_until_idle(entry.guard);
+  return entry.end(cudaSuccess);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -314,9 +327,11 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return entry.end(cudaSuccess);
 }
 
+// What stands for a kernel is started, as one, by a thread that has the device of the stream.
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), void* data) {
   const Entry entry;
-  if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
+  if (!stream || stream->device != device_of_thread)
+    return entry.end(cudaErrorInvalidResourceHandle);
   entry.device.push(*stream, [=] {
     function(data);
     return true;

@@ -42,7 +42,6 @@ class Device {
   void wake();
   void stop();
 
-  int64_t free_bytes() const { return faults.memory_bytes - used_bytes_; }
   void* allocate(size_t bytes);
   bool deallocate(void* memory);
   /// Whether the bytes are memory of the device.
@@ -68,11 +67,12 @@ class Device {
   std::vector<Queue*> queues_;
   std::map<const std::byte*, std::unique_ptr<std::byte[]>> memory_;
   std::map<const std::byte*, size_t> sizes_;
-  int64_t used_bytes_ = 0;
   std::mt19937 random_{20};
   std::thread thread_;
 };
 
 }  // namespace kt::stand_in
 
-struct CUstream_st : kt::stand_in::Queue {};
+struct CUstream_st : kt::stand_in::Queue {
+  int device = 0;
+};

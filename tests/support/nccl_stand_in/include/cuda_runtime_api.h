@@ -29,6 +29,7 @@ cudaError_t cudaPeekAtLastError();
 
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device);
 
 cudaError_t cudaMalloc(void** memory, size_t bytes);
@@ -41,6 +42,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t);
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned flags);
 cudaError_t cudaStreamQuery(cudaStream_t);
+cudaError_t cudaStreamSynchronize(cudaStream_t);
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t);
 cudaError_t cudaLaunchHostFunc(cudaStream_t, void (*function)(void*), void* data);
