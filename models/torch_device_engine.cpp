@@ -80,10 +80,11 @@ class TorchDeviceEngine final : public DeviceEngine {
     }
     for (std::vector<at::Tensor>* group : {&inputs.tables, &inputs.dense})
       for (at::Tensor& tensor : *group) leaves.push_back(tensor.set_requires_grad(true));
-    // Called by the thread of autograd as soon as the gradient is there, with the stream of the forward pass current.
+    // Called by a thread of autograd as soon as the gradient is there, with the stream of the forward pass current.
     for (size_t k = 0; k < inputs.dense.size(); ++k)
-      inputs.dense[k].register_hook([&written, to = dense_to[k], k](const at::Tensor& gradient) {
-        to.copy_(gradient);
+      inputs.dense[k].register_hook([&, k](const at::Tensor& gradient) {
+        KT_CHECK(c10::cuda::getCurrentCUDAStream() == stream_of(stream));
+        dense_to[k].copy_(gradient);
         written(k);
       });
     if (model_->feature_count() > 0)
