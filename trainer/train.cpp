@@ -333,7 +333,6 @@ void TrainingRun::train_steps() {
                       progress_.step, total_steps_));
   }
   report_seconds();
-  steps_.reset();
 }
 
 /// Where the time went, a mean over the ranks: what is not the steps' own is validation, checkpoints and the rest.
@@ -531,6 +530,7 @@ nlohmann::json TrainingRun::final_evaluation() {
     Parameters weights = make_parameters(problem_, comm_.world());
     restore_parameters(*best, weights, Restore::kWeights, comm_);
     std::swap(weights, parameters_);
+    if (steps_) steps_->upload(parameters_);
     nlohmann::json json = evaluate_now(fmt::format("step {} (best)", progress_.best.step));
     std::swap(weights, parameters_);
     return json;
