@@ -154,7 +154,9 @@ class TrainingRun {
   int64_t validation_rows_ = 0;
   std::optional<Schedule> schedule_;
   int64_t total_steps_ = 0;
-  TestTable test_;  // read by the first evaluation
+  std::optional<Validator> validator_;  // made by the first validation
+  TestTable test_;                      // read by the first evaluation
+  std::optional<Evaluator> evaluator_;  // of `test_`
   ProgressState progress_;
   int64_t saved_step_ = -1;  // of the newest checkpoint
   std::optional<Requests> requests_;
@@ -427,7 +429,8 @@ void TrainingRun::end_epoch() {
   ValidationResult validation;
   if (validation_rows_ > 0) {
     const Phase phase("validation");
-    validation = validate(*make_predictor(), samples_, comm_, pool_);
+    if (!validator_) validator_.emplace(samples_, comm_, pool_);
+    validation = validator_->validate(*make_predictor());
     nlohmann::json& json = line["validation"];
     json = {{"rows", validation.rows},
             {"mse", validation.mse},
@@ -506,9 +509,11 @@ nlohmann::json TrainingRun::final_evaluation() {
 }
 
 nlohmann::json TrainingRun::evaluate_now(const std::string& checkpoint) {
-  if (test_.users.empty()) agree(comm_, [&] { test_ = read_test_table(problem_); });
-  nlohmann::json json =
-      evaluate_model(problem_, *make_predictor(), test_, checkpoint, comm_, pool_).report;
+  if (!evaluator_) {
+    agree(comm_, [&] { test_ = read_test_table(problem_); });
+    evaluator_.emplace(problem_, test_, comm_, pool_);
+  }
+  nlohmann::json json = evaluator_->evaluate(*make_predictor(), checkpoint).report;
   record({{"kind", "evaluation"},
           {"step", progress_.step},
           {"checkpoint", checkpoint},
