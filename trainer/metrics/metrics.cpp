@@ -183,7 +183,7 @@ void report_means(const Context& context, const Sums& sums, Report& report) {
 
 struct TestMetrics::State {
   EvaluationInput input;
-  std::vector<int64_t> ks;  // ascending
+  std::vector<int64_t> ks;     // ascending
   std::vector<int32_t> own;    // this rank's users, by place in the table
   std::vector<int64_t> begin;  // [own + 1] their pairs among this rank's
   std::vector<size_t> row;     // [U] of a user among the rows of all ranks
@@ -318,8 +318,19 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   if (input.item.empty()) return;
   s.deal_users(comm.world());
   const bool durations = !input.video_duration.empty();
-  std::optional<DurationP80> duration_p80;
-  if (durations) duration_p80.emplace(input.video_duration, input.label, comm, pool);
+  std::vector<double> labels;
+  std::vector<int32_t> own_durations;
+  labels.reserve(static_cast<size_t>(s.begin.back()));
+  if (durations) own_durations.reserve(labels.capacity());
+  for (size_t k = 0; k < s.own.size(); ++k) {
+    const User user = s.user(k);
+    labels.insert(labels.end(), user.label.begin(), user.label.end());
+    if (!durations) continue;
+    const auto first = input.video_duration.begin() + input.offsets[static_cast<size_t>(s.own[k])];
+    own_durations.insert(own_durations.end(), first, first + std::ssize(user.label));
+  }
+  std::vector<uint8_t> duration_p80;
+  if (durations) duration_p80 = mark_duration_p80(own_durations, labels, comm, pool);
   const int64_t longest = s.ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, s.ks.back());
   s.context = {.layout = {.labels = kBinaryLabels.size() - (durations ? 0 : 1), .ks = s.ks.size()},
                .k = s.ks,
@@ -329,10 +340,8 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
                .test_mean = s.test_mean(comm, pool)};
 
   const size_t width = s.context.layout.size();
-  std::vector<double> rows(s.own.size() * width, kAbsent),
-      labels(static_cast<size_t>(s.begin.back()));
+  std::vector<double> rows(s.own.size() * width, kAbsent);
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
-  std::vector<std::vector<uint8_t>> marks(workers.size());
   s.facts.resize(s.own.size());
   pool.parallel_for(std::ssize(s.own), [&](int64_t task, int thread) {
     const auto k = static_cast<size_t>(task);
@@ -342,15 +351,9 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
       KT_CHECK(user.item[i] >= 0 && user.item[i] < std::ssize(input.item_rows));
       KT_CHECK(i == 0 || user.item[i - 1] <= user.item[i]);
     }
-    std::copy(user.label.begin(), user.label.end(), labels.begin() + s.begin[k]);
-    if (durations) {
-      std::vector<uint8_t>& own = marks[static_cast<size_t>(thread)];
-      own.resize(user.label.size());
-      const auto first = static_cast<size_t>(input.offsets[static_cast<size_t>(s.own[k])]);
-      for (size_t i = 0; i < own.size(); ++i)
-        own[i] = duration_p80->marks(input.video_duration[first + i], user.label[i]);
-      user.duration_p80 = own;
-    }
+    if (durations)
+      user.duration_p80 =
+          std::span(duration_p80).subspan(static_cast<size_t>(s.begin[k]), user.label.size());
     s.facts[k] = user_facts(s.context, user, workers[static_cast<size_t>(thread)],
                             std::span(rows).subspan(k * width, width));
   });

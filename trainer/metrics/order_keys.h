@@ -2,9 +2,10 @@
 
 #include <bit>
 #include <cstdint>
+#include <span>
 #include <vector>
 
-/// Unsigned integers in the order of finite floating-point values, equal where these are (-0 is 0), and their sort.
+/// Unsigned integers in the order of finite floating-point values, equal where these are (-0 is 0), and their order.
 namespace kt::metrics {
 
 inline uint32_t order_key(float value) {
@@ -16,12 +17,19 @@ inline uint64_t order_key(double value) {
   return bits >> 63 != 0 ? ~bits : bits | uint64_t{1} << 63;
 }
 
-struct KeyedRow {
-  uint64_t key;
-  int64_t row;
-};
+/// Sorts places by their keys.
+class KeyOrder {
+ public:
+  /// The places of the keys in ascending order, stable; valid until the next call. Shapes: keys, result [n].
+  std::span<const uint32_t> sort(std::span<const uint64_t> keys);
 
-/// Sorts by key, stably, byte by byte from the lowest; overwrites `scratch`.
-void sort_by_key(std::vector<KeyedRow>& rows, std::vector<KeyedRow>& scratch);
+ private:
+  struct Place {
+    uint32_t digits;  // the upper bits of the key
+    uint32_t place;
+  };
+  std::vector<Place> places_, scratch_;
+  std::vector<uint32_t> order_;
+};
 
 }  // namespace kt::metrics

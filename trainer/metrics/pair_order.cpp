@@ -20,12 +20,12 @@ constexpr size_t kPiecesPerRank = 16;
 
 int64_t choose_two(int64_t n) { return n * (n - 1) / 2; }
 
-// Sixteen lanes; the compiler cuts them to what the processor has.
-using Counts16 [[gnu::vector_size(64)]] = uint32_t;
-using Lanes16 [[gnu::vector_size(64)]] = int32_t;
+// Eight lanes at a time: a register of the processors we need.
+using Counts8 [[gnu::vector_size(32)]] = uint32_t;
+using Lanes8 [[gnu::vector_size(32)]] = int32_t;
 
 /// [d][e]: 1 where e < d.
-constexpr auto kBelow = [] {
+alignas(32) constexpr auto kBelow = [] {
   std::array<std::array<uint32_t, kDigits>, kDigits> table{};
   for (size_t d = 0; d < kDigits; ++d)
     for (size_t e = 0; e < d; ++e) table[d][e] = 1;
@@ -58,14 +58,20 @@ DigitCounts count_digits(std::span<const uint32_t> keys, int64_t negatives, Digi
 template <class DigitOf>
 int64_t distribute(std::span<const uint32_t> keys, std::array<uint32_t*, kDigits>& to,
                    DigitOf&& digit_of) {
-  Counts16 above{};  // [d] keys so far with a digit above d
+  // [d] keys so far with a digit above d: in two registers, and in memory to read one of them.
+  Counts8 low{}, high{};
+  alignas(32) std::array<uint32_t, kDigits> above;
   int64_t descending = 0;
   for (const uint32_t key : keys) {
     const size_t digit = digit_of(key);
+    std::memcpy(above.data(), &low, sizeof(low));
+    std::memcpy(above.data() + 8, &high, sizeof(high));
     descending += above[digit];
-    Counts16 below;
+    Counts8 below;
     std::memcpy(&below, kBelow[digit].data(), sizeof(below));
-    above += below;
+    low += below;
+    std::memcpy(&below, kBelow[digit].data() + 8, sizeof(below));
+    high += below;
     *to[digit]++ = key;
   }
   return descending;
@@ -75,28 +81,28 @@ constexpr size_t kLeaf = 32;
 
 /// Every pair of a few keys.
 void count_leaf(std::span<const uint32_t> keys, size_t negatives, Inversions& sum) {
-  constexpr Lanes16 kLane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  std::array<Lanes16, kLeaf / 16> lanes{};
-  std::array<int32_t, kLeaf> ordered{};  // signed, as comparisons of lanes are
+  constexpr Lanes8 kLane{0, 1, 2, 3, 4, 5, 6, 7};
+  alignas(32) std::array<int32_t, kLeaf> ordered{};  // signed, as comparisons of lanes are
   for (size_t i = 0; i < keys.size(); ++i) ordered[i] = static_cast<int32_t>(keys[i] ^ 0x80000000u);
-  std::memcpy(lanes.data(), ordered.data(), sizeof(lanes));
 
-  Lanes16 descending{}, equal{}, descending_across{}, equal_across{};
-  for (size_t block = 0; block * 16 < keys.size(); ++block) {
-    const auto first = static_cast<int32_t>(16 * block);
-    for (size_t i = 16 * block; i < keys.size(); ++i) {
-      const Lanes16 greater = lanes[block] > ordered[i];
-      const Lanes16 same = lanes[block] == ordered[i];
-      const Lanes16 before = kLane < static_cast<int32_t>(i) - first;
-      descending -= greater & before;
-      equal -= same & before;
-      if (i < negatives) continue;
-      const Lanes16 across = kLane < static_cast<int32_t>(negatives) - first;
+  Lanes8 descending{}, equal{}, descending_across{}, equal_across{};
+  for (size_t block = 0; block < keys.size(); block += 8) {
+    Lanes8 lanes;
+    std::memcpy(&lanes, ordered.data() + block, sizeof(lanes));
+    const auto first = static_cast<int32_t>(block);
+    const Lanes8 negative = kLane < static_cast<int32_t>(negatives) - first;
+    for (size_t i = block; i < keys.size(); ++i) {
+      const Lanes8 before = kLane < static_cast<int32_t>(i) - first;
+      const Lanes8 greater = (lanes > ordered[i]) & before;
+      const Lanes8 same = (lanes == ordered[i]) & before;
+      descending -= greater;
+      equal -= same;
+      const Lanes8 across = i >= negatives ? negative : Lanes8{};
       descending_across -= greater & across;
       equal_across -= same & across;
     }
   }
-  for (size_t lane = 0; lane < 16; ++lane) {
+  for (size_t lane = 0; lane < 8; ++lane) {
     sum.descending += descending[lane];
     sum.equal += equal[lane];
     sum.descending_across += descending_across[lane];
@@ -183,25 +189,23 @@ PairOrder pair_order(int64_t rows, int64_t negatives, int64_t same_label, const 
   return order;
 }
 
-/// `rows` are sorted.
-LabelOrder order_of(std::span<const KeyedRow> rows, double positive_from) {
+/// Shapes: keys [n] of labels, by row.
+LabelOrder order_keys(std::span<const uint64_t> keys, double positive_from, KeyOrder& sorter) {
+  const std::span<const uint32_t> row = sorter.sort(keys);
   LabelOrder order;
-  order.row.resize(rows.size());
-  for (size_t i = 0; i < rows.size(); ++i) order.row[i] = static_cast<uint32_t>(rows[i].row);
-  for (size_t i = 0; i < rows.size();) {
+  order.row.assign(row.begin(), row.end());
+  const uint64_t first_positive = order_key(positive_from);
+  for (size_t i = 0; i < row.size();) {
+    const uint64_t key = keys[row[i]];
     size_t end = i + 1;
-    while (end < rows.size() && rows[end].key == rows[i].key) ++end;
+    while (end < row.size() && keys[row[end]] == key) ++end;
     if (end - i > 1) {
       order.runs.push_back({static_cast<uint32_t>(i), static_cast<uint32_t>(end)});
       order.same_label += choose_two(static_cast<int64_t>(end - i));
     }
+    if (key < first_positive) order.negatives = static_cast<int64_t>(end);
     i = end;
   }
-  const uint64_t first_positive = order_key(positive_from);
-  order.negatives =
-      std::partition_point(rows.begin(), rows.end(),
-                           [=](const KeyedRow& row) { return row.key < first_positive; }) -
-      rows.begin();
   return order;
 }
 
@@ -228,11 +232,9 @@ Inversions count_inversions(std::span<uint32_t> keys, int64_t negatives,
 
 LabelOrder order_labels(std::span<const double> labels, double positive_from,
                         OrderBuffers& buffers) {
-  buffers.rows.resize(labels.size());
-  for (size_t i = 0; i < labels.size(); ++i)
-    buffers.rows[i] = {order_key(labels[i]), static_cast<int64_t>(i)};
-  sort_by_key(buffers.rows, buffers.row_scratch);
-  return order_of(buffers.rows, positive_from);
+  buffers.label_keys.resize(labels.size());
+  for (size_t i = 0; i < labels.size(); ++i) buffers.label_keys[i] = order_key(labels[i]);
+  return order_keys(buffers.label_keys, positive_from, buffers.order);
 }
 
 PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scores,
@@ -253,14 +255,15 @@ GlobalOrder::GlobalOrder(std::span<const double> labels, double positive_from, C
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size), rank = static_cast<size_t>(world.rank);
   const size_t pieces = kPiecesPerRank * ranks;
+  KT_CHECK(pieces <= UINT16_MAX);
   std::vector<uint64_t> keys(labels.size());
   for (size_t i = 0; i < keys.size(); ++i) keys[i] = order_key(labels[i]);
   const Ranges ranges(pieces, std::span<const uint64_t>(keys), comm);
 
-  std::vector<uint32_t> piece_of(keys.size());
+  std::vector<uint16_t> piece_of(keys.size());
   std::vector<int64_t> counts(pieces, 0);  // rows of this rank in each piece
   for (size_t i = 0; i < keys.size(); ++i) {
-    piece_of[i] = static_cast<uint32_t>(ranges.find(keys[i]));
+    piece_of[i] = static_cast<uint16_t>(ranges.find(keys[i]));
     ++counts[piece_of[i]];
   }
   std::vector<int64_t> next(pieces, 0);
@@ -294,24 +297,29 @@ GlobalOrder::GlobalOrder(std::span<const double> labels, double positive_from, C
   // Where each rank's part of each piece arrived.
   pieces_.resize(kPiecesPerRank);
   std::vector<std::array<int64_t, 2>> parts(kPiecesPerRank * ranks);  // [pieces of the rank, ranks]
-  int64_t place = 0;
+  int64_t arrival = 0;
   for (size_t from = 0; from < ranks; ++from)
     for (size_t p = 0; p < kPiecesPerRank; ++p) {
       const int64_t size = all_counts[from * pieces + rank * kPiecesPerRank + p];
-      parts[p * ranks + from] = {place, place + size};
-      place += size;
+      parts[p * ranks + from] = {arrival, arrival + size};
+      arrival += size;
     }
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
   pool.parallel_for(kPiecesPerRank, [&](int64_t piece, int thread) {
     OrderBuffers& own = buffers[static_cast<size_t>(thread)];
-    own.rows.clear();
+    own.label_keys.clear();
+    std::vector<uint32_t>& place = own.keys;
+    place.clear();
     for (size_t from = 0; from < ranks; ++from) {
       const auto [begin, end] = parts[static_cast<size_t>(piece) * ranks + from];
-      for (int64_t i = begin; i < end; ++i)
-        own.rows.push_back({arrived[static_cast<size_t>(i)], i});
+      for (int64_t i = begin; i < end; ++i) {
+        own.label_keys.push_back(arrived[static_cast<size_t>(i)]);
+        place.push_back(static_cast<uint32_t>(i));
+      }
     }
-    sort_by_key(own.rows, own.row_scratch);
-    pieces_[static_cast<size_t>(piece)].order = order_of(own.rows, positive_from);
+    LabelOrder order = order_keys(own.label_keys, positive_from, own.order);
+    for (uint32_t& row : order.row) row = place[row];
+    pieces_[static_cast<size_t>(piece)].order = std::move(order);
   });
 
   // Equal labels are of one piece, so runs never go on in another.

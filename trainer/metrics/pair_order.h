@@ -67,7 +67,8 @@ struct LabelOrder {
 
 /// Buffers of a thread.
 struct OrderBuffers {
-  std::vector<KeyedRow> rows, row_scratch;
+  KeyOrder order;
+  std::vector<uint64_t> label_keys;
   std::vector<uint32_t> keys, run, scratch;
 };
 

@@ -228,7 +228,7 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
 
   facts.relevant.resize(user.label.size());
   worker.relevant.resize(user.label.size());
-  mark_top(user.label, kNcfTop, worker.relevant, worker.by_label);
+  mark_top(user.label, facts.order.row, kNcfTop, worker.relevant);
   for (size_t i = 0; i < user.label.size(); ++i) {
     const auto bit = [](bool is, size_t label) { return static_cast<unsigned>(is) << label; };
     facts.relevant[i] = static_cast<uint8_t>(

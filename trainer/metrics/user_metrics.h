@@ -99,7 +99,6 @@ struct Worker {
   std::vector<uint32_t> key;
   std::vector<uint64_t> top;
   std::vector<uint8_t> relevant;
-  std::vector<int32_t> by_label;
   std::vector<std::vector<uint8_t>> listed;  ///< [ks][I]
 };
 
