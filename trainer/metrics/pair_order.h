@@ -84,17 +84,17 @@ PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scor
 /// score travels twice.
 class GlobalOrder {
  public:
-  /// Shapes: labels [own rows]. Collective: all ranks, with pools of any size.
+  /// Shapes: labels [own rows]. Collective: all ranks.
   GlobalOrder(std::span<const double> labels, double positive_from, Communicator& comm,
               ThreadPool& pool);
   /// The same result on all ranks. Shapes: scores [own rows]. Collective: all ranks.
   PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) const;
 
  private:
-  /// A range of labels, a task of one thread: places in `arrived` order of its rows.
+  /// A range of labels, the task of one thread.
   struct Piece {
     int64_t begin = 0;  // in the label order of this rank
-    LabelOrder order;
+    LabelOrder order;   // of places among the rows that arrive from all ranks
   };
 
   std::vector<uint32_t> send_row_;                     // [own rows] by piece
