@@ -50,8 +50,7 @@ class Evaluator : public SmallProblem, public ::testing::WithParamInterface<Comp
         item_parts(rows * engine->part_width(Side::kItem)), scores(rows);
     engine->forward_ids(Side::kUser, {.n = 1, .row = &user_row, .tables = {arrays[0].data()}},
                         user_part.data());
-    engine->forward_ids(Side::kItem,
-                        {.n = rows, .row = items.data(), .tables = {arrays[1].data()}},
+    engine->forward_ids(Side::kItem, {.n = rows, .row = items.data(), .tables = {arrays[1].data()}},
                         item_parts.data());
     const std::vector<int32_t> first(rows, 0);
     std::vector<int32_t> own(rows);
@@ -75,12 +74,11 @@ class Evaluator : public SmallProblem, public ::testing::WithParamInterface<Comp
   Problem problem;
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Engines, Evaluator,
-    ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
-                      Computed{"Rows", EngineName::kFused, FormName::kRows},
-                      Computed{"Ids", EngineName::kFused, FormName::kIds}),
-    [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(Engines, Evaluator,
+                         ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
+                                           Computed{"Rows", EngineName::kFused, FormName::kRows},
+                                           Computed{"Ids", EngineName::kFused, FormName::kIds}),
+                         [](const auto& test) { return test.param.name; });
 
 TEST_P(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
   for (const int64_t shards : {4, 64}) {
