@@ -1,99 +1,429 @@
-"""bench/run calls this: measures the program and its peers in turn and prints ratios. Standard library alone."""
+"""bench/run calls this: measures the program and its peers in turn, prints ratios as it goes and keeps them as JSON.
+Standard library alone. Two ranks of one thread unless a line says otherwise; page cache warm."""
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "bench"
+RESULT = WORK / "result.json"
+RUN = WORK / "run"  # of the training at hand
 PROGRAM = ROOT / "build" / "release" / "kuaitrain"
+VENV = WORK / "venv"
 LARGE = ["big_matrix.csv", "small_matrix.csv", "item_daily_features.csv"]
-ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+POLARS = ["polars==2.1.0"]
+PYTORCH = ["torch==2.15.0", "numpy"]
+ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                   PYTHONDONTWRITEBYTECODE="1")
+STOP_SECONDS = 20  # for a process to end its children, before it is killed
 
 
-def timed(command):
-    """Wall seconds and peak memory (bytes) of a command."""
-    start = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, env=ENVIRONMENT)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"bench: failed: {' '.join(map(str, command))}")
-    return seconds, usage.ru_maxrss * 1024
+# --- Processes -------------------------------------------------------------------------------------------------------
 
 
-def output_of(command):
-    return json.loads(subprocess.run([str(part) for part in command], check=True, capture_output=True,
-                                     text=True, env=ENVIRONMENT).stdout)
+@dataclasses.dataclass
+class Finished:
+    output: str
+    seconds: float
+    peak_memory_bytes: int  # of the process itself, not of its children
+
+
+def run(*command, **environment):
+    """Runs a command to its end. In a session of its own, so that an interrupt reaches this process alone, which then
+    ends the command with everything it started."""
+    command = [str(part) for part in command]
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=errors, stdin=subprocess.DEVNULL,
+                                   env={**ENVIRONMENT, **environment}, start_new_session=True)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            if process.returncode is None:
+                stop(process)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode != 0:
+            sys.exit(f"{errors.read()}bench: exit {process.returncode}: {' '.join(command)}")
+        return Finished(output.read(), seconds, usage.ru_maxrss * 1024)
+
+
+def stop(process):
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def peer(script, *arguments, processes=1):
+    """What a script of bench/peers prints. Its threads wait asleep, or a busy machine would show it far too slow."""
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", processes] if processes > 1 else []
+    command = [VENV / "bin" / "python", *start, ROOT / "bench" / "peers" / script, *arguments]
+    threads = "1" if processes > 1 else "2"
+    return json.loads(run(*command, OMP_NUM_THREADS=threads, OMP_WAIT_POLICY="passive").output)
+
+
+def kuaitrain(*arguments, ranks=2, threads=1):
+    """The JSON document of a command on some ranks."""
+    binding = ["--bind-to", "none"] if threads > 1 else []  # Open MPI binds one rank or two to a core each
+    return json.loads(run("mpirun", "--oversubscribe", *binding, "-np", ranks, PROGRAM, *arguments, "--json",
+                          "--quiet").output)
+
+
+def train(dataset, *overrides, ranks=2, threads=1, epochs=2):
+    """The result of a new run in RUN."""
+    shutil.rmtree(RUN, ignore_errors=True)
+    return kuaitrain("train", f"data.path={dataset}", f"run.dir={RUN}", f"parallel.threads={threads}",
+                     f"train.epochs={epochs}", *overrides, ranks=ranks, threads=threads)
+
+
+def plan(data, *overrides):
+    """What `kuaitrain plan` expects of such a run on two ranks."""
+    return json.loads(run(PROGRAM, "plan", "--ranks", 2, f"data.path={data}", *overrides, "--json", "--quiet").output)
+
+
+# --- Data ------------------------------------------------------------------------------------------------------------
+
+
+def csv_files(scale):
+    """A synthetic replica, made once, in the page cache."""
+    folder = WORK / f"csv-{scale:g}"
+    if not folder.exists():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        run(PROGRAM, "synth", "--out", part, "--scale", scale, "--quiet")
+        part.rename(folder)
+    for path in folder.glob("*.csv"):
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
+    return folder
+
+
+def import_files(scale):
+    """Imports anew. What it took."""
+    folder = dataset_path(scale)
+    shutil.rmtree(folder, ignore_errors=True)
+    return run(PROGRAM, "import", csv_files(scale), "--out", folder, "--quiet")
+
+
+def dataset_path(scale):
+    return WORK / f"dataset-{scale:g}"
+
+
+def dataset(scale):
+    """The imported replica; imported anew when the program is newer."""
+    manifest = dataset_path(scale) / "manifest.json"
+    if not manifest.exists() or manifest.stat().st_mtime < PROGRAM.stat().st_mtime:
+        import_files(scale)
+    return dataset_path(scale)
+
+
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+# --- Figures ---------------------------------------------------------------------------------------------------------
 
 
 def spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def bench_import(source, repeat):
-    """Import of all seven files against polars reading the three large ones; in pairs, page cache warm."""
-    dataset = WORK / "import"
-    polars, own, memory = [], [], 0
-    # Warms the page cache; by another process, since a child's peak memory counts what its parent held at the fork.
-    subprocess.run(["cat", *source.glob("*.csv")], check=True, stdout=subprocess.DEVNULL)
-    for _ in range(repeat):
-        peer = output_of([sys.executable, ROOT / "bench/peers/csv_read.py", *(source / name for name in LARGE)])
-        polars.append(peer["seconds"])
-        shutil.rmtree(dataset, ignore_errors=True)
-        seconds, peak = timed([PROGRAM, "import", source, "--out", dataset, "--quiet"])
-        own.append(seconds)
-        memory = max(memory, peak)
-    ratio = statistics.median(a / b for a, b in zip(own, polars))
-    print(f"import     {statistics.median(own):6.2f} s, {memory / 1e6:.0f} MB at most; polars, reading alone "
-          f"{statistics.median(polars):.2f} s: ratio {ratio:.2f}")
-    return dataset, {"seconds": spread(own), "peak_memory_bytes": memory, "polars_seconds": spread(polars),
-                     "ratio": ratio}
+def number(x):
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 
-def bench_train(dataset, repeat):
-    """Samples/s of whole processes on 1 and 2 ranks, exact and fast, at the default batch."""
-    results = {}
-    for ranks, reduce in [(1, "exact"), (2, "exact"), (2, "fast")]:
-        rates, peak, evaluation = [], 0, []
-        for _ in range(repeat):
-            run = WORK / "run"
-            shutil.rmtree(run, ignore_errors=True)
-            result = output_of(["mpirun", "--oversubscribe", "-np", ranks, PROGRAM, "--json", "--quiet",
-                                f"data.path={dataset}", f"run.dir={run}", f"parallel.reduce={reduce}",
-                                "train.epochs=1"])
-            rates.append(result["epochs"][0]["samples_per_second"])
-            evaluation.append(result["evaluation"]["seconds"])
-            peak = max(peak, result["peak_memory_bytes"])
-        name = f"{ranks} ranks, {reduce}"
-        print(f"train      {name:14} {statistics.median(rates) / 1e6:6.3f} M samples/s, "
-              f"evaluation {statistics.median(evaluation):.2f} s, {peak / 1e6:.0f} MB a rank")
-        results[name] = {"samples_per_second": spread(rates), "evaluation_seconds": spread(evaluation),
-                         "peak_memory_bytes": peak}
-    return results
+def show(values, unit=""):
+    """Median (smallest-largest)."""
+    text = number(statistics.median(values))
+    if len(values) > 1:
+        text += f" ({number(min(values))}-{number(max(values))})"
+    return f"{text} {unit}".rstrip()
+
+
+def ratios(own, other):
+    """Pair by pair: what was measured one after the other."""
+    return [a / b for a, b in zip(own, other)]
+
+
+def verdict(met):
+    return "met" if met else "NOT met"
+
+
+class Report:
+    """The table, a line at a time, and the JSON, a part at a time: what an interrupted run measured stays."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.part = None
+        self.rows = []
+
+    def begin(self, part, about):
+        self.part = part
+        self.rows = []
+        print(f"\n{part}: {about}", flush=True)
+
+    def line(self, what, kept, own, beside="", ratio="", wanted=""):
+        print(f"  {what:38} {own:24} {beside:44} {ratio:24} {wanted}".rstrip(), flush=True)
+        self.rows.append({"what": what, **kept})
+
+    def figure(self, what, own, unit, beside=None, least=None, most=None):
+        """Values of `own`; `beside` is (name, values) measured in pairs with them. A limit is one of their ratio, or
+        of `own` where it stands alone."""
+        kept = {"unit": unit, "own": spread(own)}
+        judged, texts = own, {}
+        if beside:
+            name, other = beside
+            judged = ratios(own, other)
+            kept.update({"beside": name, "other": spread(other), "ratio": spread(judged)})
+            texts = {"beside": f"{name} {show(other, unit)}", "ratio": f"ratio {show(judged)}"}
+        if least is not None or most is not None:
+            limit, sign = (least, ">=") if least is not None else (most, "<=")
+            middle = statistics.median(judged)
+            met = middle >= limit if least is not None else middle <= limit
+            kept.update({"wanted": f"{sign} {limit:g}", "met": met})
+            texts["wanted"] = f"{sign} {limit:g}: {verdict(met)}"
+        self.line(what, kept, show(own, unit), **texts)
+
+    def end(self):
+        kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        kept[self.part] = {**self.machine, "rows": self.rows}
+        RESULT.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def machine(options):
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "unknown CPU")
+    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return {"date": time.strftime("%Y-%m-%d %H:%M"), "cpu": model, "cpus": os.cpu_count(),
+            "load": os.getloadavg()[0], "commit": commit.stdout.strip() or "unknown", "scale": options.scale,
+            "repeat": options.repeat}
+
+
+# --- Parts -----------------------------------------------------------------------------------------------------------
+
+
+def millions_a_second(result):
+    """Over all epochs of a run."""
+    seconds = sum(epoch["seconds"] for epoch in result["epochs"])
+    return sum(epoch["samples_per_second"] * epoch["seconds"] for epoch in result["epochs"]) / seconds / 1e6
+
+
+def bench_train(report, options):
+    """Whole epochs at four global batches, M samples/s, in pairs with PyTorch DDP."""
+    data = dataset(options.scale)
+    counts = manifest_of(data)
+    for batch, least in [(1024, 10), (4096, None), (16384, 10), (65536, 15)]:
+        own, ddp = [], []
+        for _ in range(options.repeat):
+            result = train(data, f"train.global_batch={batch}")
+            own.append(millions_a_second(result))
+            other = peer("ddp_ncf.py", "--global-batch", batch, "--rows", result["dataset"]["rows_train"], "--users",
+                         counts["users"], "--videos", counts["items"], processes=2)
+            ddp.append(other["samples_per_second"] / 1e6)
+        report.figure(f"batch {batch:,}", own, "", ("PyTorch DDP", ddp), least=least)
+
+
+def bench_scaling(report, options):
+    """Ranks beside threads and the exact reduction beside the fast one, M samples/s; where the time of a run goes."""
+    data = dataset(options.scale)
+    for batch in [4096, 16384]:
+        one, threads, two, fast = [], [], [], []
+        for _ in range(options.repeat):
+            overrides = [f"train.global_batch={batch}"]
+            one.append(millions_a_second(train(data, *overrides, ranks=1)))
+            threads.append(millions_a_second(train(data, *overrides, ranks=1, threads=2)))
+            result = train(data, *overrides)
+            two.append(millions_a_second(result))
+            fast.append(millions_a_second(train(data, *overrides, "parallel.reduce=fast")))
+        report.figure(f"batch {batch:,}, 2 ranks", two, "", ("1 rank", one), least=1.8)
+        report.figure(f"batch {batch:,}, 1 rank, 2 threads", threads, "", ("2 ranks", two), least=0.85)
+        report.figure(f"batch {batch:,}, 2 ranks, fast", fast, "", ("exact", two))
+        planned = plan(data, *overrides)["step"]["samples_per_second"] / 1e6
+        report.figure(f"batch {batch:,}, 2 ranks", two, "", ("plan", [planned] * options.repeat))
+        if "seconds" in result:
+            shares = "  ".join(f"{name} {number(seconds)}" for name, seconds in result["seconds"].items())
+            report.line(f"batch {batch:,}, 2 ranks, seconds of", {"seconds": result["seconds"]}, shares)
+
+
+def bench_bits(report, options):
+    """One hash of the weights after ten steps, whatever the ranks, the threads and the width of vectors."""
+    data = dataset(options.scale)
+    widths = ["avx2", "avx512"] if "avx512f" in pathlib.Path("/proc/cpuinfo").read_text() else ["avx2"]
+    variants = [(ranks, threads, "auto") for ranks in [1, 2, 3, 4, 8] for threads in [1, 2]]
+    variants += [(2, 1, simd) for simd in widths]
+    for batch in [1024, 65536]:  # one computed row by row, one id by id
+        found = {}
+        for ranks, threads, simd in variants:
+            result = train(data, f"train.global_batch={batch}", "train.max_steps=10", f"parallel.simd={simd}",
+                           ranks=ranks, threads=threads)
+            found.setdefault(result["weights_hash"], []).append(f"{ranks} ranks, {threads} threads, {simd}")
+        met = len(found) == 1
+        report.line(f"batch {batch:,}, hashes of {len(variants)} runs", {"runs_of_hash": found, "met": met},
+                    f"{len(found)}", f"1, 2, 3, 4, 8 ranks x 1, 2 threads; {', '.join(widths)}",
+                    wanted=f"1: {verdict(met)}")
+
+
+def bench_evaluation(report, options):
+    """The whole small matrix, all metrics, beside scores, top 100 and one AUC in PyTorch."""
+    trained = train(dataset(options.scale), "train.max_steps=10")["evaluation"]
+    users = trained["users"]
+    seconds, orders, torch = [], [], []
+    for _ in range(options.repeat):
+        evaluation = kuaitrain("evaluate", RUN)
+        seconds.append(evaluation["seconds"])
+        orders.append(evaluation.get("parts", {}).get("order"))
+        torch.append(peer("evaluate.py", "--users", users, "--videos", round(trained["pairs"] / users))["seconds"])
+    report.figure(f"{trained['pairs']:,} pairs, all metrics", seconds, "s", ("PyTorch, top 100, AUC", torch))
+    if None not in orders:
+        users_seconds = [all_of - order for all_of, order in zip(seconds, orders)]
+        report.figure("  scores, top K, metrics a user", users_seconds, "s", most=0.2)
+        report.figure("  AUC and XAUC over all pairs", orders, "s", most=0.3)
+
+
+def bench_import(report, options):
+    """All seven files, beside polars only reading the three large ones."""
+    source = csv_files(options.scale)
+    own, polars, memory = [], [], []
+    for _ in range(options.repeat):
+        polars.append(peer("csv_read.py", *(source / name for name in LARGE))["seconds"])
+        finished = import_files(options.scale)
+        own.append(finished.seconds)
+        memory.append(finished.peak_memory_bytes / 1e6)
+    report.figure("seven files", own, "s", ("polars, three files", polars), most=1.5)
+    report.figure("  peak memory", memory, "MB")
+
+
+def bench_memory(report, options):
+    """Import, epoch and memory at three scales, and what a million rows cost."""
+    scales = [options.scale * part for part in (0.1, 0.3, 1)]
+    rows, costs = [], {"import, s": [], "epoch, s": [], "peak memory a rank, MB": []}
+    for scale in scales:
+        imports = [import_files(scale).seconds for _ in range(options.repeat)]
+        results = [train(dataset(scale), epochs=1) for _ in range(options.repeat)]
+        epochs = [result["epochs"][0]["seconds"] for result in results]
+        memory = [result["peak_memory_bytes"] / 1e6 for result in results]
+        rows.append(manifest_of(dataset(scale))["train_rows"] / 1e6)
+        for cost, values in zip(costs.values(), [imports, epochs, memory]):
+            cost.append(spread(values))
+    report.line("scale", {"scales": scales, "million_rows": rows}, "  ".join(f"{scale:g}" for scale in scales),
+                "millions of rows " + "  ".join(number(million) for million in rows))
+    for what, cost in costs.items():
+        each = [value["median"] / million for value, million in zip(cost, rows)]
+        report.line(what, {"values": cost}, "  ".join(number(value["median"]) for value in cost),
+                    "a million rows " + "  ".join(number(value) for value in each))
+    report.figure("peak memory a rank, largest scale", memory, "MB", most=1000)
+    planned = plan(dataset(scale))["memory"]["needed_bytes"] / 2 / 1e6
+    report.figure("  beside what was planned", memory, "MB", ("plan", [planned] * options.repeat))
+
+
+# Found by a search at scale 1 over rate, schedule and length of the warm-up.
+QUALITY = {1024: [], 4096: [], 16384: ["train.optimizer.lr=2e-3", "train.schedule.warmup_steps=100"]}
+
+
+def bench_quality(report, options):
+    """Validation error after two epochs, seed by seed beside the batch of 1,024."""
+    data = dataset(options.scale)
+    found = {batch: [] for batch in QUALITY}
+    for seed in range(1, options.repeat + 1):
+        for batch, overrides in QUALITY.items():
+            result = train(data, f"train.global_batch={batch}", f"train.seed={seed}", *overrides)
+            found[batch].append(result["epochs"][-1]["validation"])
+    for metric in ["mse", "mae"]:
+        values = {batch: [validation[metric] for validation in each] for batch, each in found.items()}
+        first = values.pop(1024)
+        for batch, each in values.items():
+            report.figure(f"batch {batch:,}, {metric}", each, "", ("batch 1,024", first), most=1.01)
+
+
+PARTS = {"train": (bench_train, PYTORCH), "scaling": (bench_scaling, []), "bits": (bench_bits, []),
+         "evaluation": (bench_evaluation, PYTORCH), "import": (bench_import, POLARS), "memory": (bench_memory, []),
+         "quality": (bench_quality, [])}
+
+
+# --- Start -----------------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"bench: {message}\n")
+
+
+def above_zero(kind):
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"got {text}, expected a number above 0")
+        return value
+    return parse
+
+
+def part_names(text):
+    names = text.split(",")
+    for name in names:
+        if name not in PARTS:
+            raise argparse.ArgumentTypeError(f"no part {name!r}; expected some of {','.join(PARTS)}")
+    return [name for name in PARTS if name in names]
+
+
+def parse_options():
+    parts = "\n".join(f"  {name:11} {function.__doc__}" for name, (function, _) in PARTS.items())
+    parser = Parser(prog="bench/run", formatter_class=argparse.RawDescriptionHelpFormatter,
+                    description="Measures kuaitrain beside its peers, in one go.", epilog=f"parts:\n{parts}")
+    parser.add_argument("--scale", type=above_zero(float), default=1.0, help="of the synthetic data (default 1)")
+    parser.add_argument("--repeat", type=above_zero(int), default=3, help="times; the median counts (default 3)")
+    parser.add_argument("--only", type=part_names, default=list(PARTS), metavar="PART[,PART]", help="default: all")
+    return parser.parse_args()
+
+
+def set_up(parts):
+    """The program, and what the parts want from PyPI, in an environment of their own."""
+    subprocess.run([ROOT / "launch" / "setup.sh", "--program-only", "release"], check=True, stdout=sys.stderr)
+    wanted = sorted({package for part in parts for package in PARTS[part][1]})
+    python = VENV / "bin" / "python"
+    if wanted and not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", VENV], check=True)
+    if wanted:  # pip asks nobody for what is there
+        print(f"== {' '.join(wanted)} from PyPI", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *wanted], check=True)
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--scale", type=float, default=1)
-    parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
-    WORK.mkdir(parents=True, exist_ok=True)
-    source = WORK / f"csv-{options.scale:g}"
-    if not source.exists():
-        timed([PROGRAM, "synth", "--out", source, "--scale", options.scale, "--quiet"])
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "?")
-    print(f"synthetic data, scale {options.scale:g}; {os.cpu_count()} x {cpu}; median of {options.repeat}")
-    dataset, imported = bench_import(source, options.repeat)
-    results = {"date": time.strftime("%Y-%m-%d"), "cpu": cpu, "cores": os.cpu_count(), "scale": options.scale,
-               "import": imported, "train": bench_train(dataset, options.repeat)}
-    (WORK / "result.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(f"kept in {(WORK / 'result.json').relative_to(ROOT)}")
+    options = parse_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        set_up(options.only)
+        about = machine(options)
+        print("kuaitrain {commit}, {date}, {cpus} x {cpu}, load {load:.1f}\nsynthetic data of scale {scale:g}; median "
+              "(smallest-largest) of {repeat}; 2 ranks of 1 thread where nothing else is said; limits are for scale 1"
+              .format(**about))
+        report = Report(about)
+        for part in options.only:
+            measure = PARTS[part][0]
+            report.begin(part, measure.__doc__)
+            measure(report, options)
+            report.end()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"bench: exit {error.returncode}: {' '.join(map(str, error.cmd))}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    print(f"kept in {RESULT.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 #include <fast_float/fast_float.h>
 #include <fcntl.h>
 #include <fmt/ranges.h>
+#include <immintrin.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "io/files.h"
@@ -17,6 +20,7 @@ namespace kt {
 namespace {
 
 constexpr size_t kBlockBytes = size_t{4} << 20;
+constexpr int64_t kChunk = 64;  ///< bytes that are looked at together
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 std::vector<std::string> cut_header(const std::filesystem::path& path, std::string line,
@@ -47,6 +51,22 @@ int64_t count_newlines(const char* begin, const char* end) {
   return count + std::count(begin, end, '\n');
 }
 
+/// A bit for each of the next 64 bytes, or of those up to `end`, that equals one of `wanted`.
+template <class... Char>
+uint64_t find_bytes(const char* at, const char* end, Char... wanted) {
+  const int64_t left = end - at;
+  char last[kChunk] = {};
+  if (left < kChunk) at = std::copy(at, end, last) - left;
+  const auto half = [&](const char* text) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(text));
+    __m256i found = _mm256_setzero_si256();
+    ((found = _mm256_or_si256(found, _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(wanted)))), ...);
+    return uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(found))};
+  };
+  const uint64_t found = half(at) | half(at + 32) << 32;
+  return left < kChunk ? found & ~(~uint64_t{0} << left) : found;
+}
+
 /// The end of the record that starts at `begin`: its newline, or `end` when there is none.
 const char* end_of_record(const char* begin, const char* end, char delimiter) {
   const auto* newline =
@@ -72,7 +92,22 @@ const char* end_of_record(const char* begin, const char* end, char delimiter) {
 
 }  // namespace
 
+std::optional<int64_t> parse_long_integer(std::string_view field) {
+  const bool negative = !field.empty() && field.front() == '-';
+  if (negative) field.remove_prefix(1);
+  if (field.empty() || field.size() > 19) return std::nullopt;
+  uint64_t value = 0;
+  for (const char c : field) {
+    const auto digit = static_cast<unsigned>(c - '0');
+    if (digit > 9) return std::nullopt;
+    value = value * 10 + digit;
+  }
+  if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
+  return negative ? -static_cast<int64_t>(value) : static_cast<int64_t>(value);
+}
+
 std::optional<double> parse_number(std::string_view field) {
+  if (const auto digits = short_digits(field)) return *digits;
   double value = 0;
   const auto [end, error] =
       fast_float::from_chars(field.data(), field.data() + field.size(), value);
@@ -82,9 +117,9 @@ std::optional<double> parse_number(std::string_view field) {
 
 std::optional<int32_t> parse_date(std::string_view field) {
   if (field.ends_with(".0")) field.remove_suffix(2);
-  const auto date = field.size() == 8 ? parse_integer(field) : std::nullopt;
-  if (!date || *date < 0) return std::nullopt;
-  const int64_t month = *date / 100 % 100, day = *date % 100;
+  const auto date = field.size() == 8 ? short_digits(field) : std::nullopt;
+  if (!date) return std::nullopt;
+  const uint32_t month = *date / 100 % 100, day = *date % 100;
   if (month < 1 || month > 12 || day < 1 || day > 31) return std::nullopt;
   return static_cast<int32_t>(*date);
 }
@@ -105,6 +140,16 @@ std::string shown(std::string_view field) {
 Cut cut_fields(char* begin, char* end, char delimiter, std::vector<std::string_view>& fields) {
   fields.clear();
   char* at = begin;
+  if (std::memchr(begin, '"', static_cast<size_t>(end - begin)) == nullptr) [[likely]] {
+    for (char* chunk = begin; chunk < end; chunk += kChunk)
+      for (uint64_t ends = find_bytes(chunk, end, delimiter); ends != 0; ends &= ends - 1) {
+        char* const stop = chunk + std::countr_zero(ends);
+        fields.emplace_back(at, static_cast<size_t>(stop - at));
+        at = stop + 1;
+      }
+    fields.emplace_back(at, static_cast<size_t>(end - at));
+    return Cut::kDone;
+  }
   while (true) {
     if (at < end && *at == '"') [[unlikely]] {
       char* const start = ++at;
@@ -128,6 +173,56 @@ Cut cut_fields(char* begin, char* end, char delimiter, std::vector<std::string_v
     if (at == end) return Cut::kDone;
     ++at;
   }
+}
+
+bool LineCutter::next() {
+  if (begin_ == end_) return false;
+  char* const begin = begin_;
+  char* field = begin;
+  char* stop = end_;
+  quoted_ = has_nul_ = false;
+  size_t count = 0;
+  const auto end_field = [&](char* at) {
+    if (count == fields_.size()) fields_.emplace_back();
+    fields_[count++] = {field, static_cast<size_t>(at - field)};
+  };
+  uint64_t separators = separators_;
+  for (;;) {
+    while (separators == 0 && unread_ != end_) {
+      chunk_ = unread_;
+      unread_ += std::min(kChunk, end_ - chunk_);
+      separators = find_bytes(chunk_, end_, delimiter_, '\n', '"', '\0');
+    }
+    if (separators == 0) break;
+    char* const at = chunk_ + std::countr_zero(separators);
+    separators &= separators - 1;
+    if (*at == delimiter_) {
+      end_field(at);
+      field = at + 1;
+    } else if (*at == '\n') {
+      stop = at;
+      break;
+    } else {
+      (*at == '"' ? quoted_ : has_nul_) = true;
+    }
+  }
+  separators_ = separators;
+  open_end_ = stop == end_;
+  begin_ = open_end_ ? end_ : stop + 1;
+  if (stop > begin && stop[-1] == '\r') --stop;
+  end_field(stop);
+  count_ = count;
+  line_ = {begin, static_cast<size_t>(stop - begin)};
+  return true;
+}
+
+Cut LineCutter::cut() {
+  if (!quoted_) [[likely]]
+    return Cut::kDone;
+  char* const begin = const_cast<char*>(line_.data());  // of the text it was given to change
+  const Cut cut = cut_fields(begin, begin + line_.size(), delimiter_, fields_);
+  count_ = fields_.size();
+  return cut;
 }
 
 std::vector<int> find_columns(const std::filesystem::path& path,
@@ -244,10 +339,11 @@ CsvTable::CsvTable(std::filesystem::path path, char delimiter)
       begins_.push_back(static_cast<size_t>(at - first));
       lines_.push_back(line);
     }
-    line += 1 + std::count(at, stop, '\n');
+    line += 1 + count_newlines(at, stop);
     at = stop + 1;
   }
   begins_.push_back(text_.size());
+  has_nul_ = text_.find('\0') != text_.npos;
 }
 
 Cut CsvTable::cut(int64_t record, std::vector<std::string_view>& fields) {

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -12,24 +11,18 @@
 #include <vector>
 
 #include "io/checksum.h"
+#include "io/short_text.h"
 
 /// Tables as text. Fields may be quoted ("" is a quote inside one); a record ends at a newline alone, so a bare
 /// carriage return is part of its field; CRLF is understood.
 namespace kt {
 
 /// A whole field as an integer: digits, perhaps after a minus. Nothing for anything else or beyond int64.
+std::optional<int64_t> parse_long_integer(std::string_view field);
 inline std::optional<int64_t> parse_integer(std::string_view field) {
-  const bool negative = !field.empty() && field.front() == '-';
-  if (negative) field.remove_prefix(1);
-  if (field.empty() || field.size() > 19) return std::nullopt;
-  uint64_t value = 0;
-  for (const char c : field) {
-    const auto digit = static_cast<unsigned>(c - '0');
-    if (digit > 9) return std::nullopt;
-    value = value * 10 + digit;
-  }
-  if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
-  return negative ? -static_cast<int64_t>(value) : static_cast<int64_t>(value);
+  if (const auto digits = short_digits(field)) [[likely]]
+    return *digits;
+  return parse_long_integer(field);
 }
 
 /// A whole field as a double, correctly rounded; "inf" and "nan" are numbers here. Nothing for anything else.
@@ -46,6 +39,38 @@ enum class Cut { kDone, kOpenQuote, kTextAfterQuote };
 /// Cuts the record [begin, end), its line end excluded, into fields. Quoted fields are unquoted in place: a
 /// record can be cut once.
 Cut cut_fields(char* begin, char* end, char delimiter, std::vector<std::string_view>& fields);
+
+/// Cuts lines into fields, front to back. A newline ends a line even in quotes.
+class LineCutter {
+ public:
+  LineCutter(std::span<char> text, char delimiter)
+      : begin_(text.data()),
+        end_(text.data() + text.size()),
+        chunk_(begin_),
+        unread_(begin_),
+        delimiter_(delimiter) {}
+  /// Goes to the next line; false at the end of the text.
+  bool next();
+  /// The line without its line end.
+  std::string_view line() const { return line_; }
+  bool has_nul() const { return has_nul_; }
+  /// The line ends with the text, without a newline.
+  bool open_end() const { return open_end_; }
+  /// Once a line: quoted fields are unquoted in place.
+  Cut cut();
+  /// Needs: `cut` has returned kDone.
+  std::span<const std::string_view> fields() const { return std::span(fields_).first(count_); }
+
+ private:
+  char *begin_, *end_;       ///< what is left to cut
+  char *chunk_, *unread_;    ///< the bytes whose separators are known, and those after them
+  uint64_t separators_ = 0;  ///< a bit for each in the chunk that is still to come
+  char delimiter_;
+  std::string_view line_;
+  bool open_end_ = false, quoted_ = false, has_nul_ = false;
+  std::vector<std::string_view> fields_;
+  size_t count_ = 0;  ///< of the fields, those of this line
+};
 
 /// Where each wanted column is. `wanted` must all be there; with `exact`, nothing else may be.
 /// Throws: UserError naming the file, the column, and the columns found.
@@ -105,6 +130,8 @@ class CsvTable {
   int64_t line(int64_t record) const { return lines_[static_cast<size_t>(record)]; }
   /// Cuts a record, once.
   Cut cut(int64_t record, std::vector<std::string_view>& fields);
+  /// A NUL byte is somewhere in the text.
+  bool has_nul() const { return has_nul_; }
   const FileSum& sum() const { return sum_; }
   /// Lets the text go: nothing more can be cut.
   void release() { text_ = {}; }
@@ -114,7 +141,7 @@ class CsvTable {
   char delimiter_;
   std::string text_;
   std::vector<std::string> header_;
-  bool crlf_ = false;
+  bool crlf_ = false, has_nul_ = false;
   std::vector<size_t> begins_;  ///< [records + 1]
   std::vector<int64_t> lines_;  ///< [records]
   FileSum sum_;

@@ -110,7 +110,7 @@ std::string name_of_type(hid_t type) {
   }
 }
 
-constexpr size_t kGrowth = size_t{1} << 20;
+constexpr size_t kGrowth = size_t{8} << 20;  // a shard of KuaiRec without moving it
 
 hid_t file_access() {
   const hid_t access = H5Pcreate(H5P_FILE_ACCESS);

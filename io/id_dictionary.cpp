@@ -38,12 +38,13 @@ int32_t IdDictionary::add(size_t place, const Key& key, std::string_view text, M
     ids_.push_back(std::move(made.id));
   }
   const std::string& kept = texts_.emplace_back(text);
-  table_[place] = {key, value, kept.data(), true};
+  table_[place] = {key.head, key.length, value, kept.data()};
   if (++used_ * 2 > table_.size()) {
     std::vector<Entry> old(table_.size() * 2);
     old.swap(table_);
     for (const Entry& moved : old)
-      if (moved.used) table_[find(moved.key, {moved.text, moved.key.length})] = moved;
+      if (moved.text != nullptr)
+        table_[find({moved.head, moved.length}, {moved.text, moved.length})] = moved;
   }
   return value;
 }

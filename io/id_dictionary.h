@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "launch/random.h"
+#include "io/short_text.h"
 
 /// Ids of users and items, from how a source spells them to dense indices.
 namespace kt {
@@ -21,7 +21,7 @@ class IdDictionary {
   int32_t find_or_add(std::string_view text, Make&& make) {
     const Key key = key_of(text);
     const size_t place = find(key, text);
-    if (table_[place].used) [[likely]]
+    if (table_[place].text != nullptr) [[likely]]
       return table_[place].value;
     return add(place, key, text, make(text));
   }
@@ -34,33 +34,31 @@ class IdDictionary {
   const std::deque<std::string>& ids() const { return ids_; }
 
  private:
-  /// A text of up to 8 bytes is its `head`, and needs no look at the bytes.
+  /// A short text is its `head`, and needs no look at the bytes.
   struct Key {
-    uint64_t head = 0;  ///< the first bytes; of a longer text, its hash
+    uint64_t head = 0;  ///< all bytes; of a longer text, its hash
     uint32_t length = 0;
-    bool operator==(const Key&) const = default;
   };
   struct Entry {
-    Key key;
+    uint64_t head = 0;
+    uint32_t length = 0;
     int32_t value = 0;
-    const char* text = nullptr;
-    bool used = false;
+    const char* text = nullptr;  ///< null: free
   };
-  static constexpr uint32_t kShort = 8;
 
   static Key key_of(std::string_view text) {
-    if (text.size() > kShort) return {long_hash(text), static_cast<uint32_t>(text.size())};
-    Key key{0, static_cast<uint32_t>(text.size())};
-    for (const char c : text) key.head = key.head << 8 | static_cast<unsigned char>(c);
-    return key;
+    return {text.size() > kShortText ? long_hash(text) : short_text(text),
+            static_cast<uint32_t>(text.size())};
   }
   size_t find(const Key& key, std::string_view text) const {
     const size_t mask = table_.size() - 1;
-    for (size_t at = mix(key.head + key.length) & mask;; at = (at + 1) & mask) {
+    // Fibonacci hashing; the high bits are the good ones.
+    size_t at = (key.head + key.length) * 0x9e3779b97f4a7c15 >> 32 & mask;
+    for (;; at = (at + 1) & mask) {
       const Entry& entry = table_[at];
-      if (!entry.used) return at;
-      if (entry.key == key &&
-          (key.length <= kShort || std::string_view(entry.text, key.length) == text))
+      if (entry.text == nullptr) return at;
+      if (entry.head == key.head && entry.length == key.length &&
+          (key.length <= kShortText || std::string_view(entry.text, key.length) == text))
         return at;
     }
   }

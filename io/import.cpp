@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "io/column_file.h"
 #include "io/dataset.h"
@@ -39,22 +40,28 @@ size_t at(int64_t index) { return static_cast<size_t>(index); }
 template <class Label>
 class RowReader {
  public:
-  RowReader(const Interactions<Label>& table, const std::vector<int64_t>& block_begins)
-      : table_(table), begins_(block_begins) {}
+  explicit RowReader(const Interactions<Label>& table) : table_(table) {}
   const Row<Label>& operator[](int64_t position) {
-    if (position < begin_ || position >= end_) {
-      const auto after = std::upper_bound(begins_.begin(), begins_.end(), position);
-      const auto block = static_cast<size_t>(after - begins_.begin()) - 1;
-      rows_ = table_.blocks[block].data();
-      begin_ = begins_[block];
-      end_ = begin_ + static_cast<int64_t>(table_.blocks[block].size());
-    }
+    if (position < begin_ || position >= end_) find_block(position);
     return rows_[position - begin_];
+  }
+  /// The ordinal of a row in the source.
+  uint32_t number(int64_t position) {
+    if (position < begin_ || position >= end_) find_block(position);
+    return block_->number(at(position - begin_));
   }
 
  private:
+  void find_block(int64_t position) {
+    block_ =
+        &*std::prev(std::ranges::upper_bound(table_.blocks, position, {}, &RowBlock<Label>::begin));
+    rows_ = block_->rows.data();
+    begin_ = block_->begin;
+    end_ = begin_ + static_cast<int64_t>(block_->rows.size());
+  }
+
   const Interactions<Label>& table_;
-  const std::vector<int64_t>& begins_;
+  const RowBlock<Label>* block_ = nullptr;
   const Row<Label>* rows_ = nullptr;
   int64_t begin_ = 0, end_ = 0;
 };
@@ -69,39 +76,37 @@ struct Groups {
   }
 };
 
-template <class Label>
-std::vector<int64_t> block_begins(const Interactions<Label>& table) {
-  std::vector<int64_t> begins;
-  int64_t begin = 0;
-  for (const auto& block : table.blocks) {
-    begins.push_back(begin);
-    begin += static_cast<int64_t>(block.size());
-  }
-  return begins;
-}
-
 /// `key(row, position)` is the group of a row, negative for none.
 template <class Label, class Key>
-Groups group_rows(const Interactions<Label>& table, int64_t groups, Key key) {
-  Groups result;
-  result.offsets.assign(at(groups) + 1, 0);
+Groups group_rows(const Interactions<Label>& table, int64_t groups, ThreadPool& pool, Key key) {
+  // A part of the table counts its rows of each group, and knows then where they go.
+  const int64_t parts = pool.threads();
+  const auto blocks = static_cast<int64_t>(table.blocks.size());
+  std::vector<std::vector<uint32_t>> next(at(parts), std::vector<uint32_t>(at(groups), 0));
   const auto for_rows = [&](auto&& visit) {
-    int64_t position = 0;
-    for (const auto& block : table.blocks) {
-      heartbeat();
-      for (const auto& row : block) {
-        const int64_t group = key(row, position);
-        if (group >= 0) visit(group, position);
-        ++position;
+    pool.parallel_for(parts, [&](int64_t part, int) {
+      for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b) {
+        heartbeat();
+        int64_t position = table.blocks[at(b)].begin;
+        for (const auto& row : table.blocks[at(b)].rows) {
+          const int64_t group = key(row, position);
+          if (group >= 0) visit(next[at(part)][at(group)], position);
+          ++position;
+        }
       }
-    }
+    });
   };
-  for_rows([&](int64_t group, int64_t) { ++result.offsets[at(group) + 1]; });
-  for (size_t g = 1; g < result.offsets.size(); ++g) result.offsets[g] += result.offsets[g - 1];
-  result.positions.resize(at(result.offsets.back()));
-  std::vector<int64_t> next(result.offsets.begin(), result.offsets.end() - 1);
-  for_rows([&](int64_t group, int64_t position) {
-    result.positions[at(next[at(group)]++)] = static_cast<uint32_t>(position);
+  for_rows([](uint32_t& count, int64_t) { ++count; });
+  Groups result;
+  result.offsets.assign(1, 0);
+  int64_t sum = 0;
+  for (int64_t group = 0; group < groups; ++group) {
+    for (auto& of_part : next) sum += std::exchange(of_part[at(group)], static_cast<uint32_t>(sum));
+    result.offsets.push_back(sum);
+  }
+  result.positions.resize(at(sum));
+  for_rows([&](uint32_t& place, int64_t position) {
+    result.positions[place++] = static_cast<uint32_t>(position);
   });
   return result;
 }
@@ -120,6 +125,8 @@ class ColumnStatistics {
     min_ = std::min(min_, value);
     max_ = std::max(max_, value);
   }
+  int64_t count() const { return count_; }
+  int64_t missing() const { return missing_; }
   double mean() const { return static_cast<double>(sum_ / static_cast<long double>(count_)); }
   json to_json() const {
     json out = {{"count", count_}, {"missing", missing_}};
@@ -143,17 +150,20 @@ class ColumnStatistics {
 /// Statistics of the columns of a table.
 struct TableStatistics {
   ColumnStatistics label, play_duration, video_duration, timestamp;
-  bool any_timestamp = false, all_timestamps = true;
-  template <class Label>
-  void add(const Row<Label>& row) {
-    label.add(row.label);
-    play_duration.add(row.play_duration);
-    video_duration.add(row.video_duration);
-    timestamp.add(row.timestamp);
-    if (std::isnan(double{row.timestamp}))
-      all_timestamps = false;
-    else
-      any_timestamp = true;
+  /// `for_rows(visit)` goes through the rows, in an order of their own; each column is one thread's.
+  template <class ForRows>
+  TableStatistics(ForRows for_rows, ThreadPool& pool) {
+    const auto take = [&](ColumnStatistics& out, auto get) {
+      ColumnStatistics column;  // in registers
+      for_rows([&](const auto& row) { column.add(get(row)); });
+      out = column;
+    };
+    pool.parallel_for(4, [&](int64_t column, int) {
+      if (column == 0) take(label, [](const auto& row) { return row.label; });
+      if (column == 1) take(play_duration, [](const auto& row) { return row.play_duration; });
+      if (column == 2) take(video_duration, [](const auto& row) { return row.video_duration; });
+      if (column == 3) take(timestamp, [](const auto& row) { return row.timestamp; });
+    });
   }
   json to_json(const std::string& label_name, bool has_durations) const {
     json out = {{label_name, label.to_json()}};
@@ -175,7 +185,7 @@ struct TestPairs {
 struct TestResult {
   std::vector<WrittenFile> files;
   TestPairs pairs;
-  TableStatistics statistics;
+  json columns;  ///< statistics
   FaultCounts repeated{};
   int64_t rows = 0, users = 0, items = 0;
 };
@@ -186,38 +196,39 @@ void add_counts(FaultCounts& to, const FaultCounts& from) {
 
 /// Shapes: out [positions].
 template <class Label, class Value, class Get>
-void gather(const Interactions<Label>& table, const std::vector<int64_t>& begins,
-            std::span<const uint32_t> positions, Value* out, Get get) {
-  RowReader<Label> rows(table, begins);
+void gather(const Interactions<Label>& table, std::span<const uint32_t> positions, Value* out,
+            Get get) {
+  RowReader<Label> rows(table);
   for (size_t i = 0; i < positions.size(); ++i) out[i] = get(rows[positions[i]]);
 }
 
 /// Sorts the test table by user and item, and writes it.
 TestResult write_test(const Interactions<double>& table, const IdIndex& users, const IdIndex& items,
-                      const std::filesystem::path& folder, OnFault on_fault, ThreadPool& pool) {
+                      const std::string& label, const std::filesystem::path& folder,
+                      OnFault on_fault, ThreadPool& pool) {
   TestResult result;
-  const std::vector<int64_t> begins = block_begins(table);
-  Groups by_user =
-      group_rows(table, users.size(), [](const Row<double>& row, int64_t) { return row.user; });
+  Groups by_user = group_rows(table, users.size(), pool,
+                              [](const Row<double>& row, int64_t) { return row.user; });
   FaultLog log(table.path, on_fault);
   std::vector<int64_t> kept(at(users.size()), 0);
   pool.parallel_for(users.size(), [&](int64_t user, int) {
     const std::span<uint32_t> group = by_user.group(user);
     if (group.empty()) return;
-    RowReader<double> rows(table, begins);
-    std::vector<std::pair<int32_t, uint32_t>> order;
+    RowReader<double> rows(table);
+    std::vector<uint64_t> order;  // item and position
     order.reserve(group.size());
-    for (const uint32_t position : group) order.emplace_back(rows[position].item, position);
+    for (const uint32_t position : group)
+      order.push_back(static_cast<uint64_t>(rows[position].item) << 32 | position);
     std::sort(order.begin(), order.end());
     size_t count = 0;
     for (size_t i = 0; i < order.size(); ++i) {
-      if (i > 0 && order[i].first == order[i - 1].first) {
-        const auto& row = rows[order[i].second];
-        log.add(Fault::kRepeated, int64_t{row.row} + 2,
+      const auto position = static_cast<uint32_t>(order[i]);
+      if (i > 0 && order[i] >> 32 == order[i - 1] >> 32) {
+        log.add(Fault::kRepeated, int64_t{rows.number(position)} + 2,
                 fmt::format("the pair of user {} and item {} a second time, expected each once",
-                            users.ids()[at(user)], items.ids()[at(order[i].first)]));
+                            users.ids()[at(user)], items.ids()[at(order[i] >> 32)]));
       } else {
-        group[count++] = order[i].second;
+        group[count++] = position;
       }
     }
     kept[at(user)] = static_cast<int64_t>(count);
@@ -225,34 +236,39 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   log.check();
   result.repeated = log.counts();
 
-  std::vector<uint32_t> positions;
-  positions.reserve(by_user.positions.size());
+  std::vector<uint32_t> positions = std::move(by_user.positions);
+  auto end = positions.begin();
   std::vector<int32_t> test_users;
   std::vector<int64_t> offsets{0};
   result.pairs.offsets.assign(1, 0);
   for (int64_t user = 0; user < users.size(); ++user) {
-    const auto group = by_user.group(user).first(at(kept[at(user)]));
-    positions.insert(positions.end(), group.begin(), group.end());
-    result.pairs.offsets.push_back(static_cast<int64_t>(positions.size()));
-    if (group.empty()) continue;
+    const auto group = positions.begin() + by_user.offsets[at(user)];
+    end = std::copy(group, group + kept[at(user)], end);
+    result.pairs.offsets.push_back(end - positions.begin());
+    if (kept[at(user)] == 0) continue;
     test_users.push_back(static_cast<int32_t>(user));
-    offsets.push_back(static_cast<int64_t>(positions.size()));
+    offsets.push_back(end - positions.begin());
   }
-  by_user = {};
+  positions.erase(end, positions.end());
   result.rows = static_cast<int64_t>(positions.size());
   result.users = static_cast<int64_t>(test_users.size());
   if (result.rows == 0)
     user_error("{}: no well-formed row is left, expected at least one; mend the table",
                table.path.string());
-  RowReader<double> rows(table, begins);
-  for (const uint32_t position : positions) result.statistics.add(rows[position]);
+  const TableStatistics statistics(
+      [&](auto&& visit) {
+        RowReader<double> rows(table);
+        for (const uint32_t position : positions) visit(rows[position]);
+      },
+      pool);
+  result.columns = statistics.to_json(label, table.has_durations);
 
   const auto column = [&]<class Value>(Value, auto get) {
     std::vector<Value> values(positions.size());
     const int64_t pieces = (result.rows + kRowsPerPiece - 1) / kRowsPerPiece;
     pool.parallel_for(pieces, [&](int64_t piece, int) {
       const auto mine = std::span<const uint32_t>(positions).subspan(at(piece * kRowsPerPiece));
-      gather(table, begins, mine.first(std::min(mine.size(), at(kRowsPerPiece))),
+      gather(table, mine.first(std::min(mine.size(), at(kRowsPerPiece))),
              values.data() + piece * kRowsPerPiece, get);
     });
     heartbeat();
@@ -273,7 +289,7 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   result.files.push_back(file.close());
 
   // Apart from what an evaluation reads, and so that one part at a time is in memory.
-  const bool any_timestamp = result.statistics.any_timestamp;
+  const bool any_timestamp = statistics.timestamp.count() > 0;
   if (!table.has_durations && !any_timestamp) return result;
   ColumnFile events(folder, "test_events.h5");
   if (table.has_durations)
@@ -298,13 +314,13 @@ class Deduplication {
  public:
   Deduplication(const Interactions<float>& table, const IdIndex& users, const IdIndex& items,
                 const TestPairs* test)
-      : table_(table), begins_(block_begins(table)), users_(users), items_(items), test_(test) {}
+      : table_(table), users_(users), items_(items), test_(test) {}
 
   /// `official`: a pair in both tables is a fault, otherwise it is counted only.
   void run(Duplicates duplicates, bool official, FaultLog& log, ThreadPool& pool) {
     keep.assign(at(table_.rows), 1);
-    Groups by_user =
-        group_rows(table_, users_.size(), [](const Row<float>& row, int64_t) { return row.user; });
+    Groups by_user = group_rows(table_, users_.size(), pool,
+                                [](const Row<float>& row, int64_t) { return row.user; });
     struct Scratch {
       std::vector<uint32_t> slots;
       std::vector<int32_t>
@@ -341,7 +357,7 @@ class Deduplication {
     tested_by.resize(at(items_.size()), -1);
     for (int64_t i = begin; i < end; ++i)
       tested_by[at(test_->item[at(i)])] = static_cast<int32_t>(user);
-    RowReader<float> rows(table_, begins_);
+    RowReader<float> rows(table_);
     int64_t found = 0;
     for (const uint32_t position : group) {
       const Row<float>& row = rows[position];
@@ -349,7 +365,7 @@ class Deduplication {
       ++found;
       if (!official) continue;
       keep[position] = 0;
-      log.add(Fault::kInBothTables, int64_t{row.row} + 2,
+      log.add(Fault::kInBothTables, int64_t{rows.number(position)} + 2,
               fmt::format("the pair of user {} and item {} is in the test table too, expected no "
                           "pair in both: the test would leak into training",
                           users_.ids()[at(user)], items_.ids()[at(row.item)]));
@@ -368,7 +384,7 @@ class Deduplication {
     constexpr uint32_t kFree = std::numeric_limits<uint32_t>::max();
     const size_t size = std::bit_ceil(2 * group.size() + 1);
     slots.assign(size, kFree);
-    RowReader<float> rows(table_, begins_), others(table_, begins_);
+    RowReader<float> rows(table_), others(table_);
     int64_t dropped = 0;
     for (const uint32_t position : group) {
       const Row<float>& row = rows[position];
@@ -389,7 +405,6 @@ class Deduplication {
   }
 
   const Interactions<float>& table_;
-  std::vector<int64_t> begins_;
   const IdIndex& users_;
   const IdIndex& items_;
   const TestPairs* test_;
@@ -401,45 +416,51 @@ struct WrittenShard {
   float min = 0, max = 0;
 };
 
-/// Shapes: `by_shard` groups the kept rows by shard.
-std::vector<WrittenShard> write_shards(const Interactions<float>& table, Groups& by_shard,
-                                       const std::vector<int32_t>& user_shard, bool timestamps,
-                                       const std::filesystem::path& folder, ThreadPool& pool) {
-  const int64_t shards = static_cast<int64_t>(by_shard.offsets.size()) - 1;
-  std::vector<std::vector<int32_t>> shard_users(at(shards));
-  std::vector<int32_t> place(user_shard.size());  // of a user in its shard
-  for (size_t user = 0; user < user_shard.size(); ++user) {
-    auto& users = shard_users[at(user_shard[user])];
-    place[user] = static_cast<int32_t>(users.size());
-    users.push_back(static_cast<int32_t>(user));
+/// Writes the shards, each from any thread.
+class ShardWriter {
+ public:
+  /// `by_shard` groups the kept rows by shard.
+  ShardWriter(const Interactions<float>& table, Groups by_shard,
+              const std::vector<int32_t>& user_shard, bool timestamps,
+              const std::filesystem::path& folder)
+      : table_(table),
+        by_shard_(std::move(by_shard)),
+        timestamps_(timestamps),
+        folder_(folder),
+        users_(by_shard_.offsets.size() - 1),
+        place_(user_shard.size()) {
+    for (size_t user = 0; user < user_shard.size(); ++user) {
+      auto& users = users_[at(user_shard[user])];
+      place_[user] = static_cast<int32_t>(users.size());
+      users.push_back(static_cast<int32_t>(user));
+    }
   }
-  const std::vector<int64_t> begins = block_begins(table);
-  std::vector<WrittenShard> written(at(shards));
-  pool.parallel_for(shards, [&](int64_t shard, int) {
+
+  WrittenShard write(int64_t shard) {
     heartbeat();
-    const std::span<const uint32_t> positions = by_shard.group(shard);
+    const std::span<const uint32_t> positions = by_shard_.group(shard);
     const auto column = [&]<class Value>(Value, auto get) {
       std::vector<Value> values(positions.size());
-      gather(table, begins, positions, values.data(), get);
+      gather(table_, positions, values.data(), get);
       return values;
     };
-    WrittenShard& out = written[at(shard)];
+    WrittenShard out;
     out.rows = static_cast<int64_t>(positions.size());
-    out.users = static_cast<int64_t>(shard_users[at(shard)].size());
-    ColumnFile file(folder, shard_file_name(shard));
-    file.write("users", shard_users[at(shard)]);
-    file.write("user", column(int32_t{}, [&](const auto& row) { return place[at(row.user)]; }));
+    out.users = static_cast<int64_t>(users_[at(shard)].size());
+    ColumnFile file(folder_, shard_file_name(shard));
+    file.write("users", users_[at(shard)]);
+    file.write("user", column(int32_t{}, [&](const auto& row) { return place_[at(row.user)]; }));
     file.write("item", column(int32_t{}, [](const auto& row) { return row.item; }));
     const auto label = column(float{}, [](const auto& row) { return row.label; });
     file.write("label", label);
-    file.write("row", column(uint32_t{}, [](const auto& row) { return row.row; }));
-    if (table.has_durations) {
+    file.write("row", numbers(positions));
+    if (table_.has_durations) {
       file.write("play_duration",
                  column(int32_t{}, [](const auto& row) { return row.play_duration; }));
       file.write("video_duration",
                  column(int32_t{}, [](const auto& row) { return row.video_duration; }));
     }
-    if (timestamps) {
+    if (timestamps_) {
       file.write("timestamp", column(double{}, [](const auto& row) { return row.timestamp; }));
       file.write("date", column(int32_t{}, [](const auto& row) { return row.date; }));
     }
@@ -449,9 +470,25 @@ std::vector<WrittenShard> write_shards(const Interactions<float>& table, Groups&
       out.min = *least;
       out.max = *most;
     }
-  });
-  return written;
-}
+    return out;
+  }
+
+ private:
+  std::vector<uint32_t> numbers(std::span<const uint32_t> positions) const {
+    std::vector<uint32_t> numbers;
+    numbers.reserve(positions.size());
+    RowReader<float> rows(table_);
+    for (const uint32_t position : positions) numbers.push_back(rows.number(position));
+    return numbers;
+  }
+
+  const Interactions<float>& table_;
+  Groups by_shard_;
+  const bool timestamps_;
+  const std::filesystem::path& folder_;
+  std::vector<std::vector<int32_t>> users_;  ///< of each shard
+  std::vector<int32_t> place_;               ///< of a user in its shard
+};
 
 json to_json(const FileSum& sum) { return {{"bytes", sum.bytes}, {"xxh128", sum.xxh128}}; }
 
@@ -571,12 +608,13 @@ class Import {
   }
 
   void write_test_table() {
-    TestResult result = write_test(*test_, users_, items_, folder_, options_.on_fault, pool_);
+    TestResult result =
+        write_test(*test_, users_, items_, label_, folder_, options_.on_fault, pool_);
     add_counts(test_faults_, result.repeated);
     report_.test_rows = result.rows;
     manifest_["test_users"] = result.users;
     manifest_["test_items"] = result.items;
-    manifest_["columns"]["test"] = result.statistics.to_json(label_, test_->has_durations);
+    manifest_["columns"]["test"] = std::move(result.columns);
     for (WrittenFile& file : result.files) add(std::move(file));
     pairs_ = std::move(result.pairs);
     test_.reset();
@@ -596,17 +634,20 @@ class Import {
 
   /// The shards, the ids and the side tables.
   void write_the_rest() {
-    std::vector<int64_t> user_rows(at(users_.size()), 0), item_rows(at(items_.size()), 0);
-    TableStatistics statistics;
-    int64_t position = 0;
-    for (const auto& block : train_.blocks)
-      for (const Row<float>& row : block) {
-        if (keep_[at(position++)] == 0) continue;
-        statistics.add(row);
-        ++user_rows[at(row.user)];
-        ++item_rows[at(row.item)];
-        ++report_.rows;
+    const auto for_kept = [&](auto&& visit) {
+      const uint8_t* keep = keep_.data();
+      for (const auto& block : train_.blocks) {
+        heartbeat();
+        for (const Row<float>& row : block.rows)
+          if (*keep++ != 0) visit(row);
       }
+    };
+    std::vector<int64_t> user_rows(at(users_.size()), 0), item_rows(at(items_.size()), 0);
+    for_kept([&](const Row<float>& row) {
+      ++user_rows[at(row.user)];
+      ++item_rows[at(row.item)];
+      ++report_.rows;
+    });
     if (report_.rows == 0)
       user_error("{}: no well-formed row is left, expected at least one; mend the table",
                  train_.path.string());
@@ -619,12 +660,23 @@ class Import {
     if (!std::filesystem::create_directory(folder_ / "shards", error))
       user_error("{}: cannot make it: {}; mend the permissions or free space, then run again",
                  (folder_ / "shards").string(), error.message());
-    Groups by_shard =
-        group_rows(train_, options_.shards, [&](const Row<float>& row, int64_t place) -> int64_t {
-          return keep_[at(place)] == 0 ? -1 : user_shard[at(row.user)];
-        });
-    const auto shards =
-        write_shards(train_, by_shard, user_shard, statistics.any_timestamp, folder_, pool_);
+    const TableStatistics statistics(for_kept, pool_);
+    ShardWriter writer(train_,
+                       group_rows(train_, options_.shards, pool_,
+                                  [&](const Row<float>& row, int64_t place) -> int64_t {
+                                    return keep_[at(place)] == 0 ? -1 : user_shard[at(row.user)];
+                                  }),
+                       user_shard, statistics.timestamp.count() > 0, folder_);
+    std::vector<WrittenShard> shards(at(options_.shards));
+    SideFiles side;
+    // The side tables are one long piece among many, so they begin first.
+    pool_.parallel_for(1 + options_.shards, [&](int64_t piece, int) {
+      if (piece > 0)
+        shards[at(piece - 1)] = writer.write(piece - 1);
+      else if (!options_.map)
+        side =
+            write_side_tables(side_sources_, side_ids_, users_, items_, folder_, options_.on_fault);
+    });
     int64_t largest = 0;
     for (const WrittenShard& shard : shards) {
       json entry = {{"file", shard.file.name}, {"rows", shard.rows}, {"users", shard.users}};
@@ -640,12 +692,8 @@ class Import {
     report_.largest_shard_share = static_cast<double>(largest) / static_cast<double>(report_.rows);
     manifest_["columns"]["train"] = statistics.to_json(label_, train_.has_durations);
     manifest_["train_label_mean"] = statistics.label.mean();
-    manifest_["has_timestamps"] = statistics.all_timestamps;
+    manifest_["has_timestamps"] = statistics.timestamp.missing() == 0;
     count_test_only(user_rows, item_rows);
-    train_ = {};
-    keep_ = {};
-    by_shard = {};
-    ::malloc_trim(0);  // glibc keeps what threads have freed
 
     ColumnFile ids(folder_, "ids.h5");
     ids.write_strings("user_id", users_.ids());
@@ -654,8 +702,7 @@ class Import {
     ids.write("item_rows", item_rows);
     ids.write("user_shard", user_shard);
     add(ids.close());
-    if (!options_.map)
-      add(write_side_tables(side_sources_, side_ids_, users_, items_, folder_, options_.on_fault));
+    if (!options_.map) add(std::move(side));
   }
 
   /// Users and items that have test pairs but no training row.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <utility>
 
 #include "io/csv.h"
 #include "launch/errors.h"
@@ -62,7 +64,7 @@ class RowParser {
 
   const std::string& message() const { return message_; }
 
-  Fault parse(const std::vector<std::string_view>& fields, Row<Label>& row) {
+  Fault parse(std::span<const std::string_view> fields, Row<Label>& row) {
     if (static_cast<int>(fields.size()) != places_.columns)
       return fail(Fault::kFieldCount, "{} fields, expected {} as in the header", fields.size(),
                   places_.columns);
@@ -148,7 +150,7 @@ class RowParser {
     return Fault::kNone;
   }
 
-  Fault time(const std::vector<std::string_view>& fields, Row<Label>& row) {
+  Fault time(std::span<const std::string_view> fields, Row<Label>& row) {
     row.timestamp = std::numeric_limits<double>::quiet_NaN();
     row.date = 0;
     if (places_.timestamp < 0) return Fault::kNone;
@@ -189,50 +191,47 @@ class RowParser {
 
 /// Reads the lines of a block; stops at its first fault if faults stop the import.
 template <class Label>
-std::vector<Row<Label>> read_block(const LineReader::Block& block, char delimiter,
-                                   RowParser<Label>& parser, FaultLog& log) {
-  std::vector<Row<Label>> rows;
-  rows.reserve(static_cast<size_t>(block.lines));
-  std::vector<std::string_view> fields;
-  std::string_view rest(block.text.data(), block.text.size());
-  const bool has_nul = rest.find('\0') != rest.npos;
-  for (int64_t line = block.first_line; !rest.empty(); ++line) {
-    const size_t newline = rest.find('\n');
-    const bool open_end = newline == rest.npos;
-    std::string_view text = rest.substr(0, newline);
-    rest.remove_prefix(open_end ? rest.size() : newline + 1);
-    if (text.ends_with('\r')) text.remove_suffix(1);
-    char* const begin = block.text.data() + (text.data() - block.text.data());
+RowBlock<Label> read_block(const LineReader::Block& block, char delimiter, RowParser<Label>& parser,
+                           FaultLog& log) {
+  RowBlock<Label> out;
+  out.first_number = static_cast<uint32_t>(block.first_line - 2);
+  out.rows.reserve(static_cast<size_t>(block.lines));
+  bool all_well_formed = true;
+  LineCutter lines(block.text, delimiter);
+  for (int64_t line = block.first_line; lines.next(); ++line) {
     bool faulty = false;
     const auto fault = [&](Fault reason, std::string message) {
       faulty = true;
+      if (std::exchange(all_well_formed, false)) {
+        out.numbers.resize(out.rows.size());
+        std::iota(out.numbers.begin(), out.numbers.end(), out.first_number);
+      }
       log.add(reason, line, std::move(message));
     };
     Row<Label> row;
-    if (has_nul && text.find('\0') != text.npos) {
+    if (lines.has_nul()) {
       fault(Fault::kNulByte, "a NUL byte, expected text: the file is damaged or not a table");
-    } else if (open_end) {
+    } else if (lines.open_end()) {
       fault(Fault::kTruncated,
             fmt::format("the file ends inside this line ({}), expected a line end: it was "
                         "cut short; give the complete file, or, if the line is whole, end it "
                         "with a newline",
-                        shown(text)));
-    } else if (const Cut cut = cut_fields(begin, begin + text.size(), delimiter, fields);
-               cut != Cut::kDone) {
+                        shown(lines.line())));
+    } else if (const Cut cut = lines.cut(); cut != Cut::kDone) {
       fault(Fault::kQuote,
             cut == Cut::kOpenQuote
                 ? "a quote that is not closed on its line, expected no line ends inside "
                   "the fields of this table"
                 : "text after a closing quote, expected the delimiter");
-    } else if (const Fault reason = parser.parse(fields, row); reason != Fault::kNone) {
+    } else if (const Fault reason = parser.parse(lines.fields(), row); reason != Fault::kNone) {
       fault(reason, parser.message());
     } else {
-      row.row = static_cast<uint32_t>(line - 2);
-      rows.push_back(row);
+      out.rows.push_back(row);
+      if (!all_well_formed) out.numbers.push_back(static_cast<uint32_t>(line - 2));
     }
     if (faulty && log.stops()) break;
   }
-  return rows;
+  return out;
 }
 
 }  // namespace
@@ -328,8 +327,9 @@ void Interactions<Label>::index(const IdIndex& user_index, const IdIndex& item_i
   };
   const auto dense_users = numbers(users, user_index), dense_items = numbers(items, item_index);
   pool.parallel_for(static_cast<int64_t>(blocks.size()), [&](int64_t b, int) {
-    const auto thread = static_cast<size_t>(block_thread[static_cast<size_t>(b)]);
-    for (auto& row : blocks[static_cast<size_t>(b)]) {
+    RowBlock<Label>& block = blocks[static_cast<size_t>(b)];
+    const auto thread = static_cast<size_t>(block.thread);
+    for (auto& row : block.rows) {
       row.user = dense_users[thread][static_cast<size_t>(row.user)];
       row.item = dense_items[thread][static_cast<size_t>(row.item)];
     }
@@ -350,13 +350,7 @@ Interactions<Label> read_interactions(const std::filesystem::path& path, char de
   table.users.resize(static_cast<size_t>(pool.threads()));
   table.items.resize(static_cast<size_t>(pool.threads()));
   table.has_durations = places.video >= 0;
-  struct Read {
-    int64_t first_line;
-    int thread;
-    std::vector<Row<Label>> rows;
-  };
-  std::vector<Read> reads;
-  std::mutex mutex;  // guards `reads` and `rows_read`
+  std::mutex mutex;  // guards `blocks` and `rows_read`
   pool.parallel_for(pool.threads(), [&](int64_t, int thread) {
     const auto mine = static_cast<size_t>(thread);
     RowParser<Label> parser(columns, places, user_rule, item_rule, table.users[mine],
@@ -364,12 +358,13 @@ Interactions<Label> read_interactions(const std::filesystem::path& path, char de
     LineReader::Block block;
     // Blocks are handed out in order, so every line before a faulty one is looked at all the same.
     while (!log.failed() && reader.next(block)) {
-      auto rows = read_block(block, delimiter, parser, log);
+      RowBlock<Label> rows = read_block(block, delimiter, parser, log);
+      rows.thread = thread;
       const std::lock_guard<std::mutex> lock(mutex);
       table.rows_read += block.lines;
       if (table.rows_read > int64_t{std::numeric_limits<uint32_t>::max()})
         user_error("{}: more than 2^32 rows; split the table", path.string());
-      reads.push_back({block.first_line, thread, std::move(rows)});
+      table.blocks.push_back(std::move(rows));
       heartbeat();
     }
   });
@@ -377,12 +372,10 @@ Interactions<Label> read_interactions(const std::filesystem::path& path, char de
   if (table.rows_read == 0)
     user_error("{}: has a header but no rows, expected at least one; give a complete file",
                path.string());
-  std::sort(reads.begin(), reads.end(),
-            [](const Read& a, const Read& b) { return a.first_line < b.first_line; });
-  for (Read& read : reads) {
-    table.rows += static_cast<int64_t>(read.rows.size());
-    table.blocks.push_back(std::move(read.rows));
-    table.block_thread.push_back(read.thread);
+  std::ranges::sort(table.blocks, {}, &RowBlock<Label>::first_number);
+  for (RowBlock<Label>& block : table.blocks) {
+    block.begin = table.rows;
+    table.rows += static_cast<int64_t>(block.rows.size());
   }
   table.faults = log.counts();
   table.source = reader.sum();

@@ -84,7 +84,7 @@ struct InteractionColumns {
   bool timestamp_optional = false;
 };
 
-/// One row; 36 bytes for training, where the label is a float.
+/// One row; 32 bytes for training, where the label is a float.
 template <class Label>
 struct [[gnu::packed]] Row {
   int32_t user;  ///< number in the dictionary of the thread that read it, then the dense index
@@ -92,17 +92,29 @@ struct [[gnu::packed]] Row {
   Label label;
   int32_t play_duration;   ///< milliseconds
   int32_t video_duration;  ///< milliseconds
-  double timestamp;        ///< seconds since the epoch; NaN when missing
   int32_t date;            ///< yyyymmdd; 0 when missing
-  uint32_t row;            ///< ordinal in the source, malformed rows counted
+  double timestamp;        ///< seconds since the epoch; NaN when missing
+};
+
+/// The well-formed rows of a block of lines.
+template <class Label>
+struct RowBlock {
+  std::vector<Row<Label>> rows;
+  int thread = 0;             ///< who read it
+  int64_t begin = 0;          ///< how many rows are before it
+  uint32_t first_number = 0;  ///< ordinal of its first line in the source, malformed rows counted
+  std::vector<uint32_t>
+      numbers;  ///< ordinals of the rows if a line is malformed, else empty: they follow on
+  uint32_t number(size_t index) const {
+    return numbers.empty() ? first_number + static_cast<uint32_t>(index) : numbers[index];
+  }
 };
 
 template <class Label>
 struct Interactions {
   std::filesystem::path path;
-  std::vector<std::vector<Row<Label>>> blocks;  ///< in source order
-  std::vector<int> block_thread;                ///< who read each block
-  std::vector<IdDictionary> users, items;       ///< [threads]
+  std::vector<RowBlock<Label>> blocks;     ///< in source order
+  std::vector<IdDictionary> users, items;  ///< [threads]
   int64_t rows_read = 0;
   int64_t rows = 0;  ///< well-formed
   FaultCounts faults{};

@@ -128,6 +128,8 @@ const std::set<std::string> kTextColumns = {"user_active_degree",  "follow_user_
                                             "upload_dt",           "upload_type",
                                             "visible_status",      "video_tag_name"};
 
+size_t at(int32_t index) { return static_cast<size_t>(index); }
+
 /// Goes through the records of a side table.
 class Records {
  public:
@@ -155,7 +157,7 @@ class Records {
       } else if (cut_.size() != places_.size()) {
         fault(Fault::kFieldCount,
               fmt::format("{} fields, expected {} as in the header", cut_.size(), places_.size()));
-      } else if (std::any_of(cut_.begin(), cut_.end(), has_nul)) {
+      } else if (table_.has_nul() && std::any_of(cut_.begin(), cut_.end(), has_nul)) {
         fault(Fault::kNulByte, "a NUL byte, expected text: the file is damaged or not a table");
       } else {
         fields.resize(places_.size());
@@ -173,17 +175,29 @@ class Records {
     log_.check();
   }
 
-  /// The id in `field`; nothing when it is malformed.
-  std::optional<int64_t> id(std::string_view column, std::string_view field,
-                            const std::vector<int64_t>& known, const std::string& known_from) {
-    IdRule rule{true, known_from.empty() ? nullptr : &known, known_from};
+  /// The number of the id in `field` among the distinct ones of the table, by `ids`; nothing when it is malformed.
+  std::optional<int32_t> id(std::string_view column, std::string_view field, const IdRule& rule) {
+    const int32_t number = ids_.find_or_add(
+        field, [&](std::string_view text) { return rule.check(column, text, nullptr); });
+    if (number >= 0) return number;
     std::string message;
-    const IdDictionary::Made made = rule.check(column, field, &message);
-    if (made.code >= 0) return parse_integer(made.id);
-    fault(static_cast<Fault>(-made.code), std::move(message));
+    rule.check(column, field, &message);
+    fault(static_cast<Fault>(-number), std::move(message));
     return std::nullopt;
   }
+  /// The dense index of the id in `field`; nothing when it is malformed.
+  std::optional<int32_t> id(std::string_view column, std::string_view field, const IdRule& rule,
+                            const IdIndex& index) {
+    const auto number = id(column, field, rule);
+    if (!number) return std::nullopt;
+    for (size_t next = dense_.size(); next < ids_.ids().size(); ++next)
+      dense_.push_back(index.at(ids_.ids()[next]));
+    return dense_[static_cast<size_t>(*number)];
+  }
+  /// The ids asked for so far.
+  const std::deque<std::string>& ids() const { return ids_.ids(); }
 
+  size_t count() const { return static_cast<size_t>(table_.records()); }
   const std::vector<std::string>& columns() const { return columns_; }
   /// Lets the text go; only `summary` is left to call.
   void release() { table_.release(); }
@@ -204,6 +218,8 @@ class Records {
   FaultLog log_;
   int64_t record_ = -1;
   std::vector<std::string_view> cut_;
+  IdDictionary ids_;
+  std::vector<int32_t> dense_;  ///< by the numbers of `ids_`
 };
 
 /// "[27, 9]" as integers; nothing when it is not such a list.
@@ -228,11 +244,13 @@ std::optional<std::vector<int64_t>> parse_list(std::string_view text) {
 /// A column of numbers: int32 for as long as all are such integers, else doubles.
 class NumberColumn {
  public:
+  void reserve(size_t count) { integers_.reserve(count); }
   void add(double value) {
     const bool whole =
         value == std::trunc(value) && std::abs(value) <= std::numeric_limits<int32_t>::max();
     if (whole && doubles_.empty()) return integers_.push_back(static_cast<int32_t>(value));
     if (doubles_.empty()) {
+      doubles_.reserve(integers_.capacity());
       doubles_.assign(integers_.begin(), integers_.end());
       integers_ = {};
     }
@@ -264,34 +282,39 @@ enum class Ids { kUnique, kRepeat };
 
 /// A table with one id column (the first) and columns of numbers and texts.
 SideTable write_features(Records records, const std::string& id_name, Ids ids,
-                         const std::vector<int64_t>& known, const std::string& known_from,
-                         const IdIndex& index, const std::filesystem::path& folder,
-                         const std::string& file_name, std::vector<WrittenFile>& files) {
+                         const IdRule& id_rule, const IdIndex& index,
+                         const std::filesystem::path& folder, const std::string& file_name,
+                         std::vector<WrittenFile>& files) {
   const std::vector<std::string>& columns = records.columns();
   const size_t count = columns.size();
-  std::vector<bool> is_text(count);
-  for (size_t c = 0; c < count; ++c) is_text[c] = kTextColumns.contains(columns[c]);
+  std::vector<char> is_text(count), is_date(count);
+  for (size_t c = 0; c < count; ++c) {
+    is_text[c] = kTextColumns.contains(columns[c]);
+    is_date[c] = columns[c] == "date";
+  }
   std::vector<int32_t> id_column;
   std::vector<NumberColumn> numbers(count);
   std::vector<std::vector<int32_t>> codes(count);
   std::vector<IdDictionary> texts(count);
   std::vector<bool> seen(static_cast<size_t>(index.size()), false);
+  id_column.reserve(records.count());
+  for (size_t c = 1; c < count; ++c)
+    is_text[c] ? codes[c].reserve(records.count()) : numbers[c].reserve(records.count());
   std::vector<double> parsed(count);
   std::vector<std::string_view> fields;
   while (records.next(fields)) {
-    const auto id = records.id(columns[0], fields[0], known, known_from);
-    if (!id) continue;
-    const int32_t dense = index.at(std::to_string(*id));
-    if (ids == Ids::kUnique && seen[static_cast<size_t>(dense)]) {
-      records.fault(Fault::kRepeated,
-                    fmt::format("{} {} a second time, expected each once", columns[0], *id));
+    const auto dense = records.id(columns[0], fields[0], id_rule, index);
+    if (!dense) continue;
+    if (ids == Ids::kUnique && seen[at(*dense)]) {
+      records.fault(Fault::kRepeated, fmt::format("{} {} a second time, expected each once",
+                                                  columns[0], index.ids()[at(*dense)]));
       continue;
     }
     bool good = true;
     for (size_t c = 1; c < count && good; ++c) {
       if (is_text[c]) continue;
       std::optional<double> value;
-      if (columns[c] == "date") {
+      if (is_date[c]) {
         if (const auto date = parse_date(fields[c])) value = *date;
       } else {
         value =
@@ -302,14 +325,13 @@ SideTable write_features(Records records, const std::string& id_name, Ids ids,
       if (good)
         parsed[c] = *value;
       else
-        records.fault(
-            Fault::kNotANumber,
-            fmt::format("{} is {}, expected {}", columns[c], shown(fields[c]),
-                        columns[c] == "date" ? "a day as yyyymmdd" : "a number or nothing"));
+        records.fault(Fault::kNotANumber,
+                      fmt::format("{} is {}, expected {}", columns[c], shown(fields[c]),
+                                  is_date[c] ? "a day as yyyymmdd" : "a number or nothing"));
     }
     if (!good) continue;
-    seen[static_cast<size_t>(dense)] = true;
-    id_column.push_back(dense);
+    seen[at(*dense)] = true;
+    id_column.push_back(*dense);
     for (size_t c = 1; c < count; ++c) {
       if (is_text[c])
         codes[c].push_back(code_of(texts[c], fields[c]));
@@ -357,7 +379,7 @@ std::optional<std::vector<int32_t>> parse_small_list(std::string_view text) {
   return values;
 }
 
-SideTable write_categories(const std::filesystem::path& path, const SideIds& known,
+SideTable write_categories(const std::filesystem::path& path, const IdRule& rule,
                            const IdIndex& items, OnFault on_fault, ColumnFile& file) {
   Records records(path, kCategoryColumns, on_fault);
   std::vector<std::vector<int32_t>> tags(static_cast<size_t>(items.size()));
@@ -365,13 +387,13 @@ SideTable write_categories(const std::filesystem::path& path, const SideIds& kno
   std::vector<std::string_view> fields;
   int64_t rows = 0;
   while (records.next(fields)) {
-    const auto id = records.id("video_id", fields[0], known.items, known.items_from);
+    const auto id = records.id("video_id", fields[0], rule, items);
     if (!id) continue;
-    const auto dense = static_cast<size_t>(items.at(std::to_string(*id)));
+    const size_t dense = at(*id);
     const auto list = parse_small_list(fields[1]);
     if (seen[dense]) {
-      records.fault(Fault::kRepeated,
-                    fmt::format("video_id {} a second time, expected each once", *id));
+      records.fault(Fault::kRepeated, fmt::format("video_id {} a second time, expected each once",
+                                                  items.ids()[dense]));
     } else if (!list) {
       records.fault(Fault::kNotANumber,
                     fmt::format("feat is {}, expected a list as [27, 9]", shown(fields[1])));
@@ -385,7 +407,7 @@ SideTable write_categories(const std::filesystem::path& path, const SideIds& kno
   return records.summary("items.h5", rows);
 }
 
-SideTable write_captions(const std::filesystem::path& path, const SideIds& known,
+SideTable write_captions(const std::filesystem::path& path, const IdRule& rule,
                          const IdIndex& items, OnFault on_fault, ColumnFile& file) {
   Records records(path, kCaptionColumns, on_fault);
   const auto count = static_cast<size_t>(items.size());
@@ -398,12 +420,12 @@ SideTable write_captions(const std::filesystem::path& path, const SideIds& known
   std::vector<std::string_view> fields;
   int64_t rows = 0;
   while (records.next(fields)) {
-    const auto id = records.id("video_id", fields[0], known.items, known.items_from);
+    const auto id = records.id("video_id", fields[0], rule, items);
     if (!id) continue;
-    const auto dense = static_cast<size_t>(items.at(std::to_string(*id)));
+    const size_t dense = at(*id);
     if (seen[dense]) {
-      records.fault(Fault::kRepeated,
-                    fmt::format("video_id {} a second time, expected each once", *id));
+      records.fault(Fault::kRepeated, fmt::format("video_id {} a second time, expected each once",
+                                                  items.ids()[dense]));
       continue;
     }
     int32_t ids[3] = {};
@@ -436,8 +458,8 @@ SideTable write_captions(const std::filesystem::path& path, const SideIds& known
   return records.summary("items.h5", rows);
 }
 
-SideTable write_social(const std::filesystem::path& path, const SideIds& known,
-                       const IdIndex& users, const std::filesystem::path& folder, OnFault on_fault,
+SideTable write_social(const std::filesystem::path& path, const IdRule& rule, const IdIndex& users,
+                       const std::filesystem::path& folder, OnFault on_fault,
                        std::vector<WrittenFile>& files) {
   Records records(path, kSocialColumns, on_fault);
   std::vector<int32_t> user;
@@ -445,13 +467,12 @@ SideTable write_social(const std::filesystem::path& path, const SideIds& known,
   std::vector<bool> seen(static_cast<size_t>(users.size()), false);
   std::vector<std::string_view> fields;
   while (records.next(fields)) {
-    const auto id = records.id("user_id", fields[0], known.users, known.users_from);
-    if (!id) continue;
-    const int32_t dense = users.at(std::to_string(*id));
+    const auto dense = records.id("user_id", fields[0], rule, users);
+    if (!dense) continue;
     const auto list = parse_list(fields[1]);
-    if (seen[static_cast<size_t>(dense)]) {
-      records.fault(Fault::kRepeated,
-                    fmt::format("user_id {} a second time, expected each once", *id));
+    if (seen[at(*dense)]) {
+      records.fault(Fault::kRepeated, fmt::format("user_id {} a second time, expected each once",
+                                                  users.ids()[at(*dense)]));
       continue;
     }
     if (!list) {
@@ -462,14 +483,13 @@ SideTable write_social(const std::filesystem::path& path, const SideIds& known,
     }
     std::vector<int32_t> dense_friends;
     for (const int64_t other : *list) {
-      const auto checked =
-          records.id("friend_list", std::to_string(other), known.users, known.users_from);
+      const auto checked = records.id("friend_list", std::to_string(other), rule, users);
       if (!checked) break;
-      dense_friends.push_back(users.at(std::to_string(*checked)));
+      dense_friends.push_back(*checked);
     }
     if (dense_friends.size() != list->size()) continue;
-    seen[static_cast<size_t>(dense)] = true;
-    user.push_back(dense);
+    seen[at(*dense)] = true;
+    user.push_back(*dense);
     friends.push_back(std::move(dense_friends));
   }
   ColumnFile file(folder, "social.h5");
@@ -484,7 +504,7 @@ void collect_ids(const std::filesystem::path& path, const std::vector<std::strin
   Records records(path, columns, on_fault);
   std::vector<std::string_view> fields;
   while (records.next(fields)) {
-    if (const auto id = records.id(columns[0], fields[0], {}, "")) ids.push_back(*id);
+    records.id(columns[0], fields[0], {.integers = true});
     if (&columns != &kSocialColumns) continue;
     // Malformed lists are found, and counted, when the table is written.
     const auto friends = parse_list(fields[1]);
@@ -492,6 +512,7 @@ void collect_ids(const std::filesystem::path& path, const std::vector<std::strin
     for (const int64_t other : *friends)
       if (other >= 0 && other <= std::numeric_limits<int32_t>::max()) ids.push_back(other);
   }
+  for (const std::string& id : records.ids()) ids.push_back(*parse_integer(id));
 }
 
 void sort_unique(std::vector<int64_t>& ids) {
@@ -534,26 +555,29 @@ SideIds read_side_ids(const SideSources& sources, OnFault on_fault) {
 SideFiles write_side_tables(const SideSources& sources, const SideIds& known, const IdIndex& users,
                             const IdIndex& items, const std::filesystem::path& folder,
                             OnFault on_fault) {
+  const IdRule user_rule{true, known.users_from.empty() ? nullptr : &known.users, known.users_from};
+  const IdRule item_rule{true, known.items_from.empty() ? nullptr : &known.items, known.items_from};
   SideFiles written;
   if (sources.user_features)
     written.tables.push_back(write_features(Records(*sources.user_features, kUserColumns, on_fault),
-                                            "user", Ids::kUnique, known.users, known.users_from,
-                                            users, folder, "users.h5", written.files));
+                                            "user", Ids::kUnique, user_rule, users, folder,
+                                            "users.h5", written.files));
   if (sources.categories || sources.captions) {
     ColumnFile file(folder, "items.h5");
     if (sources.categories)
-      written.tables.push_back(write_categories(*sources.categories, known, items, on_fault, file));
+      written.tables.push_back(
+          write_categories(*sources.categories, item_rule, items, on_fault, file));
     if (sources.captions)
-      written.tables.push_back(write_captions(*sources.captions, known, items, on_fault, file));
+      written.tables.push_back(write_captions(*sources.captions, item_rule, items, on_fault, file));
     written.files.push_back(file.close());
   }
   if (sources.daily)
     written.tables.push_back(write_features(Records(*sources.daily, kDailyColumns, on_fault),
-                                            "item", Ids::kRepeat, known.items, known.items_from,
-                                            items, folder, "daily.h5", written.files));
+                                            "item", Ids::kRepeat, item_rule, items, folder,
+                                            "daily.h5", written.files));
   if (sources.social)
     written.tables.push_back(
-        write_social(*sources.social, known, users, folder, on_fault, written.files));
+        write_social(*sources.social, user_rule, users, folder, on_fault, written.files));
   return written;
 }
 

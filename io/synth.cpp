@@ -3,15 +3,16 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <system_error>
-#include <thread>
 #include <vector>
 
 #include "io/files.h"
 #include "io/synth_model.h"
 #include "io/synth_tables.h"
 #include "io/synth_text.h"
+#include "launch/cpus.h"
 #include "launch/errors.h"
 
 namespace kt {
@@ -269,9 +270,9 @@ void small_rows_of(const Model& model, const PlayCurve& curve, int64_t i, int64_
             empty[k] ? TimeColumns::kEmpty : TimeColumns::kFilled);
 }
 
-int64_t write_big(const Model& model, const std::filesystem::path& folder, ThreadPool& pool) {
+int64_t write_big(const Model& model, const PlayCurve& curve, const std::filesystem::path& folder,
+                  ThreadPool& pool) {
   constexpr int64_t kUsersPerBlock = 4;
-  const PlayCurve curve = big_play_curve(model);
   const int64_t n = model.sizes.users;
   return write_csv(folder / "big_matrix.csv", kMatrixHeader,
                    (n + kUsersPerBlock - 1) / kUsersPerBlock, pool,
@@ -282,8 +283,8 @@ int64_t write_big(const Model& model, const std::filesystem::path& folder, Threa
                    });
 }
 
-int64_t write_small(const Model& model, const std::filesystem::path& folder, ThreadPool& pool) {
-  const PlayCurve curve = small_play_curve(model);
+int64_t write_small(const Model& model, const PlayCurve& curve, const std::filesystem::path& folder,
+                    ThreadPool& pool) {
   const int64_t users = model.sizes.small_users, videos = model.sizes.small_videos;
   std::vector<double> rows(static_cast<size_t>(users), static_cast<double>(videos));
   for (int64_t cell = 0; cell < users * videos; ++cell) rows[cell / videos] -= model.missing[cell];
@@ -299,9 +300,7 @@ SynthReport synthesize(const SynthOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   synth_sizes(options.scale);
   KT_CHECK(options.threads >= 0);
-  ThreadPool pool(options.threads > 0
-                      ? static_cast<int>(options.threads)
-                      : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  ThreadPool pool(options.threads > 0 ? static_cast<int>(options.threads) : usable_cpus());
   std::error_code ignored;
   if (std::filesystem::is_directory(options.out, ignored) &&
       std::filesystem::is_empty(options.out, ignored))
@@ -310,8 +309,12 @@ SynthReport synthesize(const SynthOptions& options) {
 
   const Model model = plan_model(options, pool);
   int64_t bytes = write_side_tables(model, folder.path(), pool);
-  bytes += write_small(model, folder.path(), pool);
-  bytes += write_big(model, folder.path(), pool);
+  std::optional<PlayCurve> small, big;
+  pool.parallel_for(2, [&](int64_t matrix, int) {
+    matrix == 0 ? small.emplace(small_play_curve(model)) : big.emplace(big_play_curve(model));
+  });
+  bytes += write_small(model, *small, folder.path(), pool);
+  bytes += write_big(model, *big, folder.path(), pool);
   const std::string marker =
       fmt::format("kuaitrain synthetic replica, not KuaiRec: version=1 scale={} seed={}\n",
                   options.scale, options.seed);

@@ -39,6 +39,11 @@ class OutputFile {
   }
   void write(std::string_view text) {
     bytes_ += static_cast<int64_t>(text.size());
+    if (bytes_ - started_ >= kHeadStart) {
+      // The disk begins while text is still being made; what fails here fails again in `finish`.
+      ::sync_file_range(file_, started_, 0, SYNC_FILE_RANGE_WRITE);
+      started_ = bytes_ - static_cast<int64_t>(text.size());
+    }
     while (!text.empty()) {
       const ssize_t n = ::write(file_, text.data(), text.size());
       if (n < 0 && errno == EINTR) continue;
@@ -55,9 +60,10 @@ class OutputFile {
   }
 
  private:
+  static constexpr int64_t kHeadStart = int64_t{32} << 20;
   std::filesystem::path path_;
   int file_;
-  int64_t bytes_ = 0;
+  int64_t bytes_ = 0, started_ = 0;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -17,54 +18,98 @@
 
 namespace kt {
 
-struct ThreadPool::State {
-  std::vector<std::thread> workers;
-  std::mutex mutex;  // guards what follows, up to `next`
-  std::condition_variable begin, end;
-  uint64_t round = 0;
-  int running = 0;  // workers still at this round
-  bool stopping = false;
-  const std::function<void(int64_t, int)>* work = nullptr;
-  int64_t n = 0;
-  int64_t failed_index = 0;
-  std::exception_ptr failure;
-  std::atomic<int64_t> next{0};
+namespace {
 
-  // Indices are claimed in order, so all below one that failed have been claimed, and end: the lowest
-  // failure does not depend on the schedule.
+/// How long a thread looks for the next work, or the end of the present one, before it sleeps: about as long as what
+/// lies between two pieces of a training step. To wake up takes longer than most of them.
+constexpr auto kLookOut = std::chrono::microseconds(50);
+
+/// Waits for `done` without sleeping. False when it has not come in time.
+template <class Done>
+bool look_out(Done&& done) {
+  if (done()) return true;
+  const auto end = std::chrono::steady_clock::now() + kLookOut;
+  do {
+    for (int k = 0; k < 16; ++k) {
+      if (done()) return true;
+      __builtin_ia32_pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return done();
+}
+
+/// A thread's own range of the indices; the others help when theirs is done. On a cache line of its own.
+struct alignas(64) Share {
+  std::atomic<int64_t> next{0};
+  int64_t end = 0;
+};
+
+}  // namespace
+
+struct ThreadPool::State {
+  explicit State(int threads) : shares(threads) {}
+
+  std::vector<std::thread> workers;
+  std::vector<Share> shares;         // [threads]
+  std::atomic<uint64_t> round{0};    // of parallel_for, once its work is laid out
+  std::atomic<int> running{0};       // workers still at this round
+  std::atomic<bool> stopping{false};
+  std::atomic<int64_t> limit{0};     // nothing from here on is begun any more
+  const std::function<void(int64_t, int)>* work = nullptr;
+  std::mutex mutex;                  // for what follows, and for sleeping
+  std::condition_variable begin, end;
+  std::exception_ptr failure;        // of the piece `limit` is at
+
+  /// The same range for a thread at every call, so that it finds its data in its own cache.
+  void lay_out(int64_t n) {
+    const auto threads = static_cast<int64_t>(shares.size());
+    for (int64_t t = 0; t < threads; ++t) {
+      shares[t].next.store(n * t / threads, std::memory_order_relaxed);
+      shares[t].end = n * (t + 1) / threads;
+    }
+    limit.store(n, std::memory_order_relaxed);
+  }
+
   void run_pieces(int thread) {
-    for (;;) {
-      const int64_t index = next.fetch_add(1, std::memory_order_relaxed);
-      if (index >= n) return;
-      try {
-        (*work)(index, thread);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!failure || index < failed_index) {
-          failure = std::current_exception();
-          failed_index = index;
+    for (size_t k = 0; k < shares.size(); ++k) {
+      Share& share = shares[(static_cast<size_t>(thread) + k) % shares.size()];
+      for (;;) {
+        const int64_t index = share.next.fetch_add(1, std::memory_order_relaxed);
+        // All before a failure are still done: which one is the lowest does not depend on the schedule.
+        if (index >= share.end || index >= limit.load(std::memory_order_relaxed)) break;
+        try {
+          (*work)(index, thread);
+        } catch (...) {
+          const std::lock_guard lock(mutex);
+          if (index < limit.load(std::memory_order_relaxed)) {
+            limit.store(index, std::memory_order_relaxed);
+            failure = std::current_exception();
+          }
         }
-        next.store(n, std::memory_order_relaxed);
       }
     }
   }
 
   void serve(int thread) {
     uint64_t seen = 0;
-    std::unique_lock lock(mutex);
+    const auto called = [&] { return stopping.load() || round.load() != seen; };
     for (;;) {
-      begin.wait(lock, [&] { return stopping || round != seen; });
-      if (stopping) return;
-      seen = round;
-      lock.unlock();
+      if (!look_out(called)) {
+        std::unique_lock lock(mutex);
+        begin.wait(lock, called);
+      }
+      if (stopping.load()) return;
+      seen = round.load();
       run_pieces(thread);
-      lock.lock();
-      if (--running == 0) end.notify_one();
+      if (running.fetch_sub(1) == 1) {
+        const std::lock_guard lock(mutex);
+        end.notify_one();
+      }
     }
   }
 };
 
-ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>(std::max(threads, 1))) {
   KT_CHECK(threads >= 1, "{} threads", threads);
   // Signals are for the main thread.
   sigset_t all, before;
@@ -79,7 +124,7 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
 ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(state_->mutex);
-    state_->stopping = true;
+    state_->stopping.store(true);
   }
   state_->begin.notify_all();
   for (std::thread& worker : state_->workers) worker.join();
@@ -89,29 +134,30 @@ int ThreadPool::threads() const { return static_cast<int>(state_->workers.size()
 
 void ThreadPool::parallel_for(int64_t n, const std::function<void(int64_t, int)>& work) {
   State& s = *state_;
-  std::unique_lock lock(s.mutex);
   KT_CHECK(s.work == nullptr, "parallel_for inside parallel_for");
   s.work = &work;
-  s.n = n;
-  s.next.store(0, std::memory_order_relaxed);
+  s.lay_out(n);
   if (n > 1 && !s.workers.empty()) {
-    s.running = static_cast<int>(s.workers.size());
-    ++s.round;
+    s.running.store(static_cast<int>(s.workers.size()));
+    const std::lock_guard lock(s.mutex);
+    s.round.fetch_add(1);
     s.begin.notify_all();
   }
-  lock.unlock();
   s.run_pieces(0);
-  lock.lock();
+  const auto done = [&] { return s.running.load() == 0; };
   // The heartbeats of the workers reach the other ranks through this thread.
   std::exception_ptr lost_peer;
-  while (!s.end.wait_for(lock, std::chrono::milliseconds(200), [&] { return s.running == 0; })) {
-    lock.unlock();
-    try {
-      detail::relay_heartbeats();
-    } catch (...) {
-      lost_peer = std::current_exception();
+  if (!look_out(done)) {
+    std::unique_lock lock(s.mutex);
+    while (!s.end.wait_for(lock, std::chrono::milliseconds(200), done)) {
+      lock.unlock();
+      try {
+        detail::relay_heartbeats();
+      } catch (...) {
+        lost_peer = std::current_exception();
+      }
+      lock.lock();
     }
-    lock.lock();
   }
   s.work = nullptr;
   const std::exception_ptr failure = std::exchange(s.failure, nullptr);

@@ -26,16 +26,9 @@ int64_t sum(std::span<const int64_t> counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
 
-/// Adds columns [columns.begin, columns.end) of rows to those `index` names, in order. Shapes: rows [n, width],
-/// of[k] the row for index[k].
-template <class RowOf>
-void add_rows(std::span<const int32_t> index, RowOf&& row_of, int64_t width, Range columns,
-              float* sums) {
-  for (size_t k = 0; k < index.size(); ++k) {
-    float* __restrict__ into = sums + index[k] * width;
-    const float* __restrict__ from = row_of(k);
-    for (int64_t c = columns.begin; c < columns.end; ++c) into[c] += from[c];
-  }
+/// into[c] += from[c] for the columns.
+void add_columns(const float* __restrict__ from, Range columns, float* __restrict__ into) {
+  for (int64_t c = columns.begin; c < columns.end; ++c) into[c] += from[c];
 }
 
 /// Shares out the columns of `width`, whole vectors of 16 to each.
@@ -164,24 +157,22 @@ class ExactExchange : public Exchange {
       int64_t at = 0;
       for (int rank = 0; rank < size; ++rank) {
         if (rank == self) {
-          add_rows(
-              own_parts_, [&](size_t k) { return rows.data() + asking_[self][k] * width; }, width,
-              columns, sums.data());
+          for (const int32_t row : asking_[self])
+            add_columns(rows.data() + row * width, columns,
+                        sums.data() + part_of_row_[row] * width);
           continue;
         }
-        add_rows(
-            std::span(asked_parts_).subspan(at, asked_counts_[rank]),
-            [&](size_t k) { return incoming_.data() + (at + static_cast<int64_t>(k)) * width; },
-            width, columns, sums.data());
-        at += asked_counts_[rank];
+        for (const int64_t end = at + asked_counts_[rank]; at < end; ++at)
+          add_columns(incoming_.data() + at * width, columns,
+                      sums.data() + asked_parts_[at] * width);
       }
     });
   }
 
-  void reduce(std::span<float> leaves) override {
+  void reduce(std::span<float> leaves, ThreadPool& pool) override {
     const auto width = static_cast<int64_t>(parameters_.dense.size());
     const int size = comm_.world().size;
-    sum_subtrees(leaves, width, parameters_.shards());
+    sum_subtrees(leaves, width, parameters_.shards(), pool);
 
     std::vector<int64_t> send_counts, receive_counts;
     outgoing_.clear();
@@ -225,8 +216,6 @@ class ExactExchange : public Exchange {
       }
       unit_begin_[block + 1] = std::ssize(owned_);
     }
-    own_parts_.clear();
-    for (const int32_t row : own_rows) own_parts_.push_back(part_of_item_[items[row]]);
     asked_parts_.clear();
     for (const int32_t item : asked_) asked_parts_.push_back(part_of_item_[item]);
   }
@@ -268,7 +257,6 @@ class ExactExchange : public Exchange {
   std::vector<std::vector<int32_t>> asking_;            // [ranks] rows by the owner of their item
   std::vector<int32_t> requests_;                       // items of those of other owners
   std::vector<int32_t> asked_, asked_parts_;            // [m] item and row of the parts, in rank order
-  std::vector<int32_t> own_parts_;                      // of the rows of own items
   std::vector<int64_t> asked_counts_, wanted_counts_;   // [ranks] rows of others; parts from them
   std::vector<int32_t> answers_;                        // rows of the parts to send, in rank order
   std::vector<int64_t> answer_counts_;                  // [ranks]
@@ -314,17 +302,17 @@ class FastExchange : public Exchange {
     for_columns(width, pool, [&](Range columns) {
       for (int64_t k = 0; k < part_count_; ++k)
         std::fill_n(sums.data() + k * width + columns.begin, columns.size(), 0.f);
-      add_rows(
-          part_of_row_, [&](size_t k) { return rows.data() + static_cast<int64_t>(k) * width; },
-          width, columns, sums.data());
+      for (size_t k = 0; k < part_of_row_.size(); ++k)
+        add_columns(rows.data() + static_cast<int64_t>(k) * width, columns,
+                    sums.data() + part_of_row_[k] * width);
     });
   }
 
-  void reduce(std::span<float> leaves) override {
+  void reduce(std::span<float> leaves, ThreadPool& pool) override {
     const auto width = static_cast<int64_t>(parameters_.dense.size());
     const Range shards = parameters_.shards();
     if (shards.size() > 0) {
-      sum_subtrees(leaves, width, {0, shards.size()});
+      sum_subtrees(leaves, width, {0, shards.size()}, pool);
       for (const TreeNode& node : subtrees({0, shards.size()}))
         for (int64_t e = 0; node.first_leaf() > 0 && e < width; ++e)
           leaves[e] += leaves[node.first_leaf() * width + e];

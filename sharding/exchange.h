@@ -48,7 +48,7 @@ class Exchange {
 
   /// Fills the gradients of the dense arrays, and in fast form sums those of the item tables.
   /// Shapes: leaves [units, dense size], destroyed. Collective: all ranks.
-  virtual void reduce(std::span<float> leaves) = 0;
+  virtual void reduce(std::span<float> leaves, ThreadPool& pool) = 0;
 
   /// Of all calls, and of `route` alone; waiting for other ranks included.
   double communication_s() const { return communication_.seconds + routing_.seconds; }

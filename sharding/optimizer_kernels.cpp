@@ -74,6 +74,7 @@ void update_all(const Factors& f, const UpdatedRows& rows) {
 }  // namespace
 
 void update_rows(const UpdateFactors& factors, float gradient_scale, const UpdatedRows& rows) {
+  const FlushSmall flush;
   const Factors f{.beta1 = all(factors.beta1),
                   .one_minus_beta1 = all(factors.one_minus_beta1),
                   .beta2 = all(factors.beta2),

@@ -8,11 +8,12 @@
 namespace kt {
 namespace {
 
-void add_all(std::span<float> buffers, int64_t width, std::span<const TreeAdd> adds) {
+void add_all(std::span<float> buffers, int64_t width, std::span<const TreeAdd> adds,
+             Range columns) {
   for (const TreeAdd& add : adds) {
     float* __restrict__ a = buffers.data() + add.into * width;
     const float* __restrict__ b = buffers.data() + add.from * width;
-    for (int64_t k = 0; k < width; ++k) a[k] += b[k];
+    for (int64_t k = columns.begin; k < columns.end; ++k) a[k] += b[k];
   }
 }
 
@@ -65,14 +66,20 @@ std::vector<TreeAdd> finish_adds(const std::vector<TreeNode>& nodes) {
   return adds;
 }
 
-void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves) {
+void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadPool& pool) {
   KT_CHECK(static_cast<int64_t>(buffers.size()) == leaves.size() * width);
-  add_all(buffers, width, subtree_adds(leaves));
+  const std::vector<TreeAdd> adds = subtree_adds(leaves);
+  // Columns that all leaves of a rank have room for in the nearest cache.
+  constexpr int64_t kColumns = 128;
+  pool.parallel_for((width + kColumns - 1) / kColumns, [&](int64_t piece, int) {
+    add_all(buffers, width, adds,
+            {piece * kColumns, std::min((piece + 1) * kColumns, width)});
+  });
 }
 
 void finish_tree(std::span<float> buffers, int64_t width, const std::vector<TreeNode>& nodes) {
   KT_CHECK(static_cast<int64_t>(buffers.size()) == static_cast<int64_t>(nodes.size()) * width);
-  add_all(buffers, width, finish_adds(nodes));
+  add_all(buffers, width, finish_adds(nodes), {0, width});
 }
 
 double tree_sum(std::span<const double> leaves) {

@@ -130,7 +130,7 @@ ValidationResult validate(const Predictor& predictor, std::span<const ShardSampl
   std::vector<int64_t> rows_per_user;
   std::vector<float> labels;
   for (size_t j = 0; j < samples.size(); ++j) {
-    const std::vector<Sample>& rows = samples[j].validation;
+    const Samples& rows = samples[j].validation;
     std::vector<int32_t> order(rows.size());
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(),

@@ -6,6 +6,7 @@
 #include "io/config.h"
 #include "io/dataset.h"
 #include "launch/communicator.h"
+#include "launch/huge_pages.h"
 #include "sharding/plan.h"
 
 /// The rows this rank trains and validates on, in memory: 16 bytes a row.
@@ -20,10 +21,12 @@ struct Sample {
   friend bool operator==(const Sample&, const Sample&) = default;
 };
 
+using Samples = std::vector<Sample, HugePageAllocator<Sample>>;
+
 struct ShardSamples {
   std::vector<int32_t> users;  ///< dense user indices of the shard
-  std::vector<Sample> train;
-  std::vector<Sample> validation;
+  Samples train;
+  Samples validation;
 };
 
 /// Reads the shards of a rank and splits them. Random: a row is held out by a draw keyed by (seed, row), so the

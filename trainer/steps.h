@@ -9,6 +9,14 @@
 
 namespace kt {
 
+/// Where the time of a rank's steps goes. Units: seconds.
+struct StepSeconds {
+  double input = 0;          ///< drawing a step's samples
+  double compute = 0;        ///< forward and backward
+  double communication = 0;  ///< exposed: waiting for other ranks included
+  double update = 0;         ///< the optimizer
+};
+
 /// The steps of a run, wherever they are computed: here, or on a device that is told what to do ahead of time.
 class Steps {
  public:
@@ -25,6 +33,8 @@ class Steps {
   /// What the steps train, and `parameters`, made the same again: values, optimizer state and dense copies.
   virtual void upload(const Parameters& parameters) = 0;
   virtual void download(Parameters& parameters) = 0;
+  /// Of all steps so far, as far as the host knows them.
+  virtual StepSeconds seconds() const { return {}; }
   /// Predicts with what the steps train. Everything is borrowed; `parameters` is as `download` left it.
   /// Collective: all ranks.
   virtual std::unique_ptr<Predictor> make_predictor(const Problem& problem, Parameters& parameters,

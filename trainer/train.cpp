@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -93,6 +94,7 @@ class HostSteps final : public Steps {
   }
   int64_t most_ahead() const override { return 1; }
   std::vector<double> take_losses() override { return std::exchange(losses_, {}); }
+  StepSeconds seconds() const override { return step_.seconds(); }
   // The parameters are those of the run.
   void upload(const Parameters&) override {}
   void download(Parameters&) override {}
@@ -141,6 +143,7 @@ class TrainingRun {
   nlohmann::json evaluate_now(const std::string& checkpoint);
   std::unique_ptr<Predictor> make_predictor();
   nlohmann::json result(nlohmann::json evaluation);
+  void report_seconds();
   void record(const nlohmann::json& line);
 
   const Config& config_;
@@ -160,6 +163,11 @@ class TrainingRun {
   std::optional<Requests> requests_;
   std::unique_ptr<Steps> steps_;
   std::vector<int64_t> begun_;  // steps whose losses are not taken yet
+
+  // This invocation's time in the loop.
+  Clock::time_point train_start_;
+  Stopwatch validation_, checkpoints_, requests_time_;
+  nlohmann::json seconds_;
 
   // Rank 0 alone.
   std::optional<RunFolder> folder_;
@@ -294,7 +302,7 @@ void TrainingRun::train_steps() {
   else
     steps_ = std::make_unique<HostSteps>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
   ProgressBar bar(options_.progress_bar && is_first(), "training", total_steps_, "steps");
-  interval_start_ = tick_ = Clock::now();
+  train_start_ = interval_start_ = tick_ = Clock::now();
   const auto due = [this](int64_t every) { return every > 0 && progress_.step % every == 0; };
   const auto ended = [this] { return at_epoch_end() || progress_.step == total_steps_; };
   while (!complete()) {
@@ -310,18 +318,42 @@ void TrainingRun::train_steps() {
     const bool save_now = ended();  // before an early stop changes what is complete
     if (at_epoch_end()) end_epoch();
 
-    auto request = static_cast<int32_t>(requests_->pending(comm_.world()));
-    comm_.all_reduce(std::span(&request, 1), Reduction::kMax);
+    int32_t request = kNothing;
+    requests_time_.time([&] {
+      request = requests_->pending(comm_.world());
+      comm_.all_reduce(std::span(&request, 1), Reduction::kMax);
+    });
     if (save_now || request != kNothing || due(config_.checkpoint.every_steps)) {
       if (!save_now) steps_->download(parameters_);
-      save();
+      checkpoints_.time([&] { save(); });
     }
     if (request == kSaveAndStop && !complete())
       throw SavedOnRequest(
           fmt::format("saved at step {} of {} as asked; run the same command again to continue",
                       progress_.step, total_steps_));
   }
-  steps_.reset();
+  report_seconds();
+}
+
+/// Where the time went, a mean over the ranks: what is not the steps' own is validation, checkpoints and the rest.
+void TrainingRun::report_seconds() {
+  const StepSeconds steps = steps_->seconds();
+  std::array<double, 7> own{seconds_since(train_start_), steps.input,
+                            steps.compute,               steps.communication + requests_time_.seconds,
+                            steps.update,                validation_.seconds,
+                            checkpoints_.seconds};
+  comm_.all_reduce(std::span<double>(own), Reduction::kSum);
+  for (double& seconds : own) seconds /= comm_.world().size;
+  const auto& [all, input, compute, communication, update, validation, checkpoint] = own;
+  seconds_ = {{"train", all},           {"input", input},
+              {"compute", compute},     {"communication", communication},
+              {"update", update},       {"validation", validation},
+              {"checkpoint", checkpoint}};
+  if (!options_.devices)
+    log_info(
+        "trained for {:.2f} s: input {:.2f}, compute {:.2f}, exposed communication {:.2f}, optimizer "
+        "{:.2f}, validation {:.2f}, checkpoints {:.2f}",
+        all, input, compute, communication, update, validation, checkpoint);
 }
 
 void TrainingRun::begin_step() {
@@ -427,7 +459,8 @@ void TrainingRun::end_epoch() {
   ValidationResult validation;
   if (validation_rows_ > 0) {
     const Phase phase("validation");
-    validation = validate(*make_predictor(), samples_, comm_, pool_);
+    validation_.time(
+        [&] { validation = validate(*make_predictor(), samples_, comm_, pool_); });
     nlohmann::json& json = line["validation"];
     json = {{"rows", validation.rows},
             {"mse", validation.mse},
@@ -497,6 +530,7 @@ nlohmann::json TrainingRun::final_evaluation() {
     Parameters weights = make_parameters(problem_, comm_.world());
     restore_parameters(*best, weights, Restore::kWeights, comm_);
     std::swap(weights, parameters_);
+    if (steps_) steps_->upload(parameters_);
     nlohmann::json json = evaluate_now(fmt::format("step {} (best)", progress_.best.step));
     std::swap(weights, parameters_);
     return json;
@@ -540,6 +574,7 @@ nlohmann::json TrainingRun::result(nlohmann::json evaluation) {
   json["bad_steps"] = progress_.bad_steps;
   json["stopped_early"] = progress_.stopped_early;
   json["wall_seconds"] = progress_.wall_seconds;
+  if (!seconds_.is_null()) json["seconds"] = seconds_;
   json["epochs"] = progress_.epochs;
   json["evaluation"] = std::move(evaluation);
   json["resumed_from"] = progress_.resumed_from;

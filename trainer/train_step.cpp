@@ -57,7 +57,7 @@ TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_
     exchange_.fetch_parts(item_parts_, item_width_);
     compute_leaves(1 / static_cast<double>(result.samples));
     return_item_gradients();
-    exchange_.reduce(leaves_);
+    exchange_.reduce(leaves_, pool_);
   });
   communication_.time([&] { result.loss = total_loss(); });
   if (!std::isfinite(result.loss)) return result;
@@ -97,7 +97,7 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
   dropout_key_.resize(n);
   const auto epoch_key = static_cast<uint64_t>(epoch);
   pool_.parallel_for(units_, [&](int64_t unit, int) {
-    const std::vector<Sample>& train = samples_[unit].train;
+    const Samples& train = samples_[unit].train;
     const Permutation order =
         epoch_order(std::ssize(train), options_.seed, epoch, shards.begin + unit);
     const Range positions = schedule.positions(shards.begin + unit, step);

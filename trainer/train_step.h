@@ -12,16 +12,9 @@
 #include "sharding/parameters.h"
 #include "sharding/schedule.h"
 #include "trainer/samples.h"
+#include "trainer/steps.h"
 
 namespace kt {
-
-/// Where the time of a rank's steps goes. Units: seconds.
-struct StepSeconds {
-  double input = 0;          ///< drawing a step's samples
-  double compute = 0;        ///< forward and backward
-  double communication = 0;  ///< exposed: waiting for other ranks included
-  double update = 0;         ///< the optimizer
-};
 
 /// One step of data-parallel training. What is summed, and in which order, is fixed by shards, steps and rows;
 /// ranks and threads only decide who does the work.

@@ -113,49 +113,45 @@ void bias_gradient(int64_t rows, const float* dy, int64_t stride, int64_t width,
   }
 }
 
-// 32 columns of a row's dropout factors (launch/random.h): those of the low halves, then the high ones.
+// 32 columns of a row's dropout factors (launch/random.h): those of the low halves, then the high ones. Made for 32
+// columns, drawn for many rows.
+struct Dropout {
+  Ints counter, least;
+  Floats kept;
+};
 struct TwoFloats {
   Floats low, high;
 };
 alignas(64) constexpr uint32_t kLaneNumbers[16] = {0, 1, 2,  3,  4,  5,  6,  7,
                                                    8, 9, 10, 11, 12, 13, 14, 15};
-KT_INLINE TwoFloats dropout_factors(uint32_t key, int64_t column, uint32_t threshold, float kept) {
+KT_INLINE Dropout dropout_of(const Program& program, int64_t column) {
   const Ints counter = load_ints(kLaneNumbers) + all_ints(static_cast<uint32_t>(column / 2));
-  Ints x = all_ints(key) + counter * all_ints(0x9e3779b9u);
+  return {counter * all_ints(0x9e3779b9u), all_ints(program.dropout_threshold),
+          all(program.dropout_kept)};
+}
+KT_INLINE TwoFloats draw(const Dropout& dropout, uint32_t key) {
+  Ints x = all_ints(key) + dropout.counter;
   x = (x ^ shift_right<16>(x)) * all_ints(0x85ebca6bu);
   x = (x ^ shift_right<13>(x)) * all_ints(0xc2b2ae35u);
   x = x ^ shift_right<16>(x);
-  const Ints least = all_ints(threshold);
-  return {where_not_less(x & all_ints(0xffffu), least, all(kept)),
-          where_not_less(shift_right<16>(x), least, all(kept))};
+  return {where_not_less(x & all_ints(0xffffu), dropout.least, dropout.kept),
+          where_not_less(shift_right<16>(x), dropout.least, dropout.kept)};
 }
 
-KT_INLINE Floats activated(Activation activation, Floats y) {
-  switch (activation) {
-    case Activation::kRelu:
-      return where_positive(y, y);
-    case Activation::kSigmoid:
-      return logistic(y);
-    case Activation::kTanh:
-      return hyperbolic_tangent(y);
-    case Activation::kNone:
-      break;
-  }
+template <Activation kActivation>
+KT_INLINE Floats activated(Floats y) {
+  if constexpr (kActivation == Activation::kRelu) return where_positive(y, y);
+  if constexpr (kActivation == Activation::kSigmoid) return logistic(y);
+  if constexpr (kActivation == Activation::kTanh) return hyperbolic_tangent(y);
   return y;
 }
 
 // The slope of the activation times `dy`, from the activation's result.
-KT_INLINE Floats activation_slope(Activation activation, Floats y, Floats dy) {
-  switch (activation) {
-    case Activation::kRelu:
-      return where_positive(y, dy);
-    case Activation::kSigmoid:
-      return dy * (y * (all(1.f) - y));
-    case Activation::kTanh:
-      return dy * (all(1.f) - y * y);
-    case Activation::kNone:
-      break;
-  }
+template <Activation kActivation>
+KT_INLINE Floats activation_slope(Floats y, Floats dy) {
+  if constexpr (kActivation == Activation::kRelu) return where_positive(y, dy);
+  if constexpr (kActivation == Activation::kSigmoid) return dy * (y * (all(1.f) - y));
+  if constexpr (kActivation == Activation::kTanh) return dy * (all(1.f) - y * y);
   return dy;
 }
 
@@ -168,57 +164,91 @@ struct Block {
   const uint32_t* key;
 };
 
-// Activation, then dropout, in place.
-void finish(const Block& block, const Op& op) {
-  const bool drops = op.drops && block.key;
-  if (op.activation == Activation::kNone && !drops) return;
-  const int64_t stride = padded(op.width);
-  for (int64_t r = 0; r < block.n; ++r) {
-    float* y = block.workspace + op.y + r * stride;
-    for (int64_t c = 0; c < stride; c += 2 * kLanes) {
-      const bool both = c + kLanes < stride;
-      Floats low = activated(op.activation, load(y + c));
-      Floats high = both ? activated(op.activation, load(y + c + kLanes)) : zero();
-      if (drops) {
-        const TwoFloats factors =
-            dropout_factors(block.key[r], op.dropout_begin + c, block.program.dropout_threshold,
-                            block.program.dropout_kept);
-        low = low * factors.low;
-        high = high * factors.high;
-      }
-      store(y + c, low);
-      if (both) store(y + c + kLanes, high);
-    }
+/// The one choice of an activation, so that no inner loop makes it.
+template <class Work>
+KT_INLINE void with_activation(Activation activation, Work&& work) {
+  switch (activation) {
+    case Activation::kNone:
+      return work.template operator()<Activation::kNone>();
+    case Activation::kRelu:
+      return work.template operator()<Activation::kRelu>();
+    case Activation::kSigmoid:
+      return work.template operator()<Activation::kSigmoid>();
+    case Activation::kTanh:
+      return work.template operator()<Activation::kTanh>();
   }
 }
 
-// The gradient of y before activation and dropout, in place of the one after them. With ReLU y > 0 says that the
-// value was kept and positive; dropout stands alone or behind ReLU.
-void unfinish(const Block& block, const Op& op) {
-  const bool drops = op.drops && block.key;
-  if (op.activation == Activation::kNone && !drops) return;
+// Results of an operation, then its activation and dropout: `value(r, c)` gives the vector of row r at column c.
+template <class Value>
+KT_INLINE void write_finished(const Block& block, const Op& op, Value&& value) {
   const int64_t stride = padded(op.width);
-  const Program& program = block.program;
-  for (int64_t r = 0; r < block.n; ++r) {
-    const float* y = block.workspace + op.y + r * stride;
-    float* dy = block.workspace + op.y_gradient + r * stride;
+  const bool drops = op.drops && block.key;
+  with_activation(op.activation, [&]<Activation kActivation>() {
     for (int64_t c = 0; c < stride; c += 2 * kLanes) {
+      float* y = block.workspace + op.y + c;
       const bool both = c + kLanes < stride;
-      Floats low = load(dy + c), high = both ? load(dy + c + kLanes) : zero();
-      if (drops && op.activation == Activation::kRelu) {
-        low = low * all(program.dropout_kept);
-        high = high * all(program.dropout_kept);
-      } else if (drops) {
-        const TwoFloats factors = dropout_factors(block.key[r], op.dropout_begin + c,
-                                                  program.dropout_threshold, program.dropout_kept);
-        low = low * factors.low;
-        high = high * factors.high;
+      const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
+      for (int64_t r = 0; r < block.n; ++r) {
+        Floats low = activated<kActivation>(value(r, c));
+        Floats high = both ? activated<kActivation>(value(r, c + kLanes)) : zero();
+        if (drops) {
+          const TwoFloats factors = draw(dropout, block.key[r]);
+          low = low * factors.low;
+          high = high * factors.high;
+        }
+        store(y + r * stride, low);
+        if (both) store(y + r * stride + kLanes, high);
       }
-      store(dy + c, activation_slope(op.activation, load(y + c), low));
-      if (both)
-        store(dy + c + kLanes, activation_slope(op.activation, load(y + c + kLanes), high));
     }
-  }
+  });
+}
+
+void finish(const Block& block, const Op& op) {
+  if (op.activation == Activation::kNone && !(op.drops && block.key)) return;
+  const float* y = block.workspace + op.y;
+  const int64_t stride = padded(op.width);
+  write_finished(block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
+    return load(y + r * stride + c);
+  });
+}
+
+// The gradient before activation and dropout, from the one after them: `give(r, c, dz)` takes the vector of row r at
+// column c. With ReLU y > 0 says that the value was kept and positive; otherwise dropout is drawn again.
+template <class Give>
+KT_INLINE void read_unfinished(const Block& block, const Op& op, Give&& give) {
+  const int64_t stride = padded(op.width);
+  const bool drops = op.drops && block.key;
+  const bool draws = drops && op.activation != Activation::kRelu;
+  with_activation(op.activation, [&]<Activation kActivation>() {
+    const Floats kept = all(drops ? block.program.dropout_kept : 1.f);
+    for (int64_t c = 0; c < stride; c += 2 * kLanes) {
+      const float* y = block.workspace + op.y + c;
+      const float* dy = block.workspace + op.y_gradient + c;
+      const bool both = c + kLanes < stride;
+      const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
+      for (int64_t r = 0; r < block.n; ++r) {
+        TwoFloats factors{kept, kept};
+        if (draws) factors = draw(dropout, block.key[r]);
+        Floats low = load(dy + r * stride);
+        if (drops) low = low * factors.low;
+        give(r, c, activation_slope<kActivation>(load(y + r * stride), low));
+        if (!both) continue;
+        Floats high = load(dy + r * stride + kLanes);
+        if (drops) high = high * factors.high;
+        give(r, c + kLanes, activation_slope<kActivation>(load(y + r * stride + kLanes), high));
+      }
+    }
+  });
+}
+
+void unfinish(const Block& block, const Op& op) {
+  if (op.activation == Activation::kNone && !(op.drops && block.key)) return;
+  float* dy = block.workspace + op.y_gradient;
+  const int64_t stride = padded(op.width);
+  read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
+    store(dy + r * stride + c, dz);
+  });
 }
 
 // Sum over the columns of a[c] b[c].
@@ -403,6 +433,8 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
 
 void copy_rows(int64_t n, const int32_t* row, const float* from, int64_t cols, float* to) {
   const int64_t stride = padded(cols);
+  for (int64_t r = 0; r < n; ++r)
+    for (int64_t c = 0; c < cols; c += kLanes) __builtin_prefetch(from + row[r] * cols + c);
   for (int64_t r = 0; r < n; ++r) {
     const float* source = from + row[r] * cols;
     for (int64_t c = 0; c < cols; c += kLanes)
@@ -421,6 +453,7 @@ void forward_id_op(const Block& block, const IdArguments& ids, int64_t first, co
 
 void forward_ids(const Program& program, const float* weights, const IdArguments& ids,
                  float* workspace) {
+  const FlushSmall flush;
   for (int64_t first = 0; first < ids.n; first += kBlockRows) {
     const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first), nullptr};
     for (int64_t k = 0; k < program.op_count; ++k)
@@ -437,6 +470,7 @@ void forward_ids(const Program& program, const float* weights, const IdArguments
 
 void backward_ids(const Program& program, const float* weights, const IdArguments& ids,
                   float* workspace) {
+  const FlushSmall flush;
   for (int64_t first = 0; first < ids.n; first += kBlockRows) {
     const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first), nullptr};
     for (int64_t k = 0; k < program.op_count; ++k)
@@ -467,54 +501,61 @@ void backward_ids(const Program& program, const float* weights, const IdArgument
   }
 }
 
-// y = parts of the row's user and item + bias, then ReLU and dropout, in one pass.
-void forward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
+template <bool kUser, bool kItem, bool kBias>
+KT_INLINE void gather_rows(const Block& block, const RowArguments& rows, int64_t first,
+                           const Op& op) {
   const Program& program = block.program;
-  const int64_t stride = padded(op.width);
-  const float* bias = op.bias >= 0 ? block.weights + op.bias : nullptr;
-  constexpr int64_t kAhead = 8;
-  for (int64_t r = 0; r < block.n; ++r) {
-    const float* user = op.user_part >= 0 ? rows.user_parts + op.user_part +
-                                                rows.user[first + r] * program.user_part_width
-                                          : nullptr;
-    const float* item = op.item_part >= 0 ? rows.item_parts + op.item_part +
-                                                rows.item[first + r] * program.item_part_width
-                                          : nullptr;
-    if (item && first + r + kAhead < rows.n) {
-      const float* next = rows.item_parts + op.item_part +
-                          rows.item[first + r + kAhead] * program.item_part_width;
-      for (int64_t c = 0; c < stride; c += kLanes) __builtin_prefetch(next + c);
+  const float* users = rows.user_parts + op.user_part;
+  const float* items = rows.item_parts + op.item_part;
+  const float* bias = block.weights + op.bias;
+  const int32_t *user = rows.user + first, *item = rows.item + first;
+  write_finished(block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
+    Floats sum = kBias ? load(bias + c) : zero();
+    if constexpr (kUser) {
+      const Floats part = load(users + user[r] * program.user_part_width + c);
+      sum = kBias ? sum + part : part;
     }
-    float* y = block.workspace + op.y + r * stride;
-    for (int64_t c = 0; c < stride; c += kLanes) {
-      Floats sum = bias ? load(bias + c) : zero();
-      if (user) sum = sum + load(user + c);
-      if (item) sum = sum + load(item + c);
-      store(y + c, sum);
+    if constexpr (kItem) {
+      const Floats part = load(items + item[r] * program.item_part_width + c);
+      sum = kBias || kUser ? sum + part : part;
     }
-  }
-  finish(block, op);
+    return sum;
+  });
 }
 
+// y = parts of the row's user and item + bias, then ReLU and dropout, in one pass.
+void forward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
+  const bool user = op.user_part >= 0, item = op.item_part >= 0, bias = op.bias >= 0;
+  if (user && item && bias)
+    gather_rows<true, true, true>(block, rows, first, op);
+  else if (user && bias)
+    gather_rows<true, false, true>(block, rows, first, op);
+  else if (item && bias)
+    gather_rows<false, true, true>(block, rows, first, op);
+  else if (user)
+    gather_rows<true, false, false>(block, rows, first, op);
+  else
+    gather_rows<false, true, false>(block, rows, first, op);
+}
+
+// Gradients of the row's part of its item, of its user's, and of the bias, in one pass.
 void backward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
   const Program& program = block.program;
+  const bool bias = op.bias >= 0;
+  float* items = rows.item_part_gradients + first * program.item_part_width + op.item_part;
+  float* users = rows.user_part_gradients + op.user_part;
+  const int32_t* user = rows.user + first;
+  float* dy = block.workspace + op.y_gradient;
   const int64_t stride = padded(op.width);
-  const float* dy = block.workspace + op.y_gradient;
-  for (int64_t r = 0; r < block.n; ++r) {
-    if (op.item_part >= 0) {
-      float* item =
-          rows.item_part_gradients + (first + r) * program.item_part_width + op.item_part;
-      for (int64_t c = 0; c < stride; c += kLanes) store(item + c, load(dy + r * stride + c));
-    }
+  read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
+    if (op.item_part >= 0) store(items + r * program.item_part_width + c, dz);
     if (op.user_part >= 0) {
-      float* user = rows.user_part_gradients + rows.user[first + r] * program.user_part_width +
-                    op.user_part;
-      for (int64_t c = 0; c < stride; c += kLanes)
-        store(user + c, load(user + c) + load(dy + r * stride + c));
+      float* to = users + user[r] * program.user_part_width + c;
+      store(to, load(to) + dz);
     }
-  }
-  if (op.bias >= 0)
-    bias_gradient(block.n, dy, stride, op.width, rows.dense_gradient + op.bias_gradient);
+    if (bias) store(dy + r * stride + c, dz);
+  });
+  if (bias) bias_gradient(block.n, dy, stride, op.width, rows.dense_gradient + op.bias_gradient);
 }
 
 void forward_block(const Block& block, const RowArguments& rows, int64_t first) {
@@ -530,12 +571,22 @@ void forward_block(const Block& block, const RowArguments& rows, int64_t first) 
   }
 }
 
+// Of the block after this one: they lie anywhere.
+KT_INLINE void prefetch_item_parts(const Block& block, const RowArguments& rows, int64_t first) {
+  const int64_t end = smaller_of(first + kBlockRows, rows.n), width = block.program.item_part_width;
+  for (int64_t r = first; r < end; ++r)
+    for (int64_t c = 0; c < width; c += kLanes)
+      __builtin_prefetch(rows.item_parts + rows.item[r] * width + c);
+}
+
 double train_rows(const Program& program, const float* weights, const RowArguments& rows,
                   float* workspace) {
+  const FlushSmall flush;
   double loss = 0;
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
     const Block block{program, weights, workspace, smaller_of(kBlockRows, rows.n - first),
                       rows.dropout_key ? rows.dropout_key + first : nullptr};
+    prefetch_item_parts(block, rows, first + kBlockRows);
     forward_block(block, rows, first);
     for (int64_t r = 0; r < block.n; ++r) {
       const double error = static_cast<double>(workspace[program.prediction + r * kLanes]) -
@@ -548,11 +599,12 @@ double train_rows(const Program& program, const float* weights, const RowArgumen
     for (int64_t k = program.op_count - 1; k >= 0; --k) {
       const Op& op = program.ops[k];
       if (op.y_gradient < 0) continue;
-      unfinish(block, op);
-      if (op.kind == OpKind::kGather)
+      if (op.kind == OpKind::kGather) {
         backward_gather(block, rows, first, op);
-      else
-        backward_common(block, op, rows.dense_gradient);
+        continue;
+      }
+      unfinish(block, op);
+      backward_common(block, op, rows.dense_gradient);
     }
   }
   return loss;
@@ -560,6 +612,7 @@ double train_rows(const Program& program, const float* weights, const RowArgumen
 
 void predict_rows(const Program& program, const float* weights, const RowArguments& rows,
                   float* workspace) {
+  const FlushSmall flush;
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
     const Block block{program, weights, workspace, smaller_of(kBlockRows, rows.n - first), nullptr};
     forward_block(block, rows, first);

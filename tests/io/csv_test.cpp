@@ -53,6 +53,82 @@ TEST(CutFields, PlainAndQuoted) {
   EXPECT_EQ(outcome("\"a\"b,c"), Cut::kTextAfterQuote);
 }
 
+// Lines of all lengths, so that separators fall on all places of the bytes looked at together, against a plain
+// search for newlines and `cut_fields`.
+TEST(LineCutter, CutsAsAPlainLoopDoes) {
+  std::string text;
+  for (int i = 0; i < 300; ++i) {
+    text += std::string(static_cast<size_t>(i % 67), 'a') + "," + std::to_string(i);
+    if (i % 5 == 0) text += ",";
+    if (i % 7 == 0) text += ",\"b,\"\"c\"\"\"";
+    if (i % 11 == 0) text += ",\r,x\r";
+    text += i % 13 == 0 ? "\r\n" : i % 17 == 0 ? "\n\n" : "\n";
+  }
+  for (const std::string end : {"", "last,line", "last,\"line\"", "x\r"}) {
+    std::string whole = text + end, expected = whole;
+    LineCutter lines(whole, ',');
+    std::vector<std::string_view> fields;
+    for (size_t begin = 0; begin < expected.size();) {
+      ASSERT_TRUE(lines.next());
+      const size_t newline = expected.find('\n', begin);
+      std::string line = expected.substr(begin, newline - begin);
+      if (line.ends_with('\r')) line.pop_back();
+      EXPECT_EQ(lines.line(), line);
+      EXPECT_EQ(lines.open_end(), newline == std::string::npos);
+      EXPECT_FALSE(lines.has_nul());
+      ASSERT_EQ(lines.cut(), Cut::kDone);
+      ASSERT_EQ(cut_fields(line.data(), line.data() + line.size(), ',', fields), Cut::kDone);
+      EXPECT_THAT(lines.fields(), ::testing::ElementsAreArray(fields));
+      begin = newline == std::string::npos ? expected.size() : newline + 1;
+    }
+    EXPECT_FALSE(lines.next());
+  }
+}
+
+TEST(LineCutter, TellsOfQuotesAndNuls) {
+  std::string text("a,\"b\n\"a\"b\nc\0d,e\nf\n", 18);
+  LineCutter lines(text, ',');
+  ASSERT_TRUE(lines.next());
+  EXPECT_EQ(lines.cut(), Cut::kOpenQuote);
+  ASSERT_TRUE(lines.next());
+  EXPECT_EQ(lines.cut(), Cut::kTextAfterQuote);
+  ASSERT_TRUE(lines.next());
+  EXPECT_TRUE(lines.has_nul());
+  ASSERT_TRUE(lines.next());
+  EXPECT_FALSE(lines.has_nul());
+  EXPECT_THAT(lines.fields(), ElementsAre("f"));
+}
+
+TEST(ShortText, IsItsBytes) {
+  const std::string text =
+      "a\xff"
+      "c\x80"
+      "efgh";
+  for (size_t size = 0; size <= text.size(); ++size) {
+    uint64_t expected = 0;
+    for (size_t i = size; i-- > 0;) expected = expected << 8 | static_cast<unsigned char>(text[i]);
+    EXPECT_EQ(short_text(std::string_view(text).substr(0, size)), expected) << size;
+  }
+}
+
+TEST(ShortDigits, AreDigitsOnly) {
+  std::string text;
+  for (uint32_t value = 0, digit = 1; digit <= 8; ++digit) {
+    text += static_cast<char>('0' + digit);
+    value = value * 10 + digit;
+    EXPECT_EQ(short_digits(text), value);
+    for (size_t place = 0; place < text.size(); ++place)
+      for (int byte = 0; byte < 256; ++byte) {
+        std::string other = text;
+        other[place] = static_cast<char>(byte);
+        EXPECT_EQ(short_digits(other).has_value(), byte >= '0' && byte <= '9') << other;
+      }
+  }
+  EXPECT_EQ(short_digits("00000042"), 42u);
+  EXPECT_EQ(short_digits(""), std::nullopt);
+  EXPECT_EQ(short_digits("123456789"), std::nullopt);
+}
+
 TEST(ParseInteger, WholeFieldsOnly) {
   EXPECT_EQ(parse_integer("0"), 0);
   EXPECT_EQ(parse_integer("-12"), -12);

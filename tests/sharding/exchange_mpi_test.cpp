@@ -215,7 +215,7 @@ void run(const Step& step, Parameters& parameters, Exchange& exchange, ThreadPoo
   std::vector<float> leaves;
   for (int64_t j = parameters.shards().begin; j < parameters.shards().end; ++j)
     for (int64_t k = 0; k < width; ++k) leaves.push_back(step.leaf(j, k));
-  exchange.reduce(leaves);
+  exchange.reduce(leaves, pool);
 }
 
 /// The sum over the tree, by its definition.

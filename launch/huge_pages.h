@@ -1,0 +1,34 @@
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+namespace kt {
+
+/// Memory in huge pages, from the size of one on, where the system has them: for arrays that are read in random order,
+/// where half of the time would go into finding the pages.
+template <class T>
+struct HugePageAllocator {
+  using value_type = T;
+  HugePageAllocator() = default;
+  template <class U>
+  HugePageAllocator(const HugePageAllocator<U>&) {}
+
+  T* allocate(size_t n) {
+    constexpr size_t kHugePage = 2 << 20, kSmallPage = 4096;
+    const size_t page = n * sizeof(T) >= kHugePage ? kHugePage : kSmallPage;
+    const size_t bytes = (n * sizeof(T) + page - 1) / page * page;
+    void* memory = std::aligned_alloc(page, bytes);
+    if (!memory && n > 0) throw std::bad_alloc();
+    // A wish: small pages do as well, only slower.
+    if (page == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);
+    return static_cast<T*>(memory);
+  }
+  void deallocate(T* memory, size_t) { std::free(memory); }
+  friend bool operator==(const HugePageAllocator&, const HugePageAllocator&) { return true; }
+};
+
+}  // namespace kt
