@@ -467,9 +467,8 @@ TEST_P(ParametersTest, ARowWithoutAGradientIsARowOfZeros) {
     for (size_t a = 0; a < specs.size(); ++a) {
       if (specs[a].kind == ArrayKind::kDense) continue;
       ParameterArray& array = zeros.arrays[a];
-      std::vector<uint8_t>& touched = specs[a].kind == ArrayKind::kUserTable
-                                          ? marked.user_touched
-                                          : marked.item_touched;
+      std::vector<uint8_t>& touched =
+          specs[a].kind == ArrayKind::kUserTable ? marked.user_touched : marked.item_touched;
       for (int64_t row = array.held.begin; row < array.held.end; ++row) {
         if ((row + step) % 3 == 0) {
           touched[row - array.held.begin] = 1;

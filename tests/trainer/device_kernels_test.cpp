@@ -81,9 +81,8 @@ TEST(DeviceKernels, SamplesOfAStepAreThoseOfTheSchedule) {
 TEST(DeviceKernels, DropoutIsThatOfTheCpu) {
   const std::vector<uint32_t> rows{7, 4'000'000'000U, 0};
   std::vector<float> device(3 * 33), host(33);
-  run(std::ssize(device),
-      kernel::Dropout{11, 4, 33, dropout_threshold(.2), dropout_kept(.2), rows.data(),
-                      device.data()});
+  run(std::ssize(device), kernel::Dropout{11, 4, 33, dropout_threshold(.2), dropout_kept(.2),
+                                          rows.data(), device.data()});
   for (size_t k = 0; k < rows.size(); ++k) {
     dropout_factors(11, 4, rows[k], .2, host);
     EXPECT_TRUE(std::equal(host.begin(), host.end(), device.begin() + 33 * static_cast<long>(k)));

@@ -59,8 +59,7 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
         item_parts(rows * engine->part_width(Side::kItem)), scores(rows);
     engine->forward_ids(Side::kUser, {.n = 1, .row = &user_row, .tables = {arrays[0].data()}},
                         user_part.data());
-    engine->forward_ids(Side::kItem,
-                        {.n = rows, .row = items.data(), .tables = {arrays[1].data()}},
+    engine->forward_ids(Side::kItem, {.n = rows, .row = items.data(), .tables = {arrays[1].data()}},
                         item_parts.data());
     const std::vector<int32_t> first(rows, 0);
     std::vector<int32_t> own(rows);
