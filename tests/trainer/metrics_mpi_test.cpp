@@ -108,8 +108,7 @@ class MetricsLabels : public MetricsTest {
       own_duration.push_back(duration[i]);
       own_label.push_back(label[i]);
     }
-    ThreadPool pool(2);
-    const std::vector<uint8_t> own = mark_duration_p80(own_duration, own_label, comm, pool);
+    const std::vector<uint8_t> own = mark_duration_p80(own_duration, own_label, comm);
     std::vector<uint8_t> result(label.size(), 0);
     auto next = own.begin();
     for (size_t i = 0; i < label.size(); ++i)
