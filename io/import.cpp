@@ -667,6 +667,9 @@ class Import {
                                     return keep_[at(place)] == 0 ? -1 : user_shard[at(row.user)];
                                   }),
                        user_shard, statistics.timestamp.count() > 0, folder_);
+    count_test_only(user_rows, item_rows);
+    pairs_.reset();
+    keep_ = {};
     std::vector<WrittenShard> shards(at(options_.shards));
     SideFiles side;
     // The side tables are one long piece among many, so they begin first.
@@ -693,7 +696,6 @@ class Import {
     manifest_["columns"]["train"] = statistics.to_json(label_, train_.has_durations);
     manifest_["train_label_mean"] = statistics.label.mean();
     manifest_["has_timestamps"] = statistics.timestamp.missing() == 0;
-    count_test_only(user_rows, item_rows);
 
     ColumnFile ids(folder_, "ids.h5");
     ids.write_strings("user_id", users_.ids());

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "launch/communicator.h"
 #include "launch/errors.h"
 #include "launch/host_device.h"
 #ifdef __CUDACC__
@@ -29,6 +30,70 @@ inline void check_cuda(cudaError_t code, const char* operation) {
                               cudaGetErrorName(code)));
 }
 
+/// Throws: UserError when `code` says that `where` has no room for so many bytes, else as check_cuda.
+inline void check_room(cudaError_t code, int64_t bytes, const char* where, const char* operation) {
+  if (code == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    user_error(
+        "the {} has no room for another {} bytes: start more ranks, or lower train.global_batch",
+        where, bytes);
+  }
+  check_cuda(code, operation);
+}
+
+/// A queue of work on the device of this thread. It lives as long as the process: its last work may wait for other
+/// ranks.
+class DeviceStream {
+ public:
+  DeviceStream() {
+    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+    check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "event");
+  }
+  DeviceStream(const DeviceStream&) = delete;
+  DeviceStream& operator=(const DeviceStream&) = delete;
+  operator cudaStream_t() const { return stream_; }
+  Stream handle() const { return {stream_}; }
+  /// What is enqueued here from now on runs after what is on `other` so far.
+  void wait_for(const DeviceStream& other) {
+    check_cuda(cudaEventRecord(event_, other), "cudaEventRecord");
+    check_cuda(cudaStreamWaitEvent(stream_, event_, 0), "cudaStreamWaitEvent");
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t event_ = nullptr;
+};
+
+/// Host memory that a device copies from while the host goes on. It may be written again once the stream of the
+/// copy has been waited for.
+template <class T>
+class PinnedArray {
+ public:
+  /// Not initialised. Throws: UserError when the host has no room.
+  explicit PinnedArray(int64_t size) : size_(size) {
+    if (size == 0) return;
+    void* memory = nullptr;
+    const size_t bytes = static_cast<size_t>(size) * sizeof(T);
+    check_room(cudaMallocHost(&memory, bytes), static_cast<int64_t>(bytes), "host",
+               "cudaMallocHost");
+    data_ = static_cast<T*>(memory);
+  }
+  PinnedArray(const PinnedArray&) = delete;
+  PinnedArray& operator=(const PinnedArray&) = delete;
+  ~PinnedArray() {
+    if (data_) static_cast<void>(cudaFreeHost(data_));
+  }
+  T* data() { return data_; }
+  std::span<const T> first(int64_t n) const {
+    KT_CHECK(n <= size_);
+    return {data_, static_cast<size_t>(n)};
+  }
+
+ private:
+  T* data_ = nullptr;
+  int64_t size_;
+};
+
 /// An array in device memory. It is freed when nothing enqueued uses it any more: cudaFree waits for the device.
 template <class T>
 class DeviceArray {
@@ -38,15 +103,8 @@ class DeviceArray {
   explicit DeviceArray(int64_t size) : size_(size) {
     if (size == 0) return;
     void* memory = nullptr;
-    const cudaError_t code = cudaMalloc(&memory, static_cast<size_t>(size_bytes()));
-    if (code == cudaErrorMemoryAllocation) {
-      static_cast<void>(cudaGetLastError());
-      user_error(
-          "the device has no room for another {} bytes: start more ranks, or lower "
-          "train.global_batch",
-          size_bytes());
-    }
-    check_cuda(code, "cudaMalloc");
+    check_room(cudaMalloc(&memory, static_cast<size_t>(size_bytes())), size_bytes(), "device",
+               "cudaMalloc");
     data_ = static_cast<T*>(memory);
   }
   /// A copy of `host`, which must stay until the stream has been waited for.

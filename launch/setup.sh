@@ -18,6 +18,14 @@ for argument in "$@"; do
 done
 
 say() { printf '== %s\n' "$*" >&2; }
+fetch() {  # packages of PyPI into build/wheels
+  mkdir -p build/wheels
+  python3 -m pip download --quiet --no-deps --only-binary=:all: --dest build/wheels \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 \
+    --platform manylinux_2_18_x86_64 --platform manylinux2010_x86_64 \
+    --python-version 3.11 --implementation cp --abi cp311 --abi none "$@" ||
+    { echo "setup: PyPI did not give $* (pip's message is above)" >&2; exit 1; }
+}
 
 packages=(g++ cmake ninja-build ccache python3-pip unzip
   openmpi-bin libopenmpi-dev libhdf5-dev libyaml-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev
@@ -67,12 +75,6 @@ if ! own_libtorch && [ ! -e $complete ]; then
   fi
   say "fetching libtorch 2.15.0 (0.5 GB, once)"
   rm -rf build/wheels
-  mkdir -p build/wheels
-  fetch() {
-    python3 -m pip download --quiet --no-deps --only-binary=:all: --dest build/wheels \
-      --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 \
-      --python-version 3.11 --implementation cp --abi cp311 --abi none "$@"
-  }
   fetch torch==2.15.0 nvidia-cuda-runtime==13.2.86 nvidia-cuda-cupti==13.2.86
   rm -rf build/libtorch
   mkdir -p build/libtorch
@@ -86,6 +88,47 @@ if ! own_libtorch && [ ! -e $complete ]; then
   fi
   rm -rf build/wheels
   touch build/libtorch/complete $complete
+fi
+
+# nvcc, where the machine has none, and NCCL, which toolkits come without: those that libtorch's wheel was built with.
+own_nvcc() {
+  [ -n "${CUDACXX:-}" ] || [ -x "${CUDAToolkit_ROOT:-}/bin/nvcc" ] || command -v nvcc >/dev/null
+}
+own_nccl() {
+  local IFS=':;' folder nvcc
+  nvcc=$(command -v "${CUDACXX:-nvcc}" || true)
+  for folder in ${NCCL_ROOT:-} ${CMAKE_PREFIX_PATH:-} ${CUDAToolkit_ROOT:-} ${nvcc%/bin/nvcc} /usr/local /usr; do
+    [ -e "$folder/include/nccl.h" ] || [ -e "$folder/nvidia/nccl/include/nccl.h" ] && return 0
+  done
+  return 1
+}
+need() {  # NAME WHERE-ELSE FOLDER PART PACKAGE...: the files of nvidia/PART of the packages, in build/FOLDER
+  local name=$1 where=$2 folder=build/$3 part=$4 wheel
+  shift 4
+  [ ! -e "$folder" ] || return 0
+  if [ $install = no ]; then
+    echo "setup: no $name in $where or $folder" >&2
+    echo "setup: name one, or run again without --no-install" >&2
+    exit 2
+  fi
+  say "fetching $name from PyPI (0.2 GB, once)"
+  rm -rf build/wheels "$folder.part"
+  fetch "$@"
+  for wheel in build/wheels/*.whl; do unzip -q "$wheel" "nvidia/$part/*" -d "$folder.part"; done
+  rm -rf build/wheels
+  # What CMake looks for and wheels do not have: names without a version, lib64, the right to execute.
+  if [ -e "$folder.part/nvidia/$part/bin/nvcc" ]; then
+    chmod a+x "$folder.part/nvidia/$part"/{,nvvm/}bin/*
+    ln -s lib "$folder.part/nvidia/$part/lib64"
+    ln -s libcudart.so.13 "$folder.part/nvidia/$part/lib/libcudart.so"
+  fi
+  mv "$folder.part/nvidia/$part" "$folder"
+  rm -rf "$folder.part"
+}
+if [ "$preset" = gpu ]; then
+  own_nvcc || need "CUDA toolkit" "PATH, CUDAToolkit_ROOT, CUDACXX" cuda-toolkit cu13 \
+    nvidia-cuda-{nvcc,crt,cccl,runtime}==13.2.86 nvidia-nvvm==13.2.86
+  own_nccl || need NCCL "NCCL_ROOT, the CUDA toolkit, /usr/local, /usr" nccl nccl nvidia-nccl-cu13==2.30.7
 fi
 
 say "building preset $preset"

@@ -4,6 +4,7 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -52,44 +53,46 @@ class TorchDeviceEngine final : public DeviceEngine {
   }
 
   void loss_and_gradients(const LeafInput& input, double scale, const LeafGradients& gradients,
-                          double* loss, Stream stream) const override {
-    const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromExternal(
-        static_cast<cudaStream_t>(stream.handle), device_.index()));
+                          double* loss, Stream stream, const Written& written) const override {
+    const c10::cuda::CUDAStreamGuard guard(stream_of(stream));
     at::Tensor loss_out = at::from_blob(loss, {}, float64_);
-    if (input.rows == 0) {
-      view(gradients.dense, std::ssize(gradients.dense), 1).zero_();
-      loss_out.zero_();
-      return;
-    }
     TorchInputs inputs;
-    std::vector<at::Tensor> leaves, to;
+    std::vector<at::Tensor> leaves, tables_to, dense_to;
     size_t table = 0, dense = 0;
     std::span<float> rest = gradients.dense;
     for (const ParameterSpec& spec : model_->parameters()) {
       if (spec.kind != ParameterKind::kDense) {
+        tables_to.push_back(view(gradients.tables[table], input.rows, spec.cols));
         inputs.tables.push_back(operand(input.tables[table++], input.rows, spec.cols));
         continue;
       }
+      dense_to.push_back(view(rest.first(static_cast<size_t>(spec.size())), spec.rows, spec.cols));
+      rest = rest.subspan(static_cast<size_t>(spec.size()));
       inputs.dense.push_back(operand(input.dense[dense++], spec.rows, spec.cols));
     }
-    for (size_t t = 0; t < inputs.tables.size(); ++t)
-      to.push_back(view(gradients.tables[t], input.rows, inputs.tables[t].size(1)));
-    for (const at::Tensor& tensor : inputs.dense) {
-      to.push_back(
-          view(rest.first(static_cast<size_t>(tensor.numel())), tensor.size(0), tensor.size(1)));
-      rest = rest.subspan(static_cast<size_t>(tensor.numel()));
+    if (input.rows == 0) {
+      loss_out.zero_();
+      for (size_t k = 0; k < dense_to.size(); ++k) {
+        dense_to[k].zero_();
+        written(k);
+      }
+      return;
     }
     for (std::vector<at::Tensor>* group : {&inputs.tables, &inputs.dense})
       for (at::Tensor& tensor : *group) leaves.push_back(tensor.set_requires_grad(true));
+    // Called by a thread of autograd as soon as the gradient is there, with the stream of the forward pass current.
+    for (size_t k = 0; k < inputs.dense.size(); ++k)
+      inputs.dense[k].register_hook([&, k](const at::Tensor& gradient) {
+        KT_CHECK(c10::cuda::getCurrentCUDAStream() == stream_of(stream));
+        dense_to[k].copy_(gradient);
+        written(k);
+      });
     if (model_->feature_count() > 0)
       inputs.features = operand(input.features, input.rows, model_->feature_count());
     if (model_->dropout_width() > 0)
       inputs.dropout = operand(input.dropout, input.rows, model_->dropout_width());
 
-    const at::Tensor prediction = [&] {
-      const Autocast autocast(bf16_);
-      return model_->forward(inputs);
-    }();
+    const at::Tensor prediction = forward(inputs);
     KT_CHECK(prediction.numel() == input.rows);
     // In double, as on the CPU.
     const at::Tensor error = at::sub(prediction.detach().to(at::kDouble),
@@ -97,10 +100,35 @@ class TorchDeviceEngine final : public DeviceEngine {
     loss_out.copy_(at::sum(at::mul(error, error)));
     const at::Tensor slope = at::mul(error, 2 * scale).to(prediction.scalar_type());
     const std::vector<at::Tensor> result = torch::autograd::grad({prediction}, leaves, {slope});
-    for (size_t k = 0; k < to.size(); ++k) to[k].copy_(result[k]);
+    for (size_t k = 0; k < tables_to.size(); ++k) tables_to[k].copy_(result[k]);
+  }
+
+  void predict(const LeafInput& input, std::span<float> out, Stream stream) const override {
+    if (input.rows == 0) return;
+    const c10::cuda::CUDAStreamGuard guard(stream_of(stream));
+    const c10::InferenceMode no_autograd;
+    TorchInputs inputs;
+    size_t table = 0, dense = 0;
+    for (const ParameterSpec& spec : model_->parameters())
+      if (spec.kind == ParameterKind::kDense)
+        inputs.dense.push_back(operand(input.dense[dense++], spec.rows, spec.cols));
+      else
+        inputs.tables.push_back(operand(input.tables[table++], input.rows, spec.cols));
+    if (model_->feature_count() > 0)
+      inputs.features = operand(input.features, input.rows, model_->feature_count());
+    view(out, input.rows, 1).copy_(forward(inputs));
   }
 
  private:
+  c10::cuda::CUDAStream stream_of(Stream stream) const {
+    return c10::cuda::getStreamFromExternal(static_cast<cudaStream_t>(stream.handle),
+                                            device_.index());
+  }
+  // Shapes: [rows, 1].
+  at::Tensor forward(const TorchInputs& inputs) const {
+    const Autocast autocast(bf16_);
+    return model_->forward(inputs);
+  }
   at::Tensor view(std::span<const float> data, int64_t rows, int64_t cols) const {
     KT_CHECK(std::ssize(data) == rows * cols);
     return at::from_blob(const_cast<float*>(data.data()), {rows, cols}, float32_);

@@ -1,11 +1,15 @@
 #include <algorithm>
 #include <exception>
 #include <numeric>
+#include <optional>
 
 #include "launch/device.h"
 #include "launch/errors.h"
 #include "sharding/tree_sum.h"
+#include "trainer/device_predictor.h"
+#include "trainer/device_samples.h"
 #include "trainer/device_step.h"
+#include "trainer/gradient_buckets.h"
 #include "trainer/kernels.h"
 
 namespace kt {
@@ -26,31 +30,18 @@ int64_t sum(std::span<const int64_t> counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
 
+std::vector<int64_t> dense_sizes(const Parameters& parameters) {
+  std::vector<int64_t> sizes;
+  for (const ParameterArray& array : parameters.arrays)
+    if (array.spec.kind == ArrayKind::kDense) sizes.push_back(array.spec.rows * array.spec.cols);
+  return sizes;
+}
+
 std::vector<int64_t> times(std::span<const int64_t> counts, int64_t factor) {
   std::vector<int64_t> result(counts.begin(), counts.end());
   for (int64_t& count : result) count *= factor;
   return result;
 }
-
-class OwnStream {
- public:
-  OwnStream() { check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"); }
-  // The stream lives as long as the process: its last work may wait for other ranks.
-  OwnStream(const OwnStream&) = delete;
-  OwnStream& operator=(const OwnStream&) = delete;
-  operator cudaStream_t() const { return stream_; }
-  Stream handle() const { return {stream_}; }
-  /// What is enqueued here from now on runs after what is on `other` so far.
-  void wait_for(const OwnStream& other) {
-    if (!event_) check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "event");
-    check_cuda(cudaEventRecord(event_, other), "cudaEventRecord");
-    check_cuda(cudaStreamWaitEvent(stream_, event_, 0), "cudaStreamWaitEvent");
-  }
-
- private:
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t event_ = nullptr;
-};
 
 }  // namespace
 
@@ -72,12 +63,12 @@ class DeviceStep::State {
         shard_count_(parameters.shard_count()),
         units_(exact_ ? shards_.size() : 1),
         dense_size_(static_cast<int64_t>(parameters.dense.size())),
+        buckets_(dense_sizes(parameters), options.bucket_size),
         features_(item_features, stream_),
         bad_(1),
         scale_(1),
         log_(kMostSteps) {
-    for (const ShardSamples& shard : samples) samples_.push_back(&shard.train);
-    take_columns(samples);
+    for (const ShardSamples& shard : samples) host_samples_.push_back(&shard.train);
     lay_out(parameters);
     if (exact_) plan_exact(parameters);
     plan_norms(parameters);
@@ -87,16 +78,18 @@ class DeviceStep::State {
     bad_.zero(stream_);
     scale_.upload(std::span(&one, 1), stream_);
     wait();
+    samples_.emplace(schedule, shards_, samples, most_, options.seed, comm_, stream_);
   }
   // Memory is freed only when nothing enqueued uses it: cudaFree waits for that.
 
+  bool samples_resident() const { return samples_->resident(); }
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update);
   std::vector<double> take_losses();
   void upload(const Parameters& parameters);
   void download(Parameters& parameters);
+  std::unique_ptr<Predictor> make_predictor(const Problem& problem);
 
  private:
-  void take_columns(std::span<const ShardSamples> samples);
   void lay_out(const Parameters& parameters);
   void plan_exact(const Parameters& parameters);
   void plan_norms(const Parameters& parameters);
@@ -106,9 +99,10 @@ class DeviceStep::State {
 
   void gather(int64_t epoch, int64_t step);
   void fetch_items(int64_t step);
-  void compute(int64_t step);
+  void compute(int64_t step, const DeviceEngine::Written& written);
   void judge();
   void reduce_exact(int64_t step);
+  void reduce_aside(float* data, int64_t count);
   void reduce_fast();
   void sum_user_rows();
   void clip();
@@ -136,17 +130,13 @@ class DeviceStep::State {
   const int64_t shard_count_;
   const int64_t units_;
   const int64_t dense_size_;
-  OwnStream stream_;
-  OwnStream reductions_;  // fast: all-reduces, beside the sums of table gradients
+  DeviceStream stream_;
+  DeviceStream reductions_;  // fast: all-reduces, beside backward and the sums of table gradients
+  GradientBuckets buckets_;  // fast alone
 
-  // Shapes: R samples of this rank, S owned shards, n samples of a step, at most N.
-  std::vector<const Samples*> samples_;
-  DeviceArray<int32_t> user_column_, item_column_;          // [R]
-  DeviceArray<float> label_column_;                         // [R]
-  DeviceArray<uint32_t> row_column_;                        // [R]
-  DeviceArray<int64_t> shard_samples_, phase_, first_row_;  // [S]
-  DeviceArray<Permutation> order_;                          // [S]
-  DeviceArray<float> features_;                             // [items, features]
+  // Shapes: S owned shards, n samples of a step, at most N.
+  std::vector<const Samples*> host_samples_;  // [S]
+  DeviceArray<float> features_;                     // [items, features]
   int64_t epoch_ = -1;
 
   // All held parameters: dense arrays first, in order, then tables. Shapes: [held elements].
@@ -160,10 +150,8 @@ class DeviceStep::State {
   int64_t most_ = 0;  // N
   int64_t n_ = 0;
   std::vector<int64_t> unit_begin_;                       // [units + 1] of the step, on the host
-  DeviceArray<int64_t> place_, position_;                 // [S + 1], [S]
-  DeviceArray<int32_t> user_, item_, number_;             // [N]
-  DeviceArray<float> label_;                              // [N]
-  DeviceArray<uint32_t> row_;                             // [N]
+  DeviceSamples::Step step_{};                            // [n] each
+  DeviceArray<int32_t> number_;                           // [N] 0, 1, 2, ...: what a sort carries
   DeviceArray<float> feature_rows_, dropout_;             // [N, features], [N, dropout width]
   std::vector<DeviceArray<float>> rows_, row_gradients_;  // one a table: [N, cols]
   DeviceArray<float> leaves_;                             // [units, dense size]; exact alone
@@ -173,9 +161,11 @@ class DeviceStep::State {
   DeviceArray<double> log_;                               // [kMostSteps]
   int64_t logged_ = 0;
   PairSort by_user_, by_item_;
+  std::optional<DeviceSamples> samples_;  // made last: it takes what room is left
 
   // The item rows of others. Shapes: m requests to this rank in a step.
   std::vector<int32_t> owner_;                        // [items] rank
+  std::vector<int64_t> item_rows_;                    // [ranks] of each item table
   std::vector<int64_t> asking_, asked_;               // [steps, ranks]
   DeviceArray<int32_t> asked_items_, asked_numbers_;  // [m]
   DeviceArray<float> outgoing_, incoming_;            // rows under way
@@ -194,38 +184,6 @@ class DeviceStep::State {
   DeviceArray<double> norms_, all_norms_;
   std::vector<int64_t> norm_counts_;
 };
-
-void DeviceStep::State::take_columns(std::span<const ShardSamples> samples) {
-  std::vector<int32_t> user, item;
-  std::vector<float> label;
-  std::vector<uint32_t> row;
-  std::vector<int64_t> counts, phases, first;
-  int64_t first_user = 0;
-  for (int64_t j = shards_.begin; j < shards_.end; ++j) {
-    const ShardSamples& shard = samples[j - shards_.begin];
-    const Samples& train = shard.train;
-    first.push_back(static_cast<int64_t>(row.size()));
-    counts.push_back(schedule_.samples(j));
-    phases.push_back(schedule_.phase(j));
-    KT_CHECK(counts.back() == std::ssize(train));
-    for (const Sample& sample : train) {
-      user.push_back(static_cast<int32_t>(first_user + sample.user));
-      item.push_back(sample.item);
-      label.push_back(sample.label);
-      row.push_back(sample.row);
-    }
-    first_user += static_cast<int64_t>(shard.users.size());
-  }
-  user_column_ = {user, stream_};
-  item_column_ = {item, stream_};
-  label_column_ = {label, stream_};
-  row_column_ = {row, stream_};
-  shard_samples_ = {counts, stream_};
-  phase_ = {phases, stream_};
-  first_row_ = {first, stream_};
-  order_ = DeviceArray<Permutation>(shards_.size());
-  wait();
-}
 
 void DeviceStep::State::lay_out(const Parameters& parameters) {
   parts_.resize(parameters.arrays.size());
@@ -269,9 +227,12 @@ void DeviceStep::State::plan_exact(const Parameters& parameters) {
     nodes.insert(nodes.end(), theirs.begin(), theirs.end());
     nodes_of_rank.push_back(static_cast<int64_t>(theirs.size()));
     std::vector<int64_t> elements;  // of the full dense copy that this rank owns
+    item_rows_.push_back(0);
     for (const ParameterArray& array : parameters.arrays) {
-      if (array.spec.kind == ArrayKind::kItemTable)
+      if (array.spec.kind == ArrayKind::kItemTable) {
         owner_.resize(array.block_begin[blocks.end], rank);
+        item_rows_.back() = array.block_begin[blocks.end] - array.block_begin[blocks.begin];
+      }
       if (array.spec.kind != ArrayKind::kDense) continue;
       for (int64_t e = array.block_begin[blocks.begin] * array.spec.cols;
            e < array.block_begin[blocks.end] * array.spec.cols; ++e)
@@ -329,13 +290,8 @@ void DeviceStep::State::reserve() {
     most_ = std::max(most_, n);
   }
   KT_CHECK(most_ <= INT32_MAX, "{} samples in one step of one rank", most_);
-  place_ = DeviceArray<int64_t>(shards_.size() + 1);
-  position_ = DeviceArray<int64_t>(shards_.size());
-  user_ = DeviceArray<int32_t>(most_);
-  item_ = DeviceArray<int32_t>(most_);
   number_ = DeviceArray<int32_t>(most_);
-  label_ = DeviceArray<float>(most_);
-  row_ = DeviceArray<uint32_t>(most_);
+  each(most_, kernel::Count{number_.data()});
   feature_rows_ = DeviceArray<float>(most_ * shape_.feature_count());
   dropout_ = DeviceArray<float>(most_ * shape_.dropout_width());
   unit_losses_ = DeviceArray<double>(units_);
@@ -355,11 +311,7 @@ void DeviceStep::State::reserve() {
 void DeviceStep::State::begin_epoch(int64_t epoch) {
   if (epoch == epoch_) return;
   wait();  // the order of the last epoch is still in use
-  std::vector<Permutation> order;
-  for (int64_t j = shards_.begin; j < shards_.end; ++j)
-    order.push_back(epoch_order(schedule_.samples(j), options_.seed, epoch, j));
-  order_.upload(order, stream_);
-  wait();
+  samples_->begin_epoch(epoch);
   epoch_ = epoch;
   if (exact_ && !owner_.empty()) count_requests();
 }
@@ -369,7 +321,7 @@ void DeviceStep::State::count_requests() {
   const int64_t size = comm_.world().size, steps = schedule_.steps();
   std::vector<int64_t> by_rank(static_cast<size_t>(size * steps), 0), asked(by_rank.size());
   for (int64_t j = shards_.begin; j < shards_.end; ++j) {
-    const Samples& train = *samples_[j - shards_.begin];
+    const Samples& train = *host_samples_[j - shards_.begin];
     const Permutation order = epoch_order(std::ssize(train), options_.seed, epoch_, j);
     for (int64_t t = 0; t < steps; ++t) {
       const Range positions = schedule_.positions(j, t);
@@ -411,12 +363,18 @@ void DeviceStep::State::run(int64_t epoch, int64_t step, double learning_rate, i
   gather(epoch, step);
   fetch_items(step);
   gradient_.zero(stream_);
-  compute(step);
-  judge();
-  if (exact_)
+  if (exact_) {
+    compute(step, [](size_t) {});
     reduce_exact(step);
-  else
+  } else {
+    buckets_.begin();
+    compute(step, [this](size_t k) {
+      buckets_.written(
+          k, [this](int64_t begin, int64_t size) { reduce_aside(gradient_.data() + begin, size); });
+    });
     reduce_fast();
+  }
+  judge();
   clip();
   each(value_.size(), kernel::Update{.factors = update_factors(optimizer_, learning_rate, update),
                                      .bad = bad_.data(),
@@ -426,6 +384,7 @@ void DeviceStep::State::run(int64_t epoch, int64_t step, double learning_rate, i
                                      .slot1 = slots_[0].data(),
                                      .slot2 = slots_[1].data()});
   if (exact_) publish_dense();
+  samples_->fetch_ahead(step);
 }
 
 void DeviceStep::State::gather(int64_t epoch, int64_t step) {
@@ -435,39 +394,20 @@ void DeviceStep::State::gather(int64_t epoch, int64_t step) {
   n_ = unit_begin_.back();
   if (!exact_) unit_begin_ = {0, n_};
 
-  each(shards_.size() + 1, kernel::PlaceShards{.samples = shard_samples_.data(),
-                                               .phase = phase_.data(),
-                                               .steps = schedule_.steps(),
-                                               .step = step,
-                                               .shards = shards_.size(),
-                                               .unit_begin = place_.data(),
-                                               .position = position_.data()});
-  each(n_, kernel::GatherSamples{.unit_begin = place_.data(),
-                                 .position = position_.data(),
-                                 .first_row = first_row_.data(),
-                                 .order = order_.data(),
-                                 .user_from = user_column_.data(),
-                                 .item_from = item_column_.data(),
-                                 .label_from = label_column_.data(),
-                                 .row_from = row_column_.data(),
-                                 .user = user_.data(),
-                                 .item = item_.data(),
-                                 .label = label_.data(),
-                                 .row = row_.data(),
-                                 .number = number_.data()});
+  step_ = samples_->take(step);
   const int64_t features = shape_.feature_count(), width = shape_.dropout_width();
   each(n_ * features,
-       kernel::GatherRows{features_.data(), item_.data(), 0, features, feature_rows_.data()});
+       kernel::GatherRows{features_.data(), step_.item, 0, features, feature_rows_.data()});
   each(n_ * width,
        kernel::Dropout{.seed = options_.seed,
                        .epoch = epoch,
                        .width = width,
                        .threshold = dropout_threshold(shape_.dropout_probability()),
                        .kept = dropout_kept(shape_.dropout_probability()),
-                       .row = row_.data(),
+                       .row = step_.row,
                        .to = dropout_.data()});
-  by_user_.sort(user_.data(), number_.data(), n_, stream_);
-  by_item_.sort(item_.data(), number_.data(), n_, stream_);
+  by_user_.sort(step_.user, number_.data(), n_, stream_);
+  by_item_.sort(step_.item, number_.data(), n_, stream_);
 }
 
 // The requests go out in the order of their items, so those to one owner are together, and those for one item
@@ -488,9 +428,9 @@ void DeviceStep::State::fetch_items(int64_t step) {
     const float* values = value_.data() + part.begin;
     float* rows = rows_[table++].data();
     if (part.kind == ArrayKind::kUserTable) {
-      each(n_ * cols, kernel::GatherRows{values, user_.data(), 0, cols, rows});
+      each(n_ * cols, kernel::GatherRows{values, step_.user, 0, cols, rows});
     } else if (!remote) {
-      each(n_ * cols, kernel::GatherRows{values, item_.data(), part.rows_begin, cols, rows});
+      each(n_ * cols, kernel::GatherRows{values, step_.item, part.rows_begin, cols, rows});
     } else {
       each(asked * cols, kernel::GatherRows{values, asked_items_.data(), part.rows_begin, cols,
                                             outgoing_.data()});
@@ -501,7 +441,7 @@ void DeviceStep::State::fetch_items(int64_t step) {
   }
 }
 
-void DeviceStep::State::compute(int64_t step) {
+void DeviceStep::State::compute(int64_t step, const DeviceEngine::Written& written) {
   const double scale = 1 / static_cast<double>(schedule_.batch_size(step));
   const int64_t features = shape_.feature_count(), width = shape_.dropout_width();
   const float* dense = exact_ ? dense_.data() : value_.data();
@@ -511,14 +451,14 @@ void DeviceStep::State::compute(int64_t step) {
     const auto part = [&](auto* data, int64_t cols) {
       return std::span(data + begin * cols, static_cast<size_t>(rows * cols));
     };
-    const auto part_of = [&](const DeviceArray<float>& array, int64_t cols) {
-      return std::span<const float>(array.data() ? array.data() + begin * cols : nullptr,
+    const auto part_of = [&](const float* data, int64_t cols) {
+      return std::span<const float>(data ? data + begin * cols : nullptr,
                                     static_cast<size_t>(rows * cols));
     };
     LeafInput input{.rows = rows,
-                    .features = part_of(feature_rows_, features),
-                    .labels = part_of(label_, 1),
-                    .dropout = part_of(dropout_, width)};
+                    .features = part_of(feature_rows_.data(), features),
+                    .labels = part_of(step_.label, 1),
+                    .dropout = part_of(dropout_.data(), width)};
     LeafGradients gradients{
         .dense = std::span(dense_gradients + unit * dense_size_, static_cast<size_t>(dense_size_))};
     size_t table = 0;
@@ -529,12 +469,12 @@ void DeviceStep::State::compute(int64_t step) {
                                         static_cast<size_t>(shape_.parameters()[a].rows * cols)));
         continue;
       }
-      input.tables.push_back(part_of(rows_[table], cols));
+      input.tables.push_back(part_of(rows_[table].data(), cols));
       gradients.tables.push_back(part(row_gradients_[table].data(), cols));
       ++table;
     }
     engine_.loss_and_gradients(input, scale, gradients, unit_losses_.data() + unit,
-                               stream_.handle());
+                               stream_.handle(), written);
   }
 }
 
@@ -544,8 +484,6 @@ void DeviceStep::State::judge() {
     comm_.all_gather(losses, all_losses_.data(), loss_counts_, DataType::kFloat64,
                      stream_.handle());
     losses = all_losses_.data();
-  } else {
-    comm_.all_reduce(losses, losses, 1, DataType::kFloat64, Reduction::kSum, stream_.handle());
   }
   each(1, kernel::JudgeLoss{losses, exact_ ? shard_count_ : 1, log_.data() + logged_, bad_.data()});
   ++logged_;
@@ -586,12 +524,17 @@ void DeviceStep::State::reduce_exact(int64_t step) {
   sum_user_rows();
 }
 
+// Called from the engine as well, maybe by a thread of libtorch, while this one waits for the engine.
+void DeviceStep::State::reduce_aside(float* data, int64_t count) {
+  reductions_.wait_for(stream_);
+  comm_.all_reduce(data, data, count, DataType::kFloat32, Reduction::kSum, reductions_.handle());
+}
+
 void DeviceStep::State::reduce_fast() {
-  const auto reduce = [this](float* data, int64_t count) {
-    reductions_.wait_for(stream_);
-    comm_.all_reduce(data, data, count, DataType::kFloat32, Reduction::kSum, reductions_.handle());
-  };
-  reduce(gradient_.data(), own_dense_);
+  KT_CHECK(buckets_.complete());
+  reductions_.wait_for(stream_);
+  comm_.all_reduce(unit_losses_.data(), unit_losses_.data(), 1, DataType::kFloat64, Reduction::kSum,
+                   reductions_.handle());
   size_t table = 0;
   for (const Part& part : parts_) {
     if (part.kind == ArrayKind::kDense) continue;
@@ -605,7 +548,7 @@ void DeviceStep::State::reduce_fast() {
                                          .cols = part.cols,
                                          .from = gradients,
                                          .to = to});
-    reduce(to, part.size);
+    reduce_aside(to, part.size);
   }
   sum_user_rows();
   stream_.wait_for(reductions_);
@@ -675,6 +618,30 @@ void DeviceStep::State::download(Parameters& parameters) {
   wait();
 }
 
+std::unique_ptr<Predictor> DeviceStep::State::make_predictor(const Problem& problem) {
+  DevicePredictor::Weights weights{.features = features_.data()};
+  for (size_t a = 0; a < parts_.size(); ++a) {
+    const Part& part = parts_[a];
+    if (part.kind == ArrayKind::kDense) {
+      weights.dense.emplace_back((exact_ ? dense_ : value_).data() + part.dense_offset,
+                                 static_cast<size_t>(shape_.parameters()[a].rows * part.cols));
+      continue;
+    }
+    const float* rows = value_.data() + part.begin;
+    int64_t rows_begin = part.rows_begin;
+    if (exact_ && part.kind == ArrayKind::kItemTable) {
+      DeviceArray<float>& whole = weights.own.emplace_back(std::ssize(owner_) * part.cols);
+      comm_.all_gather(rows, whole.data(), times(item_rows_, part.cols), DataType::kFloat32,
+                       stream_.handle());
+      rows = whole.data();
+      rows_begin = 0;
+    }
+    weights.tables.push_back({part.kind == ArrayKind::kUserTable, rows_begin, part.cols, rows});
+  }
+  wait();
+  return std::make_unique<DevicePredictor>(problem, engine_, std::move(weights), stream_);
+}
+
 DeviceStep::DeviceStep(const Engine& shape, const DeviceEngine& engine,
                        const Parameters& parameters, const Schedule& schedule,
                        std::span<const ShardSamples> samples, std::span<const float> item_features,
@@ -689,9 +656,14 @@ DeviceStep::~DeviceStep() {
 void DeviceStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
   state_->run(epoch, step, learning_rate, update);
 }
+bool DeviceStep::samples_resident() const { return state_->samples_resident(); }
 int64_t DeviceStep::most_ahead() const { return kMostSteps; }
 std::vector<double> DeviceStep::take_losses() { return state_->take_losses(); }
 void DeviceStep::upload(const Parameters& parameters) { state_->upload(parameters); }
 void DeviceStep::download(Parameters& parameters) { state_->download(parameters); }
+std::unique_ptr<Predictor> DeviceStep::make_predictor(const Problem& problem, Parameters&,
+                                                      Communicator&) {
+  return state_->make_predictor(problem);
+}
 
 }  // namespace kt

@@ -47,7 +47,7 @@ class NcclDevices final : public Devices {
                                     MpiCommunicator& control) override {
     engine_ = make_device_engine(problem.config.model.name, problem.model,
                                  precision_of(problem.config.parallel.precision));
-    std::unique_ptr<Steps> steps;
+    std::unique_ptr<DeviceStep> steps;
     agree(control, [&] {
       steps = std::make_unique<DeviceStep>(
           *problem.engine, *engine_, parameters, schedule, samples, problem.item_features,
@@ -55,6 +55,15 @@ class NcclDevices final : public Devices {
                               .clip_norm = problem.config.train.clip_norm},
           comm_, control);
     });
+    int64_t away = steps->samples_resident() ? 0 : 1;
+    control.all_reduce(std::span(&away, 1), Reduction::kSum);
+    if (away == 0)
+      log_info("samples: in device memory");
+    else
+      log_info(
+          "samples: {} of {} ranks have no room for theirs in device memory and send each step's "
+          "ahead of it",
+          away, control.world().size);
     return steps;
   }
   void finish() override { comm_.finish(); }

@@ -1,15 +1,12 @@
 #include "trainer/evaluator.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
-#include <cmath>
-#include <limits>
 #include <numeric>
 
-#include "launch/agree.h"
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "launch/watchdog.h"
 #include "sharding/plan.h"
 #include "trainer/evaluation_table.h"
 #include "trainer/share.h"
@@ -17,8 +14,45 @@
 namespace kt {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 /// Rows of a block of validation rows; part of a run's bits.
 constexpr int64_t kValidationBlock = 4096;
+
+std::vector<int32_t> rank_of_users(const Problem& problem, const TestTable& table, int ranks) {
+  std::vector<int32_t> rank_of_shard;
+  for (int32_t rank = 0; rank < ranks; ++rank)
+    rank_of_shard.insert(rank_of_shard.end(),
+                         shards_of_rank(problem.dataset.shards(), {rank, ranks}).size(), rank);
+  std::vector<int32_t> result;
+  for (const int32_t user : table.users)
+    result.push_back(rank_of_shard[problem.ids.user_shard[user]]);
+  return result;
+}
+
+/// Shapes: seconds what it took.
+TestMetrics prepare_metrics(const Problem& problem, const TestTable& table,
+                            std::span<const int32_t> user_rank, Communicator& comm,
+                            ThreadPool& pool, double& seconds) {
+  const Phase phase("evaluation");
+  const auto start = Clock::now();
+  TestMetrics metrics({.users = table.users,
+                       .user_rank = user_rank,
+                       .offsets = table.offsets,
+                       .item = table.item,
+                       .label = table.label,
+                       .video_duration = table.video_duration,
+                       .item_rows = problem.ids.item_rows,
+                       .train_label_mean = problem.dataset.train_label_mean(),
+                       .k = problem.config.evaluate.k},
+                      comm, pool);
+  seconds = seconds_since(start);
+  return metrics;
+}
 
 }  // namespace
 
@@ -30,73 +64,75 @@ TestTable read_test_table(const Problem& problem) {
   return problem.dataset.read_test();
 }
 
-std::vector<float> score_pairs(const Problem& problem, const Predictor& predictor,
-                               const TestTable& table, MpiCommunicator& comm, ThreadPool& pool) {
-  // Test users in the order of their shards, so that rank order is this order on any number of ranks.
-  std::vector<int32_t> order(table.users.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto shard_of = [&](int32_t k) { return problem.ids.user_shard[table.users[k]]; };
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return shard_of(a) < shard_of(b); });
-  const Range shards = shards_of_rank(problem.dataset.shards(), comm.world());
-  std::vector<int32_t> mine;
-  std::vector<int64_t> begin(1, 0);
-  for (const int32_t k : order) {
-    if (shard_of(k) < shards.begin || shard_of(k) >= shards.end) continue;
-    mine.push_back(k);
-    begin.push_back(begin.back() + table.offsets[k + 1] - table.offsets[k]);
+Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
+                     ThreadPool& pool)
+    : problem_(problem),
+      table_(table),
+      comm_(comm),
+      pool_(pool),
+      user_rank_(rank_of_users(problem, table, comm.world().size)),
+      begin_(1, 0),
+      metrics_(prepare_metrics(problem, table, user_rank_, comm, pool, prepare_seconds_)) {
+  for (size_t k = 0; k < user_rank_.size(); ++k) {
+    if (user_rank_[k] != comm.world().rank) continue;
+    own_.push_back(static_cast<int32_t>(k));
+    begin_.push_back(begin_.back() + table.offsets[k + 1] - table.offsets[k]);
   }
+}
 
-  std::vector<float> own(begin.back());
-  pool.parallel_for(static_cast<int64_t>(mine.size()), [&](int64_t k, int) {
-    const int32_t user = mine[k];
-    const int64_t pairs = begin[k + 1] - begin[k];
-    const std::vector<int32_t> users(pairs, table.users[user]);
-    predictor.predict(users, std::span(table.item).subspan(table.offsets[user], pairs),
-                      std::span(own).subspan(begin[k], pairs));
+std::vector<float> Evaluator::score(const Predictor& predictor) const {
+  std::vector<float> scores(begin_.back());
+  pool_.parallel_for(std::ssize(own_), [&](int64_t k, int) {
+    const int32_t user = own_[k];
+    const int64_t pairs = begin_[k + 1] - begin_[k];
+    const std::vector<int32_t> users(pairs, table_.users[user]);
+    predictor.predict(users, std::span(table_.item).subspan(table_.offsets[user], pairs),
+                      std::span(scores).subspan(begin_[k], pairs));
   });
-  const std::vector<float> in_shard_order = gather_to_first<float>(own, comm);
-  if (comm.world().rank != 0) return {};
-
-  std::vector<float> scores(in_shard_order.size());
-  const float* from = in_shard_order.data();
-  for (const int32_t k : order) {
-    const int64_t pairs = table.offsets[k + 1] - table.offsets[k];
-    std::copy_n(from, pairs, scores.begin() + table.offsets[k]);
-    from += pairs;
-  }
   return scores;
 }
 
-Evaluation evaluate_model(const Problem& problem, const Predictor& predictor,
-                          const TestTable& table, const std::string& checkpoint,
-                          MpiCommunicator& comm, ThreadPool& pool) {
-  const auto start = std::chrono::steady_clock::now();
-  Evaluation evaluation{.report = {}, .scores = score_pairs(problem, predictor, table, comm, pool)};
-  std::string text;
-  solo(comm, 0, "evaluation", [&] {
-    const EvaluationResult result =
-        evaluate_metrics({.users = table.users,
-                          .offsets = table.offsets,
-                          .item = table.item,
-                          .label = table.label,
-                          .score = evaluation.scores,
-                          .video_duration = table.video_duration,
-                          .item_rows = problem.ids.item_rows,
-                          .train_label_mean = problem.dataset.train_label_mean(),
-                          .k = problem.config.evaluate.k},
-                         pool.threads());
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const nlohmann::json report{{"checkpoint", checkpoint}, {"users", result.users},
-                                {"pairs", result.pairs},    {"k", result.k},
-                                {"seconds", seconds},       {"metrics", result.metrics},
-                                {"chance", result.chance},  {"skipped_users", result.skipped_users},
-                                {"notes", result.notes}};
-    print_evaluation(problem, report);
-    text = report.dump();
-  });
-  evaluation.report = nlohmann::json::parse(share_text(text, 0, comm));
+std::vector<float> Evaluator::gather(std::span<const float> scores) const {
+  const std::vector<float> by_rank = gather_to_first<float>(scores, comm_);
+  if (comm_.world().rank != 0) return {};
+  std::vector<float> all(by_rank.size());
+  const float* from = by_rank.data();
+  for (int32_t rank = 0; rank < comm_.world().size; ++rank)
+    for (size_t k = 0; k < user_rank_.size(); ++k) {
+      if (user_rank_[k] != rank) continue;
+      const int64_t pairs = table_.offsets[k + 1] - table_.offsets[k];
+      std::copy_n(from, pairs, all.begin() + table_.offsets[k]);
+      from += pairs;
+    }
+  return all;
+}
+
+Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& checkpoint) {
+  const Phase phase("evaluation");
+  const auto start = Clock::now();
+  Evaluation evaluation{.report = {}, .scores = score(predictor)};
+  comm_.barrier();  // so that who waits for the slowest rank counts that as scoring
+  const double score_seconds = seconds_since(start);
+  const EvaluationResult result = metrics_.evaluate(evaluation.scores, comm_, pool_);
+  const double prepare_seconds = std::exchange(prepare_seconds_, 0);
+  std::vector<double> seconds{prepare_seconds + seconds_since(start), prepare_seconds,
+                              score_seconds, result.users_seconds, result.order_seconds};
+  comm_.broadcast(std::span<double>(seconds), 0);
+  evaluation.report = {{"checkpoint", checkpoint},
+                       {"users", result.users},
+                       {"pairs", result.pairs},
+                       {"k", result.k},
+                       {"seconds", seconds[0]},
+                       {"parts",
+                        {{"prepare", seconds[1]},
+                         {"score", seconds[2]},
+                         {"users", seconds[3]},
+                         {"order", seconds[4]}}},
+                       {"metrics", result.metrics},
+                       {"chance", result.chance},
+                       {"skipped_users", result.skipped_users},
+                       {"notes", result.notes}};
+  if (comm_.world().rank == 0) print_evaluation(problem_, evaluation.report);
   return evaluation;
 }
 
@@ -117,75 +153,55 @@ void print_evaluation(const Problem& problem, const nlohmann::json& report) {
            report.at("seconds").get<double>());
 }
 
-ValidationResult validate(const Predictor& predictor, std::span<const ShardSamples> samples,
-                          MpiCommunicator& comm, ThreadPool& pool) {
-  // A shard's held-out rows, user by user, in source order inside a user.
-  struct Block {
-    size_t shard;
-    int64_t begin, end;
-  };
-  std::vector<std::vector<int32_t>> users(samples.size()), items(samples.size());
-  std::vector<std::vector<float>> scores(samples.size());
-  std::vector<Block> blocks;
-  std::vector<int64_t> rows_per_user;
-  std::vector<float> labels;
-  for (size_t j = 0; j < samples.size(); ++j) {
-    const Samples& rows = samples[j].validation;
-    std::vector<int32_t> order(rows.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int32_t a, int32_t b) { return rows[a].user < rows[b].user; });
-    std::vector<int64_t> counts(samples[j].users.size(), 0);
-    for (const int32_t k : order) {
-      ++counts[rows[k].user];
-      users[j].push_back(samples[j].users[rows[k].user]);
-      items[j].push_back(rows[k].item);
-      labels.push_back(rows[k].label);
-    }
-    rows_per_user.insert(rows_per_user.end(), counts.begin(), counts.end());
-    scores[j].resize(order.size());
-    for (int64_t begin = 0; begin < std::ssize(rows); begin += kValidationBlock)
-      blocks.push_back({j, begin, std::min(begin + kValidationBlock, std::ssize(rows))});
-  }
-  pool.parallel_for(static_cast<int64_t>(blocks.size()), [&](int64_t k, int) {
-    const Block& block = blocks[k];
-    const auto part = [&](auto& column) {
-      return std::span(column[block.shard]).subspan(block.begin, block.end - block.begin);
-    };
-    predictor.predict(part(users), part(items), part(scores));
-  });
-  std::vector<float> own;
-  for (const auto& shard : scores) own.insert(own.end(), shard.begin(), shard.end());
+namespace {
 
-  const std::vector<int64_t> all_counts = gather_to_first<int64_t>(rows_per_user, comm);
-  const std::vector<float> all_labels = gather_to_first<float>(labels, comm);
-  const std::vector<float> all_scores = gather_to_first<float>(own, comm);
-  // Everything as one array, so that rank 0's result reaches the others in one broadcast; NaN = absent.
-  constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
-  std::array<double, 6> shared{0, 0, 0, 0, kAbsent, kAbsent};
-  solo(comm, 0, "validation metrics", [&] {
-    if (all_labels.empty()) return;
-    std::vector<int64_t> offsets(all_counts.size() + 1, 0);
-    std::partial_sum(all_counts.begin(), all_counts.end(), offsets.begin() + 1);
-    const ValidationResult result =
-        validation_metrics(offsets, all_labels, all_scores, pool.threads());
-    shared = {static_cast<double>(result.rows),
-              result.mse,
-              result.mae,
-              result.rmse,
-              result.gauc.value_or(kAbsent),
-              result.xauc.value_or(kAbsent)};
+/// Rows of each user, and the labels user by user, in source order inside a user. `users` and `items` get the same
+/// order.
+ValidationMetrics prepare_validation(std::span<const ShardSamples> samples,
+                                     std::vector<int32_t>& users, std::vector<int32_t>& items,
+                                     Communicator& comm, ThreadPool& pool) {
+  std::vector<std::vector<int64_t>> user_rows;
+  std::vector<float> labels;
+  for (const ShardSamples& shard : samples) {
+    const Samples& rows = shard.validation;
+    std::vector<int64_t>& counts = user_rows.emplace_back(shard.users.size(), 0);
+    for (const Sample& sample : rows) ++counts[sample.user];
+    std::vector<int64_t> next(counts.size());
+    const auto base = static_cast<int64_t>(users.size());
+    std::exclusive_scan(counts.begin(), counts.end(), next.begin(), base);
+    users.resize(base + rows.size());
+    items.resize(base + rows.size());
+    labels.resize(base + rows.size());
+    for (const Sample& sample : rows) {
+      const int64_t at = next[sample.user]++;
+      users[at] = shard.users[sample.user];
+      items[at] = sample.item;
+      labels[at] = sample.label;
+    }
+  }
+  return {std::move(user_rows), std::move(labels), comm, pool};
+}
+
+}  // namespace
+
+Validator::Validator(std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
+    : comm_(comm), pool_(pool), metrics_(prepare_validation(samples, users_, items_, comm, pool)) {
+  int64_t base = 0;
+  for (const ShardSamples& shard : samples) {
+    const int64_t end = base + std::ssize(shard.validation);
+    for (; base < end; base = blocks_.back().end)
+      blocks_.push_back({base, std::min(base + kValidationBlock, end)});
+  }
+}
+
+ValidationResult Validator::validate(const Predictor& predictor) const {
+  std::vector<float> scores(users_.size());
+  pool_.parallel_for(std::ssize(blocks_), [&](int64_t k, int) {
+    const auto [begin, end] = blocks_[k];
+    const auto part = [&](auto& column) { return std::span(column).subspan(begin, end - begin); };
+    predictor.predict(part(users_), part(items_), part(scores));
   });
-  comm.broadcast(std::span<double>(shared), 0);
-  const auto optional = [](double value) {
-    return std::isnan(value) ? std::nullopt : std::optional(value);
-  };
-  return {.rows = static_cast<int64_t>(shared[0]),
-          .mse = shared[1],
-          .mae = shared[2],
-          .rmse = shared[3],
-          .gauc = optional(shared[4]),
-          .xauc = optional(shared[5])};
+  return metrics_.evaluate(scores, comm_, pool_);
 }
 
 }  // namespace kt

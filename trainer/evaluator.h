@@ -12,38 +12,75 @@
 #include "trainer/problem.h"
 #include "trainer/samples.h"
 
-/// All ranks score, rank 0 reports. A block of scores is a logical unit (a user's candidates, a fixed cut of a
-/// shard), so the scores have the same bits on any number of ranks and threads; rank 0 alone combines them.
+/// Each rank scores the users of its shards and computes what is theirs alone; what is over all pairs is shared
+/// out. A block of scores is a logical unit (a user's candidates, a fixed cut of a shard), so scores and metrics
+/// have the same bits on any number of ranks and threads.
 namespace kt {
 
 /// The small matrix. Throws: UserError when the data set has no test table or it cannot be read.
 TestTable read_test_table(const Problem& problem);
 
-/// Scores pairs, grouped by user. Shapes: result [pairs] on rank 0, empty on the others.
-/// Collective: all ranks, with the same table.
-std::vector<float> score_pairs(const Problem& problem, const Predictor& predictor,
-                               const TestTable& table, MpiCommunicator& comm, ThreadPool& pool);
-
 struct Evaluation {
-  /// What `result.json` holds: {checkpoint, users, pairs, k, seconds, metrics, chance,
-  /// skipped_users, notes}; on
-  /// every rank.
+  /// What `result.json` holds: {checkpoint, users, pairs, k, seconds, parts, metrics, chance,
+  /// skipped_users, notes}; on every rank. `parts` are seconds of rank 0: {prepare (the first time), score, users,
+  /// order}.
   nlohmann::json report;
-  std::vector<float> scores;  ///< [pairs], on rank 0 alone
+  std::vector<float> scores;  ///< of the pairs of this rank's users, in the order of the table
 };
 
-/// Scores the pairs, computes all metrics with their chance levels under a named phase, and prints the table.
-/// `checkpoint` says whose weights these are. Collective: all ranks. Throws: UserError, the same on all ranks.
-Evaluation evaluate_model(const Problem& problem, const Predictor& predictor,
-                          const TestTable& table, const std::string& checkpoint,
-                          MpiCommunicator& comm, ThreadPool& pool);
+/// Evaluates on one table, any number of times.
+class Evaluator {
+ public:
+  /// Borrows everything. Collective: all ranks, with the same table.
+  Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
+            ThreadPool& pool);
+
+  /// Scores the pairs, computes all metrics with their chance levels under a named phase, and prints the table.
+  /// `checkpoint` says whose weights these are. Collective: all ranks.
+  /// Throws: UserError, the same on all ranks.
+  Evaluation evaluate(const Predictor& predictor, const std::string& checkpoint);
+  /// Shapes: result [pairs of this rank's users].
+  std::vector<float> score(const Predictor& predictor) const;
+  /// All ranks' scores in the order of the table. Shapes: result [pairs] on rank 0, empty on the others.
+  /// Collective: all ranks.
+  std::vector<float> gather(std::span<const float> scores) const;
+
+ private:
+  const Problem& problem_;
+  const TestTable& table_;
+  MpiCommunicator& comm_;
+  ThreadPool& pool_;
+  std::vector<int32_t> user_rank_;  // [users of the table]
+  std::vector<int32_t> own_;        // this rank's users, by place in the table
+  std::vector<int64_t> begin_;      // [own + 1] their pairs
+  double prepare_seconds_ = 0;      // not reported yet
+  TestMetrics metrics_;
+};
 
 /// Prints the table of such a report for people. One process.
 void print_evaluation(const Problem& problem, const nlohmann::json& report);
 
-/// Metrics of the held-out rows; the same result on all ranks. `rows` is 0 without any.
-/// Collective: all ranks. Throws: UserError for scores that are not finite.
-ValidationResult validate(const Predictor& predictor, std::span<const ShardSamples> samples,
-                          MpiCommunicator& comm, ThreadPool& pool);
+/// Computes the metrics of the held-out rows, any number of times.
+class Validator {
+ public:
+  /// Borrows communicator and pool. Shapes: samples [own shards]. Collective: all ranks.
+  Validator(std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool);
+
+  /// The same result on all ranks; `rows` is 0 without any. Collective: all ranks.
+  /// Throws: UserError for scores that are not finite, the same on all ranks.
+  ValidationResult validate(const Predictor& predictor) const;
+
+ private:
+  struct Block {
+    int64_t begin, end;
+  };
+
+  MpiCommunicator& comm_;
+  ThreadPool& pool_;
+  // Shard by shard, user by user, in source order inside a user.
+  std::vector<int32_t> users_, items_;
+  std::vector<Block> blocks_;  // of the rows of one shard each
+  ValidationMetrics metrics_;
+};
 
 }  // namespace kt

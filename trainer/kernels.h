@@ -44,7 +44,6 @@ struct GatherSamples {
   int32_t *user, *item;
   float* label;
   uint32_t* row;
-  int32_t* number;  // k itself: what a sort carries
   KT_HOST_DEVICE void operator()(int64_t k) const {
     int64_t j = 0;
     while (k >= unit_begin[j + 1]) ++j;
@@ -53,7 +52,6 @@ struct GatherSamples {
     item[k] = item_from[from];
     label[k] = label_from[from];
     row[k] = row_from[from];
-    number[k] = static_cast<int32_t>(k);
   }
 };
 

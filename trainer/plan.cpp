@@ -20,19 +20,20 @@ constexpr double kInt = sizeof(int32_t);
 // Below it the backends send an all_reduce whole in log2(n) rounds; about where Open MPI 4.1 changes over.
 constexpr double kSmallAllReduceBytes = 10'000;
 
-// Costs of a step on one core. Source: measured, docs/plan.md, "Measured constants". Through libtorch:
-constexpr double kTorchLeaf_s = 100e-6;
-constexpr double kTorchFlop_s = 26e-12;
-constexpr double kTorchRow_s = .6e-6;
-// With the fused engine, for each operation, row and id:
-constexpr double kFusedFlop_s = 20e-12;
-constexpr double kFusedRow_s = 60e-9;
-constexpr double kFusedId_s = 60e-9;
-// Drawing a row's sample and finding its item's part; adding an element of a gradient to a sum; an update.
-constexpr double kGatherRow_s = 40e-9;
-constexpr double kSumElement_s = .2e-9;
-constexpr double kAdamElement_s = .67e-9;
-constexpr double kSgdElement_s = .37e-9;
+// Costs of a step on one core. Source: measured, docs/plan.md, "Measured constants". A leaf through libtorch, and an
+// operation; an operation, a row and an id with the fused engine.
+constexpr double kTorchLeaf_s = 123e-6;
+constexpr double kTorchFlop_s = 20e-12;
+constexpr double kFusedFlop_s = 8e-12;
+constexpr double kFusedRow_s = 55e-9;
+constexpr double kFusedId_s = 15e-9;
+// Drawing a sample and finding its item's part; an item, asked for or not; an element of a leaf's dense gradients,
+// on its way through the tree; an element updated.
+constexpr double kGatherRow_s = 45e-9;
+constexpr double kRouteItem_s = 4e-9;
+constexpr double kLeafElement_s = .75e-9;
+constexpr double kAdamElement_s = .6e-9;
+constexpr double kSgdElement_s = .4e-9;
 // Memory of a process before any data, and of the metrics for each test pair. Source: likewise.
 constexpr int64_t kProcessBytes = 150'000'000;
 constexpr int64_t kMetricsBytesPerPair = 36;
@@ -307,7 +308,8 @@ double activation_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t ra
   if (inputs.config.model.engine == EngineName::kFused)
     // A block of rows, and the parts of the leaf's users and their gradients.
     return kFloat * at_once *
-           static_cast<double>(inputs.workspace + 2 * inputs.user_part * static_cast<int64_t>(a_leaf));
+           static_cast<double>(inputs.workspace +
+                               2 * inputs.user_part * static_cast<int64_t>(a_leaf));
   // Features, dropout, activations and their gradients; on the host the gathered rows of tables and theirs.
   auto a_row = static_cast<double>(inputs.features + inputs.dropout_width);
   if (!inputs.device.gpu) a_row += 2 * static_cast<double>(sizes.table_cols);
@@ -354,20 +356,21 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   };
   // Of all ids; marks and places of a step's.
   if (!gpu)
-    uses.push_back({"ids", kAlways, 52 * inputs.users + 40 * inputs.items + 5 * users + 17 * inputs.items});
+    uses.push_back(
+        {"ids", kAlways, 52 * inputs.users + 40 * inputs.items + 5 * users + 17 * inputs.items});
   uses.push_back({"dense gradients, exchange", kStep, to_bytes(kFloat * gradient_buffers)});
   uses.push_back({gpu ? "samples, table rows, exchange" : "samples, item parts, exchange", kStep,
                   to_bytes(sample_bytes(inputs, sizes, rank, samples, requests))});
-  uses.push_back(
-      {"activations", kStep, to_bytes(activation_bytes(inputs, sizes, rank, samples))});
+  uses.push_back({"activations", kStep, to_bytes(activation_bytes(inputs, sizes, rank, samples))});
   if (!gpu)
     uses.push_back({"reading shards", kLoading, 32 * largest_shard + (temporal ? 8 * rows : 0)});
   if (gpu)
     uses.push_back(
         {"item tables in full", kEvaluation, sizes.exact ? to_bytes(kFloat) * item_tables : 0});
   else
-    uses.push_back({"parts of users and items", kEvaluation,
-                    to_bytes(kFloat) * (users * inputs.user_part + inputs.items * inputs.item_part)});
+    uses.push_back(
+        {"parts of users and items", kEvaluation,
+         to_bytes(kFloat) * (users * inputs.user_part + inputs.items * inputs.item_part)});
   if (!gpu)
     uses.push_back({"test table, scores, metrics", kEvaluation,
                     16 * inputs.test_pairs + 4 * inputs.test_pairs / sizes.ranks +
@@ -443,31 +446,31 @@ std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, in
   const auto units = static_cast<double>(sizes.units(r));
   // Leaves are shared out whole: with more threads than leaves, some have none.
   const double rounds = std::ceil(units / threads) / units;
-  const double update = static_cast<double>(sizes.held[r]) *
-                        (sizes.sgd ? kSgdElement_s : kAdamElement_s) / threads;
-  const fused::Arithmetic& each = inputs.arithmetic;
+  const double held_items =
+      static_cast<double>(inputs.items) / (sizes.exact ? static_cast<double>(sizes.ranks) : 1);
+  const double gather = samples * kGatherRow_s + held_items * kRouteItem_s;
+  const double sum = units * static_cast<double>(sizes.dense) * kLeafElement_s;
+  const double update =
+      static_cast<double>(sizes.held[r]) * (sizes.sgd ? kSgdElement_s : kAdamElement_s) / threads;
   if (inputs.config.model.engine == EngineName::kTorch)
     return {(units * kTorchLeaf_s + operations_of(inputs, samples, users, items) * kTorchFlop_s) *
                 rounds,
-            samples * kTorchRow_s, update};
-  const double summed = samples * static_cast<double>(inputs.item_part) +
-                        units * static_cast<double>(sizes.dense);
+            gather + sum, update};
+  const fused::Arithmetic& each = inputs.arithmetic;
   return {samples * (kFusedRow_s + each.row * kFusedFlop_s) * rounds,
-          (users * (kFusedId_s + each.user * kFusedFlop_s) +
-           items * (kFusedId_s + each.item * kFusedFlop_s)) *
+          ((users + items) * kFusedId_s + (users * each.user + items * each.item) * kFusedFlop_s) *
               rounds,
-          samples * kGatherRow_s + summed * kSumElement_s, update};
+          gather + sum, update};
 }
 
-void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes,
-               const Requests& requests) {
+void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const Requests& requests) {
   const Device& device = inputs.device;
   if (device.gpu)
     plan.busy_parts = {"kernel launches", "arithmetic", "device memory"};
   else if (inputs.config.model.engine == EngineName::kTorch)
-    plan.busy_parts = {"leaves", "gather and route", "update"};
+    plan.busy_parts = {"leaves", "gather, route, sum", "update"};
   else
-    plan.busy_parts = {"rows", "users and videos", "gather, route and sum", "update"};
+    plan.busy_parts = {"rows", "users and videos", "gather, route, sum", "update"};
   if (!device.gpu)
     plan.oversubscription = std::max(
         1., static_cast<double>(most_ranks_of_a_node(inputs) * inputs.config.parallel.threads) /
@@ -565,15 +568,14 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
   };
   if (sizes.exact) {
     if (host)
-      all.push_back(traffic.all_to_all("item request counts", kLong,
-                                       [](int64_t, int64_t) { return 1.; }));
+      all.push_back(
+          traffic.all_to_all("item request counts", kLong, [](int64_t, int64_t) { return 1.; }));
     if (host || !sizes.item_cols.empty())
       all.push_back(traffic.all_to_all("item ids", kInt,
                                        [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
     if (host) {
-      all.push_back(
-          traffic.all_to_all("item parts", kFloat * static_cast<double>(inputs.item_part),
-                             [&](int64_t r, int64_t s) { return requests.parts[s][r]; }));
+      all.push_back(traffic.all_to_all("item parts", kFloat * static_cast<double>(inputs.item_part),
+                                       [&](int64_t r, int64_t s) { return requests.parts[s][r]; }));
       item_gradients(inputs.item_part);
     } else {
       for (const int64_t cols : sizes.item_cols)

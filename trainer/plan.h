@@ -23,7 +23,7 @@ struct PlanInputs {
   int64_t items = 0;
   int64_t features = 0;       ///< item features a row
   int64_t dropout_width = 0;  ///< dropout factors a row
-  int64_t user_part = 0;      ///< floats of a user's part (models/model.h); on devices there are no parts
+  int64_t user_part = 0;      ///< floats of a user's part (models/model.h); on the host alone
   int64_t item_part = 0;      ///< of an item's
   int64_t workspace = 0;      ///< floats of a thread; of the fused engine
   fused::Arithmetic arithmetic;

@@ -157,7 +157,9 @@ class TrainingRun {
   int64_t validation_rows_ = 0;
   std::optional<Schedule> schedule_;
   int64_t total_steps_ = 0;
-  TestTable test_;  // read by the first evaluation
+  std::optional<Validator> validator_;  // made by the first validation
+  TestTable test_;                      // read by the first evaluation
+  std::optional<Evaluator> evaluator_;  // of `test_`
   ProgressState progress_;
   int64_t saved_step_ = -1;  // of the newest checkpoint
   std::optional<Requests> requests_;
@@ -166,7 +168,7 @@ class TrainingRun {
 
   // This invocation's time in the loop.
   Clock::time_point train_start_;
-  Stopwatch validation_, checkpoints_, requests_time_;
+  Stopwatch validation_time_, checkpoint_time_, request_time_;
   nlohmann::json seconds_;
 
   // Rank 0 alone.
@@ -319,13 +321,13 @@ void TrainingRun::train_steps() {
     if (at_epoch_end()) end_epoch();
 
     int32_t request = kNothing;
-    requests_time_.time([&] {
+    request_time_.time([&] {
       request = requests_->pending(comm_.world());
       comm_.all_reduce(std::span(&request, 1), Reduction::kMax);
     });
     if (save_now || request != kNothing || due(config_.checkpoint.every_steps)) {
       if (!save_now) steps_->download(parameters_);
-      checkpoints_.time([&] { save(); });
+      checkpoint_time_.time([&] { save(); });
     }
     if (request == kSaveAndStop && !complete())
       throw SavedOnRequest(
@@ -333,16 +335,15 @@ void TrainingRun::train_steps() {
                       progress_.step, total_steps_));
   }
   report_seconds();
-  steps_.reset();
 }
 
 /// Where the time went, a mean over the ranks: what is not the steps' own is validation, checkpoints and the rest.
 void TrainingRun::report_seconds() {
   const StepSeconds steps = steps_->seconds();
   std::array<double, 7> own{seconds_since(train_start_), steps.input,
-                            steps.compute,               steps.communication + requests_time_.seconds,
-                            steps.update,                validation_.seconds,
-                            checkpoints_.seconds};
+                            steps.compute,               steps.communication + request_time_.seconds,
+                            steps.update,                validation_time_.seconds,
+                            checkpoint_time_.seconds};
   comm_.all_reduce(std::span<double>(own), Reduction::kSum);
   for (double& seconds : own) seconds /= comm_.world().size;
   const auto& [all, input, compute, communication, update, validation, checkpoint] = own;
@@ -460,8 +461,10 @@ void TrainingRun::end_epoch() {
   ValidationResult validation;
   if (validation_rows_ > 0) {
     const Phase phase("validation");
-    validation_.time(
-        [&] { validation = validate(*make_predictor(), samples_, comm_, pool_); });
+    validation_time_.time([&] {
+      if (!validator_) validator_.emplace(samples_, comm_, pool_);
+      validation = validator_->validate(*make_predictor());
+    });
     nlohmann::json& json = line["validation"];
     json = {{"rows", validation.rows},
             {"mse", validation.mse},
@@ -531,6 +534,7 @@ nlohmann::json TrainingRun::final_evaluation() {
     Parameters weights = make_parameters(problem_, comm_.world());
     restore_parameters(*best, weights, Restore::kWeights, comm_);
     std::swap(weights, parameters_);
+    if (steps_) steps_->upload(parameters_);
     nlohmann::json json = evaluate_now(fmt::format("step {} (best)", progress_.best.step));
     std::swap(weights, parameters_);
     return json;
@@ -540,9 +544,11 @@ nlohmann::json TrainingRun::final_evaluation() {
 }
 
 nlohmann::json TrainingRun::evaluate_now(const std::string& checkpoint) {
-  if (test_.users.empty()) agree(comm_, [&] { test_ = read_test_table(problem_); });
-  nlohmann::json json =
-      evaluate_model(problem_, *make_predictor(), test_, checkpoint, comm_, pool_).report;
+  if (!evaluator_) {
+    agree(comm_, [&] { test_ = read_test_table(problem_); });
+    evaluator_.emplace(problem_, test_, comm_, pool_);
+  }
+  nlohmann::json json = evaluator_->evaluate(*make_predictor(), checkpoint).report;
   record({{"kind", "evaluation"},
           {"step", progress_.step},
           {"checkpoint", checkpoint},

@@ -1,12 +1,14 @@
 # NCCL: beside libtorch, as PyPI's packages lie, so that the process has one NCCL; else in the CUDA toolkit or
-# where NCCL_ROOT says.
+# where NCCL_ROOT says, on the system, or in build/nccl, where launch/setup.sh unpacks it.
 #
 # Defines: NCCL::nccl, NCCL_VERSION.
 get_filename_component(_libtorch "${Libtorch_CPU_LIBRARY}" DIRECTORY)
 set(_places "${_libtorch}/../../nvidia/nccl" ${CUDAToolkit_LIBRARY_ROOT} ${CUDAToolkit_ROOT})
-find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${_places} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${_places} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include
+          PATHS "${CMAKE_SOURCE_DIR}/build/nccl")
 find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2
-             HINTS ${_places} ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib lib64)
+             HINTS ${_places} ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib lib64
+             PATHS "${CMAKE_SOURCE_DIR}/build/nccl")
 if(NCCL_INCLUDE_DIR)
   file(STRINGS "${NCCL_INCLUDE_DIR}/nccl.h" _parts REGEX "^#define NCCL_(MAJOR|MINOR|PATCH) [0-9]+")
   list(TRANSFORM _parts REPLACE ".* ([0-9]+)$" "\\1")

@@ -260,10 +260,10 @@ TEST(Config, IdentityHoldsWhatDecidesTheResult) {
     return identity(reading.config, "abc");
   };
   const nlohmann::json base = of({});
-  for (const char* free : {"data.path=x", "train.epochs=9", "train.max_steps=9",
-                           "parallel.threads=2", "checkpoint.every_steps=3", "run.dir=y",
-                           "evaluate.k=[1]", "log.every_steps=1", "parallel.timeout_s=5",
-                           "parallel.simd=avx2"})
+  for (const char* free :
+       {"data.path=x", "train.epochs=9", "train.max_steps=9", "parallel.threads=2",
+        "checkpoint.every_steps=3", "run.dir=y", "evaluate.k=[1]", "log.every_steps=1",
+        "parallel.timeout_s=5", "parallel.simd=avx2"})
     EXPECT_EQ(of({free}), base) << free;
   for (const char* bound :
        {"data.target.clip=5", "data.validation.fraction=.2", "model.content=none", "train.seed=2",

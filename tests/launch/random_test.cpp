@@ -20,8 +20,8 @@ std::vector<std::vector<double>> drops(double probability, uint64_t seed, uint64
     const uint32_t key = dropout_key(seed, epoch, row);
     std::vector<double>& of_row = dropped.emplace_back();
     for (int64_t c = 0; c < kColumns; ++c)
-      of_row.push_back(dropout_factor(key, c, dropout_threshold(probability),
-                                      dropout_kept(probability)) == 0);
+      of_row.push_back(
+          dropout_factor(key, c, dropout_threshold(probability), dropout_kept(probability)) == 0);
   }
   return dropped;
 }

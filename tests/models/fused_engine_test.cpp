@@ -20,8 +20,8 @@ constexpr int64_t kUsers = 9, kItems = 23, kRows = 150, kFeatures = 5;
 std::vector<float> draws(int64_t n, uint64_t seed, float scale) {
   std::vector<float> values(n);
   for (int64_t k = 0; k < n; ++k)
-    values[k] = scale * static_cast<float>(
-                            2 * to_uniform(random_bits(seed, Purpose::kSynthetic, k)) - 1);
+    values[k] =
+        scale * static_cast<float>(2 * to_uniform(random_bits(seed, Purpose::kSynthetic, k)) - 1);
   return values;
 }
 
@@ -57,7 +57,8 @@ Layers shared() {
 // A sum of two sides and nothing else: the rows are a gather.
 Layers linear() {
   Layers m;
-  m.dense("output", m.concat({m.user_table("user", kUsers, 3), m.item_table("item", kItems, 4)}), 1);
+  m.dense("output", m.concat({m.user_table("user", kUsers, 3), m.item_table("item", kItems, 4)}),
+          1);
   return m;
 }
 
@@ -76,7 +77,7 @@ struct Leaf {
   std::vector<std::vector<float>> tables[2];  // of users, of items
   std::vector<float> dense;
   std::vector<float> features = draws(kItems * kFeatures, 3, 2), label = draws(kRows, 4, 2);
-  std::vector<int32_t> ids[2];              // rows of the tables, in no order
+  std::vector<int32_t> ids[2];               // rows of the tables, in no order
   std::vector<int32_t> user, item, item_id;  // [kRows]
   std::vector<uint32_t> key;                 // [kRows]
 
@@ -106,7 +107,9 @@ struct Leaf {
     for (const auto& table : tables[s]) batch.tables.push_back(table.data());
     return batch;
   }
-  IdBatch id_batch(Side side) const { return id_batch(side, 0, std::ssize(ids[side == Side::kItem])); }
+  IdBatch id_batch(Side side) const {
+    return id_batch(side, 0, std::ssize(ids[side == Side::kItem]));
+  }
 
   std::vector<float> parts(const Engine& engine, Side side) const {
     const IdBatch batch = id_batch(side);
@@ -223,8 +226,8 @@ TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevel) {
 }
 
 // Cuts of a leaf: ones, a block and its neighbours.
-const std::vector<int64_t> kPieces{1, 2, 7, fused::kBlockRows - 1, fused::kBlockRows,
-                                   fused::kBlockRows + 1, kRows};
+const std::vector<int64_t> kPieces{
+    1, 2, 7, fused::kBlockRows - 1, fused::kBlockRows, fused::kBlockRows + 1, kRows};
 
 std::vector<SimdLevel> simd_levels() {
   if (best_simd_level() == SimdLevel::kAvx2) return {SimdLevel::kAvx2};
@@ -327,17 +330,15 @@ TEST_P(FusedEngine, GradientsOfDenseArraysAreAddedToWhatIsThere) {
   std::vector<float> user_rows(users.size()), item_rows(kRows * engine->part_width(Side::kItem));
   const auto twice = [&](std::vector<float> dense) {
     for (int k = 0; k < 2; ++k)
-      engine->train_rows(leaf.row_batch(users, items, 0, kRows), .01,
-                         {.user_parts = user_rows.data(),
-                          .item_parts = item_rows.data(),
-                          .dense = dense.data()});
+      engine->train_rows(
+          leaf.row_batch(users, items, 0, kRows), .01,
+          {.user_parts = user_rows.data(), .item_parts = item_rows.data(), .dense = dense.data()});
     return dense;
   };
   std::vector<float> once(leaf.dense.size());
-  engine->train_rows(leaf.row_batch(users, items, 0, kRows), .01,
-                     {.user_parts = user_rows.data(),
-                      .item_parts = item_rows.data(),
-                      .dense = once.data()});
+  engine->train_rows(
+      leaf.row_batch(users, items, 0, kRows), .01,
+      {.user_parts = user_rows.data(), .item_parts = item_rows.data(), .dense = once.data()});
   for (float& value : once) value = value * 2 + .5f;
   expect_near(twice(std::vector<float>(leaf.dense.size(), .5f)), once, "dense");
 }
@@ -381,9 +382,10 @@ TEST_P(FusedEngine, NoRowsAndNoIdsAreNothing) {
   engine->set_dense(leaf.dense);
   std::vector<float> dense(leaf.dense.size(), 3.f);
   const std::vector<float> none;
-  EXPECT_EQ(engine->train_rows(leaf.row_batch(none, none, 0, 0), 1,
-                               {.user_parts = nullptr, .item_parts = nullptr, .dense = dense.data()}),
-            0);
+  EXPECT_EQ(
+      engine->train_rows(leaf.row_batch(none, none, 0, 0), 1,
+                         {.user_parts = nullptr, .item_parts = nullptr, .dense = dense.data()}),
+      0);
   engine->predict_rows(leaf.row_batch(none, none, 0, 0), nullptr);
   for (const Side side : {Side::kUser, Side::kItem}) {
     engine->forward_ids(side, leaf.id_batch(side, 0, 0), nullptr);

@@ -215,7 +215,7 @@ void run(const Step& step, Parameters& parameters, Exchange& exchange, ThreadPoo
   std::vector<float> leaves;
   for (int64_t j = parameters.shards().begin; j < parameters.shards().end; ++j)
     for (int64_t k = 0; k < width; ++k) leaves.push_back(step.leaf(j, k));
-  exchange.reduce(leaves);
+  exchange.reduce(leaves, pool);
 }
 
 /// The sum over the tree, by its definition.
@@ -467,9 +467,8 @@ TEST_P(ParametersTest, ARowWithoutAGradientIsARowOfZeros) {
     for (size_t a = 0; a < specs.size(); ++a) {
       if (specs[a].kind == ArrayKind::kDense) continue;
       ParameterArray& array = zeros.arrays[a];
-      std::vector<uint8_t>& touched = specs[a].kind == ArrayKind::kUserTable
-                                          ? marked.user_touched
-                                          : marked.item_touched;
+      std::vector<uint8_t>& touched =
+          specs[a].kind == ArrayKind::kUserTable ? marked.user_touched : marked.item_touched;
       for (int64_t row = array.held.begin; row < array.held.end; ++row) {
         if ((row + step) % 3 == 0) {
           touched[row - array.held.begin] = 1;

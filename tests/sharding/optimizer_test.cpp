@@ -83,9 +83,7 @@ struct Reference {
 class OptimizerTest : public ::testing::TestWithParam<Optimizer> {
  protected:
   const Optimizer optimizer = GetParam();
-  Array array(int64_t rows, int64_t cols) const {
-    return {rows, cols, optimizer_slots(optimizer)};
-  }
+  Array array(int64_t rows, int64_t cols) const { return {rows, cols, optimizer_slots(optimizer)}; }
 };
 
 INSTANTIATE_TEST_SUITE_P(
@@ -143,8 +141,7 @@ TEST_P(OptimizerTest, ARowThatIsNotTouchedHasAGradientOfZeros) {
           touched[row] = (row + t) % 3 != 0;
           if (touched[row]) continue;
           // What it holds is not read.
-          std::fill_n(gradient.begin() + row * cols, cols,
-                      std::numeric_limits<float>::quiet_NaN());
+          std::fill_n(gradient.begin() + row * cols, cols, std::numeric_limits<float>::quiet_NaN());
           std::fill_n(zeros.begin() + row * cols, cols, 0.f);
         }
         const UpdateFactors factors = update_factors(optimizer, .01, t);

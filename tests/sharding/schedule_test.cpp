@@ -199,7 +199,7 @@ TEST(Permutation, HasAsManyFixedPointsAndCyclesAsAShuffle) {
   }
   double harmonic = 0;
   for (int64_t k = 1; k <= kSize; ++k) harmonic += 1 / static_cast<double>(k);
-  EXPECT_NEAR(fixed / kKeys, 1, .12);         // deviation 1 / sqrt(keys) = .022
+  EXPECT_NEAR(fixed / kKeys, 1, .12);          // deviation 1 / sqrt(keys) = .022
   EXPECT_NEAR(cycles / kKeys, harmonic, .25);  // deviation sqrt(ln n / keys) = .05
 }
 

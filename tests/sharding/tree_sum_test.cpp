@@ -40,6 +40,7 @@ TEST(Subtrees, CoverARangeWithWholeSubtreesInOrder) {
 }
 
 TEST(TreeSum, SameBitsForEveryNumberOfRanks) {
+  ThreadPool pool(2);
   for (int size = 1; size <= kLeaves; ++size) {
     std::vector<float> partial;
     std::vector<TreeNode> nodes;
@@ -48,7 +49,7 @@ TEST(TreeSum, SameBitsForEveryNumberOfRanks) {
       std::vector<float> buffers;
       for (int64_t leaf = leaves.begin; leaf < leaves.end; ++leaf)
         for (int64_t k = 0; k < kWidth; ++k) buffers.push_back(value(leaf, k));
-      sum_subtrees(buffers, kWidth, leaves);
+      sum_subtrees(buffers, kWidth, leaves, pool);
       for (const TreeNode& node : subtrees(leaves)) {
         nodes.push_back(node);
         const auto from = buffers.begin() + (node.first_leaf() - leaves.begin) * kWidth;

@@ -18,7 +18,7 @@ struct Computed {
   FormName form;
 };
 
-class Evaluator : public SmallProblem, public ::testing::WithParamInterface<Computed> {
+class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Computed> {
  protected:
   void open(int64_t shards) {
     config.model.engine = GetParam().engine;
@@ -33,6 +33,15 @@ class Evaluator : public SmallProblem, public ::testing::WithParamInterface<Comp
   }
   std::unique_ptr<Predictor> predictor(Parameters& parameters, Communicator& ranks) const {
     return make_host_predictor(problem, parameters, ranks);
+  }
+  std::vector<float> scores_of(Parameters& parameters, const TestTable& test,
+                               MpiCommunicator& ranks, ThreadPool& pool) const {
+    const Evaluator evaluator(problem, test, ranks, pool);
+    return evaluator.gather(evaluator.score(*predictor(parameters, ranks)));
+  }
+  ValidationResult validate(Parameters& parameters, std::span<const ShardSamples> samples,
+                            MpiCommunicator& ranks, ThreadPool& pool) const {
+    return Validator(samples, ranks, pool).validate(*predictor(parameters, ranks));
   }
 
   /// Straight through an engine of its own, with nothing but what the rows need. Shapes: items, result [n].
@@ -50,8 +59,7 @@ class Evaluator : public SmallProblem, public ::testing::WithParamInterface<Comp
         item_parts(rows * engine->part_width(Side::kItem)), scores(rows);
     engine->forward_ids(Side::kUser, {.n = 1, .row = &user_row, .tables = {arrays[0].data()}},
                         user_part.data());
-    engine->forward_ids(Side::kItem,
-                        {.n = rows, .row = items.data(), .tables = {arrays[1].data()}},
+    engine->forward_ids(Side::kItem, {.n = rows, .row = items.data(), .tables = {arrays[1].data()}},
                         item_parts.data());
     const std::vector<int32_t> first(rows, 0);
     std::vector<int32_t> own(rows);
@@ -76,13 +84,13 @@ class Evaluator : public SmallProblem, public ::testing::WithParamInterface<Comp
 };
 
 INSTANTIATE_TEST_SUITE_P(
-    Engines, Evaluator,
+    Engines, Evaluate,
     ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
                       Computed{"Rows", EngineName::kFused, FormName::kRows},
                       Computed{"Ids", EngineName::kFused, FormName::kIds}),
     [](const auto& test) { return test.param.name; });
 
-TEST_P(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
+TEST_P(Evaluate, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
   for (const int64_t shards : {4, 64}) {
     open(shards);
     const TestTable pairs = read_test_table(problem);
@@ -100,11 +108,10 @@ TEST_P(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
 
     for (const int threads : {1, 2}) {
       ThreadPool pool(threads);
-      const std::vector<float> scores =
-          score_pairs(problem, *predictor(parameters, comm), pairs, comm, pool);
+      const std::vector<float> scores = scores_of(parameters, pairs, comm, pool);
       EXPECT_EQ(scores, world.rank == 0 ? expected : std::vector<float>{});
       Parameters alone = weights(self);
-      EXPECT_EQ(score_pairs(problem, *predictor(alone, self), pairs, self, pool), expected);
+      EXPECT_EQ(scores_of(alone, pairs, self, pool), expected);
     }
     // Some of the users alone, the last one first in no order of shards.
     const TestTable some{.users = {3, 39},
@@ -113,8 +120,7 @@ TEST_P(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
                          .label = {1, 2, 3},
                          .video_duration = {}};
     ThreadPool pool(1);
-    const std::vector<float> scores =
-        score_pairs(problem, *predictor(parameters, comm), some, comm, pool);
+    const std::vector<float> scores = scores_of(parameters, some, comm, pool);
     if (world.rank == 0) {
       EXPECT_EQ(std::vector<float>(scores.begin(), scores.begin() + 2),
                 plain_scores(arrays, 3, std::vector<int32_t>{1, 4}));
@@ -124,31 +130,75 @@ TEST_P(Evaluator, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
   }
 }
 
-TEST_P(Evaluator, TheReportIsTheSameOnAllRanks) {
-  open(8);
-  config.evaluate.k = {3};
-  problem.config = config;
-  const TestTable pairs = read_test_table(problem);
-  Parameters parameters = weights(comm), alone = weights(self);
-  ThreadPool pool(2);
-  const Evaluation all =
-      evaluate_model(problem, *predictor(parameters, comm), pairs, "step 7", comm, pool);
-  const Evaluation one =
-      evaluate_model(problem, *predictor(alone, self), pairs, "step 7", self, pool);
-  double squares = 0;
-  for (size_t k = 0; k < pairs.label.size(); ++k)
-    squares += std::pow(one.scores[k] - pairs.label[k], 2);
-  EXPECT_EQ(all.report.at("checkpoint"), "step 7");
-  EXPECT_EQ(all.report.at("users"), kSmallUsers);
-  EXPECT_EQ(all.report.at("pairs"), test_table.size());
-  EXPECT_NEAR(all.report.at("metrics").at("mse").get<double>(),
-              squares / static_cast<double>(pairs.label.size()), 1e-9);
-  EXPECT_TRUE(all.report.at("metrics").contains("ndcg@3/ratio>=1"));
-  for (const char* key : {"metrics", "chance", "skipped_users", "notes"})
-    EXPECT_EQ(all.report.at(key), one.report.at(key)) << key;
+/// All that must not depend on ranks and threads.
+nlohmann::json without_times(nlohmann::json report) {
+  report.erase("seconds");
+  report.erase("parts");
+  return report;
 }
 
-TEST_P(Evaluator, WithoutATestTableItSaysHowToGetOne) {
+TEST_P(Evaluate, TheReportIsTheSameOnAnyNumberOfRanksAndThreads) {
+  config.evaluate.k = {3, 10};
+  for (const int64_t shards : {4, 64}) {
+    open(shards);
+    Parameters parameters = weights(comm), alone = weights(self);
+    const TestTable pairs = read_test_table(problem);
+    // Ties of labels and of scores, a user alone with his pairs, ranks without users.
+    const TestTable some{.users = {3, 39},
+                         .offsets = {0, 6, 7},
+                         .item = {1, 1, 1, 2, 4, 5, 24},
+                         .label = {1, 2, 3, 3, 2.5, 0, 3},
+                         .video_duration = {9, 9, 9, 8, 8, 7, 1}};
+    for (const TestTable* test : {&pairs, &some}) {
+      ThreadPool one(1), two(2);
+      const Evaluation expected =
+          Evaluator(problem, *test, self, one).evaluate(*predictor(alone, self), "step 7");
+      for (ThreadPool* pool : {&one, &two}) {
+        Evaluator evaluator(problem, *test, comm, *pool);
+        const auto of_all = predictor(parameters, comm);
+        const nlohmann::json first = evaluator.evaluate(*of_all, "step 7").report;
+        const nlohmann::json again = evaluator.evaluate(*of_all, "step 7").report;
+        EXPECT_EQ(without_times(first), without_times(expected.report));
+        EXPECT_EQ(without_times(again), without_times(expected.report));
+        EXPECT_EQ(again.at("parts").at("prepare"), 0);
+        for (const char* part : {"score", "users", "order"})
+          EXPECT_LT(again.at("parts").at(part), again.at("seconds")) << part;
+      }
+      double squares = 0;
+      for (size_t k = 0; k < test->label.size(); ++k)
+        squares += std::pow(expected.scores[k] - test->label[k], 2);
+      EXPECT_EQ(expected.report.at("checkpoint"), "step 7");
+      EXPECT_EQ(expected.report.at("users"), test->users.size());
+      EXPECT_EQ(expected.report.at("pairs"), test->item.size());
+      EXPECT_NEAR(expected.report.at("metrics").at("mse").get<double>(),
+                  squares / static_cast<double>(test->label.size()), 1e-9);
+      EXPECT_TRUE(expected.report.at("metrics").contains("ndcg@3/ratio>=1"));
+    }
+  }
+}
+
+TEST_P(Evaluate, TheFirstScoreThatIsNotFiniteIsNamedOnAllRanks) {
+  open(8);
+  const TestTable pairs = read_test_table(problem);
+  Parameters parameters = weights(comm);
+  ParameterArray& users = parameters.arrays[0];
+  const auto spoil = [&](int64_t row) {
+    if (row >= users.held.begin && row < users.held.end)
+      std::fill_n(users.value.begin() + (row - users.held.begin) * users.spec.cols, users.spec.cols,
+                  std::nanf(""));
+  };
+  spoil(problem.user_row[17]);
+  spoil(problem.user_row[5]);
+  ThreadPool pool(2);
+  const std::string error = user_error_of([&] {
+    Evaluator(problem, pairs, comm, pool).evaluate(*predictor(parameters, comm), "step 7");
+  });
+  EXPECT_THAT(error, ::testing::StartsWith(fmt::format(
+                         "evaluation: the score of user index 5, item index {} is nan, expected",
+                         pairs.item[pairs.offsets[5]])));
+}
+
+TEST_P(Evaluate, WithoutATestTableItSaysHowToGetOne) {
   import(4, Times::kEvery, false);
   problem = open_problem(config, comm);
   EXPECT_EQ(
@@ -157,7 +207,7 @@ TEST_P(Evaluator, WithoutATestTableItSaysHowToGetOne) {
           ": the data set has no test table to evaluate on; import it again with --test TABLE");
 }
 
-TEST_P(Evaluator, ValidationIsAPlainLoopOverTheRowsHeldOut) {
+TEST_P(Evaluate, ValidationIsAPlainLoopOverTheRowsHeldOut) {
   config.data.validation.fraction = .3;
   config.data.target.clip = 5;
   open(8);
@@ -165,8 +215,8 @@ TEST_P(Evaluator, ValidationIsAPlainLoopOverTheRowsHeldOut) {
   const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
   const auto all_samples = load_samples(problem.dataset, config, {0, 8}, self);
   ThreadPool one(1), two(2);
-  const ValidationResult result = validate(*predictor(parameters, comm), samples, comm, two);
-  const ValidationResult alone_result = validate(*predictor(alone, self), all_samples, self, one);
+  const ValidationResult result = validate(parameters, samples, comm, two);
+  const ValidationResult alone_result = validate(alone, all_samples, self, one);
 
   const std::vector<std::vector<float>> arrays = arrays_of(alone, self);
   std::vector<double> labels, scores;
@@ -215,21 +265,25 @@ TEST_P(Evaluator, ValidationIsAPlainLoopOverTheRowsHeldOut) {
   EXPECT_EQ(result.mae, alone_result.mae);
   EXPECT_EQ(result.xauc, alone_result.xauc);
   EXPECT_EQ(result.gauc, alone_result.gauc);
+  const ValidationResult with_one = validate(parameters, samples, comm, one);
+  EXPECT_EQ(with_one.mse, result.mse);
+  EXPECT_EQ(with_one.xauc, result.xauc);
+  EXPECT_EQ(with_one.gauc, result.gauc);
 }
 
-TEST_P(Evaluator, ValidationOfNoRowsSaysSo) {
+TEST_P(Evaluate, ValidationOfNoRowsSaysSo) {
   config.data.validation.fraction = 0;
   open(4);
   Parameters parameters = weights(comm);
   const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
   ThreadPool pool(1);
-  const ValidationResult result = validate(*predictor(parameters, comm), samples, comm, pool);
+  const ValidationResult result = validate(parameters, samples, comm, pool);
   EXPECT_EQ(result.rows, 0);
   EXPECT_FALSE(result.gauc.has_value());
   EXPECT_FALSE(result.xauc.has_value());
 }
 
-TEST_P(Evaluator, ValidationRefusesScoresThatAreNotFiniteOnAllRanks) {
+TEST_P(Evaluate, ValidationRefusesScoresThatAreNotFiniteOnAllRanks) {
   config.data.validation.fraction = .3;
   open(4);
   Parameters parameters = weights(comm);
@@ -238,7 +292,7 @@ TEST_P(Evaluator, ValidationRefusesScoresThatAreNotFiniteOnAllRanks) {
   if (users.owned.end == users.spec.rows)
     std::fill(users.value.begin(), users.value.end(), std::nanf(""));
   ThreadPool pool(1);
-  EXPECT_THAT(user_error_of([&] { validate(*predictor(parameters, comm), samples, comm, pool); }),
+  EXPECT_THAT(user_error_of([&] { validate(parameters, samples, comm, pool); }),
               ::testing::HasSubstr("is nan, expected a finite number; the weights have diverged"));
 }
 

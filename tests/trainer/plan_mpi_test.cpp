@@ -103,9 +103,8 @@ class PlannedStep : public MpiTest,
     Config config;
     config.model.engine = std::get<1>(GetParam()).engine;
     config.model.form = std::get<1>(GetParam()).form;
-    return make_engine(
-        make_layers("ncf", {.users = kUsers, .items = kItems, .features = features}),
-        engine_options(config));
+    return make_engine(make_layers("ncf", {.users = kUsers, .items = kItems, .features = features}),
+                       engine_options(config));
   }
   PlanInputs inputs_for(const Engine& engine) const {
     PlanInputs inputs;
@@ -141,12 +140,13 @@ class PlannedStep : public MpiTest,
 
 INSTANTIATE_TEST_SUITE_P(
     Runs, PlannedStep,
-    ::testing::Combine(
-        ::testing::Values(Training{8, Reduce::kExact, 0}, Training{64, Reduce::kExact, .5},
-                          Training{8, Reduce::kFast, .5}, Training{64, Reduce::kFast, 0}),
-        ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
-                          Computed{"Rows", EngineName::kFused, FormName::kRows},
-                          Computed{"Ids", EngineName::kFused, FormName::kIds})),
+    ::testing::Combine(::testing::Values(Training{8, Reduce::kExact, 0},
+                                         Training{64, Reduce::kExact, .5},
+                                         Training{8, Reduce::kFast, .5},
+                                         Training{64, Reduce::kFast, 0}),
+                       ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
+                                         Computed{"Rows", EngineName::kFused, FormName::kRows},
+                                         Computed{"Ids", EngineName::kFused, FormName::kIds})),
     [](const auto& test) {
       const Training& run = std::get<0>(test.param);
       return fmt::format("V{}{}{}{}", run.shards, run.reduce == Reduce::kExact ? "Exact" : "Fast",

@@ -136,21 +136,21 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
       requests.parts[r][s] = static_cast<double>((r + 5 * s) % 3);
     }
   const std::vector<Collective> got = step_collectives(inputs, requests);
-  EXPECT_THAT(names_of(got), ::testing::ElementsAre(
-                                 "all_to_all item request counts", "all_to_all item ids",
-                                 "all_to_all item parts", "all_to_all item gradients",
-                                 "all_to_all dense subtrees", "all_gather leaf losses",
-                                 "all_gather gradient norms", "all_gather dense parameters",
-                                 "all_reduce request to stop"));
+  EXPECT_THAT(names_of(got),
+              ::testing::ElementsAre("all_to_all item request counts", "all_to_all item ids",
+                                     "all_to_all item parts", "all_to_all item gradients",
+                                     "all_to_all dense subtrees", "all_gather leaf losses",
+                                     "all_gather gradient norms", "all_gather dense parameters",
+                                     "all_reduce request to stop"));
   // A device has whole rows of each table, with repeats, and asks nothing every step.
   inputs.device.gpu = true;
   const std::vector<Collective> on_devices = step_collectives(inputs, requests);
-  EXPECT_THAT(names_of(on_devices),
-              ::testing::ElementsAre("all_to_all item ids", "all_to_all item rows",
-                                     "all_to_all item rows", "all_gather leaf losses",
-                                     "all_to_all dense subtrees", "all_to_all item gradients",
-                                     "all_to_all item gradients", "all_gather gradient norms",
-                                     "all_gather dense parameters"));
+  EXPECT_THAT(
+      names_of(on_devices),
+      ::testing::ElementsAre("all_to_all item ids", "all_to_all item rows", "all_to_all item rows",
+                             "all_gather leaf losses", "all_to_all dense subtrees",
+                             "all_to_all item gradients", "all_to_all item gradients",
+                             "all_gather gradient norms", "all_gather dense parameters"));
 
   std::vector<int64_t> dense(n, 0), losses(n, 0), norms(n, 0), nodes(n, 0);
   for (int64_t row = 0; row < 13; ++row) dense[owner(row, 13, shards, n)] += 5 * 4;
@@ -174,8 +174,8 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
     return ranks;
   };
   const auto ids = pairs([&](int64_t r, int64_t s) { return 4 * requests.rows[r][s]; });
-  const auto subtrees = pairs(
-      [&](int64_t r, int64_t s) { return static_cast<double>(nodes[r] * dense[s]); });
+  const auto subtrees =
+      pairs([&](int64_t r, int64_t s) { return static_cast<double>(nodes[r] * dense[s]); });
   expect_equal(got[0], pairs([](int64_t, int64_t) { return 8; }));
   expect_equal(got[1], ids);
   expect_equal(got[2],

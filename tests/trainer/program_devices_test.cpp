@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -41,11 +42,12 @@ class Devices : public ::testing::Test {
     return run_program(folder() / "work", arguments,
                        {.ranks = ranks, .program = on == On::kDevices ? KT_STAND_IN_PROGRAM : ""});
   }
-  static nlohmann::json train(On on, int ranks, const Arguments& more) {
+  static nlohmann::json train(On on, int ranks, const Arguments& more, std::string* log = nullptr) {
     static int runs = 0;
     const std::string run = fmt::format("run-{}", ++runs);
     const Ended ended = start(on, ranks, run, more);
     EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+    if (log) *log = ended.out;
     return ended.code == 0 ? json_file(folder() / run / "result.json") : nlohmann::json();
   }
   static std::string data(const char* name) { return "data.path=" + (folder() / name).string(); }
@@ -91,6 +93,23 @@ TEST_F(Devices, FastTrainingComesNear) {
     EXPECT_EQ(device.at("reduce"), "fast");
     EXPECT_NEAR(device.at("evaluation").at("metrics").at("mae"), error, 1e-3 * error);
   }
+}
+
+TEST_F(Devices, SamplesMayBeLargerThanTheDevice) {
+  // Into the second epoch.
+  const Arguments given{data("dataset"), "train.global_batch=1024", "train.epochs=3",
+                        "train.max_steps=30"};
+  const nlohmann::json host = train(On::kHost, 0, given);
+  ASSERT_FALSE(host.is_null());
+  std::string log;
+  EXPECT_EQ(outcome(train(On::kDevices, 2, given, &log)), outcome(host));
+  EXPECT_THAT(log, HasSubstr("samples: in device memory"));
+  setenv("KT_STAND_IN_FREE_BYTES", "1000", 1);
+  for (const int ranks : {1, 2, 3}) {
+    EXPECT_EQ(outcome(train(On::kDevices, ranks, given, &log)), outcome(host)) << ranks << " ranks";
+    EXPECT_THAT(log, HasSubstr(fmt::format("samples: {0} of {0} ranks have no room", ranks)));
+  }
+  unsetenv("KT_STAND_IN_FREE_BYTES");
 }
 
 TEST_F(Devices, ARunGoesOnElsewhere) {

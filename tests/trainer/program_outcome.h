@@ -17,6 +17,7 @@ inline std::string outcome(const nlohmann::json& result) {
     epoch.erase("samples_per_second");
   }
   kept["evaluation"].erase("seconds");
+  kept["evaluation"].erase("parts");
   return kept.dump(1);
 }
 

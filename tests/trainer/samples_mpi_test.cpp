@@ -26,7 +26,7 @@ class Samples : public SmallProblem {
     std::vector<int64_t> times(table.size(), 0), held(table.size(), 0);
     const auto clip = static_cast<float>(config.data.target.clip);
     for (const ShardSamples& shard : load(dataset, ranks)) {
-      for (const std::vector<Sample>* samples : {&shard.train, &shard.validation}) {
+      for (const kt::Samples* samples : {&shard.train, &shard.validation}) {
         for (const Sample& sample : *samples) {
           const PlainRow& plain = table.at(sample.row);
           ++times[sample.row];

@@ -33,7 +33,8 @@ constexpr double kLossTolerance = 5e-7;    // relative; seen 4e-8
 constexpr double kWeightTolerance = 2e-6;  // absolute; seen 2e-7, and every array moves by .01
 constexpr double kRate = 1e-3;
 
-class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<std::tuple<Training, Computed>> {
+class OneEpoch : public SmallProblem,
+                 public ::testing::WithParamInterface<std::tuple<Training, Computed>> {
  protected:
   const Training run = std::get<0>(GetParam());
 
@@ -150,22 +151,19 @@ class OneEpoch : public SmallProblem, public ::testing::WithParamInterface<std::
   static constexpr int64_t kEpoch = 3;
 };
 
-INSTANTIATE_TEST_SUITE_P(Runs, OneEpoch,
-                         ::testing::Combine(
-                             ::testing::Values(Training{64, 0, Reduce::kExact, 0},
-                                               Training{8, 3, Reduce::kExact, .5},
-                                               Training{8, 3, Reduce::kFast, 0}),
-                             ::testing::Values(
-                                 Computed{"Torch", EngineName::kTorch, FormName::kRows},
-                                 Computed{"Rows", EngineName::kFused, FormName::kRows},
-                                 Computed{"Ids", EngineName::kFused, FormName::kIds})),
-                         [](const auto& test) {
-                           const Training& run = std::get<0>(test.param);
-                           return fmt::format("V{}{}{}{}", run.shards,
-                                              run.reduce == Reduce::kExact ? "Exact" : "Fast",
-                                              run.clip_norm > 0 ? "Clipped" : "",
-                                              std::get<1>(test.param).name);
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Runs, OneEpoch,
+    ::testing::Combine(::testing::Values(Training{64, 0, Reduce::kExact, 0},
+                                         Training{8, 3, Reduce::kExact, .5},
+                                         Training{8, 3, Reduce::kFast, 0}),
+                       ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
+                                         Computed{"Rows", EngineName::kFused, FormName::kRows},
+                                         Computed{"Ids", EngineName::kFused, FormName::kIds})),
+    [](const auto& test) {
+      const Training& run = std::get<0>(test.param);
+      return fmt::format("V{}{}{}{}", run.shards, run.reduce == Reduce::kExact ? "Exact" : "Fast",
+                         run.clip_norm > 0 ? "Clipped" : "", std::get<1>(test.param).name);
+    });
 
 TEST_P(OneEpoch, ReachesTheLossAndTheWeightsOfAPlainLoop) {
   import(run.shards);

@@ -36,13 +36,15 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
                                     : read_pairs(arguments.pairs, run.problem.ids);
   });
   const auto predictor = make_host_predictor(run.problem, run.parameters, comm);
-  const Evaluation evaluation =
-      evaluate_model(run.problem, *predictor, table, run.checkpoint, comm, pool);
-  if (!arguments.scores.empty())
+  Evaluator evaluator(run.problem, table, comm, pool);
+  const Evaluation evaluation = evaluator.evaluate(*predictor, run.checkpoint);
+  if (!arguments.scores.empty()) {
+    const std::vector<float> scores = evaluator.gather(evaluation.scores);
     solo(comm, 0, "scores", [&] {
-      write_scores(arguments.scores, table, evaluation.scores, run.problem.ids);
+      write_scores(arguments.scores, table, scores, run.problem.ids);
       log_info("scores: {}, {} pairs", arguments.scores, table.item.size());
     });
+  }
   if (session.world().rank == 0 && global.json) fmt::print("{}\n", evaluation.report.dump(2));
   return kExitDone;
 }

@@ -333,8 +333,7 @@ void log_plan(const PlanInputs& inputs, const Plan& plan, const std::string& fil
   const Config& config = inputs.config;
   const Device& device = inputs.device;
   const auto rows = std::accumulate(inputs.shard_rows.begin(), inputs.shard_rows.end(), int64_t{0});
-  log_info("{}: model {} by {}{}, reduce {}", file, config.model.name,
-           name_of(config.model.engine),
+  log_info("{}: model {} by {}{}, reduce {}", file, config.model.name, name_of(config.model.engine),
            config.model.form == FormName::kIds ? " for each id" : "",
            name_of(config.parallel.reduce));
   log_info("{} rank{} of {} thread{} on {} node{}", inputs.ranks, inputs.ranks == 1 ? "" : "s",

@@ -3,14 +3,19 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <cmath>
+#include <limits>
+#include <numeric>
 
+#include "launch/agree.h"
 #include "launch/errors.h"
-#include "launch/parallel_for.h"
 #include "trainer/metrics/chance.h"
 #include "trainer/metrics/labels.h"
 #include "trainer/metrics/pair_order.h"
-#include "trainer/metrics/user_sums.h"
+#include "trainer/metrics/user_metrics.h"
+#include "trainer/share.h"
 
 namespace kt {
 
@@ -18,57 +23,49 @@ namespace {
 
 using namespace metrics;  // the per-user half of this file
 
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 /// Users whose sums are taken together: part of the bits of every mean, whoever computes them.
 constexpr int64_t kBlockUsers = 16;
+constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 
 void check_input(const EvaluationInput& input) {
   const int64_t pairs = std::ssize(input.item);
   KT_CHECK(std::ssize(input.offsets) == std::ssize(input.users) + 1);
+  KT_CHECK(input.user_rank.size() == input.users.size());
   KT_CHECK(input.offsets.front() == 0 && input.offsets.back() == pairs);
-  KT_CHECK(std::ssize(input.label) == pairs && std::ssize(input.score) == pairs);
+  KT_CHECK(std::ssize(input.label) == pairs);
   KT_CHECK(input.video_duration.empty() || std::ssize(input.video_duration) == pairs);
   KT_CHECK(std::all_of(input.k.begin(), input.k.end(), [](int64_t k) { return k >= 1; }));
-  for (size_t u = 0; u < input.users.size(); ++u) {
+  for (size_t u = 0; u < input.users.size(); ++u)
     KT_CHECK(input.offsets[u] < input.offsets[u + 1], "user {} has no pairs", input.users[u]);
-    for (auto i = static_cast<size_t>(input.offsets[u]);
-         i < static_cast<size_t>(input.offsets[u + 1]); ++i) {
-      KT_CHECK(std::isfinite(input.label[i]));
-      KT_CHECK(input.item[i] >= 0 && input.item[i] < std::ssize(input.item_rows));
-      if (!std::isfinite(input.score[i])) {
-        user_error(
-            "evaluation: the score of user index {}, item index {} is {}, expected a finite "
-            "number; "
-            "the weights have diverged: train again with a smaller train.optimizer.lr or with "
-            "train.clip_norm",
-            input.users[u], input.item[i], input.score[i]);
-      }
-    }
-  }
 }
 
-/// Expected share of the catalogue in random lists: item i is missed by a user of n candidates, i
-/// once among them, with probability 1 - K / n, and the users' orders are independent. A second row
-/// of the same item in the same user is missed too with (n - K - 1) / (n - 1), and so on.
-double expected_coverage(const EvaluationInput& input, int64_t k) {
-  std::vector<double> missed(input.item_rows.size(), 1.0);
-  for (size_t u = 0; u + 1 < input.offsets.size(); ++u) {
-    const int64_t n = input.offsets[u + 1] - input.offsets[u];
-    if (n <= k) continue;
-    const double once = static_cast<double>(n - k) / static_cast<double>(n);
-    int64_t repeat = 0;
-    for (int64_t i = input.offsets[u]; i < input.offsets[u + 1]; ++i) {
-      const int32_t item = input.item[static_cast<size_t>(i)];
-      const bool again = i > input.offsets[u] && input.item[static_cast<size_t>(i - 1)] == item;
-      repeat = again ? repeat + 1 : 0;
-      missed[static_cast<size_t>(item)] *=
-          repeat == 0 ? once
-                      : static_cast<double>(std::max<int64_t>(n - k - repeat, 0)) /
-                            static_cast<double>(n - repeat);
-    }
-  }
-  double sum = 0;
-  for (double probability : missed) sum += 1 - probability;
-  return sum / static_cast<double>(missed.size());
+/// The first score of all ranks that is not finite.
+struct BadScore {
+  int64_t place;
+  float score;
+};
+
+/// Shapes: place_of(i) the place of score i among all, ascending. Collective: all ranks.
+template <class PlaceOf>
+std::optional<BadScore> first_bad_score(std::span<const float> score, Communicator& comm,
+                                        PlaceOf&& place_of) {
+  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  const auto bad =
+      std::find_if(score.begin(), score.end(), [](float value) { return !std::isfinite(value); });
+  const int64_t own = bad == score.end() ? kNone : place_of(bad - score.begin());
+  int64_t first = own;
+  comm.all_reduce(std::span(&first, 1), Reduction::kMin);
+  if (first == kNone) return std::nullopt;
+  // As bits, since no reduction keeps what is not a number.
+  int32_t bits = own == first ? std::bit_cast<int32_t>(*bad) : 0;
+  comm.all_reduce(std::span(&bits, 1), Reduction::kSum);
+  return BadScore{first, std::bit_cast<float>(bits)};
 }
 
 std::vector<double> self_information(std::span<const int64_t> item_rows) {
@@ -81,17 +78,11 @@ std::vector<double> self_information(std::span<const int64_t> item_rows) {
   return bits;
 }
 
-double test_mean(const EvaluationInput& input) {
-  double total = 0;
-  for (size_t u = 0; u < input.users.size(); ++u) {
-    double sum = 0;
-    for (int64_t i = input.offsets[u]; i < input.offsets[u + 1]; ++i) {
-      sum += input.label[static_cast<size_t>(i)];
-    }
-    total += sum;
-  }
-  return total / static_cast<double>(input.label.size());
-}
+/// Over the users that count.
+struct Sums {
+  std::vector<double> value, chance;  ///< [Layout::size()]
+  std::vector<int64_t> users;         ///< of each value
+};
 
 /// Writes names into the result.
 class Report {
@@ -102,10 +93,10 @@ class Report {
     result_.metrics[name] = value;
     result_.chance[name] = chance;
   }
-  void add(const std::string& name, const Mean& mean) {
-    if (mean.users == 0) return;
-    add(name, mean.value / static_cast<double>(mean.users),
-        mean.chance / static_cast<double>(mean.users));
+  /// The mean over the users that count.
+  void add_mean(const std::string& name, const Sums& sums, size_t at) {
+    const auto users = static_cast<double>(sums.users[at]);
+    if (sums.users[at] > 0) add(name, sums.value[at] / users, sums.chance[at] / users);
   }
   void skipped(const std::string& label, int64_t counted) {
     result_.skipped_users[label] = result_.users - counted;
@@ -116,8 +107,12 @@ class Report {
   EvaluationResult& result_;
 };
 
-void report_errors(const UserSums& sums, double pairs, Report& report) {
-  const Errors &model = sums.model, &constant = sums.constant;
+void report_errors(const Layout& layout, const Sums& sums, double pairs, Report& report) {
+  const auto of = [&](const std::vector<double>& row) {
+    const auto at = row.begin() + static_cast<std::ptrdiff_t>(layout.errors());
+    return Errors{at[0], at[1], at[2], at[3]};
+  };
+  const Errors model = of(sums.value), constant = of(sums.chance);
   report.add("mse", model.squared / pairs, constant.squared / pairs);
   report.add("rmse", std::sqrt(model.squared / pairs), std::sqrt(constant.squared / pairs));
   report.add("mae", model.absolute / pairs, constant.absolute / pairs);
@@ -125,15 +120,16 @@ void report_errors(const UserSums& sums, double pairs, Report& report) {
   report.add("rmse_clipped", std::sqrt(model.squared_cut / pairs),
              std::sqrt(constant.squared_cut / pairs));
   report.add("mae_clipped", model.absolute_cut / pairs, constant.absolute_cut / pairs);
-  if (sums.squared_deviation > 0) {
-    report.add("r2", 1 - model.squared / sums.squared_deviation,
-               1 - constant.squared / sums.squared_deviation);
+  const double squared_deviation = sums.chance[layout.squared_deviation()];
+  if (squared_deviation > 0) {
+    report.add("r2", 1 - model.squared / squared_deviation,
+               1 - constant.squared / squared_deviation);
   } else {
     report.note("r2 is left out: all labels are equal");
   }
 }
 
-void report_order(const PairOrder& order, const UserSums& sums, Report& report) {
+void report_order(const Layout& layout, const PairOrder& order, const Sums& sums, Report& report) {
   if (order.both_classes()) {
     report.add("auc@ratio>=2", order.auc(), .5);
   } else {
@@ -145,175 +141,397 @@ void report_order(const PairOrder& order, const UserSums& sums, Report& report) 
   } else {
     report.note("xauc is left out: all labels are equal");
   }
-  if (sums.gauc_rows > 0) {
-    report.add("gauc@ratio>=2", sums.gauc / static_cast<double>(sums.gauc_rows), .5);
-  }
-  report.skipped("gauc@ratio>=2", sums.gauc_users);
+  const size_t gauc = layout.gauc();  // chance: rows
+  if (sums.users[gauc] > 0) report.add("gauc@ratio>=2", sums.value[gauc] / sums.chance[gauc], .5);
+  report.skipped("gauc@ratio>=2", sums.users[gauc]);
 }
 
-void report_means(const Context& context, const std::vector<Mean>& means, Report& report) {
+void report_means(const Context& context, const Sums& sums, Report& report) {
   const Layout& layout = context.layout;
-  report.add("mae_macro", means[layout.mae()]);
-  report.add("ncf.mae_per_user", means[layout.mae()]);
-  report.add("ncf.hit_ratio@50", means[layout.ncf_hit_ratio()]);
-  report.add("ncf.ndcg@50_ideal_of_retrieved", means[layout.ncf_ndcg()]);
-  report.skipped("lists@50", means[layout.ncf_ndcg()].users);
-  report.add("xauc_user", means[layout.xauc()]);
-  report.skipped("xauc_user", means[layout.xauc()].users);
+  report.add_mean("mae_macro", sums, layout.mae());
+  report.add_mean("ncf.mae_per_user", sums, layout.mae());
+  report.add_mean("ncf.hit_ratio@50", sums, layout.ncf_hit_ratio());
+  report.add_mean("ncf.ndcg@50_ideal_of_retrieved", sums, layout.ncf_ndcg());
+  report.skipped("lists@50", sums.users[layout.ncf_ndcg()]);
+  report.add_mean("xauc_user", sums, layout.xauc());
+  report.skipped("xauc_user", sums.users[layout.xauc()]);
   for (size_t label = 0; label < layout.labels; ++label) {
     const char* name = kBinaryLabels[label];
-    report.add(fmt::format("mrr/{}", name), means[layout.mrr(label)]);
-    report.skipped(name, means[layout.mrr(label)].users);
+    report.add_mean(fmt::format("mrr/{}", name), sums, layout.mrr(label));
+    report.skipped(name, sums.users[layout.mrr(label)]);
     for (size_t j = 0; j < context.k.size(); ++j) {
       const auto k = context.k[j];
       for (int metric = 0; metric < kListMetrics; ++metric) {
-        report.add(fmt::format("{}@{}/{}", kListMetricNames[static_cast<size_t>(metric)], k, name),
-                   means[layout.list(label, j, static_cast<ListMetric>(metric))]);
+        report.add_mean(
+            fmt::format("{}@{}/{}", kListMetricNames[static_cast<size_t>(metric)], k, name), sums,
+            layout.list(label, j, static_cast<ListMetric>(metric)));
       }
-      report.skipped(fmt::format("{}@{}", name, k), means[layout.list(label, j, kPrecision)].users);
+      report.skipped(fmt::format("{}@{}", name, k), sums.users[layout.list(label, j, kPrecision)]);
     }
   }
   for (size_t j = 0; j < context.k.size(); ++j) {
     const auto k = context.k[j];
-    report.add(fmt::format("ndcg@{}/graded5", k), means[layout.graded(j)]);
-    report.add(fmt::format("ndcg_exp@{}/graded5", k), means[layout.graded_exp(j)]);
-    report.skipped(fmt::format("graded5@{}", k), means[layout.graded(j)].users);
-    report.add(fmt::format("novelty@{}", k), means[layout.novelty(j)]);
-    report.skipped(fmt::format("lists@{}", k), means[layout.novelty(j)].users);
+    report.add_mean(fmt::format("ndcg@{}/graded5", k), sums, layout.graded(j));
+    report.add_mean(fmt::format("ndcg_exp@{}/graded5", k), sums, layout.graded_exp(j));
+    report.skipped(fmt::format("graded5@{}", k), sums.users[layout.graded(j)]);
+    report.add_mean(fmt::format("novelty@{}", k), sums, layout.novelty(j));
+    report.skipped(fmt::format("lists@{}", k), sums.users[layout.novelty(j)]);
   }
 }
 
 }  // namespace
 
-EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads) {
+struct TestMetrics::State {
+  EvaluationInput input;
+  std::vector<int64_t> ks;     // ascending
+  std::vector<int32_t> own;    // this rank's users, by place in the table
+  std::vector<int64_t> begin;  // [own + 1] their pairs among this rank's
+  std::vector<size_t> row;     // [U] of a user among the rows of all ranks
+  Context context;
+  std::vector<UserFacts> facts;  // [own]
+  std::vector<double> chance;    // [Layout::size()] sums over users
+  std::vector<double> coverage;  // [ks] chance
+  std::optional<GlobalOrder> order;
+
+  User user(size_t k) const {
+    const auto u = static_cast<size_t>(own[k]);
+    const auto first = static_cast<size_t>(input.offsets[u]);
+    const auto n = static_cast<size_t>(input.offsets[u + 1]) - first;
+    return {.item = input.item.subspan(first, n), .label = input.label.subspan(first, n)};
+  }
+  void deal_users(World world);
+  double test_mean(Communicator& comm, ThreadPool& pool) const;
+  std::vector<double> expected_coverage(Communicator& comm, ThreadPool& pool) const;
+  /// Columns of the users' rows, summed; how many are there, too. Shapes: own [own users, Layout::size()].
+  /// Collective: all ranks.
+  std::vector<double> sum_rows(std::span<const double> own_rows, std::vector<int64_t>& counts,
+                               Communicator& comm) const;
+};
+
+void TestMetrics::State::deal_users(World world) {
+  std::vector<size_t> next(static_cast<size_t>(world.size) + 1, 0);
+  for (const int32_t rank : input.user_rank) ++next[static_cast<size_t>(rank) + 1];
+  std::partial_sum(next.begin(), next.end(), next.begin());
+  begin.push_back(0);
+  for (size_t u = 0; u < input.users.size(); ++u) {
+    row.push_back(next[static_cast<size_t>(input.user_rank[u])]++);
+    if (input.user_rank[u] != world.rank) continue;
+    own.push_back(static_cast<int32_t>(u));
+    begin.push_back(begin.back() + input.offsets[u + 1] - input.offsets[u]);
+  }
+}
+
+double TestMetrics::State::test_mean(Communicator& comm, ThreadPool& pool) const {
+  std::vector<double> sums(own.size());
+  pool.parallel_for(std::ssize(own), [&](int64_t k, int) {
+    double& sum = sums[static_cast<size_t>(k)];
+    for (const double label : user(static_cast<size_t>(k)).label) sum += label;
+  });
+  const std::vector<double> all = gather_to_all<double>(sums, comm);
+  double total = 0;
+  for (const size_t r : row) total += all[r];
+  return total / static_cast<double>(input.label.size());
+}
+
+/// Expected share of the catalogue in random lists: item i is missed by a user of n candidates, i
+/// once among them, with probability 1 - K / n, and the users' orders are independent. A second row
+/// of the same item in the same user is missed too with (n - K - 1) / (n - 1), and so on.
+std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
+                                                          ThreadPool& pool) const {
+  // A rank takes a range of the items, a task a range of that; each product is over the users in order.
+  const World world = comm.world();
+  const int64_t items = std::ssize(input.item_rows);
+  const auto width = ks.size();
+  const int64_t first = items * world.rank / world.size;
+  const int64_t last = items * (world.rank + 1) / world.size;
+  std::vector<double> missed(static_cast<size_t>(last - first) * width, 1.0);
+  const int64_t tasks = std::min<int64_t>(pool.threads(), last - first);
+  pool.parallel_for(tasks, [&](int64_t task, int) {
+    const auto begin_item = static_cast<int32_t>(first + (last - first) * task / tasks);
+    const auto end_item = static_cast<int32_t>(first + (last - first) * (task + 1) / tasks);
+    std::vector<double> once(width);
+    for (size_t u = 0; u < input.users.size(); ++u) {
+      const auto user_items =
+          input.item.subspan(static_cast<size_t>(input.offsets[u]),
+                             static_cast<size_t>(input.offsets[u + 1] - input.offsets[u]));
+      const int64_t n = std::ssize(user_items);
+      const auto left = [&](int64_t of, int64_t repeat) {
+        return static_cast<double>(std::max<int64_t>(n - of - repeat, 0)) /
+               static_cast<double>(n - repeat);
+      };
+      size_t lists = 0;  // shorter than the candidates
+      for (; lists < width && ks[lists] < n; ++lists) once[lists] = left(ks[lists], 0);
+      int64_t repeat = 0;
+      int32_t previous = -1;
+      for (auto at = std::lower_bound(user_items.begin(), user_items.end(), begin_item);
+           at != user_items.end() && *at < end_item; ++at) {
+        double* const of_item = missed.data() + static_cast<size_t>(*at - first) * width;
+        if (*at != previous) {
+          repeat = 0;
+          for (size_t j = 0; j < lists; ++j) of_item[j] *= once[j];
+        } else {
+          ++repeat;
+          for (size_t j = 0; j < lists; ++j) of_item[j] *= left(ks[j], repeat);
+        }
+        previous = *at;
+      }
+    }
+  });
+  const std::vector<double> all = gather_to_all<double>(missed, comm);
+  std::vector<double> sums(width, 0);
+  for (size_t i = 0; i < all.size(); ++i) sums[i % width] += 1 - all[i];
+  for (double& sum : sums) sum /= static_cast<double>(items);
+  return sums;
+}
+
+std::vector<double> TestMetrics::State::sum_rows(std::span<const double> own_rows,
+                                                 std::vector<int64_t>& counts,
+                                                 Communicator& comm) const {
+  const size_t width = context.layout.size();
+  const std::vector<double> rows = gather_to_all<double>(own_rows, comm);
+  std::vector<double> total(width, 0), block(width);
+  counts.assign(width, 0);
+  for (size_t u = 0; u < row.size();) {
+    std::fill(block.begin(), block.end(), 0);
+    const size_t end = std::min(u + kBlockUsers, row.size());
+    for (; u < end; ++u) {
+      const double* const of_user = rows.data() + row[u] * width;
+      for (size_t c = 0; c < width; ++c) {
+        if (std::isnan(of_user[c])) continue;
+        block[c] += of_user[c];
+        ++counts[c];
+      }
+    }
+    for (size_t c = 0; c < width; ++c) total[c] += block[c];
+  }
+  return total;
+}
+
+TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, ThreadPool& pool)
+    : state_(std::make_unique<State>()) {
   check_input(input);
-  ThreadPool pool(threads);
+  State& s = *state_;
+  s.input = input;
+  s.ks.assign(input.k.begin(), input.k.end());
+  std::sort(s.ks.begin(), s.ks.end());
+  s.ks.erase(std::unique(s.ks.begin(), s.ks.end()), s.ks.end());
+  if (input.item.empty()) return;
+  s.deal_users(comm.world());
+  const bool durations = !input.video_duration.empty();
+  std::vector<double> labels;
+  std::vector<int32_t> own_durations;
+  labels.reserve(static_cast<size_t>(s.begin.back()));
+  if (durations) own_durations.reserve(labels.capacity());
+  for (size_t k = 0; k < s.own.size(); ++k) {
+    const User user = s.user(k);
+    labels.insert(labels.end(), user.label.begin(), user.label.end());
+    if (!durations) continue;
+    const auto first = input.video_duration.begin() + input.offsets[static_cast<size_t>(s.own[k])];
+    own_durations.insert(own_durations.end(), first, first + std::ssize(user.label));
+  }
+  std::vector<uint8_t> duration_p80;
+  if (durations) duration_p80 = mark_duration_p80(own_durations, labels, comm, pool);
+  const int64_t longest = s.ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, s.ks.back());
+  s.context = {.layout = {.labels = kBinaryLabels.size() - (durations ? 0 : 1), .ks = s.ks.size()},
+               .k = s.ks,
+               .discount = discount_sums(longest),
+               .information = self_information(input.item_rows),
+               .train_mean = input.train_label_mean,
+               .test_mean = s.test_mean(comm, pool)};
+
+  const size_t width = s.context.layout.size();
+  std::vector<double> rows(s.own.size() * width, kAbsent);
+  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
+  s.facts.resize(s.own.size());
+  pool.parallel_for(std::ssize(s.own), [&](int64_t task, int thread) {
+    const auto k = static_cast<size_t>(task);
+    User user = s.user(k);
+    for (size_t i = 0; i < user.label.size(); ++i) {
+      KT_CHECK(std::isfinite(user.label[i]));
+      KT_CHECK(user.item[i] >= 0 && user.item[i] < std::ssize(input.item_rows));
+      KT_CHECK(i == 0 || user.item[i - 1] <= user.item[i]);
+    }
+    if (durations)
+      user.duration_p80 =
+          std::span(duration_p80).subspan(static_cast<size_t>(s.begin[k]), user.label.size());
+    s.facts[k] = user_facts(s.context, user, workers[static_cast<size_t>(thread)],
+                            std::span(rows).subspan(k * width, width));
+  });
+  std::vector<int64_t> counts;
+  s.chance = s.sum_rows(rows, counts, comm);
+  s.coverage = s.expected_coverage(comm, pool);
+  s.order.emplace(labels, kPositiveRatio, comm, pool);
+}
+
+TestMetrics::~TestMetrics() = default;
+TestMetrics::TestMetrics(TestMetrics&&) noexcept = default;
+TestMetrics& TestMetrics::operator=(TestMetrics&&) noexcept = default;
+
+EvaluationResult TestMetrics::evaluate(std::span<const float> score, Communicator& comm,
+                                       ThreadPool& pool) const {
+  const State& s = *state_;
+  const EvaluationInput& input = s.input;
   EvaluationResult result;
   result.users = std::ssize(input.users);
   result.pairs = std::ssize(input.item);
-  result.k.assign(input.k.begin(), input.k.end());
-  std::sort(result.k.begin(), result.k.end());
-  result.k.erase(std::unique(result.k.begin(), result.k.end()), result.k.end());
+  result.k = s.ks;
   Report report(result);
   if (result.pairs == 0) {
     report.note("there is nothing to evaluate: the test table is empty");
     return result;
   }
+  if (input.video_duration.empty())
+    report.note("duration-p80 is left out: the test table has no video_duration");
 
-  const bool durations = !input.video_duration.empty();
-  if (!durations) report.note("duration-p80 is left out: the test table has no video_duration");
-  const std::vector<uint8_t> duration_p80 =
-      durations ? mark_duration_p80(input.video_duration, input.label) : std::vector<uint8_t>{};
-  const int64_t longest = result.k.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, result.k.back());
-  const Context context{
-      .layout = {.labels = kBinaryLabels.size() - (durations ? 0 : 1), .ks = result.k.size()},
-      .k = result.k,
-      .discount = discount_sums(longest),
-      .information = self_information(input.item_rows),
-      .train_mean = input.train_label_mean,
-      .test_mean = test_mean(input)};
-
-  const int64_t blocks = (result.users + kBlockUsers - 1) / kBlockUsers;
-  std::vector<UserSums> block_sums(static_cast<size_t>(blocks));
-  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
-  for (Worker& worker : workers) {
-    worker.listed.assign(result.k.size(), std::vector<uint8_t>(input.item_rows.size()));
+  auto start = Clock::now();
+  KT_CHECK(std::ssize(score) == s.begin.back());
+  const auto place_of = [&](int64_t i) {
+    const auto k = std::upper_bound(s.begin.begin(), s.begin.end(), i) - s.begin.begin() - 1;
+    const auto at = static_cast<size_t>(k);
+    return input.offsets[static_cast<size_t>(s.own[at])] + i - s.begin[at];
+  };
+  if (const auto bad = first_bad_score(score, comm, place_of)) {
+    const auto u = std::upper_bound(input.offsets.begin(), input.offsets.end(), bad->place) -
+                   input.offsets.begin() - 1;
+    throw AgreedError(
+        fmt::format("evaluation: the score of user index {}, item index {} is {}, expected a "
+                    "finite number; the "
+                    "weights have diverged: train again with a smaller train.optimizer.lr or with "
+                    "train.clip_norm",
+                    input.users[static_cast<size_t>(u)],
+                    input.item[static_cast<size_t>(bad->place)], bad->score));
   }
-  pool.parallel_for(blocks, [&](int64_t block, int thread) {
-    UserSums& sums = block_sums[static_cast<size_t>(block)];
-    sums.means.resize(context.layout.size());
-    const int64_t end = std::min((block + 1) * kBlockUsers, result.users);
-    for (int64_t u = block * kBlockUsers; u < end; ++u) {
-      const auto begin = static_cast<size_t>(input.offsets[static_cast<size_t>(u)]);
-      const auto n = static_cast<size_t>(input.offsets[static_cast<size_t>(u) + 1]) - begin;
-      const User user{.item = input.item.subspan(begin, n),
-                      .label = input.label.subspan(begin, n),
-                      .score = input.score.subspan(begin, n),
-                      .duration_p80 = durations ? std::span(duration_p80).subspan(begin, n)
-                                                : std::span<const uint8_t>{}};
-      add_user(context, user, workers[static_cast<size_t>(thread)], sums);
-    }
+
+  const Layout& layout = s.context.layout;
+  const size_t width = layout.size(), items = input.item_rows.size();
+  std::vector<double> rows(s.own.size() * width, kAbsent);
+  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
+  for (Worker& worker : workers) worker.listed.assign(s.ks.size(), std::vector<uint8_t>(items));
+  pool.parallel_for(std::ssize(s.own), [&](int64_t task, int thread) {
+    const auto k = static_cast<size_t>(task);
+    const User user = s.user(k);
+    user_values(s.context, user, s.facts[k],
+                score.subspan(static_cast<size_t>(s.begin[k]), user.label.size()),
+                workers[static_cast<size_t>(thread)], std::span(rows).subspan(k * width, width));
   });
-  UserSums total = std::move(block_sums[0]);
-  for (size_t block = 1; block < block_sums.size(); ++block) total.merge(block_sums[block]);
+  Sums sums{.value = {}, .chance = s.chance, .users = {}};
+  sums.value = s.sum_rows(rows, sums.users, comm);
+  sums.chance[layout.ncf_ndcg()] = sums.value[layout.ncf_ndcg_chance()];
+  std::vector<uint8_t> listed(s.ks.size() * items, 0);
+  for (const Worker& worker : workers)
+    for (size_t i = 0; i < listed.size(); ++i) listed[i] |= worker.listed[i / items][i % items];
+  comm.all_reduce(std::span<uint8_t>(listed), Reduction::kMax);
+  result.users_seconds = seconds_since(start);
 
-  std::vector<LabelScore> rows(input.label.size());
-  for (size_t i = 0; i < rows.size(); ++i) rows[i] = {input.label[i], input.score[i]};
-  std::vector<float> scratch;
-  const PairOrder order = count_pair_order(rows, scratch, kPositiveRatio, &pool);
+  start = Clock::now();
+  const PairOrder order = s.order->count(score, comm, pool);
+  result.order_seconds = seconds_since(start);
 
-  report_errors(total, static_cast<double>(result.pairs), report);
-  report_order(order, total, report);
-  report_means(context, total.means, report);
-  for (size_t j = 0; j < result.k.size(); ++j) {
-    if (total.means[context.layout.novelty(j)].users == 0) continue;
-    int64_t covered = 0;
-    for (size_t item = 0; item < input.item_rows.size(); ++item) {
-      covered += std::any_of(workers.begin(), workers.end(),
-                             [&](const Worker& worker) { return worker.listed[j][item] != 0; });
-    }
-    report.add(fmt::format("coverage@{}", result.k[j]),
-               static_cast<double>(covered) / static_cast<double>(input.item_rows.size()),
-               expected_coverage(input, result.k[j]));
+  report_errors(layout, sums, static_cast<double>(result.pairs), report);
+  report_order(layout, order, sums, report);
+  report_means(s.context, sums, report);
+  for (size_t j = 0; j < s.ks.size(); ++j) {
+    if (sums.users[layout.novelty(j)] == 0) continue;
+    const auto first = listed.begin() + static_cast<std::ptrdiff_t>(j * items);
+    const auto covered = std::count(first, first + static_cast<std::ptrdiff_t>(items), 1);
+    report.add(fmt::format("coverage@{}", s.ks[j]),
+               static_cast<double>(covered) / static_cast<double>(items), s.coverage[j]);
   }
   return result;
 }
 
-ValidationResult validation_metrics(std::span<const int64_t> offsets, std::span<const float> label,
-                                    std::span<const float> score, int threads) {
-  const size_t n = label.size();
-  KT_CHECK(n > 0 && score.size() == n && !offsets.empty());
-  KT_CHECK(offsets.front() == 0 && offsets.back() == static_cast<int64_t>(n));
-  for (size_t i = 0; i < n; ++i) {
-    if (!std::isfinite(score[i])) {
-      user_error(
-          "validation: the score of held-out row {} is {}, expected a finite number; the weights "
-          "have "
-          "diverged: train again with a smaller train.optimizer.lr or with train.clip_norm",
-          i, score[i]);
-    }
+struct ValidationMetrics::State {
+  std::vector<float> label;
+  struct Part {
+    std::vector<int64_t> begin;  // [users with rows + 1] among the rows of this rank
+    std::vector<LabelOrder> order;
+  };
+  std::vector<Part> parts;
+  int64_t first_row = 0;  // of this rank among all
+  int64_t rows = 0;       // of all ranks
+  std::optional<GlobalOrder> order;
+};
+
+ValidationMetrics::ValidationMetrics(std::vector<std::vector<int64_t>> user_rows,
+                                     std::vector<float> label, Communicator& comm, ThreadPool& pool)
+    : state_(std::make_unique<State>()) {
+  State& s = *state_;
+  s.label = std::move(label);
+  int64_t place = 0;
+  for (const std::vector<int64_t>& users : user_rows) {
+    State::Part& part = s.parts.emplace_back();
+    part.begin.push_back(place);
+    for (const int64_t rows : users)
+      if (rows > 0) part.begin.push_back(place += rows);
   }
-  ThreadPool pool(threads);
-  const int64_t users = std::ssize(offsets) - 1;
-  const int64_t blocks = (users + kBlockUsers - 1) / kBlockUsers;
-  std::vector<UserSums> block_sums(static_cast<size_t>(blocks));
-  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
-  pool.parallel_for(blocks, [&](int64_t block, int thread) {
-    UserSums& sums = block_sums[static_cast<size_t>(block)];
-    Worker& worker = workers[static_cast<size_t>(thread)];
-    const int64_t end = std::min((block + 1) * kBlockUsers, users);
-    for (int64_t u = block * kBlockUsers; u < end; ++u) {
+  KT_CHECK(place == std::ssize(s.label));
+  const std::vector<int64_t> all_rows = gather_to_all<int64_t>(std::span(&place, 1), comm);
+  s.rows = std::accumulate(all_rows.begin(), all_rows.end(), int64_t{0});
+  s.first_row = std::accumulate(all_rows.begin(), all_rows.begin() + comm.world().rank, int64_t{0});
+  if (s.rows == 0) return;
+  const std::vector<double> labels(s.label.begin(), s.label.end());
+  std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
+  pool.parallel_for(std::ssize(s.parts), [&](int64_t task, int thread) {
+    State::Part& part = s.parts[static_cast<size_t>(task)];
+    for (size_t k = 0; k + 1 < part.begin.size(); ++k)
+      part.order.push_back(order_labels(
+          std::span(labels).subspan(static_cast<size_t>(part.begin[k]),
+                                    static_cast<size_t>(part.begin[k + 1] - part.begin[k])),
+          kPositiveRatio, buffers[static_cast<size_t>(thread)]));
+  });
+  s.order.emplace(labels, kPositiveRatio, comm, pool);
+}
+
+ValidationMetrics::~ValidationMetrics() = default;
+ValidationMetrics::ValidationMetrics(ValidationMetrics&&) noexcept = default;
+ValidationMetrics& ValidationMetrics::operator=(ValidationMetrics&&) noexcept = default;
+
+ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Communicator& comm,
+                                             ThreadPool& pool) const {
+  const State& s = *state_;
+  ValidationResult result;
+  result.rows = s.rows;
+  if (s.rows == 0) return result;
+  KT_CHECK(score.size() == s.label.size());
+  const auto bad = first_bad_score(score, comm, [&](int64_t i) { return s.first_row + i; });
+  if (bad)
+    throw AgreedError(fmt::format(
+        "validation: the score of held-out row {} is {}, expected a finite number; the weights "
+        "have "
+        "diverged: train again with a smaller train.optimizer.lr or with train.clip_norm",
+        bad->place, bad->score));
+
+  constexpr size_t kWidth = 4;  // squared, absolute, gauc, its rows
+  std::vector<double> own(s.parts.size() * kWidth, 0);
+  std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
+  pool.parallel_for(std::ssize(s.parts), [&](int64_t task, int thread) {
+    const State::Part& part = s.parts[static_cast<size_t>(task)];
+    double* const sums = own.data() + static_cast<size_t>(task) * kWidth;
+    for (size_t k = 0; k < part.order.size(); ++k) {
+      const auto begin = static_cast<size_t>(part.begin[k]);
+      const auto n = static_cast<size_t>(part.begin[k + 1]) - begin;
       Errors errors;
-      worker.rows.clear();
-      for (auto i = static_cast<size_t>(offsets[static_cast<size_t>(u)]);
-           i < static_cast<size_t>(offsets[static_cast<size_t>(u) + 1]); ++i) {
-        const auto row_label = static_cast<double>(label[i]);
-        errors.add(row_label, static_cast<double>(score[i]));
-        worker.rows.push_back({row_label, score[i]});
-      }
-      sums.model.merge(errors);
-      const PairOrder order = count_pair_order(worker.rows, worker.scores, kPositiveRatio, nullptr);
-      if (order.both_classes()) {
-        const int64_t rows = order.positives + order.negatives;
-        sums.gauc += order.auc() * static_cast<double>(rows);
-        sums.gauc_rows += rows;
-      }
+      for (size_t i = begin; i < begin + n; ++i)
+        errors.add(static_cast<double>(s.label[i]), static_cast<double>(score[i]));
+      sums[0] += errors.squared;
+      sums[1] += errors.absolute;
+      const LabelOrder& labels = part.order[k];
+      if (labels.negatives == 0 || labels.negatives == static_cast<int64_t>(n)) continue;
+      const PairOrder order =
+          count_pair_order(labels, score.subspan(begin, n), buffers[static_cast<size_t>(thread)]);
+      sums[2] += order.auc() * static_cast<double>(n);
+      sums[3] += static_cast<double>(n);
     }
   });
-  UserSums total;
-  for (const UserSums& sums : block_sums) total.merge(sums);
+  std::array<double, kWidth> total{};
+  const std::vector<double> all = gather_to_all<double>(own, comm);
+  for (size_t i = 0; i < all.size(); ++i) total[i % kWidth] += all[i];
+  const PairOrder order = s.order->count(score, comm, pool);
 
-  std::vector<LabelScore> rows(n);
-  for (size_t i = 0; i < n; ++i) rows[i] = {static_cast<double>(label[i]), score[i]};
-  std::vector<float> scratch;
-  const PairOrder order = count_pair_order(rows, scratch, kPositiveRatio, &pool);
-
-  ValidationResult result;
-  result.rows = static_cast<int64_t>(n);
-  result.mse = total.model.squared / static_cast<double>(n);
-  result.mae = total.model.absolute / static_cast<double>(n);
+  result.mse = total[0] / static_cast<double>(s.rows);
+  result.mae = total[1] / static_cast<double>(s.rows);
   result.rmse = std::sqrt(result.mse);
-  if (total.gauc_rows > 0) result.gauc = total.gauc / static_cast<double>(total.gauc_rows);
+  if (total[3] > 0) result.gauc = total[2] / total[3];
   if (order.pairs > 0) result.xauc = order.xauc();
   return result;
 }

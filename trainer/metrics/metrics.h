@@ -2,10 +2,14 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "launch/communicator.h"
+#include "launch/parallel_for.h"
 
 /// What a model's scores are worth: every sound metric, the quirks of the reference systems under
 /// names that say so, and the chance level of each. Pure functions of plain arrays.
@@ -51,13 +55,13 @@ inline constexpr double kPositiveRatio = 2;
 /// Upper cut of the *_clipped metrics and of graded5; the lower one is 0.
 inline constexpr double kRatioCut = 5;
 
-/// The test pairs of all users, with their scores. Shapes: U users, N pairs, I items.
+/// The test pairs of all users, the same on all ranks. Shapes: U users, N pairs, I items.
 struct EvaluationInput {
-  std::span<const int32_t> users;    ///< [U] dense user indices, for messages
-  std::span<const int64_t> offsets;  ///< [U + 1] into the columns; every user has a pair
-  std::span<const int32_t> item;     ///< [N] dense, ascending inside a user
-  std::span<const double> label;     ///< [N]
-  std::span<const float> score;      ///< [N]
+  std::span<const int32_t> users;      ///< [U] dense user indices, for messages
+  std::span<const int32_t> user_rank;  ///< [U] the rank that has a user's scores
+  std::span<const int64_t> offsets;    ///< [U + 1] into the columns; every user has a pair
+  std::span<const int32_t> item;       ///< [N] dense, ascending inside a user
+  std::span<const double> label;       ///< [N]
   /// [N] milliseconds; empty leaves duration-p80 out, with a note.
   std::span<const int32_t> video_duration;
   std::span<const int64_t> item_rows;  ///< [I] training rows of every item known
@@ -75,13 +79,33 @@ struct EvaluationResult {
   std::vector<int64_t> k;          ///< ascending, each once
   int64_t users = 0;
   int64_t pairs = 0;
+  double users_seconds = 0;  ///< spent on what is a user's own
+  double order_seconds = 0;  ///< spent on auc and xauc over all pairs
 };
 
-/// All metrics with `threads` threads, whose number changes no bit: sums are taken in pair order
-/// inside a user, in user order inside a fixed block of users, and over the blocks in order; orders
-/// are counted in integers. Throws: UserError naming user and item of the first score that is not
-/// finite.
-EvaluationResult evaluate_metrics(const EvaluationInput& input, int threads);
+/// All metrics of a table. What its labels alone decide is found once, at construction: orders by label, relevant
+/// pairs, ideal lists, chance levels.
+///
+/// Neither ranks nor threads change a bit: sums are taken in pair order inside a user, in user order inside a fixed
+/// block of users, and over the blocks in order; orders are counted in integers.
+class TestMetrics {
+ public:
+  /// Borrows the columns. Collective: all ranks.
+  TestMetrics(const EvaluationInput& input, Communicator& comm, ThreadPool& pool);
+  ~TestMetrics();
+  TestMetrics(TestMetrics&&) noexcept;
+  TestMetrics& operator=(TestMetrics&&) noexcept;
+
+  /// The same result on all ranks. Shapes: score [pairs of this rank's users], in the order of the table.
+  /// Collective: all ranks. Throws: UserError, the same on all ranks, naming user and item of the first score that
+  /// is not finite.
+  EvaluationResult evaluate(std::span<const float> score, Communicator& comm,
+                            ThreadPool& pool) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 /// Metrics of held-out training rows, on which checkpoints, early stop and sweeps select.
 struct ValidationResult {
@@ -93,10 +117,27 @@ struct ValidationResult {
   std::optional<double> xauc;  ///< strict, over all rows; absent when all labels are equal
 };
 
-/// Shapes: offsets [U + 1] (users without rows allowed), label and score [rows], rows >= 1, in an
-/// order that does not depend on the ranks, on which the last bits of mse and mae depend. Throws:
-/// UserError naming the row of the first score that is not finite.
-ValidationResult validation_metrics(std::span<const int64_t> offsets, std::span<const float> label,
-                                    std::span<const float> score, int threads);
+/// Metrics of held-out rows, whose order inside each user is found once. The rows come in parts, cut by nothing that
+/// depends on the ranks (the shards of a run), in the order of the ranks; sums are taken in row order inside a user,
+/// in user order inside a part, and over the parts in order.
+class ValidationMetrics {
+ public:
+  /// Shapes: user_rows [own parts][users of the part] rows of each user, none allowed; label [own rows].
+  /// Collective: all ranks.
+  ValidationMetrics(std::vector<std::vector<int64_t>> user_rows, std::vector<float> label,
+                    Communicator& comm, ThreadPool& pool);
+  ~ValidationMetrics();
+  ValidationMetrics(ValidationMetrics&&) noexcept;
+  ValidationMetrics& operator=(ValidationMetrics&&) noexcept;
+
+  /// The same result on all ranks; `rows` is 0 without any. Shapes: score [own rows]. Collective: all ranks.
+  /// Throws: UserError, the same on all ranks, naming the row of the first score that is not finite.
+  ValidationResult evaluate(std::span<const float> score, Communicator& comm,
+                            ThreadPool& pool) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace kt

@@ -1,180 +1,461 @@
 #include "trainer/metrics/pair_order.h"
 
 #include <algorithm>
-#include <atomic>
+#include <array>
 #include <bit>
-#include <span>
+#include <cstring>
+#include <numeric>
 
-namespace kt {
+#include "launch/errors.h"
+#include "trainer/share.h"
+
+namespace kt::metrics {
 
 namespace {
 
+constexpr int kDigitBits = 4;
+constexpr size_t kDigits = size_t{1} << kDigitBits;
+/// Label ranges of a rank, and score ranges of all: enough for the threads of a rank to share them out evenly.
+constexpr size_t kPiecesPerRank = 16;
+
 int64_t choose_two(int64_t n) { return n * (n - 1) / 2; }
 
-bool before(const LabelScore& a, const LabelScore& b) {
-  return a.label != b.label ? a.label < b.label : a.score < b.score;
+// Eight lanes at a time: a register of the processors we need.
+using Counts8 [[gnu::vector_size(32)]] = uint32_t;
+using Lanes8 [[gnu::vector_size(32)]] = int32_t;
+
+/// [d][e]: 1 where e < d.
+alignas(32) constexpr auto kBelow = [] {
+  std::array<std::array<uint32_t, kDigits>, kDigits> table{};
+  for (size_t d = 0; d < kDigits; ++d)
+    for (size_t e = 0; e < d; ++e) table[d][e] = 1;
+  return table;
+}();
+
+/// Rows of the two classes by digit.
+struct DigitCounts {
+  std::array<int64_t, kDigits> negative{}, positive{};
+
+  int64_t of(size_t d) const { return negative[d] + positive[d]; }
+  /// Pairs of a negative and a positive with a lower digit.
+  int64_t descending_across() const {
+    int64_t pairs = 0, above = 0;
+    for (size_t d = kDigits; d-- > 0; above += negative[d]) pairs += positive[d] * above;
+    return pairs;
+  }
+};
+
+template <class DigitOf>
+DigitCounts count_digits(std::span<const uint32_t> keys, int64_t negatives, DigitOf&& digit_of) {
+  DigitCounts counts;
+  const auto middle = static_cast<size_t>(negatives);
+  for (size_t i = 0; i < middle; ++i) ++counts.negative[digit_of(keys[i])];
+  for (size_t i = middle; i < keys.size(); ++i) ++counts.positive[digit_of(keys[i])];
+  return counts;
 }
 
-/// Cuts [0, n) in as many parts as there are threads, calls leaf(begin, end) for each, then
-/// merge(begin, middle, end) for neighbours until one is left. Returns the sum of what they return.
-template <class Leaf, class Merge>
-int64_t merge_parts(size_t n, ThreadPool* pool, Leaf&& leaf, Merge&& merge) {
-  constexpr size_t kWorthAThread = 1 << 14;
-  if (pool == nullptr || n < 2 * kWorthAThread) return leaf(size_t{0}, n);
-  const size_t parts = std::bit_ceil(static_cast<size_t>(pool->threads()));
-  const auto bound = [&](size_t part) { return n * part / parts; };
-  std::atomic<int64_t> sum = 0;
-  pool->parallel_for(static_cast<int64_t>(parts), [&](int64_t part, int) {
-    const auto at = static_cast<size_t>(part);
-    sum += leaf(bound(at), bound(at + 1));
-  });
-  for (size_t width = 1; width < parts; width *= 2) {
-    pool->parallel_for(static_cast<int64_t>(parts / (2 * width)), [&](int64_t pair, int) {
-      const size_t at = static_cast<size_t>(pair) * 2 * width;
-      sum += merge(bound(at), bound(at + width), bound(at + 2 * width));
-    });
+/// Appends each key to the range of its digit; returns the pairs whose digits descend.
+template <class DigitOf>
+int64_t distribute(std::span<const uint32_t> keys, std::array<uint32_t*, kDigits>& to,
+                   DigitOf&& digit_of) {
+  // [d] keys so far with a digit above d: in two registers, and in memory to read one of them.
+  Counts8 low{}, high{};
+  alignas(32) std::array<uint32_t, kDigits> above;
+  int64_t descending = 0;
+  for (const uint32_t key : keys) {
+    const size_t digit = digit_of(key);
+    std::memcpy(above.data(), &low, sizeof(low));
+    std::memcpy(above.data() + 8, &high, sizeof(high));
+    descending += above[digit];
+    Counts8 below;
+    std::memcpy(&below, kBelow[digit].data(), sizeof(below));
+    low += below;
+    std::memcpy(&below, kBelow[digit].data() + 8, sizeof(below));
+    high += below;
+    *to[digit]++ = key;
+  }
+  return descending;
+}
+
+constexpr size_t kLeaf = 32;
+
+/// Every pair of a few keys.
+void count_leaf(std::span<const uint32_t> keys, size_t negatives, Inversions& sum) {
+  constexpr Lanes8 kLane{0, 1, 2, 3, 4, 5, 6, 7};
+  alignas(32) std::array<int32_t, kLeaf> ordered{};  // signed, as comparisons of lanes are
+  for (size_t i = 0; i < keys.size(); ++i) ordered[i] = static_cast<int32_t>(keys[i] ^ 0x80000000u);
+
+  Lanes8 descending{}, equal{}, descending_across{}, equal_across{};
+  for (size_t block = 0; block < keys.size(); block += 8) {
+    Lanes8 lanes;
+    std::memcpy(&lanes, ordered.data() + block, sizeof(lanes));
+    const auto first = static_cast<int32_t>(block);
+    const Lanes8 negative = kLane < static_cast<int32_t>(negatives) - first;
+    for (size_t i = block; i < keys.size(); ++i) {
+      const Lanes8 before = kLane < static_cast<int32_t>(i) - first;
+      const Lanes8 greater = (lanes > ordered[i]) & before;
+      const Lanes8 same = (lanes == ordered[i]) & before;
+      descending -= greater;
+      equal -= same;
+      const Lanes8 across = i >= negatives ? negative : Lanes8{};
+      descending_across -= greater & across;
+      equal_across -= same & across;
+    }
+  }
+  for (size_t lane = 0; lane < 8; ++lane) {
+    sum.descending += descending[lane];
+    sum.equal += equal[lane];
+    sum.descending_across += descending_across[lane];
+    sum.equal_across += equal_across[lane];
+  }
+}
+
+void count_range(std::span<uint32_t> keys, int64_t negatives, std::span<uint32_t> scratch,
+                 Inversions& sum) {
+  if (keys.size() <= kLeaf) return count_leaf(keys, static_cast<size_t>(negatives), sum);
+  uint32_t least = keys[0], most = keys[0];
+  for (const uint32_t key : keys) {
+    least = std::min(least, key);
+    most = std::max(most, key);
+  }
+  const auto n = std::ssize(keys);
+  if (least == most) {
+    sum.equal += choose_two(n);
+    sum.equal_across += negatives * (n - negatives);
+    return;
+  }
+  const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kDigitBits);
+  const auto digit_of = [=](uint32_t key) { return static_cast<size_t>((key - least) >> shift); };
+  const DigitCounts counts = count_digits(keys, negatives, digit_of);
+  std::array<uint32_t*, kDigits> to{};
+  uint32_t* next = scratch.data();
+  for (size_t d = 0; d < kDigits; ++d) {
+    to[d] = next;
+    next += counts.of(d);
+  }
+  sum.descending += distribute(keys, to, digit_of);
+  sum.descending_across += counts.descending_across();
+  size_t begin = 0;
+  for (size_t d = 0; d < kDigits; ++d) {
+    const auto size = static_cast<size_t>(counts.of(d));
+    if (size > 1)
+      count_range(scratch.subspan(begin, size), counts.negative[d], keys.subspan(begin, size), sum);
+    begin += size;
+  }
+}
+
+/// Which of the ranges between ascending keys a key is in.
+class Ranges {
+ public:
+  /// Ranges that hold about as many of all ranks' keys each. Shapes: keys [own].
+  /// Collective: all ranks.
+  template <class Key>
+  Ranges(size_t ranges, std::span<const Key> keys, Communicator& comm) {
+    auto total = static_cast<int64_t>(keys.size());
+    comm.all_reduce(std::span(&total, 1), Reduction::kSum);
+    const size_t stride = static_cast<size_t>(total) / (128 * ranges) + 1;
+    std::vector<uint64_t> own;
+    for (size_t i = 0; i < keys.size(); i += stride) own.push_back(keys[i]);
+    std::vector<uint64_t> sample = gather_to_all<uint64_t>(own, comm);
+    std::sort(sample.begin(), sample.end());
+    first_.assign(std::bit_ceil(ranges) - 1, ~uint64_t{0});
+    for (size_t r = 1; r < ranges && !sample.empty(); ++r)
+      first_[r - 1] = sample[sample.size() * r / ranges];
+  }
+
+  /// A binary search without branches, which nobody could predict. No key is the largest integer.
+  size_t find(uint64_t key) const {
+    size_t at = 0;
+    for (size_t half = (first_.size() + 1) / 2; half > 0; half /= 2)
+      at += first_[at + half - 1] <= key ? half : 0;
+    return at;
+  }
+
+ private:
+  std::vector<uint64_t>
+      first_;  // key of each range but the first, as many as a power of two less one
+};
+
+PairOrder pair_order(int64_t rows, int64_t negatives, int64_t same_label, const Inversions& all,
+                     const Inversions& inside_runs) {
+  PairOrder order;
+  order.negatives = negatives;
+  order.positives = rows - negatives;
+  order.pairs = choose_two(rows) - same_label;
+  order.tied = all.equal - inside_runs.equal;
+  order.alike = order.pairs - order.tied - (all.descending - inside_runs.descending);
+  order.positive_tied = all.equal_across;
+  order.right = order.positives * order.negatives - all.descending_across - all.equal_across;
+  return order;
+}
+
+/// Shapes: keys [n] of labels, by row.
+LabelOrder order_keys(std::span<const uint64_t> keys, double positive_from, KeyOrder& sorter) {
+  const std::span<const uint32_t> row = sorter.sort(keys);
+  LabelOrder order;
+  order.row.assign(row.begin(), row.end());
+  const uint64_t first_positive = order_key(positive_from);
+  for (size_t i = 0; i < row.size();) {
+    const uint64_t key = keys[row[i]];
+    size_t end = i + 1;
+    while (end < row.size() && keys[row[end]] == key) ++end;
+    if (end - i > 1) {
+      order.runs.push_back({static_cast<uint32_t>(i), static_cast<uint32_t>(end)});
+      order.same_label += choose_two(static_cast<int64_t>(end - i));
+    }
+    if (key < first_positive) order.negatives = static_cast<int64_t>(end);
+    i = end;
+  }
+  return order;
+}
+
+/// Pairs inside the runs of equal labels: their order says nothing. `keys` is kept.
+Inversions count_inside_runs(const LabelOrder& order, std::span<const uint32_t> keys,
+                             OrderBuffers& buffers) {
+  Inversions sum;
+  for (const LabelOrder::Run& run : order.runs) {
+    buffers.run.assign(keys.begin() + run.begin, keys.begin() + run.end);
+    buffers.scratch.resize(std::max(buffers.scratch.size(), buffers.run.size()));
+    count_range(buffers.run, 0, std::span(buffers.scratch).first(buffers.run.size()), sum);
   }
   return sum;
 }
 
-void sort_rows(std::span<LabelScore> rows, ThreadPool* pool) {
-  merge_parts(
-      rows.size(), pool,
-      [&](size_t begin, size_t end) {
-        std::sort(rows.data() + begin, rows.data() + end, before);
-        return 0;
-      },
-      [&](size_t begin, size_t middle, size_t end) {
-        std::inplace_merge(rows.data() + begin, rows.data() + middle, rows.data() + end, before);
-        return 0;
-      });
-}
-
-/// Merges values[0, middle) and values[middle, n), both ascending; returns the pairs where the
-/// first's is greater.
-int64_t merge_count(std::span<float> values, size_t middle, std::span<float> scratch) {
-  std::copy(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(middle), scratch.begin());
-  const float* left = scratch.data();
-  const float* const left_end = left + middle;
-  const float* right = values.data() + middle;
-  const float* const right_end = values.data() + values.size();
-  float* out = values.data();
-  int64_t inversions = 0;
-  // Without branches: the outcome of a comparison cannot be predicted.
-  while (left != left_end && right != right_end) {
-    const bool take_right = *right < *left;
-    *out++ = take_right ? *right : *left;
-    inversions += take_right ? left_end - left : 0;
-    right += take_right;
-    left += !take_right;
-  }
-  std::copy(left, left_end, out);
-  return inversions;
-}
-
-/// Sorts the values and returns how many pairs were in descending order.
-int64_t sort_count(std::span<float> values, std::span<float> scratch) {
-  constexpr size_t kInsertion = 16;
-  if (values.size() <= kInsertion) {
-    int64_t inversions = 0;
-    for (size_t i = 1; i < values.size(); ++i) {
-      const float value = values[i];
-      size_t j = i;
-      for (; j > 0 && value < values[j - 1]; --j) values[j] = values[j - 1];
-      values[j] = value;
-      inversions += static_cast<int64_t>(i - j);
-    }
-    return inversions;
-  }
-  const size_t middle = values.size() / 2;
-  return sort_count(values.subspan(0, middle), scratch) +
-         sort_count(values.subspan(middle), scratch) + merge_count(values, middle, scratch);
-}
-
-int64_t sort_count(std::span<float> values, std::span<float> scratch, ThreadPool* pool) {
-  return merge_parts(
-      values.size(), pool,
-      [&](size_t begin, size_t end) {
-        return sort_count(values.subspan(begin, end - begin), scratch.subspan(begin, end - begin));
-      },
-      [&](size_t begin, size_t middle, size_t end) {
-        return merge_count(values.subspan(begin, end - begin), middle - begin,
-                           scratch.subspan(begin, end - begin));
-      });
-}
-
-/// Pairs of equal values, one from each of two ascending ranges.
-int64_t count_common(std::span<const float> a, std::span<const float> b) {
-  int64_t common = 0;
-  size_t i = 0, j = 0;
-  while (i < a.size() && j < b.size()) {
-    if (a[i] < b[j]) {
-      ++i;
-    } else if (b[j] < a[i]) {
-      ++j;
-    } else {
-      const float value = a[i];
-      int64_t in_a = 0, in_b = 0;
-      for (; i < a.size() && a[i] == value; ++i) ++in_a;
-      for (; j < b.size() && b[j] == value; ++j) ++in_b;
-      common += in_a * in_b;
-    }
-  }
-  return common;
-}
-
-/// Pairs inside the runs of equal neighbours of n rows.
-template <class Equal>
-int64_t count_pairs_in_runs(int64_t n, Equal&& equal_to_previous) {
-  int64_t pairs = 0, run = 1;
-  for (int64_t i = 1; i <= n; ++i) {
-    if (i < n && equal_to_previous(static_cast<size_t>(i))) {
-      ++run;
-    } else {
-      pairs += choose_two(run);
-      run = 1;
-    }
-  }
-  return pairs;
-}
-
 }  // namespace
 
-PairOrder count_pair_order(std::vector<LabelScore>& rows, std::vector<float>& scratch,
-                           double positive_from, ThreadPool* pool) {
-  const int64_t n = std::ssize(rows);
-  sort_rows(rows, pool);
-  const int64_t same_label =
-      count_pairs_in_runs(n, [&](size_t i) { return rows[i].label == rows[i - 1].label; });
-  const int64_t same_both = count_pairs_in_runs(n, [&](size_t i) {
-    return rows[i].label == rows[i - 1].label && rows[i].score == rows[i - 1].score;
-  });
-  const auto first_positive = static_cast<size_t>(
-      std::partition_point(rows.begin(), rows.end(),
-                           [&](const LabelScore& row) { return row.label < positive_from; }) -
-      rows.begin());
-
-  scratch.resize(2 * rows.size());
-  const std::span<float> scores(scratch.data(), rows.size());
-  const std::span<float> buffer(scratch.data() + rows.size(), rows.size());
-  for (size_t i = 0; i < rows.size(); ++i) scores[i] = rows[i].score;
-  const auto negative = scores.subspan(0, first_positive);
-  const auto positive = scores.subspan(first_positive);
-
-  PairOrder order;
-  order.positives = std::ssize(positive);
-  order.negatives = std::ssize(negative);
-  const int64_t inside = sort_count(negative, buffer, pool) + sort_count(positive, buffer, pool);
-  order.positive_tied = count_common(negative, positive);
-  const int64_t wrong = merge_count(scores, first_positive, buffer);
-  order.right = order.positives * order.negatives - wrong - order.positive_tied;
-
-  const int64_t same_score =
-      count_pairs_in_runs(n, [&](size_t i) { return scores[i] == scores[i - 1]; });
-  order.pairs = choose_two(n) - same_label;
-  order.tied = same_score - same_both;
-  order.alike = order.pairs - order.tied - inside - wrong;
-  return order;
+Inversions count_inversions(std::span<uint32_t> keys, int64_t negatives,
+                            std::span<uint32_t> scratch) {
+  Inversions sum;
+  count_range(keys, negatives, scratch, sum);
+  return sum;
 }
 
-}  // namespace kt
+LabelOrder order_labels(std::span<const double> labels, double positive_from,
+                        OrderBuffers& buffers) {
+  buffers.label_keys.resize(labels.size());
+  for (size_t i = 0; i < labels.size(); ++i) buffers.label_keys[i] = order_key(labels[i]);
+  return order_keys(buffers.label_keys, positive_from, buffers.order);
+}
+
+PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scores,
+                           OrderBuffers& buffers) {
+  const size_t n = labels.row.size();
+  buffers.keys.resize(n);
+  for (size_t i = 0; i < n; ++i) buffers.keys[i] = order_key(scores[labels.row[i]]);
+  const Inversions inside = count_inside_runs(labels, buffers.keys, buffers);
+  buffers.scratch.resize(std::max(buffers.scratch.size(), n));
+  const Inversions all =
+      count_inversions(buffers.keys, labels.negatives, std::span(buffers.scratch).first(n));
+  return pair_order(static_cast<int64_t>(n), labels.negatives, labels.same_label, all, inside);
+}
+
+GlobalOrder::GlobalOrder(std::span<const double> labels, double positive_from, Communicator& comm,
+                         ThreadPool& pool) {
+  KT_CHECK(labels.size() <= UINT32_MAX);
+  const World world = comm.world();
+  const auto ranks = static_cast<size_t>(world.size), rank = static_cast<size_t>(world.rank);
+  const size_t pieces = kPiecesPerRank * ranks;
+  KT_CHECK(pieces <= UINT16_MAX);
+  std::vector<uint64_t> keys(labels.size());
+  for (size_t i = 0; i < keys.size(); ++i) keys[i] = order_key(labels[i]);
+  const Ranges ranges(pieces, std::span<const uint64_t>(keys), comm);
+
+  std::vector<uint16_t> piece_of(keys.size());
+  std::vector<int64_t> counts(pieces, 0);  // rows of this rank in each piece
+  for (size_t i = 0; i < keys.size(); ++i) {
+    piece_of[i] = static_cast<uint16_t>(ranges.find(keys[i]));
+    ++counts[piece_of[i]];
+  }
+  std::vector<int64_t> next(pieces, 0);
+  std::exclusive_scan(counts.begin(), counts.end(), next.begin(), int64_t{0});
+  send_row_.resize(keys.size());
+  std::vector<uint64_t> sent(keys.size());
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const auto at = static_cast<size_t>(next[piece_of[i]]++);
+    send_row_[at] = static_cast<uint32_t>(i);
+    sent[at] = keys[i];
+  }
+
+  std::vector<int64_t> all_counts(ranks * pieces);  // [ranks, pieces]
+  comm.all_gather<int64_t>(counts, all_counts,
+                           std::vector<int64_t>(ranks, static_cast<int64_t>(pieces)));
+  const auto rows_of = [&](size_t from, size_t to) {
+    const auto begin =
+        all_counts.begin() + static_cast<int64_t>(from * pieces + to * kPiecesPerRank);
+    return std::accumulate(begin, begin + kPiecesPerRank, int64_t{0});
+  };
+  for (size_t r = 0; r < ranks; ++r) {
+    send_counts_.push_back(rows_of(rank, r));
+    receive_counts_.push_back(rows_of(r, rank));
+  }
+  const int64_t received =
+      std::accumulate(receive_counts_.begin(), receive_counts_.end(), int64_t{0});
+  KT_CHECK(received <= UINT32_MAX);
+  std::vector<uint64_t> arrived(static_cast<size_t>(received));
+  comm.all_to_all<uint64_t>(sent, send_counts_, arrived, receive_counts_);
+
+  // Where each rank's part of each piece arrived.
+  pieces_.resize(kPiecesPerRank);
+  std::vector<std::array<int64_t, 2>> parts(kPiecesPerRank * ranks);  // [pieces of the rank, ranks]
+  int64_t arrival = 0;
+  for (size_t from = 0; from < ranks; ++from)
+    for (size_t p = 0; p < kPiecesPerRank; ++p) {
+      const int64_t size = all_counts[from * pieces + rank * kPiecesPerRank + p];
+      parts[p * ranks + from] = {arrival, arrival + size};
+      arrival += size;
+    }
+  std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
+  pool.parallel_for(kPiecesPerRank, [&](int64_t piece, int thread) {
+    OrderBuffers& own = buffers[static_cast<size_t>(thread)];
+    own.label_keys.clear();
+    std::vector<uint32_t>& place = own.keys;
+    place.clear();
+    for (size_t from = 0; from < ranks; ++from) {
+      const auto [begin, end] = parts[static_cast<size_t>(piece) * ranks + from];
+      for (int64_t i = begin; i < end; ++i) {
+        own.label_keys.push_back(arrived[static_cast<size_t>(i)]);
+        place.push_back(static_cast<uint32_t>(i));
+      }
+    }
+    LabelOrder order = order_keys(own.label_keys, positive_from, own.order);
+    for (uint32_t& row : order.row) row = place[row];
+    pieces_[static_cast<size_t>(piece)].order = std::move(order);
+  });
+
+  // Equal labels are of one piece, so runs never go on in another.
+  std::array<int64_t, 3> sums{};
+  for (Piece& piece : pieces_) {
+    piece.begin = sums[0];
+    sums[0] += std::ssize(piece.order.row);
+    sums[1] += piece.order.negatives;
+    sums[2] += piece.order.same_label;
+  }
+  comm.all_reduce(std::span<int64_t>(sums), Reduction::kSum);
+  rows_ = sums[0];
+  negatives_ = sums[1];
+  same_label_ = sums[2];
+}
+
+PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
+                             ThreadPool& pool) const {
+  const World world = comm.world();
+  const auto ranks = static_cast<size_t>(world.size), rank = static_cast<size_t>(world.rank);
+  std::vector<float> sent(send_row_.size());
+  for (size_t i = 0; i < sent.size(); ++i) sent[i] = scores[send_row_[i]];
+  std::vector<float> arrived(static_cast<size_t>(
+      std::accumulate(receive_counts_.begin(), receive_counts_.end(), int64_t{0})));
+  comm.all_to_all<float>(sent, send_counts_, arrived, receive_counts_);
+
+  // The scores of this rank's labels, in their order.
+  std::vector<uint32_t> keys(arrived.size());
+  const auto part = [](std::vector<uint32_t>& all, const Piece& piece) {
+    return std::span(all).subspan(static_cast<size_t>(piece.begin), piece.order.row.size());
+  };
+  std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
+  std::array<Inversions, kPiecesPerRank> inside_runs{};
+  pool.parallel_for(kPiecesPerRank, [&](int64_t p, int thread) {
+    const Piece& piece = pieces_[static_cast<size_t>(p)];
+    const std::span<uint32_t> own = part(keys, piece);
+    for (size_t i = 0; i < own.size(); ++i) own[i] = order_key(arrived[piece.order.row[i]]);
+    inside_runs[static_cast<size_t>(p)] =
+        count_inside_runs(piece.order, own, buffers[static_cast<size_t>(thread)]);
+  });
+
+  // All pieces of all ranks are one sequence, distributed over score ranges.
+  const Ranges ranges(kDigits, std::span<const uint32_t>(keys), comm);
+  const auto digit_of = [&](uint32_t key) { return ranges.find(key); };
+  std::array<DigitCounts, kPiecesPerRank> own_counts;
+  pool.parallel_for(kPiecesPerRank, [&](int64_t p, int) {
+    const Piece& piece = pieces_[static_cast<size_t>(p)];
+    own_counts[static_cast<size_t>(p)] =
+        count_digits(part(keys, piece), piece.order.negatives, digit_of);
+  });
+  constexpr size_t kWidth = 2 * kDigits * kPiecesPerRank;
+  std::vector<int64_t> flat, all_flat(ranks * kWidth);
+  for (const DigitCounts& counts : own_counts) {
+    flat.insert(flat.end(), counts.negative.begin(), counts.negative.end());
+    flat.insert(flat.end(), counts.positive.begin(), counts.positive.end());
+  }
+  comm.all_gather<int64_t>(flat, all_flat, std::vector<int64_t>(ranks, kWidth));
+  std::vector<DigitCounts> counts(ranks * kPiecesPerRank), of_rank(ranks);
+  for (size_t p = 0; p < counts.size(); ++p)
+    for (size_t d = 0; d < kDigits; ++d) {
+      counts[p].negative[d] = all_flat[2 * kDigits * p + d];
+      counts[p].positive[d] = all_flat[2 * kDigits * p + kDigits + d];
+      of_rank[p / kPiecesPerRank].negative[d] += counts[p].negative[d];
+      of_rank[p / kPiecesPerRank].positive[d] += counts[p].positive[d];
+    }
+
+  // Pairs of different ranges: of two pieces here, of one piece as they are distributed.
+  Inversions sum;
+  DigitCounts before;  // of the pieces so far
+  for (size_t p = 0; p < counts.size(); ++p) {
+    if (p / kPiecesPerRank == rank) {
+      int64_t above = 0;
+      for (size_t d = kDigits; d-- > 0; above += before.of(d))
+        sum.descending += counts[p].of(d) * above;
+    }
+    for (size_t d = 0; d < kDigits; ++d) {
+      before.negative[d] += counts[p].negative[d];
+      before.positive[d] += counts[p].positive[d];
+    }
+  }
+  if (rank == 0) sum.descending_across += before.descending_across();
+  std::vector<uint32_t> distributed(keys.size());
+  std::array<std::array<uint32_t*, kDigits>, kPiecesPerRank> to;
+  uint32_t* next = distributed.data();
+  for (size_t d = 0; d < kDigits; ++d)
+    for (size_t p = 0; p < kPiecesPerRank; ++p) {
+      to[p][d] = next;
+      next += own_counts[p].of(d);
+    }
+  std::array<int64_t, kPiecesPerRank> descending{};
+  pool.parallel_for(kPiecesPerRank, [&](int64_t p, int) {
+    const auto at = static_cast<size_t>(p);
+    descending[at] = distribute(part(keys, pieces_[at]), to[at], digit_of);
+  });
+
+  // Pairs of one range: each has a rank.
+  const auto first_digit = [&](size_t r) { return r * kDigits / ranks; };
+  std::vector<int64_t> send(ranks, 0), receive(ranks, 0);
+  for (size_t r = 0; r < ranks; ++r) {
+    for (size_t d = first_digit(r); d < first_digit(r + 1); ++d) send[r] += of_rank[rank].of(d);
+    for (size_t d = first_digit(rank); d < first_digit(rank + 1); ++d)
+      receive[r] += of_rank[r].of(d);
+  }
+  keys.resize(static_cast<size_t>(std::accumulate(receive.begin(), receive.end(), int64_t{0})));
+  comm.all_to_all(distributed.data(), send, keys.data(), receive, DataType::kInt32);
+  const size_t digits = first_digit(rank + 1) - first_digit(rank);
+  std::vector<Inversions> of_digit(digits);
+  pool.parallel_for(static_cast<int64_t>(digits), [&](int64_t k, int thread) {
+    const size_t digit = first_digit(rank) + static_cast<size_t>(k);
+    OrderBuffers& own = buffers[static_cast<size_t>(thread)];
+    own.keys.clear();
+    int64_t negatives = 0;
+    auto begin = keys.begin();
+    for (size_t r = 0; r < ranks; ++r) {
+      auto at = begin;
+      for (size_t d = first_digit(rank); d < digit; ++d) at += of_rank[r].of(d);
+      own.keys.insert(own.keys.end(), at, at + of_rank[r].of(digit));
+      negatives += of_rank[r].negative[digit];
+      begin += receive[r];
+    }
+    own.scratch.resize(std::max(own.scratch.size(), own.keys.size()));
+    of_digit[static_cast<size_t>(k)] =
+        count_inversions(own.keys, negatives, std::span(own.scratch).first(own.keys.size()));
+  });
+
+  Inversions inside;
+  for (size_t p = 0; p < kPiecesPerRank; ++p) {
+    inside.add(inside_runs[p]);
+    sum.descending += descending[p];
+  }
+  for (const Inversions& one : of_digit) sum.add(one);
+  std::array<int64_t, 6> totals{sum.descending,   sum.equal,         sum.descending_across,
+                                sum.equal_across, inside.descending, inside.equal};
+  comm.all_reduce(std::span<int64_t>(totals), Reduction::kSum);
+  return pair_order(rows_, negatives_, same_label_, {totals[0], totals[1], totals[2], totals[3]},
+                    {totals[4], totals[5], 0, 0});
+}
+
+}  // namespace kt::metrics

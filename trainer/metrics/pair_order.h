@@ -1,18 +1,18 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "launch/communicator.h"
 #include "launch/parallel_for.h"
+#include "trainer/metrics/order_keys.h"
 
-namespace kt {
+/// How scores order rows against how labels do. The rows are put in the order of their labels once; what is left to
+/// do for each set of scores is to count the pairs that are the wrong way round. Counts are integers: no division
+/// of the work changes them.
+namespace kt::metrics {
 
-struct LabelScore {
-  double label;
-  float score;
-};
-
-/// How scores order rows against how labels do, counted in integers: no order of work changes them.
 struct PairOrder {
   int64_t pairs = 0;  ///< of rows with different labels
   int64_t alike = 0;  ///< of those, scores strictly in the order of the labels
@@ -34,12 +34,73 @@ struct PairOrder {
   }
 };
 
-/// Counts in O(n log n): rows sorted by label, then inversions of the scores by merging (W. R.
-/// Knight, A computer method for calculating Kendall's tau with ungrouped data, JASA 61, 1966);
-/// positives, labels of `positive_from` or more, are the upper end of that order, so that the last
-/// merge gives auc too. Sorts `rows` and overwrites `scratch`. Labels and scores are finite. A null
-/// pool is the caller's thread alone.
-PairOrder count_pair_order(std::vector<LabelScore>& rows, std::vector<float>& scratch,
-                           double positive_from, ThreadPool* pool);
+/// Pairs of a sequence of keys whose first `negatives` are of the one class, the rest of the other.
+struct Inversions {
+  int64_t descending = 0;
+  int64_t equal = 0;
+  int64_t descending_across = 0;  ///< of those, the two of different classes
+  int64_t equal_across = 0;
 
-}  // namespace kt
+  void add(const Inversions& other) {
+    descending += other.descending;
+    equal += other.equal;
+    descending_across += other.descending_across;
+    equal_across += other.equal_across;
+  }
+};
+
+/// Counts in O(n log n), by distributing the keys over 16 ranges again and again: two keys of different ranges are
+/// counted where these part. Overwrites keys and scratch. Shapes: keys, scratch [n].
+Inversions count_inversions(std::span<uint32_t> keys, int64_t negatives,
+                            std::span<uint32_t> scratch);
+
+/// Rows by label, and what the labels alone decide.
+struct LabelOrder {
+  struct Run {
+    uint32_t begin, end;
+  };
+  std::vector<uint32_t> row;  ///< [n] ascending label, stable
+  std::vector<Run> runs;      ///< of equal labels, two rows or more: places in `row`
+  int64_t negatives = 0;      ///< labels below the first positive one
+  int64_t same_label = 0;     ///< pairs inside runs
+};
+
+/// Buffers of a thread.
+struct OrderBuffers {
+  KeyOrder order;
+  std::vector<uint64_t> label_keys;
+  std::vector<uint32_t> keys, run, scratch;
+};
+
+/// Shapes: labels [n], finite; those of `positive_from` or more are positives.
+LabelOrder order_labels(std::span<const double> labels, double positive_from,
+                        OrderBuffers& buffers);
+
+/// Shapes: scores [n], finite.
+PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scores,
+                           OrderBuffers& buffers);
+
+/// The same over the rows of all ranks. Each rank counts for a range of labels, then for a range of scores; a row's
+/// score travels twice.
+class GlobalOrder {
+ public:
+  /// Shapes: labels [own rows]. Collective: all ranks.
+  GlobalOrder(std::span<const double> labels, double positive_from, Communicator& comm,
+              ThreadPool& pool);
+  /// The same result on all ranks. Shapes: scores [own rows]. Collective: all ranks.
+  PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) const;
+
+ private:
+  /// A range of labels, the task of one thread.
+  struct Piece {
+    int64_t begin = 0;  // in the label order of this rank
+    LabelOrder order;   // of places among the rows that arrive from all ranks
+  };
+
+  std::vector<uint32_t> send_row_;                     // [own rows] by piece
+  std::vector<int64_t> send_counts_, receive_counts_;  // [ranks]
+  std::vector<Piece> pieces_;                          // of this rank
+  int64_t rows_ = 0, negatives_ = 0, same_label_ = 0;  // of all ranks
+};
+
+}  // namespace kt::metrics

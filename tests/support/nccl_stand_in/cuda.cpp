@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -103,6 +104,11 @@ bool Device::owns(const void* memory, size_t bytes) const {
   return begin + bytes <= after->first + after->second;
 }
 
+int64_t free_bytes_of_environment() {
+  const char* text = std::getenv("KT_STAND_IN_FREE_BYTES");
+  return text ? std::strtoll(text, nullptr, 10) : int64_t{1} << 40;
+}
+
 void set_faults(const Faults& faults) {
   const auto guard = Device::get().lock();
   Device::get().faults = faults;
@@ -159,6 +165,8 @@ struct Entry {
   std::unique_lock<std::mutex> guard = device.lock();
 };
 
+thread_local int device_of_thread = 0;
+
 struct ErrorText {
   cudaError_t code;
   const char *name, *text;
@@ -195,7 +203,14 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaSetDevice(int device) {
   const Entry entry("cudaSetDevice");
   const bool known = device >= 0 && device < static_cast<int>(entry.device.faults.devices.size());
+  if (known) device_of_thread = device;
   return entry.end(known ? cudaSuccess : cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  const Entry entry;
+  *device = device_of_thread;
+  return entry.end(cudaSuccess);
 }
 
 cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
@@ -209,6 +224,28 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   const Entry entry;
   *memory = entry.device.allocate(bytes);
   ++entry.device.objects;
+  return entry.end(cudaSuccess);
+}
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  const Entry entry;
+  *free = *total = static_cast<size_t>(entry.device.faults.free_bytes);
+  return entry.end(cudaSuccess);
+}
+
+cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  const Entry entry;
+  *memory = std::malloc(bytes);
+  ++entry.device.objects;
+  return entry.end(*memory ? cudaSuccess : cudaErrorMemoryAllocation);
+}
+
+// As cudaFree.
+cudaError_t cudaFreeHost(void* memory) {
+  Entry entry("cudaFreeHost");
+  entry.device.wait_until_idle(entry.guard);
+  std::free(memory);
+  --entry.device.objects;
   return entry.end(cudaSuccess);
 }
 
@@ -228,7 +265,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
   if (kind != cudaMemcpyDeviceToHost && !entry.device.owns(to, bytes)) return entry.end(false);
   if (kind != cudaMemcpyHostToDevice && !entry.device.owns(from, bytes)) return entry.end(false);
-  entry.device.push(*stream, [=] {
+  // From the host it takes a while.
+  entry.device.push(*stream, [=, looks = kind == cudaMemcpyHostToDevice ? 3 : 0]() mutable {
+    if (looks-- > 0) return false;
     std::memmove(to, from, bytes);
     return true;
   });
@@ -249,6 +288,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   const Entry entry("cudaStreamCreateWithFlags");
   *stream = new CUstream_st;
+  (*stream)->device = device_of_thread;
   entry.device.add(*stream);
   ++entry.device.objects;
   return entry.end(cudaSuccess);
@@ -258,6 +298,14 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   const Entry entry;
   if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
   return entry.end(stream->tasks.empty() ? cudaSuccess : cudaErrorNotReady);
+}
+
+// Waits for the others, too.
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  Entry entry;
+  if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
+  entry.device.wait_until_idle(entry.guard);
+  return entry.end(cudaSuccess);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -279,9 +327,11 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return entry.end(cudaSuccess);
 }
 
+// What stands for a kernel is started, as one, by a thread that has the device of the stream.
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), void* data) {
   const Entry entry;
-  if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
+  if (!stream || stream->device != device_of_thread)
+    return entry.end(cudaErrorInvalidResourceHandle);
   entry.device.push(*stream, [=] {
     function(data);
     return true;

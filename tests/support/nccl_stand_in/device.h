@@ -73,4 +73,6 @@ class Device {
 
 }  // namespace kt::stand_in
 
-struct CUstream_st : kt::stand_in::Queue {};
+struct CUstream_st : kt::stand_in::Queue {
+  int device = 0;
+};

@@ -9,10 +9,14 @@
 /// threads (the stand-in is in front of MPI_Init_thread).
 namespace kt::stand_in {
 
+/// Environment variable KT_STAND_IN_FREE_BYTES; without it plenty.
+int64_t free_bytes_of_environment();
+
 /// What goes wrong in this process. Collectives are counted from 1, a group as one.
 struct Faults {
   bool no_device = false;                               ///< the driver finds none
   std::vector<int> devices = {0, 1, 2, 3, 4, 5, 6, 7};  ///< of the host, those this process sees
+  int64_t free_bytes = free_bytes_of_environment();     ///< what the device says it has left
   bool init_hangs = false;                              ///< this rank never meets the others
   bool init_fails = false;                              ///< it finds no network
   int64_t hang_at = 0;                                  ///< this collective never ends

@@ -1,18 +1,19 @@
-#include "trainer/metrics/metrics.h"
-
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <random>
 
 #include "launch/errors.h"
 #include "tests/reference/metrics_reference.h"
+#include "tests/support/mpi_test.h"
 #include "trainer/metrics/chance.h"
 #include "trainer/metrics/labels.h"
+#include "trainer/metrics/metrics.h"
+#include "trainer/metrics/pair_order.h"
 
 namespace kt {
 namespace {
@@ -21,9 +22,9 @@ using reference::Pair;
 using reference::Users;
 using ::testing::HasSubstr;
 
-/// A table in the columns evaluate_metrics takes.
+/// A table in the columns TestMetrics takes, and its scores.
 struct Columns {
-  std::vector<int32_t> users, item, duration;
+  std::vector<int32_t> users, user_rank, item, duration;
   std::vector<int64_t> offsets = {0}, item_rows, k;
   std::vector<double> label;
   std::vector<float> score;
@@ -32,10 +33,10 @@ struct Columns {
   EvaluationInput input() const {
     EvaluationInput in;
     in.users = users;
+    in.user_rank = user_rank;
     in.offsets = offsets;
     in.item = item;
     in.label = label;
-    in.score = score;
     in.video_duration = duration;
     in.item_rows = item_rows;
     in.train_label_mean = train_mean;
@@ -60,6 +61,65 @@ Columns columns(const Users& table, std::vector<int64_t> item_rows, std::vector<
   }
   return out;
 }
+
+/// On one to three ranks, to which the users are dealt in no order; some have none.
+class MetricsTest : public MpiTest {
+ protected:
+  static void deal(Columns& table, World ranks) {
+    table.user_rank.clear();
+    for (size_t u = 0; u < table.users.size(); ++u)
+      table.user_rank.push_back(static_cast<int32_t>((u * u + u / 3 + 2) % 5) % ranks.size);
+  }
+  static std::vector<float> own_scores(const Columns& table, World ranks) {
+    std::vector<float> own;
+    for (size_t u = 0; u < table.users.size(); ++u)
+      if (table.user_rank[u] == ranks.rank)
+        own.insert(own.end(), table.score.begin() + table.offsets[u],
+                   table.score.begin() + table.offsets[u + 1]);
+    return own;
+  }
+  static EvaluationResult evaluate(Columns table, int threads, Communicator& ranks) {
+    deal(table, ranks.world());
+    ThreadPool pool(threads);
+    const TestMetrics metrics(table.input(), ranks, pool);
+    return metrics.evaluate(own_scores(table, ranks.world()), ranks, pool);
+  }
+  EvaluationResult evaluate(const Columns& table, int threads) {
+    return evaluate(table, threads, comm);
+  }
+  void expect_chance_is_mean_over_orders(const Users& table, const std::vector<int64_t>& k);
+  ValidationResult validate(std::span<const int64_t> offsets, std::span<const float> label,
+                            std::span<const float> score, int threads);
+};
+class Metrics : public MetricsTest {};
+class MetricsChance : public MetricsTest {};
+class MetricsLabels : public MetricsTest {
+ protected:
+  std::vector<uint8_t> marks(const std::vector<int32_t>& duration,
+                             const std::vector<double>& label) {
+    // Dealt in no order, and gathered again.
+    std::vector<int32_t> own_duration;
+    std::vector<double> own_label;
+    const auto mine = [&](size_t i) {
+      return static_cast<int>(i * i % 5) % world.size == world.rank;
+    };
+    for (size_t i = 0; i < label.size(); ++i) {
+      if (!mine(i)) continue;
+      own_duration.push_back(duration[i]);
+      own_label.push_back(label[i]);
+    }
+    ThreadPool pool(2);
+    const std::vector<uint8_t> own = mark_duration_p80(own_duration, own_label, comm, pool);
+    std::vector<uint8_t> result(label.size(), 0);
+    auto next = own.begin();
+    for (size_t i = 0; i < label.size(); ++i)
+      if (mine(i)) result[i] = *next++;
+    comm.all_reduce(std::span<uint8_t>(result), Reduction::kMax);
+    return result;
+  }
+};
+class MetricsOrder : public MetricsTest {};
+class MetricsOfValidation : public MetricsTest {};
 
 /// Values on a coarse grid, so that ties abound; some users have one pair, some nothing relevant.
 Users random_table(uint32_t seed, int users, int items, int most) {
@@ -115,9 +175,9 @@ Users hand_table() {
            {4, 0.0, .5f, 1000}}};
 }
 
-TEST(Metrics, HandComputedValues) {
+TEST_F(Metrics, HandComputedValues) {
   const Columns table = columns(hand_table(), {3, 1, 0, 7, 1, 0, 4, 0}, {3, 2, 3});
-  const EvaluationResult result = evaluate_metrics(table.input(), 1);
+  const EvaluationResult result = evaluate(table, 1);
   EXPECT_EQ(result.users, 1);
   EXPECT_EQ(result.pairs, 5);
   EXPECT_EQ(result.k, (std::vector<int64_t>{2, 3}));
@@ -166,10 +226,10 @@ TEST(Metrics, HandComputedValues) {
   }
 }
 
-TEST(Metrics, HandComputedChance) {
+TEST_F(Metrics, HandComputedChance) {
   Columns table = columns(hand_table(), {3, 1, 0, 7, 1, 0, 4, 0}, {2});
   table.train_mean = 1.5;
-  const EvaluationResult result = evaluate_metrics(table.input(), 1);
+  const EvaluationResult result = evaluate(table, 1);
   const std::map<std::string, double> expected = {
       {"mse", 1.36},  // (1 + 1.21 + .09 + 2.25 + 2.25) / 5
       {"mae", 1.08},  // (1 + 1.1 + .3 + 1.5 + 1.5) / 5
@@ -188,47 +248,43 @@ TEST(Metrics, HandComputedChance) {
   }
 }
 
-TEST(Metrics, ClippedErrorsCutLabelAndScoreAtBothEnds) {
+TEST_F(Metrics, ClippedErrorsCutLabelAndScoreAtBothEnds) {
   // Label 9 cut to 5 against 6 cut to 5; label 1 against -2 cut to 0.
   const Columns table = columns({{{0, 9, 6, 1}, {1, 1, -2, 1}}}, {1, 1}, {1});
-  const auto result = evaluate_metrics(table.input(), 1);
+  const auto result = evaluate(table, 1);
   EXPECT_DOUBLE_EQ(result.metrics.at("mse"), (9 + 9) / 2.);
   EXPECT_DOUBLE_EQ(result.metrics.at("mse_clipped"), .5);
   EXPECT_DOUBLE_EQ(result.metrics.at("mae_clipped"), .5);
   EXPECT_DOUBLE_EQ(result.metrics.at("rmse_clipped"), std::sqrt(.5));
 }
 
-TEST(Metrics, EqualThePlainLoopsOnRandomTables) {
+TEST_F(Metrics, EqualThePlainLoopsOnRandomTables) {
   for (uint32_t seed = 1; seed <= 6; ++seed) {
     const int items = seed % 2 == 0 ? 30 : 150;
     const Users table = random_table(seed, 45, items, items);
     const auto item_rows = random_item_rows(seed, items + 5);
     const std::vector<int64_t> k = {1, 3, 10, 60};
-    const EvaluationResult result = evaluate_metrics(columns(table, item_rows, k).input(), 2);
+    const EvaluationResult result = evaluate(columns(table, item_rows, k), 2);
     expect_same(result.metrics, reference::metrics(table, item_rows, k), 1e-11);
     for (const auto& [name, value] : result.metrics) EXPECT_TRUE(result.chance.contains(name));
     EXPECT_EQ(result.metrics.size(), result.chance.size());
   }
 }
 
-TEST(Metrics, NumberOfThreadsChangesNoBit) {
+TEST_F(Metrics, NeitherThreadsNorRanksChangeABit) {
   const Users table = random_table(11, 900, 300, 300);
   const Columns input = columns(table, random_item_rows(3, 300), {5, 20});
-  // Enough rows on both sides of 2 for the global counts to use threads.
-  const auto positives = std::count_if(input.label.begin(), input.label.end(),
-                                       [](double label) { return label >= 2; });
-  ASSERT_GT(positives, 1 << 15);
-  ASSERT_GT(std::ssize(input.label) - positives, 1 << 15);
-  const EvaluationResult one = evaluate_metrics(input.input(), 1);
-  for (int threads : {2, 3, 8}) {
-    const EvaluationResult many = evaluate_metrics(input.input(), threads);
+  MpiCommunicator self(MPI_COMM_SELF);
+  const EvaluationResult one = evaluate(input, 1, self);
+  for (int threads : {1, 2, 3}) {
+    const EvaluationResult many = evaluate(input, threads);
     EXPECT_EQ(many.metrics, one.metrics);
     EXPECT_EQ(many.chance, one.chance);
     EXPECT_EQ(many.skipped_users, one.skipped_users);
   }
 }
 
-TEST(Metrics, SkippedUsersAreCounted) {
+TEST_F(Metrics, SkippedUsersAreCounted) {
   const Columns table = columns(
       {
           {{0, 2, .5f, 1}, {1, 0, .4f, 1}, {2, 0, .3f, 1}},   // counts
@@ -237,7 +293,7 @@ TEST(Metrics, SkippedUsersAreCounted) {
           {{0, 0, .5f, 1}, {1, 0, .4f, 1}, {2, 0, .3f, 1}},   // nothing at all
       },
       {1, 1, 1}, {2});
-  const auto result = evaluate_metrics(table.input(), 1);
+  const auto result = evaluate(table, 1);
   EXPECT_EQ(result.skipped_users.at("ratio>=2"), 2);
   EXPECT_EQ(result.skipped_users.at("ratio>=2@2"), 3);
   EXPECT_EQ(result.skipped_users.at("ratio>=1"), 1);
@@ -252,9 +308,9 @@ TEST(Metrics, SkippedUsersAreCounted) {
   EXPECT_FALSE(result.metrics.contains("ncf.hit_ratio@50"));
 }
 
-TEST(Metrics, AbsentRatherThanNaN) {
+TEST_F(Metrics, AbsentRatherThanNaN) {
   const Columns one_pair = columns({{{0, 1.5, .5f, 1}}}, {4}, {1});
-  const auto result = evaluate_metrics(one_pair.input(), 1);
+  const auto result = evaluate(one_pair, 1);
   for (const auto& [name, value] : result.metrics) {
     EXPECT_TRUE(std::isfinite(value)) << name;
     EXPECT_TRUE(std::isfinite(result.chance.at(name))) << name;
@@ -268,21 +324,21 @@ TEST(Metrics, AbsentRatherThanNaN) {
   EXPECT_THAT(result.notes, ::testing::Contains(HasSubstr("r2 is left out")));
 }
 
-TEST(Metrics, NothingToEvaluate) {
+TEST_F(Metrics, NothingToEvaluate) {
   Columns empty;
   empty.k = {10};
-  const auto result = evaluate_metrics(empty.input(), 1);
+  const auto result = evaluate(empty, 1);
   EXPECT_TRUE(result.metrics.empty());
   EXPECT_THAT(result.notes, ::testing::ElementsAre(HasSubstr("the test table is empty")));
 }
 
-TEST(Metrics, EqualScoresAreOrderedById) {
+TEST_F(Metrics, EqualScoresAreOrderedById) {
   Users table = hand_table();
   for (Pair& pair : table[0]) pair.score = .25f;
   table[0][1].score = table[0][3].score = 0;
   table[0][2].score = table[0][4].score = -0.0f;  // the same score as 0
   table[0][0].score = 0;
-  const auto result = evaluate_metrics(columns(table, {1, 1, 1, 1, 1}, {1, 3, 4}).input(), 1);
+  const auto result = evaluate(columns(table, {1, 1, 1, 1, 1}, {1, 3, 4}), 1);
   EXPECT_DOUBLE_EQ(result.metrics.at("precision@1/ratio>=2"), 1);       // item 0
   EXPECT_DOUBLE_EQ(result.metrics.at("precision@3/ratio>=2"), 1. / 3);  // items 0, 1, 2
   EXPECT_DOUBLE_EQ(result.metrics.at("precision@4/ratio>=2"), .5);
@@ -291,10 +347,10 @@ TEST(Metrics, EqualScoresAreOrderedById) {
   EXPECT_DOUBLE_EQ(result.metrics.at("xauc_ties"), .5);
 }
 
-TEST(Metrics, EqualLabelsLeaveNothingToOrder) {
+TEST_F(Metrics, EqualLabelsLeaveNothingToOrder) {
   Users table = hand_table();
   for (Pair& pair : table[0]) pair.label = 2;
-  const auto result = evaluate_metrics(columns(table, {1, 1, 1, 1, 1}, {2}).input(), 1);
+  const auto result = evaluate(columns(table, {1, 1, 1, 1, 1}, {2}), 1);
   EXPECT_FALSE(result.metrics.contains("xauc"));
   EXPECT_FALSE(result.metrics.contains("auc@ratio>=2"));
   EXPECT_FALSE(result.metrics.contains("r2"));
@@ -304,10 +360,10 @@ TEST(Metrics, EqualLabelsLeaveNothingToOrder) {
   EXPECT_EQ(result.skipped_users.at("duration-p80"), 1);
 }
 
-TEST(Metrics, WithoutDurationsTheirLabelIsLeftOutAndSaidSo) {
+TEST_F(Metrics, WithoutDurationsTheirLabelIsLeftOutAndSaidSo) {
   Columns table = columns(hand_table(), {1, 1, 1, 1, 1}, {2});
   table.duration.clear();
-  const auto result = evaluate_metrics(table.input(), 1);
+  const auto result = evaluate(table, 1);
   for (const auto& [name, value] : result.metrics) {
     EXPECT_EQ(name.find("duration-p80"), std::string::npos) << name;
   }
@@ -315,15 +371,14 @@ TEST(Metrics, WithoutDurationsTheirLabelIsLeftOutAndSaidSo) {
   EXPECT_TRUE(result.metrics.contains("recall@2/top-50"));
 }
 
-TEST(Metrics, NcfQuirks) {
+TEST_F(Metrics, NcfQuirks) {
   // Of 100 candidates, the first user's scores are the labels, the second's the labels reversed.
   Users table(2);
   for (int32_t i = 0; i < 100; ++i) {
     table[0].push_back({i, i / 10.0, static_cast<float>(i), 1});
     table[1].push_back({i, i / 10.0, static_cast<float>(-i), 1});
   }
-  const auto result =
-      evaluate_metrics(columns(table, std::vector<int64_t>(100, 1), {10}).input(), 1);
+  const auto result = evaluate(columns(table, std::vector<int64_t>(100, 1), {10}), 1);
   EXPECT_DOUBLE_EQ(result.metrics.at("ncf.hit_ratio@50"), .5);
   EXPECT_DOUBLE_EQ(result.metrics.at("ncf.ndcg@50_ideal_of_retrieved"), .5);
   EXPECT_DOUBLE_EQ(result.chance.at("ncf.hit_ratio@50"), .5);
@@ -333,11 +388,11 @@ TEST(Metrics, NcfQuirks) {
   EXPECT_DOUBLE_EQ(result.metrics.at("ncf.mae_per_user"), result.metrics.at("mae_macro"));
 }
 
-TEST(Metrics, NonFiniteScoreNamesUserAndItem) {
+TEST_F(Metrics, NonFiniteScoreNamesUserAndItem) {
   Columns table = columns(hand_table(), {1, 1, 1, 1, 1}, {2});
   table.score[3] = std::numeric_limits<float>::quiet_NaN();
   try {
-    evaluate_metrics(table.input(), 1);
+    evaluate(table, 1);
     FAIL();
   } catch (const UserError& error) {
     EXPECT_THAT(error.what(), HasSubstr("user index 100, item index 3 is nan"));
@@ -347,7 +402,8 @@ TEST(Metrics, NonFiniteScoreNamesUserAndItem) {
 
 // Chance against full enumeration: the mean of a metric over all orders of the candidates of all
 // users.
-void expect_chance_is_mean_over_orders(const Users& table, const std::vector<int64_t>& k) {
+void MetricsTest::expect_chance_is_mean_over_orders(const Users& table,
+                                                    const std::vector<int64_t>& k) {
   Columns input = columns(table, random_item_rows(5, 9), k);
   std::vector<std::vector<float>> orders;  // scores of each user, the next permutation of all
   for (const auto& user : table) {
@@ -357,10 +413,13 @@ void expect_chance_is_mean_over_orders(const Users& table, const std::vector<int
   }
   std::map<std::string, double> sums, chance;
   double count = 0;
+  deal(input, world);
+  ThreadPool pool(1);
+  const TestMetrics metrics(input.input(), comm, pool);
   for (bool more = true; more;) {
     auto at = input.score.begin();
     for (const auto& scores : orders) at = std::copy(scores.begin(), scores.end(), at);
-    const EvaluationResult result = evaluate_metrics(input.input(), 1);
+    const EvaluationResult result = metrics.evaluate(own_scores(input, world), comm, pool);
     for (const auto& [name, value] : result.metrics) sums[name] += value;
     chance = result.chance;
     count += 1;
@@ -385,7 +444,7 @@ void expect_chance_is_mean_over_orders(const Users& table, const std::vector<int
   EXPECT_GT(compared, 20);
 }
 
-TEST(MetricsChance, OneUserOfSeven) {
+TEST_F(MetricsChance, OneUserOfSeven) {
   expect_chance_is_mean_over_orders({{{0, 2, 0, 1},
                                       {2, 2, 0, 2},
                                       {3, .5, 0, 3},
@@ -396,25 +455,25 @@ TEST(MetricsChance, OneUserOfSeven) {
                                     {1, 2, 3, 6});
 }
 
-TEST(MetricsChance, OneUserOfSixOneRelevantAndTies) {
+TEST_F(MetricsChance, OneUserOfSixOneRelevantAndTies) {
   expect_chance_is_mean_over_orders(
       {{{0, 0, 0, 5}, {1, 0, 0, 5}, {2, 2.5, 0, 5}, {3, 0, 0, 5}, {4, 1.5, 0, 5}, {7, 1.5, 0, 5}}},
       {1, 4, 5});
 }
 
-TEST(MetricsChance, TwoUsersThatShareItemsAndOneTooShort) {
+TEST_F(MetricsChance, TwoUsersThatShareItemsAndOneTooShort) {
   expect_chance_is_mean_over_orders({{{0, 2, 0, 1}, {1, 1, 0, 1}, {2, 1, 0, 1}, {5, 0, 0, 1}},
                                      {{1, 3, 0, 1}, {2, 0, 0, 1}, {3, 0, 0, 1}, {5, 2, 0, 1}},
                                      {{1, 2, 0, 1}, {4, 0, 0, 1}}},
                                     {1, 2, 3});
 }
 
-TEST(MetricsChance, SameItemTwiceInOneUser) {
+TEST_F(MetricsChance, SameItemTwiceInOneUser) {
   expect_chance_is_mean_over_orders(
       {{{0, 2, 0, 1}, {1, 1, 0, 1}, {1, 2, 0, 1}, {1, 0, 0, 1}, {5, 0, 0, 1}}}, {1, 2, 3, 4});
 }
 
-TEST(MetricsChance, RetrievedListInRandomOrder) {
+TEST_F(MetricsChance, RetrievedListInRandomOrder) {
   const auto sums = discount_sums(50);
   for (int64_t k = 1; k <= 7; ++k) {
     for (int64_t hits = 0; hits <= k; ++hits) {
@@ -435,7 +494,7 @@ TEST(MetricsChance, RetrievedListInRandomOrder) {
   EXPECT_LT(at, .635);
 }
 
-TEST(MetricsChance, LongListsKeepTheirPrecision) {
+TEST_F(MetricsChance, LongListsKeepTheirPrecision) {
   // With one relevant of n the first hit is uniform over the ranks: H_n / n.
   double harmonic = 0;
   for (int i = 1; i <= 3000; ++i) harmonic += 1.0 / i;
@@ -445,7 +504,82 @@ TEST(MetricsChance, LongListsKeepTheirPrecision) {
   EXPECT_NEAR(expected_hit_rate({.count = 3000, .relevant = 1}, 50), 50. / 3000, 1e-15);
 }
 
-TEST(MetricsLabels, DurationBucketsOfEqualCount) {
+// Orders that take the counts through all their branches, against every pair of rows.
+TEST_F(MetricsOrder, CountsEveryPair) {
+  using metrics::GlobalOrder, metrics::LabelOrder, metrics::OrderBuffers, metrics::PairOrder;
+  std::mt19937 random(5);
+  const auto uniform = [&] { return static_cast<float>(random() % 100000) / 1e5f - .5f; };
+  const auto grid = [&] { return static_cast<float>(random() % 5) - 2; };  // -0 never, 0 often
+  const std::map<std::string, std::function<float(double, int)>> score_of = {
+      {"uniform", [&](double, int) { return uniform(); }},
+      {"grid", [&](double, int) { return grid(); }},
+      {"signed zeros", [&](double, int i) { return i % 3 == 0   ? -0.f
+                                                   : i % 3 == 1 ? 0.f
+                                                                : 1.f; }},
+      {"equal", [](double, int) { return .25f; }},
+      {"alike", [](double label, int) { return static_cast<float>(label); }},
+      {"reversed", [](double label, int) { return static_cast<float>(-label); }},
+      {"outliers", [&](double, int i) { return i % 500 == 0 ? 1e38f * grid() : uniform(); }},
+      {"tiny", [&](double, int) { return 1e-44f * grid(); }},
+  };
+  for (const auto& [name, score] : score_of) {
+    for (const int n : {1, 2, 31, 33, 700, 2500}) {
+      std::vector<double> labels;
+      std::vector<float> scores;
+      for (int i = 0; i < n; ++i) {
+        labels.push_back(i % 4 == 0 ? 0 : i % 4 == 1 ? grid() + 1 : 4.0 * uniform() + 2);
+        scores.push_back(score(labels.back(), i));
+      }
+      PairOrder expected;
+      for (int a = 0; a < n; ++a)
+        for (int b = 0; b < n; ++b) {
+          const bool split = labels[a] >= 2 && labels[b] < 2;
+          if (!(labels[a] > labels[b])) continue;
+          ++expected.pairs;
+          expected.alike += scores[a] > scores[b];
+          expected.tied += scores[a] == scores[b];
+          expected.right += split && scores[a] > scores[b];
+          expected.positive_tied += split && scores[a] == scores[b];
+        }
+      expected.positives =
+          std::count_if(labels.begin(), labels.end(), [](double label) { return label >= 2; });
+      expected.negatives = n - expected.positives;
+      const auto expect_same = [&, &which = name](const PairOrder& got) {
+        SCOPED_TRACE(fmt::format("{}, {} rows", which, n));
+        EXPECT_EQ(got.pairs, expected.pairs);
+        EXPECT_EQ(got.alike, expected.alike);
+        EXPECT_EQ(got.tied, expected.tied);
+        EXPECT_EQ(got.right, expected.right);
+        EXPECT_EQ(got.positive_tied, expected.positive_tied);
+        EXPECT_EQ(got.positives, expected.positives);
+        EXPECT_EQ(got.negatives, expected.negatives);
+      };
+      OrderBuffers buffers;
+      expect_same(count_pair_order(order_labels(labels, 2, buffers), scores, buffers));
+
+      // Most of the rows are rank 0's, the others' every fifth; the last rank of three has none.
+      std::vector<double> own_labels;
+      std::vector<float> own_scores;
+      for (int i = 0; i < n; ++i) {
+        if ((i % 5 == 4 ? 1 % world.size : 0) != world.rank) continue;
+        own_labels.push_back(labels[i]);
+        own_scores.push_back(scores[i]);
+      }
+      for (const int threads : {1, 3}) {
+        ThreadPool pool(threads);
+        const GlobalOrder order(own_labels, 2, comm, pool);
+        expect_same(order.count(own_scores, comm, pool));
+        for (float& one : own_scores) one = -one;  // the labels' order serves again
+        const PairOrder negated = order.count(own_scores, comm, pool);
+        for (float& one : own_scores) one = -one;
+        EXPECT_EQ(negated.alike, expected.pairs - expected.tied - expected.alike);
+        EXPECT_EQ(negated.tied, expected.tied);
+      }
+    }
+  }
+}
+
+TEST_F(MetricsLabels, DurationBucketsOfEqualCount) {
   // 40 durations, two a bucket: the higher label of each two.
   std::vector<int32_t> duration(40);
   std::iota(duration.begin(), duration.end(), 0);
@@ -453,29 +587,51 @@ TEST(MetricsLabels, DurationBucketsOfEqualCount) {
   for (int i = 0; i < 40; ++i) label.push_back(i % 4 == 0 || i % 4 == 3 ? 2 : 1);
   std::vector<uint8_t> expected;
   for (double value : label) expected.push_back(value > 1.5);
-  EXPECT_EQ(mark_duration_p80(duration, label), expected);
+  EXPECT_EQ(marks(duration, label), expected);
 }
 
-TEST(MetricsLabels, EqualDurationsShareABucket) {
+TEST_F(MetricsLabels, EqualDurationsShareABucket) {
   const std::vector<int32_t> duration(40, 7);
   std::vector<double> label(40);
   std::iota(label.begin(), label.end(), 0.0);
-  const auto relevant = mark_duration_p80(duration, label);
+  const auto relevant = marks(duration, label);
   // Percentile at rank .8 * 39 = 31.2, between 31 and 32.
   for (size_t i = 0; i < 40; ++i) EXPECT_EQ(relevant[i], i >= 32) << i;
 }
 
-TEST(MetricsLabels, TopOfEqualLabelsIsTheSmallerId) {
+TEST_F(MetricsLabels, TopOfEqualLabelsIsTheSmallerId) {
   const std::vector<double> label = {1, 3, 1, 1, 2};
   std::vector<uint8_t> relevant(5);
-  std::vector<int32_t> order;
-  mark_top(label, 3, relevant, order);
+  const std::vector<uint32_t> by_label = {0, 2, 3, 4, 1};
+  mark_top(label, by_label, 3, relevant);
   EXPECT_EQ(relevant, (std::vector<uint8_t>{1, 1, 0, 0, 1}));
-  mark_top(label, 5, relevant, order);
+  mark_top(label, by_label, 5, relevant);
   EXPECT_EQ(relevant, (std::vector<uint8_t>{1, 1, 1, 1, 1}));
 }
 
-TEST(ValidationMetrics, EqualThePlainLoops) {
+/// The users cut into four parts, one of them empty, which are dealt to the ranks in order.
+ValidationResult MetricsTest::validate(std::span<const int64_t> offsets,
+                                       std::span<const float> label, std::span<const float> score,
+                                       int threads) {
+  const auto users = offsets.size() - 1;
+  const std::vector<size_t> cuts = {0, users / 3, users / 3, users / 2, users};
+  std::vector<std::vector<int64_t>> user_rows;
+  std::vector<float> own_label, own_score;
+  for (size_t part = 0; part < 4; ++part) {
+    if (static_cast<int>(part * static_cast<size_t>(world.size) / 4) != world.rank) continue;
+    user_rows.emplace_back();
+    for (size_t u = cuts[part]; u < cuts[part + 1]; ++u) {
+      user_rows.back().push_back(offsets[u + 1] - offsets[u]);
+      own_label.insert(own_label.end(), label.begin() + offsets[u], label.begin() + offsets[u + 1]);
+      own_score.insert(own_score.end(), score.begin() + offsets[u], score.begin() + offsets[u + 1]);
+    }
+  }
+  ThreadPool pool(threads);
+  const ValidationMetrics metrics(std::move(user_rows), std::move(own_label), comm, pool);
+  return metrics.evaluate(own_score, comm, pool);
+}
+
+TEST_F(MetricsOfValidation, EqualThePlainLoops) {
   Users table = random_table(21, 60, 40, 40);
   std::vector<int64_t> offsets = {0, 0};  // a user without rows
   std::vector<float> label, score;
@@ -487,34 +643,34 @@ TEST(ValidationMetrics, EqualThePlainLoops) {
     offsets.push_back(static_cast<int64_t>(label.size()));
   }
   const auto expected = reference::metrics(table, random_item_rows(1, 40), {});
-  const ValidationResult one = validation_metrics(offsets, label, score, 1);
+  const ValidationResult one = validate(offsets, label, score, 1);
   EXPECT_EQ(one.rows, static_cast<int64_t>(label.size()));
   EXPECT_NEAR(one.mse, expected.at("mse"), 1e-11);
   EXPECT_NEAR(one.mae, expected.at("mae"), 1e-11);
   EXPECT_NEAR(one.rmse, expected.at("rmse"), 1e-11);
   EXPECT_NEAR(one.gauc.value(), expected.at("gauc@ratio>=2"), 1e-11);
   EXPECT_NEAR(one.xauc.value(), expected.at("xauc"), 1e-11);
-  const ValidationResult three = validation_metrics(offsets, label, score, 3);
+  const ValidationResult three = validate(offsets, label, score, 3);
   EXPECT_EQ(one.mse, three.mse);
   EXPECT_EQ(one.mae, three.mae);
   EXPECT_EQ(one.gauc, three.gauc);
   EXPECT_EQ(one.xauc, three.xauc);
 }
 
-TEST(ValidationMetrics, AbsentWithoutPairsToOrder) {
+TEST_F(MetricsOfValidation, AbsentWithoutPairsToOrder) {
   const std::vector<int64_t> offsets = {0, 2};
   const std::vector<float> label = {1, 1}, score = {.5f, 2};
-  const ValidationResult result = validation_metrics(offsets, label, score, 1);
+  const ValidationResult result = validate(offsets, label, score, 1);
   EXPECT_DOUBLE_EQ(result.mae, .75);
   EXPECT_FALSE(result.gauc.has_value());
   EXPECT_FALSE(result.xauc.has_value());
 }
 
-TEST(ValidationMetrics, NonFiniteScoreNamesTheRow) {
+TEST_F(MetricsOfValidation, NonFiniteScoreNamesTheRow) {
   const std::vector<int64_t> offsets = {0, 2};
   const std::vector<float> label = {1, 2}, score = {.5f, std::numeric_limits<float>::infinity()};
   try {
-    validation_metrics(offsets, label, score, 1);
+    validate(offsets, label, score, 1);
     FAIL();
   } catch (const UserError& error) {
     EXPECT_THAT(error.what(), HasSubstr("held-out row 1 is inf"));

@@ -10,31 +10,13 @@
 #include "trainer/metrics/metrics.h"
 #include "trainer/metrics/pair_order.h"
 
-/// Metrics of one user as a pure function of its pairs, summed over users.
+/// Metrics of one user as a pure function of its pairs: what labels alone decide, then what scores do.
 namespace kt::metrics {
 
 /// Length of the lists of the ncf.* metrics, and of the label top-50.
 inline constexpr int64_t kNcfTop = 50;
 
 inline double cut_ratio(double value) { return std::clamp(value, 0.0, kRatioCut); }
-
-/// Sum of a metric and of its chance level over the users that count.
-struct Mean {
-  double value = 0;
-  double chance = 0;
-  int64_t users = 0;
-
-  void add(double user_value, double user_chance) {
-    value += user_value;
-    chance += user_chance;
-    ++users;
-  }
-  void merge(const Mean& other) {
-    value += other.value;
-    chance += other.chance;
-    users += other.users;
-  }
-};
 
 /// Of one way to predict, summed over pairs.
 struct Errors {
@@ -51,12 +33,6 @@ struct Errors {
     squared_cut += error_cut * error_cut;
     absolute_cut += std::abs(error_cut);
   }
-  void merge(const Errors& other) {
-    squared += other.squared;
-    absolute += other.absolute;
-    squared_cut += other.squared_cut;
-    absolute_cut += other.absolute_cut;
-  }
 };
 
 enum ListMetric { kPrecision, kRecall, kHitRate, kNdcg, kNdcgExp, kMap, kListMetrics };
@@ -66,7 +42,7 @@ inline constexpr size_t kRatio1 = 0, kRatio2 = 1, kTop50 = 2, kDurationP80 = 3;
 inline constexpr std::array<const char*, 4> kBinaryLabels = {"ratio>=1", "ratio>=2", "top-50",
                                                              "duration-p80"};
 
-/// Which mean is where in the flat list of a block.
+/// Which number is where in a user's row: first the metrics that are means over users, then sums.
 struct Layout {
   size_t labels;  ///< binary ones
   size_t ks;
@@ -82,35 +58,19 @@ struct Layout {
   size_t ncf_ndcg() const { return ncf_hit_ratio() + 1; }
   size_t mae() const { return ncf_hit_ratio() + 2; }
   size_t xauc() const { return ncf_hit_ratio() + 3; }
-  size_t size() const { return ncf_hit_ratio() + 4; }
-};
-
-/// Sums over users.
-struct UserSums {
-  std::vector<Mean> means;  ///< [Layout::size()]
-  Errors model;
-  Errors constant;               ///< of the training mean
-  double squared_deviation = 0;  ///< of the labels from the test mean
-  double gauc = 0;               ///< auc times rows
-  int64_t gauc_rows = 0;
-  int64_t gauc_users = 0;
-
-  void merge(const UserSums& other) {
-    for (size_t i = 0; i < means.size(); ++i) means[i].merge(other.means[i]);
-    model.merge(other.model);
-    constant.merge(other.constant);
-    squared_deviation += other.squared_deviation;
-    gauc += other.gauc;
-    gauc_rows += other.gauc_rows;
-    gauc_users += other.gauc_users;
-  }
+  size_t errors() const { return ncf_hit_ratio() + 4; }  ///< four, in the order of Errors
+  size_t gauc() const { return errors() + 4; }           ///< auc times rows; chance: rows
+  /// In a row of values: the chance level of ncf_ndcg, which depends on the hits.
+  size_t ncf_ndcg_chance() const { return gauc() + 1; }
+  /// In a row of chance levels: of the labels from the test mean.
+  size_t squared_deviation() const { return gauc() + 1; }
+  size_t size() const { return gauc() + 2; }
 };
 
 /// One user's pairs. Shapes: [n] each, `duration_p80` empty when it is left out.
 struct User {
   std::span<const int32_t> item;
   std::span<const double> label;
-  std::span<const float> score;
   std::span<const uint8_t> duration_p80;
 };
 
@@ -125,18 +85,29 @@ struct Context {
   int64_t longest() const { return std::ssize(discount) - 1; }
 };
 
-/// Buffers of a thread, and the items it has seen in lists.
-struct Worker {
-  std::vector<uint64_t> key, top;
-  std::vector<uint8_t> relevant;
-  std::vector<double> gain;
-  std::vector<int32_t> order;
-  std::vector<LabelScore> rows;
-  std::vector<float> scores;
-  std::vector<std::vector<uint8_t>> listed;  ///< [k][I]
+/// What the labels of a user decide.
+struct UserFacts {
+  LabelOrder order;
+  std::vector<uint8_t> relevant;  ///< [n] bit L: relevant for binary label L
+  std::array<int64_t, kBinaryLabels.size()> relevant_count{};
+  std::vector<double> ideal, ideal_exp;  ///< [ks] dcg of the best order of graded5, where k < n
 };
 
-/// Adds what one user's pairs say to `sums`, whose means are sized.
-void add_user(const Context& context, const User& user, Worker& worker, UserSums& sums);
+/// Buffers of a thread, and the items it has seen in lists.
+struct Worker {
+  OrderBuffers order;
+  std::vector<uint32_t> key;
+  std::vector<uint64_t> top;
+  std::vector<uint8_t> relevant;
+  std::vector<std::vector<uint8_t>> listed;  ///< [ks][I]
+};
+
+/// Writes what a user counts for, in this and in the next function; the rest of a row stays as it is.
+/// Shapes: chance [Layout::size()].
+UserFacts user_facts(const Context& context, const User& user, Worker& worker,
+                     std::span<double> chance);
+/// Shapes: score [n], values [Layout::size()].
+void user_values(const Context& context, const User& user, const UserFacts& facts,
+                 std::span<const float> score, Worker& worker, std::span<double> values);
 
 }  // namespace kt::metrics
