@@ -24,14 +24,16 @@ enum class LayerKind {
   kConcat,
   kDot,    ///< of two inputs of one width
   kScale,  ///< times a constant
+  kBatchNorm,  ///< gamma (x - mean) / sqrt(variance + epsilon) + beta, column by column
 };
 
 struct Layer {
   LayerKind kind;
   std::vector<int> inputs;  ///< layers before this one
   int64_t width = 0;
-  int parameter = -1;         ///< index of the table, or of the weight; its bias comes next
-  double value = 0;           ///< kScale: the factor
+  int parameter = -1;         ///< index of its first: the table; weight, bias; gamma, beta, mean, variance
+  double value = 0;           ///< kScale: the factor; kBatchNorm: epsilon
+  double momentum = 0;        ///< kBatchNorm
   int64_t dropout_begin = 0;  ///< kDropout: its first column of a row's dropout factors
 };
 
@@ -54,6 +56,10 @@ class Layers {
   int concat(std::vector<int> inputs);
   int dot(int a, int b);
   int scale(int input, double factor);
+  /// Mean and biased variance are those of the whole global batch of a step, in evaluation the running values
+  /// (BatchNorm in models/model.h). Keras' defaults: momentum .99, epsilon 1e-3. Parameters `name.gamma`, initially 1,
+  /// `name.beta` 0, `name.mean` 0, `name.variance` 1; the last two are not trained.
+  int batch_norm(const std::string& name, int input, double momentum, double epsilon);
 
   const std::vector<Layer>& layers() const { return layers_; }
   const std::vector<ParameterSpec>& parameters() const { return parameters_; }

@@ -16,6 +16,7 @@ enum class ParameterKind { kUserTable, kItemTable, kDense };
 
 enum class Initializer {
   kZero,
+  kOne,
   kTruncatedNormal,  ///< normal cut at 2 sigma and rescaled, so that its deviation is `scale`
   kUniform,          ///< uniform in [-scale, scale)
 };
@@ -27,6 +28,7 @@ struct ParameterSpec {
   int64_t cols = 0;
   Initializer initializer = Initializer::kZero;
   double scale = 0;
+  bool trained = true;  ///< false: the optimizer leaves it alone
 
   int64_t size() const { return rows * cols; }
 };
@@ -67,12 +69,32 @@ struct RowGradients {
   float* dense = nullptr;       ///< [dense size], added to
 };
 
+/// A layer that looks at all rows of the global batch. Its running values are dense arrays that are not trained: after
+/// a step each becomes momentum * itself + (1 - momentum) * the batch's mean or biased variance.
+struct BatchNorm {
+  int64_t width = 0;
+  size_t mean = 0, variance = 0;  ///< the running values, in `Engine::parameters()`
+  double momentum = 0;
+};
+
+/// What is kept of a leaf between its passes.
+struct LeafMemory {
+  std::vector<float> activations;  ///< and gradients, of all its rows
+  /// What the pass found out for the batch norm it ended at, in double, in row order. Shapes: [1 + 2 width]: rows,
+  /// then mean and squared deviations from it (forward), or the sums of dy and of dy * normalised x (backward).
+  std::vector<double> statistics;
+};
+
 /// Computes one model. What depends on a user or an item alone may be computed once for it, its *part*; the rest is
 /// computed row by row from the parts of its user and item:
 ///
 ///   forward_ids (users; items)  ->  parts  ->  train_rows  ->  gradients of parts  ->  backward_ids
 ///
-/// Stateless but for the dense weights, so threads may share one; the bits of a call depend on its arguments alone,
+/// With n batch norms in place of train_rows: 2 n + 1 calls of `train_pass` for each leaf. Passes 0 .. n - 1 are
+/// forward and end before a batch norm each, pass n goes on to the loss and back to the last one, the others back to
+/// the one before. Between two passes the statistics of all leaves are put together (sharding/batch_statistics.h).
+///
+/// Stateless but for the dense weights and those statistics, so threads may share one; the bits of a call depend on its arguments alone,
 /// and those of an id's part or a row's prediction on that id or row alone where the engine says so.
 class Engine {
  public:
@@ -99,7 +121,27 @@ class Engine {
   /// that sum times `scale` (1 / rows of the global batch).
   virtual double train_rows(const RowBatch& rows, double scale,
                             const RowGradients& gradients) const = 0;
-  /// Without dropout. Shapes: out [n].
+
+  /// In the order of the forward passes that end at them.
+  virtual std::span<const BatchNorm> batch_norms() const { return {}; }
+  int64_t passes() const { return 2 * std::ssize(batch_norms()) + 1; }
+  /// The batch norm that a pass but the last ends at.
+  const BatchNorm& norm_after(int64_t pass) const {
+    const int64_t norms = std::ssize(batch_norms());
+    return batch_norms()[pass < norms ? pass : 2 * norms - 1 - pass];
+  }
+  /// Returns the loss in the one pass that has it, else 0. Without batch norms the one pass is `train_rows`.
+  virtual double train_pass(int64_t pass, const RowBatch& rows, double scale,
+                            const RowGradients& gradients, LeafMemory& leaf) const {
+    static_cast<void>(pass), static_cast<void>(leaf);
+    return train_rows(rows, scale, gradients);
+  }
+  /// Those after `pass` of the whole global batch, for the passes that follow. Not beside another call.
+  virtual void set_statistics(int64_t pass, std::span<const double> statistics) {
+    static_cast<void>(pass), static_cast<void>(statistics);
+  }
+
+  /// Without dropout, batch norms by their running values. Shapes: out [n].
   virtual void predict_rows(const RowBatch& rows, float* out) const = 0;
 };
 

@@ -13,6 +13,7 @@
 
 #include <utility>
 
+#include "launch/errors.h"
 #include "models/torch_model.h"
 
 namespace kt {
@@ -21,6 +22,10 @@ namespace {
 class TorchLayers final : public TorchModel {
  public:
   explicit TorchLayers(Layers model) : model_(std::move(model)) {
+    for (const Layer& layer : model_.layers())
+      if (layer.kind == LayerKind::kBatchNorm)
+        user_error("model.engine: got torch, but the model has batch norms, which look at all rows of a step, and "
+                   "libtorch computes a leaf's: set model.engine=fused");
     size_t tables = 0, dense = 0;
     for (const ParameterSpec& spec : parameters())
       place_.push_back(spec.kind == ParameterKind::kDense ? dense++ : tables++);
@@ -71,6 +76,8 @@ class TorchLayers final : public TorchModel {
         return at::sum(at::mul(input(0), input(1)), {1}, true);
       case LayerKind::kScale:
         return at::mul(input(0), layer.value);
+      case LayerKind::kBatchNorm:
+        break;  // refused above
     }
     return {};
   }

@@ -64,7 +64,7 @@ void Parameters::update(double learning_rate, int64_t step, float gradient_scale
   };
   std::vector<Piece> pieces;
   for (ParameterArray& array : arrays)
-    for (int64_t begin = 0; begin < array.held.size(); begin += kPieceRows)
+    for (int64_t begin = 0; array.spec.trained && begin < array.held.size(); begin += kPieceRows)
       pieces.push_back({&array, {begin, std::min(begin + kPieceRows, array.held.size())}});
   const UpdateFactors factors = update_factors(optimizer_, learning_rate, step);
   pool.parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t k, int) {

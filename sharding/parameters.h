@@ -25,6 +25,7 @@ struct ArraySpec {
   ArrayKind kind = ArrayKind::kDense;
   int64_t rows = 0;
   int64_t cols = 0;
+  bool trained = true;  ///< false: `Parameters::update` leaves it alone
 };
 
 /// What of the item tables and dense arrays a rank holds and updates.
@@ -73,7 +74,7 @@ class Parameters {
   /// Elements of all arrays over all ranks.
   int64_t count() const;
 
-  /// Updates every held element, those of tables by the threads of `pool`. `step` counts updates from 1.
+  /// Updates every held element of the trained arrays, those of tables by the threads of `pool`. `step` counts updates from 1.
   void update(double learning_rate, int64_t step, float gradient_scale, ThreadPool& pool);
   /// No row of a table has a gradient.
   void forget_gradients();

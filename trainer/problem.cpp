@@ -73,6 +73,8 @@ float initial_value(const ParameterSpec& spec, uint64_t seed, uint64_t array, ui
   switch (spec.initializer) {
     case Initializer::kZero:
       return 0;
+    case Initializer::kOne:
+      return 1;
     case Initializer::kTruncatedNormal:
       return static_cast<float>(spec.scale / kTruncatedDeviation *
                                 truncated_normal(seed, array, element));
@@ -149,7 +151,7 @@ Problem open_problem(const Config& config, Communicator& comm) {
 Parameters make_parameters(const Problem& problem, World world) {
   std::vector<ArraySpec> specs;
   for (const ParameterSpec& spec : problem.engine->parameters())
-    specs.push_back({spec.name, array_kind(spec.kind), spec.rows, spec.cols});
+    specs.push_back({spec.name, array_kind(spec.kind), spec.rows, spec.cols, spec.trained});
   const Holding holding =
       problem.config.parallel.reduce == Reduce::kExact ? Holding::kOwnBlocks : Holding::kReplica;
   Parameters parameters(std::move(specs), problem.users_per_shard, world, holding,

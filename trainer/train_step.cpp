@@ -5,6 +5,7 @@
 
 #include "launch/errors.h"
 #include "launch/random.h"
+#include "sharding/batch_statistics.h"
 #include "sharding/gather_shards.h"
 #include "sharding/tree_sum.h"
 
@@ -25,11 +26,12 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
       dense_size_(std::ssize(parameters.dense)),
       user_width_(engine.part_width(Side::kUser)),
       item_width_(engine.part_width(Side::kItem)),
-      scratch_(pool.threads()),
+      scratch_(engine.passes() > 1 ? units_ : pool.threads()),
       unit_begin_(units_ + 1),
       leaves_((exchange.leaves() == Exchange::Leaves::kOfUnits ? units_ : pool.threads()) *
               dense_size_),
-      losses_(units_) {
+      losses_(units_),
+      moments_(engine.batch_norms().size()) {
   int64_t users = 0;
   for (const ShardSamples& shard : samples) {
     first_user_.push_back(users);
@@ -70,6 +72,7 @@ TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_
       if (norm > options_.clip_norm) scale = static_cast<float>(options_.clip_norm / norm);
     }
     parameters_.update(learning_rate, update, scale, pool_);
+    update_running_values();
   });
   communication_.time([&] { parameters_.publish_dense(comm_); });
   result.updated = true;
@@ -78,10 +81,11 @@ TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_
 
 StepSeconds TrainStep::seconds() const {
   // The exchange's calls are timed as part of what they stand in.
-  const double routing = exchange_.routing_s(), exchanging = exchange_.communication_s() - routing;
+  const double routing = exchange_.routing_s();
+  const double exchanging = exchange_.communication_s() - routing + statistics_.seconds;
   return {.input = input_.seconds - routing,
           .compute = compute_.seconds - exchanging,
-          .communication = communication_.seconds + exchange_.communication_s(),
+          .communication = communication_.seconds + exchanging + routing,
           .update = update_.seconds};
 }
 
@@ -152,19 +156,61 @@ void TrainStep::compute_leaves(double scale) {
   item_part_gradients_.resize(item_.size() * item_width_);
   const bool of_units = exchange_.leaves() == Exchange::Leaves::kOfUnits;
   if (!of_units) std::ranges::fill(leaves_, 0.f);
-  pool_.parallel_for(units_, [&](int64_t unit, int thread) {
-    if (of_units) std::ranges::fill(leaf(unit, thread), 0.f);
-    losses_[unit] = compute_leaf(unit, scale, thread);
-  });
+  for (int64_t pass = 0; pass < engine_.passes(); ++pass) {
+    pool_.parallel_for(units_, [&](int64_t unit, int thread) {
+      if (pass == 0) {
+        if (of_units) std::ranges::fill(leaf(unit, thread), 0.f);
+        losses_[unit] = 0;
+      }
+      losses_[unit] += compute_leaf(unit, pass, scale, thread);
+    });
+    if (pass + 1 < engine_.passes()) share_statistics(pass);
+  }
 }
 
-double TrainStep::compute_leaf(int64_t unit, double scale, int thread) {
-  Scratch& scratch = scratch_[thread];
+void TrainStep::share_statistics(int64_t pass) {
+  const int64_t columns = 1 + 2 * engine_.norm_after(pass).width;
+  std::vector<double> own;
+  for (const Scratch& leaf : scratch_) {
+    const std::vector<double>& statistics = leaf.memory.statistics;
+    own.insert(own.end(), statistics.begin(), statistics.end());
+  }
+  std::vector<double> all;
+  statistics_.time(
+      [&] { all = gather_shards<double>(comm_, own, parameters_.shard_count(), columns); });
+  const bool forward = pass < std::ssize(moments_);
+  all = forward ? merge_moments(std::move(all), columns / 2) : tree_sums(std::move(all), columns);
+  if (forward) moments_[pass] = all;
+  engine_.set_statistics(pass, all);
+}
+
+void TrainStep::update_running_values() {
+  for (size_t k = 0; k < moments_.size(); ++k) {
+    const BatchNorm& norm = engine_.batch_norms()[k];
+    const double rows = moments_[k][0];
+    const auto update = [&](size_t a, auto&& of_batch) {
+      ParameterArray& array = parameters_.arrays[a];
+      for (int64_t c = array.held.begin * norm.width; c < array.held.end * norm.width; ++c) {
+        float& value = array.value[c - array.held.begin * norm.width];
+        value = static_cast<float>(norm.momentum * value + (1 - norm.momentum) * of_batch(c));
+      }
+    };
+    update(norm.mean, [&](int64_t c) { return moments_[k][1 + c]; });
+    update(norm.variance, [&](int64_t c) { return moments_[k][1 + norm.width + c] / rows; });
+  }
+}
+
+double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thread) {
+  Scratch& scratch = scratch_[engine_.passes() > 1 ? unit : thread];
   float* dense_gradients = leaf(unit, thread).data();
   const int64_t begin = unit_begin_[unit], end = unit_begin_[unit + 1];
-  if (begin == end) return 0;
-  scratch.users.clear();
-  for (int64_t k = begin; k < end; ++k) {
+  const bool first = pass == 0, last = pass + 1 == engine_.passes();
+  if (begin == end) {
+    if (!last) scratch.memory.statistics.assign(1 + 2 * engine_.norm_after(pass).width, 0);
+    return 0;
+  }
+  if (first) scratch.users.clear();
+  for (int64_t k = begin; first && k < end; ++k) {
     int32_t& part = part_of_user_[user_row_[k]];
     if (part < 0) {
       part = static_cast<int32_t>(scratch.users.size());
@@ -183,10 +229,13 @@ double TrainStep::compute_leaf(int64_t unit, double scale, int thread) {
     users.tables.push_back(table->value.data());
     user_gradients.tables.push_back(table->gradient.data());
   }
-  scratch.user_parts.resize(users.n * user_width_);
-  scratch.user_part_gradients.assign(users.n * user_width_, 0.f);
-  engine_.forward_ids(Side::kUser, users, scratch.user_parts.data());
-  const double loss = engine_.train_rows(
+  if (first) {
+    scratch.user_parts.resize(users.n * user_width_);
+    scratch.user_part_gradients.assign(users.n * user_width_, 0.f);
+    engine_.forward_ids(Side::kUser, users, scratch.user_parts.data());
+  }
+  const double loss = engine_.train_pass(
+      pass,
       {.n = end - begin,
        .user_parts = scratch.user_parts.data(),
        .item_parts = item_parts_.data(),
@@ -199,8 +248,10 @@ double TrainStep::compute_leaf(int64_t unit, double scale, int thread) {
       scale,
       {.user_parts = scratch.user_part_gradients.data(),
        .item_parts = item_part_gradients_.data() + begin * item_width_,
-       .dense = dense_gradients});
-  engine_.backward_ids(Side::kUser, users, scratch.user_part_gradients.data(), user_gradients);
+       .dense = dense_gradients},
+      scratch.memory);
+  if (last)
+    engine_.backward_ids(Side::kUser, users, scratch.user_part_gradients.data(), user_gradients);
   return loss;
 }
 

@@ -24,6 +24,7 @@ namespace kt {
 ///   Exchange::fetch_parts                        -> parts of the others
 ///   a leaf: forward_ids of its users, train_rows, backward_ids of its users
 ///                                                -> loss, dense gradients, gradients of users and of items' parts
+///     (with batch norms: passes over all leaves in place of train_rows, statistics of all rows between them)
 ///   Exchange::return_item_gradients              -> their sums, at the items' owners
 ///   Engine::backward_ids of items                -> gradients of items, more dense gradients
 ///   Exchange::reduce                             -> gradients of the blocks this rank owns
@@ -55,16 +56,19 @@ class TrainStep {
   StepSeconds seconds() const;
 
  private:
-  /// What a thread needs for a leaf.
+  /// What a leaf needs: of the thread that computes it, or with several passes its own.
   struct Scratch {
     std::vector<int32_t> users;  // distinct, rows of this rank's user tables
     std::vector<float> user_parts, user_part_gradients;
+    LeafMemory memory;
   };
 
   void gather(const Schedule& schedule, int64_t epoch, int64_t step);
   void compute_item_parts();
   void compute_leaves(double scale);
-  double compute_leaf(int64_t unit, double scale, int thread);
+  double compute_leaf(int64_t unit, int64_t pass, double scale, int thread);
+  void share_statistics(int64_t pass);
+  void update_running_values();
   void return_item_gradients();
   double total_loss();
   IdBatch item_batch(Range owned) const;
@@ -81,7 +85,7 @@ class TrainStep {
   const int64_t units_, dense_size_, user_width_, item_width_;
   std::vector<int64_t> first_user_;  // [units] first row of a shard in this rank's user tables
   std::vector<ParameterArray*> user_tables_, item_tables_;
-  std::vector<Scratch> scratch_;  // [threads]
+  std::vector<Scratch> scratch_;  // [threads], or [units] with several passes
 
   // The step. Shapes: n samples of this rank, in (shard, position) order.
   std::vector<int64_t> unit_begin_;                   // [units + 1]
@@ -94,8 +98,9 @@ class TrainStep {
   std::vector<float> item_part_sums_;                 // [owned, item width]
   std::vector<float> leaves_;                         // [units or threads, dense size]
   std::vector<double> losses_;                        // [units]
+  std::vector<std::vector<double>> moments_;          // [batch norms][1 + 2 width] of the global batch
 
-  Stopwatch input_, compute_, communication_, update_;
+  Stopwatch input_, compute_, communication_, statistics_, update_;
 };
 
 /// The Dropout factors of one row, 0 or 1 / (1 - probability). Shapes: factors [width].

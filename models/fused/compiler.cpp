@@ -44,6 +44,7 @@ class Compiler {
     for (CompiledModel::Code* code : {&to_.users_, &to_.items_, &to_.rows_}) mark_needed(*code);
     give_gradients(result);
     seal(result);
+    cut_passes();
   }
 
  private:
@@ -67,7 +68,8 @@ class Compiler {
       else if (layer.kind == LayerKind::kItemTable ||
                (layer.kind == LayerKind::kItemFeatures && form_ == Form::kIds))
         level = Level::kItem;
-      else if (form_ == Form::kIds && layer.kind != LayerKind::kDropout && !layer.inputs.empty()) {
+      else if (form_ == Form::kIds && layer.kind != LayerKind::kDropout &&
+               layer.kind != LayerKind::kBatchNorm && !layer.inputs.empty()) {
         level = levels_[layer.inputs[0]];
         for (const int input : layer.inputs)
           if (levels_[input] != level) level = Level::kRow;
@@ -137,6 +139,7 @@ class Compiler {
     }
     const OpKind kind = layer.kind == LayerKind::kL2Normalize ? OpKind::kL2Normalize
                         : layer.kind == LayerKind::kDot       ? OpKind::kDot
+                        : layer.kind == LayerKind::kBatchNorm ? OpKind::kBatchNorm
                                                               : OpKind::kScale;
     const Value b = layer.kind == LayerKind::kDot ? take(layer.inputs[1], level) : Value{};
     Op& op = add_op(level, kind, layer.width);
@@ -144,7 +147,18 @@ class Compiler {
     op.a = a.y;
     op.a_width = a.width;
     op.b = b.y;
+    if (kind == OpKind::kBatchNorm) op.source = add_norm(layer);
     values_[k] = value_of(level, op);
+  }
+
+  /// Of the last operation of the rows. Returns where its numbers are.
+  int64_t add_norm(const Layer& layer) {
+    const int64_t* arrays = &offset_[layer.parameter];
+    const int64_t at = to_.norms_size_;
+    to_.norms_.push_back({std::ssize(to_.rows_.ops) - 1, layer.width, at, arrays[0], arrays[1],
+                          arrays[2], arrays[3], layer.value});
+    to_.norms_size_ += kNormNumbers * padded(layer.width);
+    return at;
   }
 
   /// An activation or dropout: part of the operation before it where nobody else reads that one's result.
@@ -322,7 +336,7 @@ class Compiler {
       std::map<int64_t, bool> trained;      // in order: is there a parameter behind it?
       for (const Op& op : of.ops) {
         bool any = op.kind == OpKind::kTable || op.kind == OpKind::kGather || op.bias >= 0 ||
-                   op.terms_end > op.terms_begin;
+                   op.terms_end > op.terms_begin || op.kind == OpKind::kBatchNorm;
         if (has_a(op)) any |= trained[op.a];
         if (op.kind == OpKind::kDot) any |= trained[op.b];
         trained[op.y] |= any;
@@ -361,7 +375,8 @@ class Compiler {
 
   static bool has_a(const Op& op) {
     return op.kind == OpKind::kPass || op.kind == OpKind::kScale || op.kind == OpKind::kCopy ||
-           op.kind == OpKind::kL2Normalize || op.kind == OpKind::kDot;
+           op.kind == OpKind::kL2Normalize || op.kind == OpKind::kDot ||
+           op.kind == OpKind::kBatchNorm;
   }
 
   void seal(const Value& result) {
@@ -380,6 +395,24 @@ class Compiler {
     to_.rows_.program.prediction = result.y;
     to_.rows_.program.user_part_width = to_.users_.program.part_width;
     to_.rows_.program.item_part_width = to_.items_.program.part_width;
+  }
+
+  /// A pass ends before each batch norm; the last forward one goes on with the loss, and back.
+  void cut_passes() {
+    const int64_t ops = to_.rows_.program.op_count, norms = std::ssize(to_.norms_);
+    std::vector<int64_t> cut{0};  // the first operation, each batch norm, the end
+    for (const CompiledModel::Norm& norm : to_.norms_) cut.push_back(norm.op);
+    cut.push_back(ops);
+    const auto backward_begin = [&](int64_t k) { return k == 0 ? 0 : cut[k] + 1; };
+    for (int64_t k = 0; k <= norms; ++k)
+      to_.passes_.push_back({.forward_begin = cut[k], .forward_end = cut[k + 1]});
+    to_.passes_.back().loss = true;
+    to_.passes_.back().backward_begin = backward_begin(norms);
+    to_.passes_.back().backward_end = ops;
+    for (int64_t k = norms - 1; k >= 0; --k)
+      to_.passes_.push_back(
+          {.backward_begin = backward_begin(k), .backward_end = cut[k + 1] + 1});
+    for (Pass& pass : to_.passes_) pass.stride = norms > 0 ? to_.rows_.size : 0;
   }
 
   const Layers& model_;

@@ -26,6 +26,18 @@ class CompiledModel {
   const Program& users() const { return users_.program; }
   const Program& items() const { return items_.program; }
   const Program& rows() const { return rows_.program; }
+  /// A batch norm of the rows: where its arrays begin in the dense weights, its numbers among `norms`.
+  struct Norm {
+    int64_t op, width, numbers;
+    int64_t gamma, beta, mean, variance;
+    double epsilon;
+  };
+  const std::vector<Norm>& norms() const { return norms_; }
+  /// Floats of the numbers of all of them.
+  int64_t norms_size() const { return norms_size_; }
+  /// 2 * norms + 1, in order (Engine::train_pass).
+  const std::vector<Pass>& passes() const { return passes_; }
+
   /// Floats a thread needs to run any of them.
   int64_t workspace_size() const { return workspace_size_; }
 
@@ -49,6 +61,9 @@ class CompiledModel {
   };
 
   Code users_, items_, rows_;
+  std::vector<Norm> norms_;
+  int64_t norms_size_ = 0;
+  std::vector<Pass> passes_;
   std::vector<Packing> packings_;
   int64_t packed_size_ = 0;
   int64_t workspace_size_ = 0;

@@ -155,13 +155,14 @@ KT_INLINE Floats activation_slope(Floats y, Floats dy) {
   return dy;
 }
 
-/// One block under way. `key`: of its rows, null without dropout.
+/// One block under way. `key`: of its rows, null without dropout. `norms`: as in RowArguments.
 struct Block {
   const Program& program;
   const float* weights;
   float* workspace;
   int64_t n;
   const uint32_t* key;
+  const float* norms = nullptr;
 };
 
 /// The one choice of an activation, so that no inner loop makes it.
@@ -333,6 +334,41 @@ void backward_dense_one(const Block& block, const Op& op, float* dense_gradient)
   dense_gradient[op.bias_gradient] = sum;
 }
 
+// One column's vector of a batch norm's numbers.
+KT_INLINE Floats norm_number(const Block& block, const Op& op, NormNumber number, int64_t c) {
+  return load(block.norms + op.source + number * padded(op.width) + c);
+}
+
+void forward_norm(const Block& block, const Op& op) {
+  const float* x = block.workspace + op.a;
+  const int64_t stride = padded(op.width);
+  write_finished(block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
+    return fma(load(x + r * stride + c) - norm_number(block, op, kNormMean, c),
+               norm_number(block, op, kNormScale, c), norm_number(block, op, kNormBeta, c));
+  });
+}
+
+// The batch's mean and variance depend on x too.
+void backward_norm(const Block& block, const Op& op) {
+  if (op.a_gradient < 0) return;
+  const int64_t stride = padded(op.width);
+  for (int64_t c = 0; c < stride; c += kLanes) {
+    const Floats mean = norm_number(block, op, kNormMean, c),
+                 inverse = norm_number(block, op, kNormInverse, c),
+                 scale = norm_number(block, op, kNormScale, c),
+                 slope = norm_number(block, op, kNormSlope, c),
+                 along = norm_number(block, op, kNormAlong, c);
+    for (int64_t r = 0; r < block.n; ++r) {
+      const int64_t at = r * stride + c;
+      const Floats normal = (load(block.workspace + op.a + at) - mean) * inverse;
+      const Floats part =
+          scale * ((load(block.workspace + op.y_gradient + at) - slope) - normal * along);
+      float* da = block.workspace + op.a_gradient + at;
+      store(da, op.add_a ? load(da) + part : part);
+    }
+  }
+}
+
 // The operations that are alike in all programs.
 void forward_common(const Block& block, const Op& op) {
   float* work = block.workspace;
@@ -369,6 +405,8 @@ void forward_common(const Block& block, const Op& op) {
           store_up_to(work + op.y + r * stride + op.column + c,
                       load(work + op.a + r * a_stride + c), op.a_width - c);
       break;
+    case OpKind::kBatchNorm:
+      return forward_norm(block, op);
     default:
       break;
   }
@@ -425,6 +463,9 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
           float* da = work + op.a_gradient + r * a_stride + c;
           store(da, op.add_a ? load(da) + part : part);
         }
+      break;
+    case OpKind::kBatchNorm:
+      backward_norm(block, op);
       break;
     default:
       break;
@@ -558,8 +599,9 @@ void backward_gather(const Block& block, const RowArguments& rows, int64_t first
   if (bias) bias_gradient(block.n, dy, stride, op.width, rows.dense_gradient + op.bias_gradient);
 }
 
-void forward_block(const Block& block, const RowArguments& rows, int64_t first) {
-  for (int64_t k = 0; k < block.program.op_count; ++k) {
+void forward_block(const Block& block, const RowArguments& rows, int64_t first, int64_t begin,
+                   int64_t end) {
+  for (int64_t k = begin; k < end; ++k) {
     const Op& op = block.program.ops[k];
     if (op.kind == OpKind::kGather) {
       forward_gather(block, rows, first, op);
@@ -579,16 +621,16 @@ KT_INLINE void prefetch_item_parts(const Block& block, const RowArguments& rows,
       __builtin_prefetch(rows.item_parts + rows.item[r] * width + c);
 }
 
-double train_rows(const Program& program, const float* weights, const RowArguments& rows,
-                  float* workspace) {
+double train_rows(const Program& program, const Pass& pass, const float* weights,
+                  const RowArguments& rows, float* workspace) {
   const FlushSmall flush;
   double loss = 0;
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
     const Block block{program, weights, workspace, smaller_of(kBlockRows, rows.n - first),
-                      rows.dropout_key ? rows.dropout_key + first : nullptr};
+                      rows.dropout_key ? rows.dropout_key + first : nullptr, rows.norms};
     prefetch_item_parts(block, rows, first + kBlockRows);
-    forward_block(block, rows, first);
-    for (int64_t r = 0; r < block.n; ++r) {
+    forward_block(block, rows, first, pass.forward_begin, pass.forward_end);
+    for (int64_t r = 0; pass.loss && r < block.n; ++r) {
       const double error = static_cast<double>(workspace[program.prediction + r * kLanes]) -
                            static_cast<double>(rows.label[first + r]);
       loss += error * error;
@@ -596,16 +638,18 @@ double train_rows(const Program& program, const float* weights, const RowArgumen
       store(gradient, zero());  // a part's gradient may be the whole vector
       *gradient = static_cast<float>(2 * rows.scale * error);
     }
-    for (int64_t k = program.op_count - 1; k >= 0; --k) {
+    for (int64_t k = pass.backward_end - 1; k >= pass.backward_begin; --k) {
       const Op& op = program.ops[k];
       if (op.y_gradient < 0) continue;
       if (op.kind == OpKind::kGather) {
         backward_gather(block, rows, first, op);
         continue;
       }
-      unfinish(block, op);
+      if (op.kind != OpKind::kBatchNorm) unfinish(block, op);  // by the pass before
       backward_common(block, op, rows.dense_gradient);
     }
+    if (pass.backward_begin > 0) unfinish(block, program.ops[pass.backward_begin - 1]);
+    workspace += pass.stride;
   }
   return loss;
 }
@@ -614,8 +658,9 @@ void predict_rows(const Program& program, const float* weights, const RowArgumen
                   float* workspace) {
   const FlushSmall flush;
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
-    const Block block{program, weights, workspace, smaller_of(kBlockRows, rows.n - first), nullptr};
-    forward_block(block, rows, first);
+    const Block block{program, weights,    workspace, smaller_of(kBlockRows, rows.n - first),
+                      nullptr, rows.norms};
+    forward_block(block, rows, first, 0, program.op_count);
     for (int64_t r = 0; r < block.n; ++r)
       rows.predictions[first + r] = workspace[program.prediction + r * kLanes];
   }

@@ -24,6 +24,18 @@ enum class OpKind : int32_t {
   kL2Normalize,  ///< y = a / max(|a|, 1e-12)
   kDot,          ///< y = a . b
   kCopy,         ///< columns [column, column + a_width) of y = a
+  kBatchNorm,    ///< y = (a - mean) * scale + beta, its numbers in `norms` from `source` on (NormNumber)
+};
+
+/// Numbers of a batch norm, a row of padded(width) each. Batch's values in training, running ones in evaluation.
+enum NormNumber : int64_t {
+  kNormMean,
+  kNormInverse,  ///< 1 / sqrt(variance + epsilon)
+  kNormScale,    ///< gamma times that
+  kNormBeta,
+  kNormSlope,  ///< mean over the batch of dy
+  kNormAlong,  ///< and of dy * normalised x
+  kNormNumbers
 };
 
 /// What follows an operation, in place.
@@ -80,6 +92,15 @@ struct Program {
   float dropout_kept = 1;
 };
 
+/// What is done to each block of a leaf's rows, forward and then backward, from the last operation to the first. The
+/// operation before a backward that does not reach the first one is a batch norm: its dy is made ready.
+struct Pass {
+  int64_t forward_begin = 0, forward_end = 0;    ///< operations
+  bool loss = false;                             ///< between the two
+  int64_t backward_begin = 0, backward_end = 0;  ///< operations
+  int64_t stride = 0;  ///< from a block's workspace to that of the next; 0: nothing is kept for other passes
+};
+
 struct IdArguments {
   int64_t n;
   const int32_t* row;
@@ -100,6 +121,7 @@ struct RowArguments {
   const float* label;
   const uint32_t* dropout_key;
   double scale;
+  const float* norms;  ///< of all batch norms
   float *user_part_gradients, *item_part_gradients, *dense_gradient;
   float* predictions;  ///< of predict_rows
 };
@@ -108,7 +130,8 @@ struct RowArguments {
 struct Kernels {
   void (*forward_ids)(const Program&, const float* weights, const IdArguments&, float* workspace);
   void (*backward_ids)(const Program&, const float* weights, const IdArguments&, float* workspace);
-  double (*train_rows)(const Program&, const float* weights, const RowArguments&, float* workspace);
+  double (*train_rows)(const Program&, const Pass&, const float* weights, const RowArguments&,
+                       float* workspace);
   void (*predict_rows)(const Program&, const float* weights, const RowArguments&, float* workspace);
 };
 extern const Kernels kAvx2Kernels;

@@ -1,0 +1,201 @@
+#pragma once
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/clamp_min.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/tanh.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/var.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <span>
+#include <vector>
+
+#include "launch/random.h"
+#include "models/layers.h"
+
+/// A model by libtorch in double: one process, the whole batch in one call, autograd from the tables on.
+namespace kt::reference {
+
+/// Rows of a whole batch. Shapes: all [n]; dropout [n * dropout_width] factors.
+struct Rows {
+  std::vector<int64_t> user, item;
+  std::vector<double> label, dropout;
+  void add(int64_t of_user, int64_t of_item, float of_label) {
+    user.push_back(of_user);
+    item.push_back(of_item);
+    label.push_back(of_label);
+  }
+};
+
+class LayersReference {
+ public:
+  /// Shapes: parameters as `model.parameters()`; features [items, feature_count].
+  LayersReference(const Layers& model, const std::vector<std::vector<float>>& parameters,
+                  std::span<const float> features)
+      : model_(model) {
+    for (size_t a = 0; a < parameters.size(); ++a) {
+      const ParameterSpec& spec = model.parameters()[a];
+      values.push_back(tensor(parameters[a], spec.rows, spec.cols));
+    }
+    if (model.feature_count() > 0)
+      features_ = tensor(features, std::ssize(features) / model.feature_count(), model.feature_count());
+  }
+
+  struct Result {
+    double loss = 0;                    ///< sum of squared errors
+    std::vector<at::Tensor> gradients;  ///< of the mean squared error, one a parameter; 0 where none is trained
+    std::vector<double> predictions;
+  };
+
+  /// Forward and backward in training. Running values are brought up to date too.
+  Result train(const Rows& rows) {
+    std::vector<at::Tensor> trained;
+    for (size_t a = 0; a < values.size(); ++a)
+      if (model_.parameters()[a].trained) trained.push_back(values[a].set_requires_grad(true));
+    const at::Tensor prediction = forward(rows, true);
+    const auto n = static_cast<int64_t>(rows.label.size());
+    const at::Tensor loss = (prediction - tensor(rows.label, n, 1)).square().sum();
+    const std::vector<at::Tensor> found =
+        torch::autograd::grad({loss / static_cast<double>(n)}, trained);
+    Result result{.loss = loss.item<double>(), .gradients = {}, .predictions = to_vector(prediction)};
+    auto next = found.begin();
+    for (size_t a = 0; a < values.size(); ++a) {
+      values[a] = values[a].detach();
+      result.gradients.push_back(model_.parameters()[a].trained ? *next++ : at::zeros_like(values[a]));
+    }
+    return result;
+  }
+
+  std::vector<double> predict(const Rows& rows) { return to_vector(forward(rows, false)); }
+
+  static std::vector<double> to_vector(const at::Tensor& values) {
+    const at::Tensor flat = values.detach().contiguous();
+    const double* data = flat.const_data_ptr<double>();
+    return {data, data + flat.numel()};
+  }
+
+  std::vector<at::Tensor> values;  ///< of the parameters
+
+ private:
+  template <class Values>
+  static at::Tensor tensor(const Values& values, int64_t rows, int64_t cols) {
+    std::vector<double> wide(values.begin(), values.end());
+    return at::from_blob(wide.data(), {rows, cols}, at::kDouble).clone();
+  }
+
+  at::Tensor forward(const Rows& rows, bool training) {
+    const at::Tensor user = at::tensor(rows.user, at::kLong), item = at::tensor(rows.item, at::kLong);
+    at::Tensor dropout;
+    if (training && model_.dropout_width() > 0)
+      dropout = tensor(rows.dropout, std::ssize(rows.user), model_.dropout_width());
+    std::vector<at::Tensor> results;
+    for (const Layer& layer : model_.layers()) {
+      const auto in = [&](size_t k = 0) -> const at::Tensor& { return results[layer.inputs[k]]; };
+      const auto of = [&](int k = 0) -> at::Tensor& { return values[layer.parameter + k]; };
+      results.push_back([&]() -> at::Tensor {
+        switch (layer.kind) {
+          case LayerKind::kUserTable:
+            return at::index_select(of(), 0, user);
+          case LayerKind::kItemTable:
+            return at::index_select(of(), 0, item);
+          case LayerKind::kItemFeatures:
+            return at::index_select(features_, 0, item);
+          case LayerKind::kDense:
+            return at::addmm(of(1), in(), of(0));
+          case LayerKind::kRelu:
+            return at::relu(in());
+          case LayerKind::kSigmoid:
+            return at::sigmoid(in());
+          case LayerKind::kTanh:
+            return at::tanh(in());
+          case LayerKind::kDropout:
+            return training ? in() * dropout.narrow(1, layer.dropout_begin, layer.width) : in();
+          case LayerKind::kL2Normalize:
+            return in() / at::clamp_min(at::linalg_vector_norm(in(), 2, {1}, true), 1e-12);
+          case LayerKind::kConcat: {
+            std::vector<at::Tensor> parts;
+            for (size_t k = 0; k < layer.inputs.size(); ++k) parts.push_back(in(k));
+            return at::cat(parts, 1);
+          }
+          case LayerKind::kDot:
+            return at::sum(in(0) * in(1), {1}, true);
+          case LayerKind::kScale:
+            return in() * layer.value;
+          case LayerKind::kBatchNorm: {
+            const at::Tensor mean = training ? in().mean({0}, true) : of(2);
+            const at::Tensor variance = training ? at::var(in(), {0}, false, true) : of(3);
+            if (training) {
+              of(2) = layer.momentum * of(2) + (1 - layer.momentum) * mean.detach();
+              of(3) = layer.momentum * of(3) + (1 - layer.momentum) * variance.detach();
+            }
+            return of(0) * (in() - mean) / (variance + layer.value).sqrt() + of(1);
+          }
+        }
+        return {};
+      }());
+    }
+    return results.back();
+  }
+
+  const Layers& model_;
+  at::Tensor features_;
+};
+
+/// Models with batch norms.
+struct NormedModel {
+  const char* name;
+  Layers (*layers)(int64_t users, int64_t items, int64_t features);
+};
+
+/// One behind a dense layer over both sides, one behind ReLU over rows and a branch of items alone.
+inline Layers normed_deep(int64_t users, int64_t items, int64_t features) {
+  Layers m;
+  const int user = m.user_table("user", users, 10), item = m.item_table("item", items, 6);
+  int x = m.batch_norm("norm1", m.dense("joined", m.concat({user, item}), 21), .99, 1e-3);
+  x = m.dropout(m.relu(x), .3);
+  const int content = m.concat({item, m.item_features(features)});
+  const int branch = m.relu(m.dense("branch", content, 7));
+  x = m.relu(m.dense("deep", m.concat({x, branch}), 37));
+  x = m.batch_norm("norm2", x, .9, 1e-2);
+  x = m.dense("output", m.concat({m.tanh(x), user}), 1);
+  m.scale(m.sigmoid(x), 5);
+  return m;
+}
+
+/// Of one side each, on a concatenation, without anything trained behind it, and at the very end.
+inline Layers normed_sides(int64_t users, int64_t items, int64_t features) {
+  Layers m;
+  const int user = m.batch_norm("of_user", m.user_table("user", users, 9), .99, 1e-3);
+  const int content = m.batch_norm("of_features", m.item_features(features), .5, 1e-3);
+  const int item = m.concat({m.item_table("item", items, 4), content});
+  const int both = m.concat({m.batch_norm("of_item", item, .9, 1e-3), user, item});
+  const int x = m.dropout(m.batch_norm("of_rows", m.tanh(m.dense("joined", both, 33)), .9, 1e-3), .2);
+  m.batch_norm("last", m.dense("output", x, 1), .9, 1e-3);
+  return m;
+}
+
+/// On the features of an item alone: dense, ReLU, batch norm, dropout, five times a sigmoid.
+inline Layers normed_features(int64_t users, int64_t items, int64_t features) {
+  Layers m;
+  const int user = m.user_table("user", users, 1), item = m.item_table("item", items, 1);
+  int x = m.relu(m.dense("hidden", m.item_features(features), 64));
+  x = m.dropout(m.batch_norm("norm", x, .99, 1e-3), .2);
+  x = m.dense("output", m.concat({x, user, item}), 1);
+  m.scale(m.sigmoid(x), 5);
+  return m;
+}
+
+inline const NormedModel kNormedModels[] = {
+    {"Deep", normed_deep}, {"Sides", normed_sides}, {"Features", normed_features}};
+
+}  // namespace kt::reference

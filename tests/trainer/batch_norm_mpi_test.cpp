@@ -1,0 +1,194 @@
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "models/registry.h"
+#include "sharding/exchange.h"
+#include "tests/reference/layers_reference.h"
+#include "tests/trainer/small_problem.h"
+#include "trainer/train_step.h"
+
+namespace kt {
+namespace {
+
+using reference::LayersReference;
+using reference::NormedModel;
+using reference::Rows;
+
+// Steps of models with batch norms on real ranks, against libtorch on the whole batch of each step.
+
+constexpr int64_t kFeatures = 3, kSteps = 10, kEpoch = 2;
+constexpr double kRate = .05, kMomentum = .9;
+// Ten steps in float against double: relative for the loss, as a part of the array's largest value for weights.
+constexpr double kLossTolerance = 2e-6, kWeightTolerance = 1e-5;
+
+class TenSteps : public SmallProblem,
+                 public ::testing::WithParamInterface<std::tuple<NormedModel, FormName, Reduce>> {
+ protected:
+  TenSteps() {
+    config.data.target.clip = 5;
+    config.model.engine = EngineName::kFused;
+    config.model.form = std::get<1>(GetParam());
+    config.parallel.reduce = std::get<2>(GetParam());
+    config.train.optimizer.name = OptimizerName::kSgd;
+    config.train.optimizer.momentum = kMomentum;
+    config.train.weight_decay = 1e-3;
+  }
+
+  /// 64 shards share 64 rows and 40 users: many leaves of a step are empty.
+  static constexpr int64_t kShards = 64;
+
+  Problem open() {
+    Problem problem = open_problem(config, self);
+    const auto layers = std::get<0>(GetParam()).layers;
+    problem.engine = make_engine(layers(problem.dataset.users(), problem.dataset.items(), kFeatures),
+                                 engine_options(config));
+    for (int64_t k = 0; k < problem.dataset.items() * kFeatures; ++k)
+      problem.item_features.push_back(std::sin(static_cast<float>(k)));
+    return problem;
+  }
+
+  struct Result {
+    std::vector<double> losses;
+    std::vector<int64_t> samples;
+    std::vector<std::vector<float>> before, after;  // every array in full; users by dense index
+    std::string hash;
+  };
+
+  std::vector<std::vector<float>> all_arrays(const Problem& problem, Parameters& parameters,
+                                             Communicator& ranks) {
+    std::vector<std::vector<float>> arrays;
+    for (size_t a = 0; a < parameters.arrays.size(); ++a) {
+      const ArraySpec& spec = parameters.arrays[a].spec;
+      arrays.push_back(whole_array(parameters, a, ranks));
+      if (spec.kind != ArrayKind::kUserTable) continue;
+      std::vector<float> by_user;
+      for (const int64_t row : problem.user_row)
+        by_user.insert(by_user.end(), arrays[a].begin() + row * spec.cols,
+                       arrays[a].begin() + (row + 1) * spec.cols);
+      arrays[a] = by_user;
+    }
+    return arrays;
+  }
+
+  Result train(const Problem& problem, Communicator& ranks, int threads) {
+    Parameters parameters = make_parameters(problem, ranks.world());
+    initialize(parameters, problem, ranks);
+    Result result{.before = all_arrays(problem, parameters, ranks)};
+    const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
+    const Schedule schedule(gather_train_counts(samples, kShards, ranks), config.train.global_batch);
+    const auto exchange = config.parallel.reduce == Reduce::kExact
+                              ? make_exact_exchange(parameters, ranks)
+                              : make_fast_exchange(parameters, ranks);
+    ThreadPool pool(threads);
+    TrainStep step(*problem.engine, parameters, *exchange, ranks, pool, samples,
+                   problem.item_features, {.seed = static_cast<uint64_t>(config.train.seed)});
+    for (int64_t t = 0; t < kSteps; ++t) {
+      const TrainStep::Result of_step = step.run(schedule, kEpoch, t, kRate, t + 1);
+      EXPECT_TRUE(of_step.updated);
+      result.losses.push_back(of_step.loss);
+      result.samples.push_back(of_step.samples);
+    }
+    result.after = all_arrays(problem, parameters, ranks);
+    result.hash = parameters.weights_hash(ranks);
+    // The copy that every rank computes with has the running values too.
+    for (size_t a = 0; a < parameters.arrays.size(); ++a) {
+      const ParameterArray& array = parameters.arrays[a];
+      if (array.spec.kind != ArrayKind::kDense) continue;
+      const auto copy = parameters.dense.begin() + array.dense_offset;
+      EXPECT_EQ(std::vector<float>(copy, copy + array.spec.rows * array.spec.cols), result.after[a])
+          << array.spec.name;
+    }
+    return result;
+  }
+
+  /// The rows of a step, from the table.
+  Rows rows_of_step(const Problem& problem, int64_t step) {
+    const auto seed = static_cast<uint64_t>(config.train.seed);
+    std::vector<std::vector<uint32_t>> rows_of_shard(kShards);
+    for (uint32_t row = 0; row < table.size(); ++row)
+      if (to_uniform(random_bits(seed, Purpose::kValidationSplit, row)) >=
+          config.data.validation.fraction)
+        rows_of_shard[problem.ids.user_shard[table[row].user]].push_back(row);
+    std::vector<int64_t> counts;
+    for (const auto& rows : rows_of_shard) counts.push_back(std::ssize(rows));
+    const Schedule schedule(counts, config.train.global_batch);
+    Rows batch;
+    for (int64_t j = 0; j < kShards; ++j) {
+      const Permutation order = epoch_order(counts[j], seed, kEpoch, j);
+      const Range positions = schedule.positions(j, step);
+      for (int64_t position = positions.begin; position < positions.end; ++position) {
+        const uint32_t row = rows_of_shard[j][order(position)];
+        batch.add(table[row].user, table[row].item, std::min(table[row].label, 5.f));
+        std::vector<float> dropout(problem.engine->dropout_width());
+        dropout_factors(seed, kEpoch, row, problem.engine->dropout_probability(), dropout);
+        batch.dropout.insert(batch.dropout.end(), dropout.begin(), dropout.end());
+      }
+    }
+    return batch;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Models, TenSteps,
+                         ::testing::Combine(::testing::ValuesIn(reference::kNormedModels),
+                                            ::testing::Values(FormName::kRows, FormName::kIds),
+                                            ::testing::Values(Reduce::kExact, Reduce::kFast)),
+                         [](const auto& test) {
+                           return fmt::format(
+                               "{}{}{}", std::get<0>(test.param).name,
+                               std::get<1>(test.param) == FormName::kIds ? "Ids" : "Rows",
+                               std::get<2>(test.param) == Reduce::kExact ? "Exact" : "Fast");
+                         });
+
+TEST_P(TenSteps, AreThoseOfLibtorchOnWholeBatches) {
+  import(kShards);
+  const Problem problem = open();
+  const Result got = train(problem, comm, 2);
+
+  const Layers model = std::get<0>(GetParam()).layers(problem.dataset.users(),
+                                                      problem.dataset.items(), kFeatures);
+  LayersReference plain(model, got.before, problem.item_features);
+  std::vector<at::Tensor> velocity;
+  for (const at::Tensor& value : plain.values) velocity.push_back(at::zeros_like(value));
+  for (int64_t t = 0; t < kSteps; ++t) {
+    const Rows rows = rows_of_step(problem, t);
+    ASSERT_EQ(std::ssize(rows.user), got.samples[t]);
+    const LayersReference::Result result = plain.train(rows);
+    EXPECT_NEAR(got.losses[t], result.loss, kLossTolerance * result.loss) << "step " << t;
+    for (size_t a = 0; a < plain.values.size(); ++a) {
+      if (!model.parameters()[a].trained) continue;
+      velocity[a] = kMomentum * velocity[a] + result.gradients[a] +
+                    config.train.weight_decay * plain.values[a];
+      plain.values[a] = plain.values[a] - kRate * velocity[a];
+    }
+  }
+  for (size_t a = 0; a < got.after.size(); ++a) {
+    const std::vector<double> want = LayersReference::to_vector(plain.values[a]);
+    ASSERT_EQ(got.after[a].size(), want.size());
+    double moved = 0, apart = 0, largest = 0;
+    for (size_t k = 0; k < want.size(); ++k) {
+      moved = std::max<double>(moved, std::abs(got.after[a][k] - got.before[a][k]));
+      apart = std::max(apart, std::abs(got.after[a][k] - want[k]));
+      largest = std::max(largest, std::abs(want[k]));
+    }
+    // A bias before a batch norm stays where it is: its gradient is 0.
+    EXPECT_LE(apart, kWeightTolerance * std::max(largest, .1)) << model.parameters()[a].name;
+    if (!model.parameters()[a].name.ends_with("bias")) {
+      EXPECT_GT(moved, 1e-3) << model.parameters()[a].name;
+    }
+  }
+}
+
+TEST_P(TenSteps, HaveTheSameBitsOnAnyRanksAndThreads) {
+  import(kShards);
+  const Problem problem = open();
+  const Result together = train(problem, comm, 2), alone = train(problem, self, 1);
+  const Result of_threads = train(problem, self, 2);
+  EXPECT_EQ(alone.hash, of_threads.hash);
+  if (config.parallel.reduce != Reduce::kExact) return;  // fast promises no more than one rank's
+  EXPECT_EQ(together.hash, alone.hash);
+  EXPECT_EQ(together.losses, alone.losses);
+}
+
+}  // namespace
+}  // namespace kt
