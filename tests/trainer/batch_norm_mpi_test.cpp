@@ -184,8 +184,8 @@ TEST_P(TenSteps, HaveTheSameBitsOnAnyRanksAndThreads) {
   const Problem problem = open();
   const Result together = train(problem, comm, 2), alone = train(problem, self, 1);
   const Result of_threads = train(problem, self, 2);
+  if (config.parallel.reduce != Reduce::kExact) return;  // fast promises nothing
   EXPECT_EQ(alone.hash, of_threads.hash);
-  if (config.parallel.reduce != Reduce::kExact) return;  // fast promises no more than one rank's
   EXPECT_EQ(together.hash, alone.hash);
   EXPECT_EQ(together.losses, alone.losses);
 }
