@@ -245,7 +245,8 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, Scratch
        .item_parts = item_part_gradients_.data() + begin * item_width_,
        .dense = leaf(unit).data()},
       scratch.memory);
-  if (last) engine_.backward_ids(Side::kUser, users, scratch.user_part_gradients.data(), user_gradients);
+  if (last)
+    engine_.backward_ids(Side::kUser, users, scratch.user_part_gradients.data(), user_gradients);
   return loss;
 }
 
