@@ -277,6 +277,30 @@ def bench_bits(report, options):
                     wanted=f"1: {verdict(met)}")
 
 
+def bench_order(report, options):
+    """What exact order costs: the step beside the same with one buffer a thread, summed as it comes; M samples/s."""
+    run("cmake", "--build", PROGRAM.parent, "--target", "bench_steps")
+    data = dataset(options.scale)
+    for batch in [4096, 16384, 65536]:
+        rates = json.loads(run("mpirun", "--oversubscribe", "-np", 2, PROGRAM.parent / "bench" / "bench_steps", data,
+                               batch, 3 * options.repeat).output.splitlines()[-1])
+        exact, free = ([rate / 1e6 for rate in rates[kind]] for kind in ["exact", "free"])
+        report.figure(f"batch {batch:,}, exact order", exact, "", ("free order", free), least=0.9)
+
+
+def bench_kernels(report, options):
+    """The kernels of a step, one thread, beside what the core and its memory can do at most."""
+    run("cmake", "--build", PROGRAM.parent, "--target", "bench_kernels")
+    found = json.loads(run(PROGRAM.parent / "bench" / "bench_kernels", "--benchmark_format=json").output)
+    for kernel in found["benchmarks"]:
+        if kernel.get("error_occurred"):
+            continue
+        name = kernel["name"].split("/")
+        rate, unit = next((kernel[key], unit) for key, unit in [
+            ("flops", "FLOP/s"), ("items_per_second", "a second"), ("bytes_per_second", "B/s")] if key in kernel)
+        report.figure("/".join(part for part in name if not part.isdigit()), [rate / 1e9], f"G {unit}")
+
+
 def bench_evaluation(report, options):
     """The whole small matrix, all metrics, beside scores, top 100 and one AUC in PyTorch."""
     trained = train(dataset(options.scale), "train.max_steps=10")["evaluation"]
@@ -350,6 +374,7 @@ def bench_quality(report, options):
 
 
 PARTS = {"train": (bench_train, PYTORCH), "scaling": (bench_scaling, []), "bits": (bench_bits, []),
+         "order": (bench_order, []), "kernels": (bench_kernels, []),
          "evaluation": (bench_evaluation, PYTORCH), "import": (bench_import, POLARS), "memory": (bench_memory, []),
          "quality": (bench_quality, [])}
 

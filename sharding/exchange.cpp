@@ -42,10 +42,19 @@ void for_columns(int64_t width, ThreadPool& pool, Work&& work) {
   });
 }
 
+/// All leaves into the first, one after the other.
+void add_leaves(std::span<float> leaves, int64_t width, ThreadPool& pool) {
+  for_columns(width, pool, [&](Range columns) {
+    for (int64_t leaf = 1; leaf * width < std::ssize(leaves); ++leaf)
+      add_columns(leaves.data() + leaf * width, columns, leaves.data());
+  });
+}
+
 class ExactExchange : public Exchange {
  public:
-  ExactExchange(Parameters& parameters, Communicator& comm)
-      : parameters_(parameters),
+  ExactExchange(Parameters& parameters, Communicator& comm, Leaves leaves)
+      : Exchange(leaves),
+        parameters_(parameters),
         comm_(comm),
         dense_(of_kind(parameters, ArrayKind::kDense)),
         asking_(comm.world().size),
@@ -56,7 +65,8 @@ class ExactExchange : public Exchange {
     for (int rank = 0; rank < size; ++rank) {
       const Range blocks = shards_of_rank(parameters.shard_count(), {rank, size});
       for (const TreeNode& node : subtrees(blocks)) nodes_.push_back(node);
-      nodes_of_rank_.push_back(static_cast<int64_t>(subtrees(blocks).size()));
+      nodes_of_rank_.push_back(
+          leaves == Leaves::kOfUnits ? static_cast<int64_t>(subtrees(blocks).size()) : 1);
       if (!item_tables.empty())
         owner_.resize(item_tables[0]->block_begin[blocks.end], static_cast<int32_t>(rank));
       std::vector<Range> segments;
@@ -172,16 +182,22 @@ class ExactExchange : public Exchange {
   void reduce(std::span<float> leaves, ThreadPool& pool) override {
     const auto width = static_cast<int64_t>(parameters_.dense.size());
     const int size = comm_.world().size;
-    sum_subtrees(leaves, width, parameters_.shards(), pool);
+    std::vector<int64_t> own;  // leaves that hold this rank's sums
+    if (leaves_ == Leaves::kOfUnits) {
+      sum_subtrees(leaves, width, parameters_.shards(), pool);
+      for (const TreeNode& node : subtrees(parameters_.shards()))
+        own.push_back(node.first_leaf() - parameters_.shards().begin);
+    } else {
+      add_leaves(leaves, width, pool);
+      own.push_back(0);
+    }
 
     std::vector<int64_t> send_counts, receive_counts;
     outgoing_.clear();
     const int64_t mine = size_of(segments_[comm_.world().rank]);
-    const std::vector<TreeNode> own = subtrees(parameters_.shards());
     for (int rank = 0; rank < size; ++rank) {
-      for (const TreeNode& node : own) {
-        const float* buffer =
-            leaves.data() + (node.first_leaf() - parameters_.shards().begin) * width;
+      for (const int64_t leaf : own) {
+        const float* buffer = leaves.data() + leaf * width;
         for (const Range& segment : segments_[rank])
           outgoing_.insert(outgoing_.end(), buffer + segment.begin, buffer + segment.end);
       }
@@ -191,7 +207,10 @@ class ExactExchange : public Exchange {
     incoming_.resize(sum(receive_counts));
     communication_.time(
         [&] { comm_.all_to_all<float>(outgoing_, send_counts, incoming_, receive_counts); });
-    finish_tree(incoming_, mine, nodes_);
+    if (leaves_ == Leaves::kOfUnits)
+      finish_tree(incoming_, mine, nodes_);
+    else
+      add_leaves(incoming_, mine, pool);
     const float* from = incoming_.data();
     for (ParameterArray* array : dense_) {
       std::copy_n(from, array->gradient.size(), array->gradient.begin());
@@ -270,7 +289,8 @@ class ExactExchange : public Exchange {
 class FastExchange : public Exchange {
  public:
   FastExchange(Parameters& parameters, Communicator& comm)
-      : parameters_(parameters),
+      : Exchange(Leaves::kOfThreads),
+        parameters_(parameters),
         comm_(comm),
         item_tables_(of_kind(parameters, ArrayKind::kItemTable)),
         dense_(of_kind(parameters, ArrayKind::kDense)),
@@ -310,13 +330,7 @@ class FastExchange : public Exchange {
 
   void reduce(std::span<float> leaves, ThreadPool& pool) override {
     const auto width = static_cast<int64_t>(parameters_.dense.size());
-    const Range shards = parameters_.shards();
-    if (shards.size() > 0) {
-      sum_subtrees(leaves, width, {0, shards.size()}, pool);
-      for (const TreeNode& node : subtrees({0, shards.size()}))
-        for (int64_t e = 0; node.first_leaf() > 0 && e < width; ++e)
-          leaves[e] += leaves[node.first_leaf() * width + e];
-    }
+    add_leaves(leaves, width, pool);
     parameters_.fill_gradients();
     communication_.time([&] {
       comm_.all_reduce<float>(leaves.first(width), Reduction::kSum);
@@ -337,8 +351,9 @@ class FastExchange : public Exchange {
 
 }  // namespace
 
-std::unique_ptr<Exchange> make_exact_exchange(Parameters& parameters, Communicator& comm) {
-  return std::make_unique<ExactExchange>(parameters, comm);
+std::unique_ptr<Exchange> make_exact_exchange(Parameters& parameters, Communicator& comm,
+                                              Exchange::Leaves leaves) {
+  return std::make_unique<ExactExchange>(parameters, comm, leaves);
 }
 
 std::unique_ptr<Exchange> make_fast_exchange(Parameters& parameters, Communicator& comm) {

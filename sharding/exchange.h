@@ -23,7 +23,12 @@ namespace kt {
 ///   reduce                   dense gradients, one leaf a unit
 class Exchange {
  public:
+  /// Where a rank's dense gradients are gathered: a leaf a unit, in an order of its own alone, or a leaf a thread,
+  /// in the order in which threads happen to come.
+  enum class Leaves { kOfUnits, kOfThreads };
+
   virtual ~Exchange() = default;
+  Leaves leaves() const { return leaves_; }
 
   /// Shapes: items [n] of the rows of this rank, in (shard, position) order. Collective: all ranks.
   virtual void route(std::span<const int32_t> items) = 0;
@@ -47,7 +52,7 @@ class Exchange {
                                      std::span<float> sums, ThreadPool& pool) = 0;
 
   /// Fills the gradients of the dense arrays, and in fast form sums those of the item tables.
-  /// Shapes: leaves [units, dense size], destroyed. Collective: all ranks.
+  /// Shapes: leaves [units or threads, dense size], destroyed. Collective: all ranks.
   virtual void reduce(std::span<float> leaves, ThreadPool& pool) = 0;
 
   /// Of all calls, and of `route` alone; waiting for other ranks included.
@@ -55,6 +60,9 @@ class Exchange {
   double routing_s() const { return routing_.seconds; }
 
  protected:
+  explicit Exchange(Leaves leaves) : leaves_(leaves) {}
+
+  const Leaves leaves_;
   std::vector<int32_t> owned_;
   int64_t part_count_ = 0;
   std::vector<int32_t> part_of_row_;
@@ -63,8 +71,10 @@ class Exchange {
 
 /// `reduce: exact`: the same bits on any number of ranks. Parts are computed by the owner of the item's block.
 /// Dense gradients: one leaf a shard, summed over the fixed tree. Parts' gradients: added in (shard, position) order
-/// by the owner.
-std::unique_ptr<Exchange> make_exact_exchange(Parameters& parameters, Communicator& comm);
+/// by the owner. With leaves of threads the bits are left to chance: bench/steps.cpp measures what they cost.
+std::unique_ptr<Exchange> make_exact_exchange(
+    Parameters& parameters, Communicator& comm,
+    Exchange::Leaves leaves = Exchange::Leaves::kOfUnits);
 
 /// `reduce: fast`: every rank computes the parts of its own rows' items; one buffer a rank of each gradient, summed
 /// by the backend's all-reduce in an order of its own.

@@ -58,7 +58,8 @@ struct Sizes {
       : shards(std::ssize(inputs.shard_rows)),
         ranks(inputs.ranks),
         exact(inputs.config.parallel.reduce == Reduce::kExact),
-        one_leaf(inputs.device.gpu && !exact) {
+        one_leaf(inputs.device.gpu && !exact),
+        threads(inputs.config.parallel.threads) {
     for (const ParameterSpec& spec : inputs.parameters) {
       if (spec.kind == ParameterKind::kDense) {
         dense += spec.size();
@@ -95,6 +96,8 @@ struct Sizes {
   }
   /// What a rank computes on at once, in a step.
   int64_t units(int64_t rank) const { return one_leaf ? 1 : shards_of(rank).size(); }
+  /// Buffers of dense gradients: in fast form on the host its threads have one each.
+  int64_t leaves(int64_t rank) const { return exact || one_leaf ? units(rank) : threads; }
 
   /// Rows of parameter array `a` that a rank updates for all.
   Range owned(size_t a, int64_t rank) const {
@@ -106,6 +109,7 @@ struct Sizes {
   int64_t ranks;
   bool exact;
   bool one_leaf;
+  int64_t threads;
   bool sgd = false;
   int slots = 0;
   int64_t dense = 0;  // elements of all dense arrays
@@ -339,7 +343,7 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   const double all_nodes = std::accumulate(sizes.nodes.begin(), sizes.nodes.end(), 0.);
   // Leaf gradients, and in the exact form the subtrees on their way out and in, and the copy to publish.
   const double gradient_buffers =
-      static_cast<double>(sizes.units(rank)) * dense +
+      static_cast<double>(sizes.leaves(rank)) * dense +
       (sizes.exact ? own_nodes * dense + all_nodes * own_dense + dense + own_dense : 0);
 
   const bool temporal = inputs.config.data.validation.kind == ValidationKind::kTemporal &&
@@ -449,7 +453,7 @@ std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, in
   const double held_items =
       static_cast<double>(inputs.items) / (sizes.exact ? static_cast<double>(sizes.ranks) : 1);
   const double gather = samples * kGatherRow_s + held_items * kRouteItem_s;
-  const double sum = units * static_cast<double>(sizes.dense) * kLeafElement_s;
+  const double sum = static_cast<double>(sizes.leaves(r) * sizes.dense) * kLeafElement_s;
   const double update =
       static_cast<double>(sizes.held[r]) * (sizes.sgd ? kSgdElement_s : kAdamElement_s) / threads;
   if (inputs.config.model.engine == EngineName::kTorch)

@@ -28,7 +28,8 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
       item_width_(engine.part_width(Side::kItem)),
       scratch_(engine.passes() > 1 ? units_ : pool.threads()),
       unit_begin_(units_ + 1),
-      leaves_(units_ * dense_size_),
+      leaves_((exchange.leaves() == Exchange::Leaves::kOfUnits ? units_ : pool.threads()) *
+              dense_size_),
       losses_(units_),
       moments_(engine.batch_norms().size()) {
   int64_t users = 0;
@@ -136,8 +137,9 @@ IdBatch TrainStep::item_batch(Range owned) const {
   return batch;
 }
 
-std::span<float> TrainStep::leaf(int64_t unit) {
-  return std::span(leaves_).subspan(unit * dense_size_, dense_size_);
+std::span<float> TrainStep::leaf(int64_t unit, int thread) {
+  const int64_t k = exchange_.leaves() == Exchange::Leaves::kOfUnits ? unit : thread;
+  return std::span(leaves_).subspan(k * dense_size_, dense_size_);
 }
 
 void TrainStep::compute_item_parts() {
@@ -152,14 +154,15 @@ void TrainStep::compute_item_parts() {
 
 void TrainStep::compute_leaves(double scale) {
   item_part_gradients_.resize(item_.size() * item_width_);
+  const bool of_units = exchange_.leaves() == Exchange::Leaves::kOfUnits;
+  if (!of_units) std::ranges::fill(leaves_, 0.f);
   for (int64_t pass = 0; pass < engine_.passes(); ++pass) {
     pool_.parallel_for(units_, [&](int64_t unit, int thread) {
       if (pass == 0) {
-        std::ranges::fill(leaf(unit), 0.f);
+        if (of_units) std::ranges::fill(leaf(unit, thread), 0.f);
         losses_[unit] = 0;
       }
-      losses_[unit] +=
-          compute_leaf(unit, pass, scale, scratch_[engine_.passes() > 1 ? unit : thread]);
+      losses_[unit] += compute_leaf(unit, pass, scale, thread);
     });
     if (pass + 1 < engine_.passes()) share_statistics(pass);
   }
@@ -197,7 +200,9 @@ void TrainStep::update_running_values() {
   }
 }
 
-double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, Scratch& scratch) {
+double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thread) {
+  Scratch& scratch = scratch_[engine_.passes() > 1 ? unit : thread];
+  float* dense_gradients = leaf(unit, thread).data();
   const int64_t begin = unit_begin_[unit], end = unit_begin_[unit + 1];
   const bool first = pass == 0, last = pass + 1 == engine_.passes();
   if (begin == end) {
@@ -219,7 +224,7 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, Scratch
   }
 
   IdBatch users{.n = std::ssize(scratch.users), .row = scratch.users.data()};
-  IdGradients user_gradients{.tables = {}, .dense = leaf(unit).data()};
+  IdGradients user_gradients{.tables = {}, .dense = dense_gradients};
   for (ParameterArray* table : user_tables_) {
     users.tables.push_back(table->value.data());
     user_gradients.tables.push_back(table->gradient.data());
@@ -243,7 +248,7 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, Scratch
       scale,
       {.user_parts = scratch.user_part_gradients.data(),
        .item_parts = item_part_gradients_.data() + begin * item_width_,
-       .dense = leaf(unit).data()},
+       .dense = dense_gradients},
       scratch.memory);
   if (last)
     engine_.backward_ids(Side::kUser, users, scratch.user_part_gradients.data(), user_gradients);
@@ -253,10 +258,10 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, Scratch
 void TrainStep::return_item_gradients() {
   item_part_sums_.resize(exchange_.owned().size() * item_width_);
   exchange_.return_item_gradients(item_part_gradients_, item_width_, item_part_sums_, pool_);
-  pool_.parallel_for(units_, [&](int64_t unit, int) {
+  pool_.parallel_for(units_, [&](int64_t unit, int thread) {
     const Range owned = exchange_.owned_of_unit(unit);
     if (owned.size() == 0) return;
-    IdGradients gradients{.tables = {}, .dense = leaf(unit).data()};
+    IdGradients gradients{.tables = {}, .dense = leaf(unit, thread).data()};
     for (ParameterArray* table : item_tables_) gradients.tables.push_back(table->gradient.data());
     for (int64_t k = owned.begin; k < owned.end; ++k)
       parameters_.item_touched[exchange_.owned()[k]] = 1;

@@ -66,13 +66,13 @@ class TrainStep {
   void gather(const Schedule& schedule, int64_t epoch, int64_t step);
   void compute_item_parts();
   void compute_leaves(double scale);
-  double compute_leaf(int64_t unit, int64_t pass, double scale, Scratch& scratch);
+  double compute_leaf(int64_t unit, int64_t pass, double scale, int thread);
   void share_statistics(int64_t pass);
   void update_running_values();
   void return_item_gradients();
   double total_loss();
   IdBatch item_batch(Range owned) const;
-  std::span<float> leaf(int64_t unit);
+  std::span<float> leaf(int64_t unit, int thread);
 
   Engine& engine_;
   Parameters& parameters_;
@@ -96,7 +96,7 @@ class TrainStep {
   std::vector<float> item_parts_;                     // [parts, item width]
   std::vector<float> item_part_gradients_;            // [n, item width]
   std::vector<float> item_part_sums_;                 // [owned, item width]
-  std::vector<float> leaves_;                         // [units, dense size]
+  std::vector<float> leaves_;                         // [units or threads, dense size]
   std::vector<double> losses_;                        // [units]
   std::vector<std::vector<double>> moments_;          // [batch norms][1 + 2 width] of the global batch
 

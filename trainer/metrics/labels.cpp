@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <climits>
 #include <map>
 #include <numeric>
 
 #include "launch/errors.h"
+#include "trainer/metrics/order_keys.h"
 #include "trainer/share.h"
 
 namespace kt {
@@ -102,52 +102,65 @@ std::vector<uint8_t> buckets_of(std::span<const int32_t> duration, Communicator&
 
 }  // namespace
 
-std::vector<uint8_t> mark_duration_p80(std::span<const int32_t> duration,
-                                       std::span<const double> label, Communicator& comm,
-                                       ThreadPool& pool) {
-  constexpr auto kBuckets = static_cast<size_t>(kDurationBuckets);
-  KT_CHECK(duration.size() == label.size());
-  const auto ranks = static_cast<size_t>(comm.world().size);
-  const auto rank = static_cast<size_t>(comm.world().rank);
-  std::vector<uint8_t> bucket = buckets_of(duration, comm);
+namespace {
 
-  // Each bucket's labels go to one rank.
-  std::array<int64_t, kBuckets> counts{}, next{};
-  for (const uint8_t b : bucket) ++counts[b];
-  std::exclusive_scan(counts.begin(), counts.end(), next.begin(), int64_t{0});
-  std::vector<double> sent(label.size());
-  for (size_t i = 0; i < label.size(); ++i) sent[static_cast<size_t>(next[bucket[i]]++)] = label[i];
-  const auto first = [&](size_t r) { return kBuckets * r / ranks; };
-  const std::vector<int64_t> all_counts = gather_to_all<int64_t>(counts, comm);  // [ranks, buckets]
-  std::vector<int64_t> send(ranks, 0), receive(ranks, 0), owned(ranks);
-  for (size_t r = 0; r < ranks; ++r) {
-    for (size_t b = first(r); b < first(r + 1); ++b) send[r] += counts[b];
-    for (size_t b = first(rank); b < first(rank + 1); ++b)
-      receive[r] += all_counts[r * kBuckets + b];
-    owned[r] = static_cast<int64_t>(first(r + 1) - first(r));
+/// Bins of labels, 128 to an octave, in the labels' order.
+uint32_t bin_of(double label) { return metrics::order_key(static_cast<float>(label)) >> 16; }
+
+/// The 80th percentile of each bucket: counted in bins first, then chosen in the one bin that holds it.
+/// Collective: all ranks.
+std::array<double, kDurationBuckets> percentiles(std::span<const uint8_t> bucket,
+                                                 std::span<const double> label,
+                                                 Communicator& comm) {
+  uint32_t low = UINT32_MAX, high = 0;
+  std::vector<uint32_t> bin(label.size());
+  for (size_t i = 0; i < label.size(); ++i) {
+    bin[i] = bin_of(label[i]);
+    low = std::min(low, bin[i]);
+    high = std::max(high, bin[i]);
   }
-  std::vector<double> arrived(
-      static_cast<size_t>(std::accumulate(receive.begin(), receive.end(), int64_t{0})));
-  comm.all_to_all<double>(sent, send, arrived, receive);
+  std::array<int64_t, 2> range{-static_cast<int64_t>(low), high};
+  comm.all_reduce(std::span<int64_t>(range), Reduction::kMax);
+  const auto first = static_cast<uint32_t>(-range[0]);
+  const auto bins = static_cast<size_t>(std::max<int64_t>(range[1] + range[0] + 1, 0));
+  std::vector<int64_t> counts(kDurationBuckets * bins, 0);
+  for (size_t i = 0; i < bin.size(); ++i) ++counts[bucket[i] * bins + (bin[i] - first)];
+  comm.all_reduce(std::span<int64_t>(counts), Reduction::kSum);
 
-  std::vector<double> own(static_cast<size_t>(owned[rank]));
-  pool.parallel_for(owned[rank], [&](int64_t k, int) {
-    const size_t which = first(rank) + static_cast<size_t>(k);
-    std::vector<double> labels;
-    int64_t place = 0;
-    for (size_t r = 0; r < ranks; ++r)
-      for (size_t b = first(rank); b < first(rank + 1); ++b) {
-        const int64_t end = place + all_counts[r * kBuckets + b];
-        if (b == which) labels.insert(labels.end(), arrived.begin() + place, arrived.begin() + end);
-        place = end;
-      }
-    if (labels.empty()) return;
-    const auto at = labels.begin() + (std::ssize(labels) - 1) * 4 / 5;
-    std::nth_element(labels.begin(), at, labels.end());
-    own[static_cast<size_t>(k)] = *at;
-  });
-  std::array<double, kBuckets> threshold{};
-  comm.all_gather<double>(own, threshold, owned);
+  struct Chosen {
+    uint32_t bin = UINT32_MAX;  // UINT32_MAX: the bucket is empty
+    int64_t at = 0;             // of the labels in it, in their order
+  };
+  std::array<Chosen, kDurationBuckets> chosen;
+  for (int64_t b = 0; b < kDurationBuckets; ++b) {
+    const std::span<const int64_t> own = std::span(counts).subspan(b * bins, bins);
+    const int64_t n = std::accumulate(own.begin(), own.end(), int64_t{0});
+    if (n == 0) continue;
+    Chosen& choice = chosen[b];
+    choice.at = (n - 1) * 4 / 5;
+    for (choice.bin = first; choice.at >= own[choice.bin - first]; ++choice.bin)
+      choice.at -= own[choice.bin - first];
+  }
+  std::array<std::vector<double>, kDurationBuckets> candidates;
+  for (size_t i = 0; i < bin.size(); ++i)
+    if (bin[i] == chosen[bucket[i]].bin) candidates[bucket[i]].push_back(label[i]);
+  std::array<double, kDurationBuckets> threshold{};
+  for (int64_t b = 0; b < kDurationBuckets; ++b) {
+    std::vector<double> all = gather_to_all<double>(candidates[b], comm);
+    if (all.empty()) continue;
+    std::nth_element(all.begin(), all.begin() + chosen[b].at, all.end());
+    threshold[b] = all[chosen[b].at];
+  }
+  return threshold;
+}
+
+}  // namespace
+
+std::vector<uint8_t> mark_duration_p80(std::span<const int32_t> duration,
+                                       std::span<const double> label, Communicator& comm) {
+  KT_CHECK(duration.size() == label.size());
+  std::vector<uint8_t> bucket = buckets_of(duration, comm);
+  const std::array<double, kDurationBuckets> threshold = percentiles(bucket, label, comm);
   for (size_t i = 0; i < bucket.size(); ++i) bucket[i] = label[i] > threshold[bucket[i]];
   return bucket;
 }

@@ -23,7 +23,6 @@ void mark_top(std::span<const double> label, std::span<const uint32_t> by_label,
 /// Shapes: all [own pairs]. Collective: all ranks.
 inline constexpr int64_t kDurationBuckets = 20;
 std::vector<uint8_t> mark_duration_p80(std::span<const int32_t> duration,
-                                       std::span<const double> label, Communicator& comm,
-                                       ThreadPool& pool);
+                                       std::span<const double> label, Communicator& comm);
 
 }  // namespace kt

@@ -330,7 +330,7 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
     own_durations.insert(own_durations.end(), first, first + std::ssize(user.label));
   }
   std::vector<uint8_t> duration_p80;
-  if (durations) duration_p80 = mark_duration_p80(own_durations, labels, comm, pool);
+  if (durations) duration_p80 = mark_duration_p80(own_durations, labels, comm);
   const int64_t longest = s.ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, s.ks.back());
   s.context = {.layout = {.labels = kBinaryLabels.size() - (durations ? 0 : 1), .ks = s.ks.size()},
                .k = s.ks,

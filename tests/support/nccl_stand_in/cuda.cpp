@@ -141,10 +141,8 @@ int64_t live_objects() {
 using kt::stand_in::Device;
 
 struct CUevent_st {
-  struct Count {
-    int64_t recorded = 0, reached = 0;
-  };
-  std::shared_ptr<Count> count = std::make_shared<Count>();
+  // Whether its latest record has been reached; those who wait for an earlier one have kept that.
+  std::shared_ptr<bool> reached = std::make_shared<bool>(true);
 };
 
 namespace {
@@ -311,9 +309,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const Entry entry;
   if (!stream || !event) return entry.end(cudaErrorInvalidResourceHandle);
-  entry.device.push(*stream, [count = event->count, number = event->count->recorded] {
-    return count->reached >= number;
-  });
+  entry.device.push(*stream, [reached = event->reached] { return *reached; });
   return entry.end(cudaSuccess);
 }
 
@@ -349,18 +345,15 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Entry entry;
   if (!stream || !event) return entry.end(cudaErrorInvalidResourceHandle);
-  entry.device.push(*stream, [count = event->count, number = ++event->count->recorded] {
-    count->reached = std::max(count->reached, number);
-    return true;
-  });
+  event->reached = std::make_shared<bool>(false);
+  entry.device.push(*stream, [reached = event->reached] { return *reached = true; });
   return entry.end(cudaSuccess);
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const Entry entry;
   if (!event) return entry.end(cudaErrorInvalidResourceHandle);
-  return entry.end(event->count->reached == event->count->recorded ? cudaSuccess
-                                                                   : cudaErrorNotReady);
+  return entry.end(*event->reached ? cudaSuccess : cudaErrorNotReady);
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
