@@ -138,7 +138,8 @@ class FusedEngine final : public Engine {
     const double inverse = 1 / std::sqrt(variance + norm.epsilon);
     number(numbers, norm, fused::kNormMean)[c] = static_cast<float>(mean);
     number(numbers, norm, fused::kNormInverse)[c] = static_cast<float>(inverse);
-    number(numbers, norm, fused::kNormScale)[c] = static_cast<float>(dense_[norm.gamma + c] * inverse);
+    number(numbers, norm, fused::kNormScale)[c] =
+        static_cast<float>(dense_[norm.gamma + c] * inverse);
   }
 
   /// Of the rows of a leaf after a pass, in order. Backward adds the gradients of gamma and beta, which they are.
@@ -180,7 +181,6 @@ class FusedEngine final : public Engine {
       dense_gradient[norm.gamma + c] += static_cast<float>(second[c]);
     }
   }
-
 
   const fused::Program& program(Side side) const {
     return side == Side::kUser ? compiled_.users() : compiled_.items();
@@ -225,10 +225,10 @@ class FusedEngine final : public Engine {
   fused::CompiledModel compiled_;
   const fused::Kernels& kernels_;
   std::vector<float> packed_;
-  std::span<const float> dense_;         // of set_dense
+  std::span<const float> dense_;  // of set_dense
   std::vector<BatchNorm> norms_;
   std::vector<float> running_, batch_;  // numbers of the batch norms
-  std::vector<int64_t> cols_[2];  // of the tables of a side
+  std::vector<int64_t> cols_[2];        // of the tables of a side
   int64_t dense_size_ = 0;
 };
 

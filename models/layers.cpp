@@ -85,14 +85,16 @@ int Layers::scale(int input, double factor) {
 }
 
 int Layers::batch_norm(const std::string& name, int input, double momentum, double epsilon) {
-  KT_CHECK(0 <= momentum && momentum < 1 && epsilon > 0, "momentum {}, epsilon {}", momentum, epsilon);
+  KT_CHECK(0 <= momentum && momentum < 1 && epsilon > 0, "momentum {}, epsilon {}", momentum,
+           epsilon);
   const int64_t columns = width(input);
   const int layer = add(LayerKind::kBatchNorm, {input}, columns);
   layers_[layer].parameter = static_cast<int>(parameters_.size());
   layers_[layer].value = epsilon;
   layers_[layer].momentum = momentum;
   const auto array = [&](const char* what, Initializer initializer, bool trained) {
-    parameters_.push_back({name + what, ParameterKind::kDense, 1, columns, initializer, 0, trained});
+    parameters_.push_back(
+        {name + what, ParameterKind::kDense, 1, columns, initializer, 0, trained});
   };
   array(".gamma", Initializer::kOne, true);
   array(".beta", Initializer::kZero, true);

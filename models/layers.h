@@ -22,8 +22,8 @@ enum class LayerKind {
   kDropout,      ///< each value 0 with probability p, else times 1 / (1 - p); nothing in evaluation
   kL2Normalize,  ///< x / max(|x|, 1e-12)
   kConcat,
-  kDot,    ///< of two inputs of one width
-  kScale,  ///< times a constant
+  kDot,        ///< of two inputs of one width
+  kScale,      ///< times a constant
   kBatchNorm,  ///< gamma (x - mean) / sqrt(variance + epsilon) + beta, column by column
 };
 
@@ -31,8 +31,8 @@ struct Layer {
   LayerKind kind;
   std::vector<int> inputs;  ///< layers before this one
   int64_t width = 0;
-  int parameter = -1;         ///< index of its first: the table; weight, bias; gamma, beta, mean, variance
-  double value = 0;           ///< kScale: the factor; kBatchNorm: epsilon
+  int parameter = -1;  ///< index of its first: the table; weight, bias; gamma, beta, mean, variance
+  double value = 0;    ///< kScale: the factor; kBatchNorm: epsilon
   double momentum = 0;        ///< kBatchNorm
   int64_t dropout_begin = 0;  ///< kDropout: its first column of a row's dropout factors
 };

@@ -24,8 +24,10 @@ class TorchLayers final : public TorchModel {
   explicit TorchLayers(Layers model) : model_(std::move(model)) {
     for (const Layer& layer : model_.layers())
       if (layer.kind == LayerKind::kBatchNorm)
-        user_error("model.engine: got torch, but the model has batch norms, which look at all rows of a step, and "
-                   "libtorch computes a leaf's: set model.engine=fused");
+        user_error(
+            "model.engine: got torch, but the model has batch norms, which look at all rows of a "
+            "step, and "
+            "libtorch computes a leaf's: set model.engine=fused");
     size_t tables = 0, dense = 0;
     for (const ParameterSpec& spec : parameters())
       place_.push_back(spec.kind == ParameterKind::kDense ? dense++ : tables++);

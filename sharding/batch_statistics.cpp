@@ -11,7 +11,8 @@ namespace {
 template <class Merge>
 std::vector<double> over_tree(std::vector<double> leaves, int64_t columns, Merge&& merge) {
   const int64_t count = std::ssize(leaves) / columns;
-  KT_CHECK(count * columns == std::ssize(leaves) && std::has_single_bit(static_cast<uint64_t>(count)));
+  KT_CHECK(count * columns == std::ssize(leaves) &&
+           std::has_single_bit(static_cast<uint64_t>(count)));
   for (int64_t step = 1; step < count; step *= 2)
     for (int64_t k = 0; k < count; k += 2 * step)
       merge(leaves.data() + k * columns, leaves.data() + (k + step) * columns);

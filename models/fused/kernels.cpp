@@ -658,8 +658,8 @@ void predict_rows(const Program& program, const float* weights, const RowArgumen
                   float* workspace) {
   const FlushSmall flush;
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
-    const Block block{program, weights,    workspace, smaller_of(kBlockRows, rows.n - first),
-                      nullptr, rows.norms};
+    const Block block{program, weights, workspace, smaller_of(kBlockRows, rows.n - first), nullptr,
+                      rows.norms};
     forward_block(block, rows, first, 0, program.op_count);
     for (int64_t r = 0; r < block.n; ++r)
       rows.predictions[first + r] = workspace[program.prediction + r * kLanes];

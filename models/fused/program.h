@@ -98,7 +98,7 @@ struct Pass {
   int64_t forward_begin = 0, forward_end = 0;    ///< operations
   bool loss = false;                             ///< between the two
   int64_t backward_begin = 0, backward_end = 0;  ///< operations
-  int64_t stride = 0;  ///< from a block's workspace to that of the next; 0: nothing is kept for other passes
+  int64_t stride = 0;  ///< from a block's workspace to the next one's; 0: nothing is kept for other passes
 };
 
 struct IdArguments {

@@ -86,7 +86,9 @@ Outcome run(const Layers& model, const Batch& batch, Engine& engine) {
   for (const Side side : {Side::kUser, Side::kItem}) {
     const int s = side == Side::kItem;
     for (int32_t k = 0; k < (s ? kItems : kUsers); ++k) numbers[s].push_back(k);
-    ids[s] = {.n = std::ssize(numbers[s]), .row = numbers[s].data(), .tables = {},
+    ids[s] = {.n = std::ssize(numbers[s]),
+              .row = numbers[s].data(),
+              .tables = {},
               .features = batch.features.data()};
     id_gradients[s].dense = dense_gradient.data();
     for (size_t a = 0; a < batch.parameters.size(); ++a) {
@@ -119,11 +121,12 @@ Outcome run(const Layers& model, const Batch& batch, Engine& engine) {
     int64_t begin = 0;
     std::vector<double> statistics;
     for (size_t leaf = 0; leaf < kLeaves.size(); begin += kLeaves[leaf++]) {
-      outcome.loss += engine.train_pass(pass, rows_at(begin, kLeaves[leaf]), 1. / static_cast<double>(n),
-                                        {.user_parts = part_gradients[0].data(),
-                                         .item_parts = item_rows.data() + begin * item_width,
-                                         .dense = dense_gradient.data()},
-                                        memory[leaf]);
+      outcome.loss +=
+          engine.train_pass(pass, rows_at(begin, kLeaves[leaf]), 1. / static_cast<double>(n),
+                            {.user_parts = part_gradients[0].data(),
+                             .item_parts = item_rows.data() + begin * item_width,
+                             .dense = dense_gradient.data()},
+                            memory[leaf]);
       statistics.insert(statistics.end(), memory[leaf].statistics.begin(),
                         memory[leaf].statistics.end());
     }
@@ -203,7 +206,8 @@ TEST_P(BatchNormed, LeavesAddUpToAutogradOnTheWholeBatch) {
     const ParameterSpec& spec = model.parameters()[a];
     const std::vector<double> gradient = LayersReference::to_vector(want.gradients[a]);
     const bool table = spec.kind != ParameterKind::kDense;
-    expect_near(got.gradients[a], gradient, table ? largest_of(gradient) : largest_dense, spec.name);
+    expect_near(got.gradients[a], gradient, table ? largest_of(gradient) : largest_dense,
+                spec.name);
     if (spec.trained && !spec.name.ends_with("bias")) {
       EXPECT_GT(largest_of(gradient), 0) << spec.name;
     }

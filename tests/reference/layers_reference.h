@@ -48,12 +48,14 @@ class LayersReference {
       values.push_back(tensor(parameters[a], spec.rows, spec.cols));
     }
     if (model.feature_count() > 0)
-      features_ = tensor(features, std::ssize(features) / model.feature_count(), model.feature_count());
+      features_ =
+          tensor(features, std::ssize(features) / model.feature_count(), model.feature_count());
   }
 
   struct Result {
-    double loss = 0;                    ///< sum of squared errors
-    std::vector<at::Tensor> gradients;  ///< of the mean squared error, one a parameter; 0 where none is trained
+    double loss = 0;  ///< sum of squared errors
+    std::vector<at::Tensor>
+        gradients;  ///< of the mean squared error, one a parameter; 0 where none is trained
     std::vector<double> predictions;
   };
 
@@ -67,11 +69,13 @@ class LayersReference {
     const at::Tensor loss = (prediction - tensor(rows.label, n, 1)).square().sum();
     const std::vector<at::Tensor> found =
         torch::autograd::grad({loss / static_cast<double>(n)}, trained);
-    Result result{.loss = loss.item<double>(), .gradients = {}, .predictions = to_vector(prediction)};
+    Result result{
+        .loss = loss.item<double>(), .gradients = {}, .predictions = to_vector(prediction)};
     auto next = found.begin();
     for (size_t a = 0; a < values.size(); ++a) {
       values[a] = values[a].detach();
-      result.gradients.push_back(model_.parameters()[a].trained ? *next++ : at::zeros_like(values[a]));
+      result.gradients.push_back(model_.parameters()[a].trained ? *next++
+                                                                : at::zeros_like(values[a]));
     }
     return result;
   }
@@ -94,7 +98,8 @@ class LayersReference {
   }
 
   at::Tensor forward(const Rows& rows, bool training) {
-    const at::Tensor user = at::tensor(rows.user, at::kLong), item = at::tensor(rows.item, at::kLong);
+    const at::Tensor user = at::tensor(rows.user, at::kLong),
+                     item = at::tensor(rows.item, at::kLong);
     at::Tensor dropout;
     if (training && model_.dropout_width() > 0)
       dropout = tensor(rows.dropout, std::ssize(rows.user), model_.dropout_width());
@@ -179,7 +184,8 @@ inline Layers normed_sides(int64_t users, int64_t items, int64_t features) {
   const int content = m.batch_norm("of_features", m.item_features(features), .5, 1e-3);
   const int item = m.concat({m.item_table("item", items, 4), content});
   const int both = m.concat({m.batch_norm("of_item", item, .9, 1e-3), user, item});
-  const int x = m.dropout(m.batch_norm("of_rows", m.tanh(m.dense("joined", both, 33)), .9, 1e-3), .2);
+  const int x =
+      m.dropout(m.batch_norm("of_rows", m.tanh(m.dense("joined", both, 33)), .9, 1e-3), .2);
   m.batch_norm("last", m.dense("output", x, 1), .9, 1e-3);
   return m;
 }

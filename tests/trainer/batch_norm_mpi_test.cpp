@@ -20,8 +20,9 @@ using reference::Rows;
 
 constexpr int64_t kFeatures = 3, kSteps = 10, kEpoch = 2;
 constexpr double kRate = .05, kMomentum = .9;
-// Ten steps in float against double: relative for the loss, as a part of the array's largest value for weights.
-constexpr double kLossTolerance = 2e-6, kWeightTolerance = 1e-5;
+// Ten steps in float against double: relative for the loss, as a part of the array's largest value for weights,
+// absolute for predictions.
+constexpr double kLossTolerance = 2e-6, kWeightTolerance = 1e-5, kPredictionTolerance = 5e-5;
 
 class TenSteps : public SmallProblem,
                  public ::testing::WithParamInterface<std::tuple<NormedModel, FormName, Reduce>> {
@@ -42,8 +43,9 @@ class TenSteps : public SmallProblem,
   Problem open() {
     Problem problem = open_problem(config, self);
     const auto layers = std::get<0>(GetParam()).layers;
-    problem.engine = make_engine(layers(problem.dataset.users(), problem.dataset.items(), kFeatures),
-                                 engine_options(config));
+    problem.engine =
+        make_engine(layers(problem.dataset.users(), problem.dataset.items(), kFeatures),
+                    engine_options(config));
     for (int64_t k = 0; k < problem.dataset.items() * kFeatures; ++k)
       problem.item_features.push_back(std::sin(static_cast<float>(k)));
     return problem;
@@ -54,6 +56,8 @@ class TenSteps : public SmallProblem,
     std::vector<int64_t> samples;
     std::vector<std::vector<float>> before, after;  // every array in full; users by dense index
     std::string hash;
+    Rows predicted;  // pairs of this rank's users, and what evaluation makes of them
+    std::vector<float> predictions;
   };
 
   std::vector<std::vector<float>> all_arrays(const Problem& problem, Parameters& parameters,
@@ -77,7 +81,8 @@ class TenSteps : public SmallProblem,
     initialize(parameters, problem, ranks);
     Result result{.before = all_arrays(problem, parameters, ranks)};
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
-    const Schedule schedule(gather_train_counts(samples, kShards, ranks), config.train.global_batch);
+    const Schedule schedule(gather_train_counts(samples, kShards, ranks),
+                            config.train.global_batch);
     const auto exchange = config.parallel.reduce == Reduce::kExact
                               ? make_exact_exchange(parameters, ranks)
                               : make_fast_exchange(parameters, ranks);
@@ -92,6 +97,14 @@ class TenSteps : public SmallProblem,
     }
     result.after = all_arrays(problem, parameters, ranks);
     result.hash = parameters.weights_hash(ranks);
+    for (const ShardSamples& shard : samples)
+      for (const int32_t user : shard.users)
+        for (int32_t item = 0; item < kSmallItems - 1; item += 5)
+          result.predicted.add(user, item, 0);
+    result.predictions.resize(result.predicted.user.size());
+    const std::vector<int32_t> users(result.predicted.user.begin(), result.predicted.user.end()),
+        items(result.predicted.item.begin(), result.predicted.item.end());
+    make_host_predictor(problem, parameters, ranks)->predict(users, items, result.predictions);
     // The copy that every rank computes with has the running values too.
     for (size_t a = 0; a < parameters.arrays.size(); ++a) {
       const ParameterArray& array = parameters.arrays[a];
@@ -145,8 +158,8 @@ TEST_P(TenSteps, AreThoseOfLibtorchOnWholeBatches) {
   const Problem problem = open();
   const Result got = train(problem, comm, 2);
 
-  const Layers model = std::get<0>(GetParam()).layers(problem.dataset.users(),
-                                                      problem.dataset.items(), kFeatures);
+  const Layers model =
+      std::get<0>(GetParam()).layers(problem.dataset.users(), problem.dataset.items(), kFeatures);
   LayersReference plain(model, got.before, problem.item_features);
   std::vector<at::Tensor> velocity;
   for (const at::Tensor& value : plain.values) velocity.push_back(at::zeros_like(value));
@@ -162,6 +175,10 @@ TEST_P(TenSteps, AreThoseOfLibtorchOnWholeBatches) {
       plain.values[a] = plain.values[a] - kRate * velocity[a];
     }
   }
+  const std::vector<double> predictions = plain.predict(got.predicted);
+  ASSERT_EQ(got.predictions.size(), predictions.size());
+  for (size_t k = 0; k < predictions.size(); ++k)
+    ASSERT_NEAR(got.predictions[k], predictions[k], kPredictionTolerance);
   for (size_t a = 0; a < got.after.size(); ++a) {
     const std::vector<double> want = LayersReference::to_vector(plain.values[a]);
     ASSERT_EQ(got.after[a].size(), want.size());
