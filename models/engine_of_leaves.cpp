@@ -77,8 +77,9 @@ class EngineOfLeaves final : public Engine {
       for (int64_t k = 0; k < rows.n; ++k) {
         const float* from = table_gradients[t].data() + k * table.cols;
         if (table.side == Side::kItem) {
+          const int64_t row = gradients.item_row ? gradients.item_row[k] : k;
           std::copy_n(from, table.cols,
-                      gradients.item_parts + k * part_width(Side::kItem) + table.column);
+                      gradients.item_parts + row * part_width(Side::kItem) + table.column);
           continue;
         }
         float* into = gradients.user_parts + rows.user[k] * part_width(Side::kUser) + table.column;

@@ -120,6 +120,7 @@ class FusedEngine final : public Engine {
     arguments.scale = scale;
     arguments.user_part_gradients = gradients.user_parts;
     arguments.item_part_gradients = gradients.item_parts;
+    arguments.item_gradient_row = gradients.item_row;
     arguments.dense_gradient = gradients.dense;
     arguments.norms = batch_.data();
     return kernels_.train_rows(compiled_.rows(), pass, packed_.data(), arguments, memory);

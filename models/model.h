@@ -65,7 +65,8 @@ struct RowBatch {
 
 struct RowGradients {
   float* user_parts = nullptr;  ///< [users, part_width(kUser)], added to in row order
-  float* item_parts = nullptr;  ///< [n, part_width(kItem)], one per row, overwritten
+  float* item_parts = nullptr;  ///< [.., part_width(kItem)], one per row, overwritten
+  const int32_t* item_row = nullptr;  ///< [n] the row of item_parts for each row; null: that row itself
   float* dense = nullptr;       ///< [dense size], added to
 };
 

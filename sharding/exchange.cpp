@@ -108,6 +108,14 @@ class ExactExchange : public Exchange {
       comm_.all_to_all<int32_t>(requests_, counts, asked_, asked_counts_);
     });
 
+    // Gradients go out from where they are written: those for others, rank by rank, then a rank's own.
+    gradient_row_.resize(items.size());
+    int32_t place = 0;
+    for (int k = 1; k <= size; ++k) {
+      const int rank = k == size ? self : (k - 1 < self ? k - 1 : k);
+      for (const int32_t row : asking_[rank]) gradient_row_[row] = place++;
+    }
+
     find_owned(items);
     // The parts of others come without repeats, in the order of their first row.
     part_count_ = std::ssize(owned_);
@@ -147,17 +155,12 @@ class ExactExchange : public Exchange {
                              ThreadPool& pool) override {
     const int size = comm_.world().size, self = comm_.world().rank;
     std::vector<int64_t> counts(size);
-    outgoing_.resize(requests_.size() * width);
-    float* to = outgoing_.data();
-    for (int rank = 0; rank < size; ++rank) {
-      if (rank == self) continue;
-      counts[rank] = std::ssize(asking_[rank]) * width;
-      for (const int32_t row : asking_[rank])
-        to = std::copy_n(rows.data() + row * width, width, to);
-    }
+    for (int rank = 0; rank < size; ++rank)
+      if (rank != self) counts[rank] = std::ssize(asking_[rank]) * width;
+    const size_t sent = requests_.size() * width;
     incoming_.resize(asked_.size() * width);
     communication_.time([&] {
-      comm_.all_to_all<float>(outgoing_, counts, incoming_, times(asked_counts_, width));
+      comm_.all_to_all<float>(rows.first(sent), counts, incoming_, times(asked_counts_, width));
     });
     // Rank by rank, each rank's in (shard, position) order: so in that order over all ranks.
     for_columns(width, pool, [&](Range columns) {
@@ -167,9 +170,11 @@ class ExactExchange : public Exchange {
       int64_t at = 0;
       for (int rank = 0; rank < size; ++rank) {
         if (rank == self) {
-          for (const int32_t row : asking_[self])
-            add_columns(rows.data() + row * width, columns,
-                        sums.data() + part_of_row_[row] * width);
+          const float* from = rows.data() + sent;
+          for (const int32_t row : asking_[self]) {
+            add_columns(from, columns, sums.data() + part_of_row_[row] * width);
+            from += width;
+          }
           continue;
         }
         for (const int64_t end = at + asked_counts_[rank]; at < end; ++at)
@@ -309,6 +314,8 @@ class FastExchange : public Exchange {
     part_count_ = std::ssize(owned_);
     part_of_row_.clear();
     for (const int32_t item : items) part_of_row_.push_back(part_of_item_[item]);
+    gradient_row_.resize(items.size());
+    std::iota(gradient_row_.begin(), gradient_row_.end(), 0);
   }
 
   Range owned_of_unit(int64_t unit) const override {

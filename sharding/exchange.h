@@ -42,12 +42,16 @@ class Exchange {
   /// Shapes: [n] row of the parts.
   std::span<const int32_t> part_of_row() const { return part_of_row_; }
 
+  /// Where each row's gradient has to be for `return_item_gradients`: in the order in which they are sent.
+  /// Shapes: [n] row of its `rows`.
+  std::span<const int32_t> gradient_row() const { return gradient_row_; }
+
   /// Shapes: parts [part_count(), width]; the first `owned().size()` rows are computed, the others filled in.
   /// Collective: all ranks.
   virtual void fetch_parts(std::span<float> parts, int64_t width) = 0;
 
-  /// Shapes: rows [n, width]; sums [owned().size(), width], overwritten: over all rows of all ranks (fast: of this
-  /// rank), in (shard, position) order. Collective: all ranks.
+  /// Shapes: rows [n, width], placed by `gradient_row`; sums [owned().size(), width], overwritten: over all rows of
+  /// all ranks (fast: of this rank), in (shard, position) order. Collective: all ranks.
   virtual void return_item_gradients(std::span<const float> rows, int64_t width,
                                      std::span<float> sums, ThreadPool& pool) = 0;
 
@@ -65,7 +69,7 @@ class Exchange {
   const Leaves leaves_;
   std::vector<int32_t> owned_;
   int64_t part_count_ = 0;
-  std::vector<int32_t> part_of_row_;
+  std::vector<int32_t> part_of_row_, gradient_row_;
   Stopwatch communication_, routing_;
 };
 

@@ -247,7 +247,8 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
        .dropout_key = dropout_key_.data() + begin},
       scale,
       {.user_parts = scratch.user_part_gradients.data(),
-       .item_parts = item_part_gradients_.data() + begin * item_width_,
+       .item_parts = item_part_gradients_.data(),
+       .item_row = exchange_.gradient_row().data() + begin,
        .dense = dense_gradients},
       scratch.memory);
   if (last)

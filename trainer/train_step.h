@@ -94,7 +94,7 @@ class TrainStep {
   std::vector<uint32_t> dropout_key_;                 // [n]
   std::vector<int32_t> part_of_user_;                 // [user rows] -1 between leaves
   std::vector<float> item_parts_;                     // [parts, item width]
-  std::vector<float> item_part_gradients_;            // [n, item width]
+  std::vector<float> item_part_gradients_;            // [n, item width], as the exchange sends them
   std::vector<float> item_part_sums_;                 // [owned, item width]
   std::vector<float> leaves_;                         // [units or threads, dense size]
   std::vector<double> losses_;                        // [units]

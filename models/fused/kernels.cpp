@@ -573,13 +573,15 @@ void forward_gather(const Block& block, const RowArguments& rows, int64_t first,
 void backward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
   const Program& program = block.program;
   const bool bias = op.bias >= 0;
-  float* items = rows.item_part_gradients + first * program.item_part_width + op.item_part;
+  float* items = rows.item_part_gradients + op.item_part;
+  const int32_t* item = rows.item_gradient_row;
   float* users = rows.user_part_gradients + op.user_part;
   const int32_t* user = rows.user + first;
   float* dy = block.workspace + op.y_gradient;
   const int64_t stride = padded(op.width);
   read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
-    if (op.item_part >= 0) store(items + r * program.item_part_width + c, dz);
+    if (op.item_part >= 0)
+      store(items + (item ? item[first + r] : first + r) * program.item_part_width + c, dz);
     if (op.user_part >= 0) {
       float* to = users + user[r] * program.user_part_width + c;
       store(to, load(to) + dz);

@@ -123,6 +123,7 @@ struct RowArguments {
   double scale;
   const float* norms;  ///< of all batch norms
   float *user_part_gradients, *item_part_gradients, *dense_gradient;
+  const int32_t* item_gradient_row;  ///< of item_part_gradients, for each row; null: that row itself
   float* predictions;  ///< of predict_rows
 };
 

@@ -184,9 +184,10 @@ void run(const Step& step, Parameters& parameters, Exchange& exchange, ThreadPoo
       EXPECT_EQ(parts[part_of_row[k] * kPartWidth + c], step.part(mine[k].item, c));
   }
 
-  std::vector<float> rows;
-  for (const Step::Sample& sample : mine)
-    for (int64_t c = 0; c < kPartWidth; ++c) rows.push_back(step.gradient(sample, c));
+  std::vector<float> rows(mine.size() * kPartWidth);
+  for (size_t k = 0; k < mine.size(); ++k)
+    for (int64_t c = 0; c < kPartWidth; ++c)
+      rows.at(exchange.gradient_row()[k] * kPartWidth + c) = step.gradient(mine[k], c);
   std::vector<float> sums(owned.size() * kPartWidth, 7.f), expected(sums.size(), 0.f);
   exchange.return_item_gradients(rows, kPartWidth, sums, pool);
   for (const Step::Sample& sample : computed_for) {
