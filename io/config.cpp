@@ -263,7 +263,7 @@ std::vector<Key> keys_of(Config& config) {
       "who computes it: fused on CPUs, torch (libtorch) on GPUs; auto: as it runs");
   add("model.form", model.form, Any{},
       "of the fused engine: what depends on a user or a video alone is computed for every row, or once "
-      "for each of a step's ids; auto: ids from a global batch of 2048");
+      "for each of a step's ids; auto: ids from a global batch of 512");
 
   auto& train = config.train;
   add("train.epochs", train.epochs, at_least(1), "passes over the training rows");

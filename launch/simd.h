@@ -225,6 +225,17 @@ KT_INLINE float sum_lanes(Floats x) {
 
 #endif
 
+/// Of the `n` that are left: a whole vector, or the first of one.
+KT_INLINE Floats load_up_to(const float* p, int64_t n) {
+  return n >= kLanes ? load(p) : load_first(p, n);
+}
+KT_INLINE void store_up_to(float* p, Floats a, int64_t n) {
+  if (n >= kLanes)
+    store(p, a);
+  else
+    store_first(p, a, n);
+}
+
 /// e^x, at most 2 units in the last place off for x in [-87, 88], which x is cut to; NaN of NaN.
 /// Source: range reduction and polynomial of Cephes' expf (S. Moshier).
 KT_INLINE Floats exponential(Floats x) {

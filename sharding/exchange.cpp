@@ -297,6 +297,7 @@ class FastExchange : public Exchange {
         part_of_item_(item_tables_.empty() ? 0 : item_tables_[0]->spec.rows) {}
 
   void route(std::span<const int32_t> items) override {
+    KT_CHECK(items.empty() || !item_tables_.empty(), "rows of items, but no item table");
     std::ranges::fill(part_of_item_, -1);
     for (const int32_t item : items) part_of_item_[item] = 0;
     owned_.clear();

@@ -26,16 +26,6 @@ KT_INLINE void sgd(const Factors& f, Floats gradient, Floats& value, Floats* vel
   value = value - f.step_size * g;
 }
 
-KT_INLINE Floats load_up_to(const float* p, int64_t n) {
-  return n >= kLanes ? load(p) : load_first(p, n);
-}
-KT_INLINE void store_up_to(float* p, Floats a, int64_t n) {
-  if (n >= kLanes)
-    store(p, a);
-  else
-    store_first(p, a, n);
-}
-
 /// `n` elements; a null gradient is 0.
 template <bool kAdam>
 KT_INLINE void update(const Factors& f, int64_t n, float* value, const float* gradient,

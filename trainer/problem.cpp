@@ -92,8 +92,12 @@ void resolve_engine(Config& config, bool on_devices) {
   auto& model = config.model;
   if (model.engine == EngineName::kAuto)
     model.engine = on_devices ? EngineName::kTorch : EngineName::kFused;
-  // Below this a step has about as many ids as rows (docs/speed.md).
-  constexpr int64_t kIdsFrom = 2048;
+  if (model.engine == EngineName::kTorch && model.form == FormName::kIds)
+    user_error(
+        "model.form: got ids, but this run computes through libtorch, on GPUs: expected rows or auto; or "
+        "set parallel.backend=mpi for the fused engine");
+  // Below this a step has about as many ids as rows, and both forms take the same time (docs/speed.md).
+  constexpr int64_t kIdsFrom = 512;
   if (model.form == FormName::kAuto)
     model.form = model.engine == EngineName::kFused && config.train.global_batch >= kIdsFrom
                      ? FormName::kIds

@@ -54,16 +54,6 @@ void dense(int64_t rows, const float* x, int64_t x_stride, int64_t in, const flo
                                bias ? bias + c : nullptr, adds, y + r * y_stride + c, y_stride);
 }
 
-KT_INLINE Floats load_up_to(const float* p, int64_t n) {
-  return n >= kLanes ? load(p) : load_first(p, n);
-}
-KT_INLINE void store_up_to(float* p, Floats a, int64_t n) {
-  if (n >= kLanes)
-    store(p, a);
-  else
-    store_first(p, a, n);
-}
-
 // g[k][c] += sum over the rows, in order, of x[r][k] dy[r][c], for M rows k of W and N vectors of columns.
 template <int M, int N>
 KT_INLINE void weight_gradient_tile(int64_t rows, const float* x, int64_t x_stride, const float* dy,

@@ -28,8 +28,8 @@ Choice resolved(const std::vector<std::string>& overrides, bool on_devices) {
 TEST(EngineChoice, IsFusedOnCpusWithIdsForLargeBatches) {
   const Choice rows{EngineName::kFused, FormName::kRows}, ids{EngineName::kFused, FormName::kIds};
   EXPECT_EQ(resolved({"train.global_batch=32"}, false), rows);
-  EXPECT_EQ(resolved({"train.global_batch=2047"}, false), rows);
-  EXPECT_EQ(resolved({"train.global_batch=2048"}, false), ids);
+  EXPECT_EQ(resolved({"train.global_batch=511"}, false), rows);
+  EXPECT_EQ(resolved({"train.global_batch=512"}, false), ids);
   EXPECT_EQ(resolved({"train.global_batch=32", "model.form=ids"}, false), ids);
   EXPECT_EQ(resolved({"train.global_batch=9999", "model.form=rows"}, false), rows);
 }
@@ -38,6 +38,11 @@ TEST(EngineChoice, IsLibtorchRowByRowOnDevicesAndWhereAskedFor) {
   const Choice torch{EngineName::kTorch, FormName::kRows};
   EXPECT_EQ(resolved({"train.global_batch=9999"}, true), torch);
   EXPECT_EQ(resolved({"train.global_batch=9999", "model.engine=torch"}, false), torch);
+}
+
+TEST(EngineChoice, IdsOnDevicesAreRefused) {
+  Config config = config_of({"model.form=ids"});
+  EXPECT_THROW(resolve_engine(config, true), UserError);
 }
 
 TEST(EngineChoice, OptionsAreThoseOfTheResolvedConfiguration) {

@@ -157,7 +157,7 @@ TEST_F(Devices, BadStepsAreTreatedAlike) {
                   "train.optimizer.name=sgd",
                   "train.optimizer.lr=0.01",
                   "train.epochs=1",
-                  "checkpoint.every_steps=5"};
+                  "checkpoint.every_steps=4"};
   Arguments rewind = given, skip = given;
   rewind.push_back("train.on_bad_step=rewind");
   skip.push_back("train.on_bad_step=skip");

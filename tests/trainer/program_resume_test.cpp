@@ -278,10 +278,10 @@ TEST_F(BadStep, RewindGoesBackToTheCheckpoint) {
   for (const int ranks : {0, 2}) {
     const std::string name = fmt::format("rewind-{}", ranks);
     const Ended ended =
-        train(name, {"train.on_bad_step=rewind", "checkpoint.every_steps=5"}, ranks);
+        train(name, {"train.on_bad_step=rewind", "checkpoint.every_steps=4"}, ranks);
     ASSERT_EQ(ended.code, 0) << ended.out << ended.err;
     EXPECT_THAT(ended.err,
-                ContainsRegex("back to step (5|10), and the steps up to [0-9]+ are passed over"));
+                ContainsRegex("back to step (4|8), and the steps up to [0-9]+ are passed over"));
     EXPECT_EQ(result(name).at("bad_steps"), 1);
     // Undone and passed over: the steps from the checkpoint to the bad one, two at least.
     EXPECT_LE(result(name).at("updates").get<int>(), result(name).at("steps").get<int>() - 2);

@@ -148,6 +148,23 @@ inline std::vector<float> whole_array(Parameters& parameters, size_t a, Communic
   return whole;
 }
 
+/// Every array in full; the rows of user tables by dense index. Collective: all ranks.
+inline std::vector<std::vector<float>> all_arrays(const Problem& problem, Parameters& parameters,
+                                                  Communicator& comm) {
+  std::vector<std::vector<float>> arrays;
+  for (size_t a = 0; a < parameters.arrays.size(); ++a) {
+    const ArraySpec& spec = parameters.arrays[a].spec;
+    arrays.push_back(whole_array(parameters, a, comm));
+    if (spec.kind != ArrayKind::kUserTable) continue;
+    std::vector<float> by_user;
+    for (const int64_t row : problem.user_row)
+      by_user.insert(by_user.end(), arrays[a].begin() + row * spec.cols,
+                     arrays[a].begin() + (row + 1) * spec.cols);
+    arrays[a] = by_user;
+  }
+  return arrays;
+}
+
 /// Gives every weight a value that depends on nothing but its place, biases too. Collective: all ranks.
 inline void fill_weights(Parameters& parameters, double scale, Communicator& comm) {
   for (size_t a = 0; a < parameters.arrays.size(); ++a) {

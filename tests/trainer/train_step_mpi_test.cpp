@@ -58,22 +58,6 @@ class OneEpoch : public SmallProblem,
     return problem;
   }
 
-  std::vector<std::vector<float>> all_arrays(const Problem& problem, Parameters& parameters,
-                                             Communicator& ranks) {
-    std::vector<std::vector<float>> arrays;
-    for (size_t a = 0; a < parameters.arrays.size(); ++a) {
-      const ArraySpec& spec = parameters.arrays[a].spec;
-      arrays.push_back(whole_array(parameters, a, ranks));
-      if (spec.kind != ArrayKind::kUserTable) continue;
-      std::vector<float> by_user;
-      for (const int64_t row : problem.user_row)
-        by_user.insert(by_user.end(), arrays[a].begin() + row * spec.cols,
-                       arrays[a].begin() + (row + 1) * spec.cols);
-      arrays[a] = by_user;
-    }
-    return arrays;
-  }
-
   Result train(const Problem& problem, Communicator& ranks, int threads) {
     Parameters parameters = make_parameters(problem, ranks.world());
     initialize(parameters, problem, ranks);
