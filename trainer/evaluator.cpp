@@ -115,8 +115,13 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
   const double score_seconds = seconds_since(start);
   const EvaluationResult result = metrics_.evaluate(evaluation.scores, comm_, pool_);
   const double prepare_seconds = std::exchange(prepare_seconds_, 0);
-  std::vector<double> seconds{prepare_seconds + seconds_since(start), prepare_seconds,
-                              score_seconds, result.users_seconds, result.order_seconds};
+  const double prepare_order = prepare_seconds > 0 ? metrics_.order_preparation_s() : 0;
+  std::vector<double> seconds{prepare_seconds + seconds_since(start),
+                              prepare_seconds - prepare_order,
+                              prepare_order,
+                              score_seconds,
+                              result.users_seconds,
+                              result.order_seconds};
   comm_.broadcast(std::span<double>(seconds), 0);
   evaluation.report = {{"checkpoint", checkpoint},
                        {"users", result.users},
@@ -124,10 +129,11 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
                        {"k", result.k},
                        {"seconds", seconds[0]},
                        {"parts",
-                        {{"prepare", seconds[1]},
-                         {"score", seconds[2]},
-                         {"users", seconds[3]},
-                         {"order", seconds[4]}}},
+                        {{"prepare_users", seconds[1]},
+                         {"prepare_order", seconds[2]},
+                         {"score", seconds[3]},
+                         {"users", seconds[4]},
+                         {"order", seconds[5]}}},
                        {"metrics", result.metrics},
                        {"chance", result.chance},
                        {"skipped_users", result.skipped_users},

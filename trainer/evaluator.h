@@ -22,8 +22,8 @@ TestTable read_test_table(const Problem& problem);
 
 struct Evaluation {
   /// What `result.json` holds: {checkpoint, users, pairs, k, seconds, parts, metrics, chance,
-  /// skipped_users, notes}; on every rank. `parts` are seconds of rank 0: {prepare (the first time), score, users,
-  /// order}.
+  /// skipped_users, notes}; on every rank. `parts` are seconds of rank 0: {prepare_users, prepare_order (of the
+  /// labels, the first time), score, users, order (auc and xauc over all pairs)}.
   nlohmann::json report;
   std::vector<float> scores;  ///< of the pairs of this rank's users, in the order of the table
 };

@@ -11,6 +11,7 @@
 
 #include "launch/agree.h"
 #include "launch/errors.h"
+#include "launch/stopwatch.h"
 #include "trainer/metrics/chance.h"
 #include "trainer/metrics/labels.h"
 #include "trainer/metrics/pair_order.h"
@@ -192,6 +193,7 @@ struct TestMetrics::State {
   std::vector<double> chance;    // [Layout::size()] sums over users
   std::vector<double> coverage;  // [ks] chance
   std::optional<GlobalOrder> order;
+  Stopwatch order_preparation;
 
   User user(size_t k) const {
     const auto u = static_cast<size_t>(own[k]);
@@ -360,8 +362,10 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   std::vector<int64_t> counts;
   s.chance = s.sum_rows(rows, counts, comm);
   s.coverage = s.expected_coverage(comm, pool);
-  s.order.emplace(labels, kPositiveRatio, comm, pool);
+  s.order_preparation.time([&] { s.order.emplace(labels, kPositiveRatio, comm, pool); });
 }
+
+double TestMetrics::order_preparation_s() const { return state_->order_preparation.seconds; }
 
 TestMetrics::~TestMetrics() = default;
 TestMetrics::TestMetrics(TestMetrics&&) noexcept = default;

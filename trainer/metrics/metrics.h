@@ -102,6 +102,9 @@ class TestMetrics {
   EvaluationResult evaluate(std::span<const float> score, Communicator& comm,
                             ThreadPool& pool) const;
 
+  /// What it took to sort the labels of all pairs, for auc and xauc over them: part of the constructor's time.
+  double order_preparation_s() const;
+
  private:
   struct State;
   std::unique_ptr<State> state_;
