@@ -141,20 +141,6 @@ void Parameters::publish_dense(Communicator& comm) {
   }
 }
 
-std::vector<float> Parameters::gather_items(Communicator& comm, const ParameterArray& array) {
-  KT_CHECK(array.spec.kind == ArrayKind::kItemTable);
-  if (array.held == Range{0, array.spec.rows}) return array.value;
-  std::vector<int64_t> counts;
-  for (int rank = 0; rank < comm.world().size; ++rank) {
-    const Range blocks = shards_of_rank(shard_count_, {rank, comm.world().size});
-    counts.push_back((array.block_begin[blocks.end] - array.block_begin[blocks.begin]) *
-                     array.spec.cols);
-  }
-  std::vector<float> all(static_cast<size_t>(array.spec.rows * array.spec.cols));
-  comm.all_gather<float>(array.value, all, counts);
-  return all;
-}
-
 double Parameters::squared_gradient_norm(Communicator& comm) {
   const auto width = static_cast<int64_t>(arrays.size());
   std::vector<double> own;

@@ -83,8 +83,6 @@ class Parameters {
 
   /// Brings the full copies of the dense arrays up to date. Collective: all ranks.
   void publish_dense(Communicator& comm);
-  /// An item table in full, on every rank. Shapes: [rows, cols]. Collective: all ranks.
-  std::vector<float> gather_items(Communicator& comm, const ParameterArray& array);
   /// Sum of the squares of all gradients: inside a block in order, blocks over the tree, in double.
   /// Collective: all ranks.
   double squared_gradient_norm(Communicator& comm);

@@ -103,8 +103,4 @@ class TrainStep {
   Stopwatch input_, compute_, communication_, statistics_, update_;
 };
 
-/// The Dropout factors of one row, 0 or 1 / (1 - probability). Shapes: factors [width].
-void dropout_factors(uint64_t seed, int64_t epoch, uint32_t row, double probability,
-                     std::span<float> factors);
-
 }  // namespace kt

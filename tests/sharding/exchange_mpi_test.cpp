@@ -366,16 +366,13 @@ std::vector<float> whole_array(const std::vector<ArraySpec>& specs, size_t a) {
   return whole;
 }
 
-TEST_P(ParametersTest, EveryRankSeesTheWholeDenseAndItemArrays) {
+TEST_P(ParametersTest, EveryRankSeesTheWholeDenseArrays) {
   Parameters parameters = make_weights(specs, world, GetParam());
   parameters.publish_dense(comm);
   std::vector<float> dense;
   for (size_t a = 0; a < specs.size(); ++a) {
     const std::vector<float> whole = whole_array(specs, a);
     if (specs[a].kind == ArrayKind::kDense) dense.insert(dense.end(), whole.begin(), whole.end());
-    if (specs[a].kind == ArrayKind::kItemTable) {
-      EXPECT_EQ(parameters.gather_items(comm, parameters.arrays[a]), whole) << specs[a].name;
-    }
   }
   EXPECT_EQ(parameters.dense, dense);
   EXPECT_EQ(parameters.count(), kUsers * 4 + 3 * 3 + 15 + 4 + 38);

@@ -6,6 +6,7 @@
 #include "models/registry.h"
 #include "sharding/exchange.h"
 #include "tests/reference/layers_reference.h"
+#include "tests/support/dropout.h"
 #include "tests/trainer/small_problem.h"
 #include "trainer/train_step.h"
 

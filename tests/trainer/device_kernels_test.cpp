@@ -7,8 +7,8 @@
 #include <numeric>
 #include <vector>
 
+#include "tests/support/dropout.h"
 #include "trainer/kernels.h"
-#include "trainer/train_step.h"
 
 namespace kt {
 namespace {

@@ -8,6 +8,7 @@
 #include "models/registry.h"
 #include "sharding/exchange.h"
 #include "tests/reference/training_reference.h"
+#include "tests/support/dropout.h"
 #include "tests/trainer/small_problem.h"
 #include "trainer/train_step.h"
 
