@@ -55,14 +55,14 @@ int run(int argc, char** argv) {
   if (argc < 3) throw UserError("usage: bench_steps DATASET BATCH [ROUNDS]");
   const std::string batch = argv[2];
   const int64_t rounds = argc > 3 ? std::stoll(argv[3]) : 9;
-  Config config = load_config({}, {std::string("data.path=") + argv[1],
-                                   "train.global_batch=" + batch, "data.validation.fraction=0",
-                                   "checkpoint.best=none"});
+  Config config =
+      load_config({}, {std::string("data.path=") + argv[1], "train.global_batch=" + batch,
+                       "data.validation.fraction=0", "checkpoint.best=none"});
   resolve_engine(config, false);
   const Problem problem = open_problem(config, comm);
   ThreadPool pool(1);
-  const auto samples = load_samples(
-      problem.dataset, config, shards_of_rank(problem.dataset.shards(), comm.world()), comm);
+  const auto samples = load_samples(problem.dataset, config,
+                                    shards_of_rank(problem.dataset.shards(), comm.world()), comm);
   const Schedule schedule(gather_train_counts(samples, problem.dataset.shards(), comm),
                           config.train.global_batch);
   Contestant exact(problem, comm, pool, samples, Exchange::Leaves::kOfUnits);

@@ -262,7 +262,8 @@ std::vector<Key> keys_of(Config& config) {
   add("model.engine", model.engine, Any{},
       "who computes it: fused on CPUs, torch (libtorch) on GPUs; auto: as it runs");
   add("model.form", model.form, Any{},
-      "of the fused engine: what depends on a user or a video alone is computed for every row, or once "
+      "of the fused engine: what depends on a user or a video alone is computed for every row, or "
+      "once "
       "for each of a step's ids; auto: ids from a global batch of 512");
 
   auto& train = config.train;
@@ -302,7 +303,8 @@ std::vector<Key> keys_of(Config& config) {
   add("parallel.reduce", parallel.reduce, Any{},
       "exact: the same bits on any number of ranks; fast: the backend's own sum");
   add("parallel.simd", parallel.simd, Any{},
-      "vector instructions of the fused engine; auto: the widest this CPU has; the same bits on all");
+      "vector instructions of the fused engine; auto: the widest this CPU has; the same bits on "
+      "all");
   add("parallel.precision", parallel.precision, Any{},
       "of products on GPUs: fp32, or with reduce: fast tf32 or bf16; weights are fp32 always");
   add("parallel.threads", parallel.threads, Range{.low = 1, .high = 1024}, "threads of a rank");
@@ -482,12 +484,14 @@ class Reader {
                     "reduced precision only on GPUs; set parallel.precision to fp32, or "
                     "parallel.backend to nccl");
     if (c.model.engine == EngineName::kTorch && c.model.form == FormName::kIds)
-      contradiction({"model.engine", "model.form"},
-                    "ids only with the fused engine; set model.engine to fused, or model.form to rows");
+      contradiction(
+          {"model.engine", "model.form"},
+          "ids only with the fused engine; set model.engine to fused, or model.form to rows");
     if (c.model.engine == EngineName::kFused && c.parallel.backend == Backend::kNccl)
-      contradiction({"model.engine", "parallel.backend"},
-                    "the fused engine only on CPUs; set model.engine to torch, or parallel.backend to "
-                    "mpi");
+      contradiction(
+          {"model.engine", "parallel.backend"},
+          "the fused engine only on CPUs; set model.engine to torch, or parallel.backend to "
+          "mpi");
     if (c.evaluate.checkpoint == EvaluatedCheckpoint::kBest &&
         c.checkpoint.best == SelectionMetric::kNone)
       contradiction({"evaluate.checkpoint", "checkpoint.best"},

@@ -50,15 +50,15 @@ struct ThreadPool::State {
   explicit State(int threads) : shares(threads) {}
 
   std::vector<std::thread> workers;
-  std::vector<Share> shares;         // [threads]
-  std::atomic<uint64_t> round{0};    // of parallel_for, once its work is laid out
-  std::atomic<int> running{0};       // workers still at this round
+  std::vector<Share> shares;       // [threads]
+  std::atomic<uint64_t> round{0};  // of parallel_for, once its work is laid out
+  std::atomic<int> running{0};     // workers still at this round
   std::atomic<bool> stopping{false};
-  std::atomic<int64_t> limit{0};     // nothing from here on is begun any more
+  std::atomic<int64_t> limit{0};  // nothing from here on is begun any more
   const std::function<void(int64_t, int)>* work = nullptr;
-  std::mutex mutex;                  // for what follows, and for sleeping
+  std::mutex mutex;  // for what follows, and for sleeping
   std::condition_variable begin, end;
-  std::exception_ptr failure;        // of the piece `limit` is at
+  std::exception_ptr failure;  // of the piece `limit` is at
 
   /// The same range for a thread at every call, so that it finds its data in its own cache.
   void lay_out(int64_t n) {

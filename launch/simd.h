@@ -82,8 +82,8 @@ KT_INLINE Floats where_less(Floats a, Floats b, Floats x, Floats y) {
 }
 /// 2^a for whole numbers a in [-126, 127].
 KT_INLINE Floats power_of_two(Floats a) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(
-      _mm512_add_epi32(_mm512_cvtps_epi32(a.v), _mm512_set1_epi32(127)), 23))};
+  return {_mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a.v), _mm512_set1_epi32(127)), 23))};
 }
 KT_INLINE Ints all_ints(uint32_t x) { return {_mm512_set1_epi32(static_cast<int>(x))}; }
 KT_INLINE Ints load_ints(const uint32_t* p) { return {_mm512_loadu_si512(p)}; }
@@ -101,8 +101,7 @@ KT_INLINE Floats where_not_less(Ints a, Ints b, Floats x) {
 }
 /// Halves added onto each other until one lane is left.
 KT_INLINE float sum_lanes(Floats a) {
-  const __m256 eight =
-      _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
@@ -181,10 +180,9 @@ KT_INLINE Floats where_less(Floats a, Floats b, Floats x, Floats y) {
 /// 2^a for whole numbers a in [-126, 127].
 KT_INLINE Floats power_of_two(Floats x) {
   const __m256i bias = _mm256_set1_epi32(127);
-  return {_mm256_castsi256_ps(
-              _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(x.a), bias), 23)),
-          _mm256_castsi256_ps(
-              _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(x.b), bias), 23))};
+  return {
+      _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(x.a), bias), 23)),
+      _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(x.b), bias), 23))};
 }
 KT_INLINE Ints all_ints(uint32_t x) {
   const __m256i v = _mm256_set1_epi32(static_cast<int>(x));
@@ -253,9 +251,7 @@ KT_INLINE Floats exponential(Floats x) {
   return p * power_of_two(n);
 }
 
-KT_INLINE Floats logistic(Floats x) {
-  return all(1.f) / (all(1.f) + exponential(zero() - x));
-}
+KT_INLINE Floats logistic(Floats x) { return all(1.f) / (all(1.f) + exponential(zero() - x)); }
 
 /// Source: Cephes' tanhf: a polynomial near 0, 1 - 2 / (e^2x + 1) elsewhere.
 KT_INLINE Floats hyperbolic_tangent(Floats x) {

@@ -59,15 +59,16 @@ struct RowBatch {
   const int32_t* item_id = nullptr;   ///< [n] row of features
   const float* features = nullptr;    ///< [items, feature_count]
   // Training alone.
-  const float* label = nullptr;          ///< [n]
+  const float* label = nullptr;           ///< [n]
   const uint32_t* dropout_key = nullptr;  ///< [n] (launch/random.h)
 };
 
 struct RowGradients {
   float* user_parts = nullptr;  ///< [users, part_width(kUser)], added to in row order
   float* item_parts = nullptr;  ///< [.., part_width(kItem)], one per row, overwritten
-  const int32_t* item_row = nullptr;  ///< [n] the row of item_parts for each row; null: that row itself
-  float* dense = nullptr;       ///< [dense size], added to
+  const int32_t* item_row =
+      nullptr;             ///< [n] the row of item_parts for each row; null: that row itself
+  float* dense = nullptr;  ///< [dense size], added to
 };
 
 /// A layer that looks at all rows of the global batch. Its running values are dense arrays that are not trained: after

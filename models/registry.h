@@ -31,7 +31,7 @@ enum class EngineKind { kFused, kTorch };
 /// How a model is computed.
 struct EngineOptions {
   EngineKind kind = EngineKind::kFused;
-  Form form = Form::kRows;             ///< fused alone; libtorch computes every row
+  Form form = Form::kRows;            ///< fused alone; libtorch computes every row
   SimdLevel simd = SimdLevel::kAvx2;  ///< fused alone
 };
 

@@ -37,8 +37,8 @@ void for_columns(int64_t width, ThreadPool& pool, Work&& work) {
   const int64_t vectors = (width + 15) / 16;
   const int64_t pieces = std::min<int64_t>(pool.threads(), vectors);
   pool.parallel_for(pieces, [&](int64_t piece, int) {
-    work(Range{vectors * piece / pieces * 16,
-               std::min(vectors * (piece + 1) / pieces * 16, width)});
+    work(
+        Range{vectors * piece / pieces * 16, std::min(vectors * (piece + 1) / pieces * 16, width)});
   });
 }
 
@@ -272,21 +272,21 @@ class ExactExchange : public Exchange {
   std::vector<TreeNode> nodes_;         // every rank's subtrees, in leaf order
   std::vector<int64_t> nodes_of_rank_;  // [ranks]
   std::vector<std::vector<Range>>
-      segments_;  // [ranks][dense arrays] elements of the full dense copy
-  std::vector<int32_t> owner_;           // [items] rank
-  int64_t first_item_ = 0;               // that this rank holds
-  std::vector<int64_t> block_begin_;     // [own blocks + 1] held rows
+      segments_;                      // [ranks][dense arrays] elements of the full dense copy
+  std::vector<int32_t> owner_;        // [items] rank
+  int64_t first_item_ = 0;            // that this rank holds
+  std::vector<int64_t> block_begin_;  // [own blocks + 1] held rows
 
   // The route of the current step. Shapes: n rows of this rank, m rows of others with items of this rank.
-  std::vector<std::vector<int32_t>> asking_;            // [ranks] rows by the owner of their item
-  std::vector<int32_t> requests_;                       // items of those of other owners
-  std::vector<int32_t> asked_, asked_parts_;            // [m] item and row of the parts, in rank order
-  std::vector<int64_t> asked_counts_, wanted_counts_;   // [ranks] rows of others; parts from them
-  std::vector<int32_t> answers_;                        // rows of the parts to send, in rank order
-  std::vector<int64_t> answer_counts_;                  // [ranks]
-  std::vector<int64_t> unit_begin_;                     // [own blocks + 1] in owned_
-  std::vector<int32_t> part_of_item_;                   // [items], valid where last_seen_ is now
-  std::vector<int64_t> last_seen_;                      // [items]
+  std::vector<std::vector<int32_t>> asking_;  // [ranks] rows by the owner of their item
+  std::vector<int32_t> requests_;             // items of those of other owners
+  std::vector<int32_t> asked_, asked_parts_;  // [m] item and row of the parts, in rank order
+  std::vector<int64_t> asked_counts_, wanted_counts_;  // [ranks] rows of others; parts from them
+  std::vector<int32_t> answers_;                       // rows of the parts to send, in rank order
+  std::vector<int64_t> answer_counts_;                 // [ranks]
+  std::vector<int64_t> unit_begin_;                    // [own blocks + 1] in owned_
+  std::vector<int32_t> part_of_item_;                  // [items], valid where last_seen_ is now
+  std::vector<int64_t> last_seen_;                     // [items]
   int64_t time_ = 0;
   std::vector<float> outgoing_, incoming_;
 };

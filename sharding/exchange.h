@@ -76,9 +76,8 @@ class Exchange {
 /// `reduce: exact`: the same bits on any number of ranks. Parts are computed by the owner of the item's block.
 /// Dense gradients: one leaf a shard, summed over the fixed tree. Parts' gradients: added in (shard, position) order
 /// by the owner. With leaves of threads the bits are left to chance: bench/steps.cpp measures what they cost.
-std::unique_ptr<Exchange> make_exact_exchange(
-    Parameters& parameters, Communicator& comm,
-    Exchange::Leaves leaves = Exchange::Leaves::kOfUnits);
+std::unique_ptr<Exchange> make_exact_exchange(Parameters& parameters, Communicator& comm,
+                                              Exchange::Leaves leaves = Exchange::Leaves::kOfUnits);
 
 /// `reduce: fast`: every rank computes the parts of its own rows' items; one buffer a rank of each gradient, summed
 /// by the backend's all-reduce in an order of its own.

@@ -63,7 +63,8 @@ KT_HOST_DEVICE inline void sgd_element(const UpdateFactors& f, float gradient, f
 /// Rows of one array. Shapes: [rows, cols] each.
 struct UpdatedRows {
   int64_t rows = 0, cols = 0;
-  const uint8_t* touched = nullptr;  ///< [rows] 0: the gradient is 0 and not read; null: all have one
+  const uint8_t* touched =
+      nullptr;  ///< [rows] 0: the gradient is 0 and not read; null: all have one
   float* value = nullptr;
   const float* gradient = nullptr;
   float *slot1 = nullptr, *slot2 = nullptr;  ///< null where the optimizer has fewer slots

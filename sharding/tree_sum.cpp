@@ -72,8 +72,7 @@ void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadP
   // Columns that all leaves of a rank have room for in the nearest cache.
   constexpr int64_t kColumns = 128;
   pool.parallel_for((width + kColumns - 1) / kColumns, [&](int64_t piece, int) {
-    add_all(buffers, width, adds,
-            {piece * kColumns, std::min((piece + 1) * kColumns, width)});
+    add_all(buffers, width, adds, {piece * kColumns, std::min((piece + 1) * kColumns, width)});
   });
 }
 

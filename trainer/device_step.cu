@@ -136,7 +136,7 @@ class DeviceStep::State {
 
   // Shapes: S owned shards, n samples of a step, at most N.
   std::vector<const Samples*> host_samples_;  // [S]
-  DeviceArray<float> features_;                     // [items, features]
+  DeviceArray<float> features_;               // [items, features]
   int64_t epoch_ = -1;
 
   // All held parameters: dense arrays first, in order, then tables. Shapes: [held elements].
@@ -398,14 +398,13 @@ void DeviceStep::State::gather(int64_t epoch, int64_t step) {
   const int64_t features = shape_.feature_count(), width = shape_.dropout_width();
   each(n_ * features,
        kernel::GatherRows{features_.data(), step_.item, 0, features, feature_rows_.data()});
-  each(n_ * width,
-       kernel::Dropout{.seed = options_.seed,
-                       .epoch = epoch,
-                       .width = width,
-                       .threshold = dropout_threshold(shape_.dropout_probability()),
-                       .kept = dropout_kept(shape_.dropout_probability()),
-                       .row = step_.row,
-                       .to = dropout_.data()});
+  each(n_ * width, kernel::Dropout{.seed = options_.seed,
+                                   .epoch = epoch,
+                                   .width = width,
+                                   .threshold = dropout_threshold(shape_.dropout_probability()),
+                                   .kept = dropout_kept(shape_.dropout_probability()),
+                                   .row = step_.row,
+                                   .to = dropout_.data()});
   by_user_.sort(step_.user, number_.data(), n_, stream_);
   by_item_.sort(step_.item, number_.data(), n_, stream_);
 }

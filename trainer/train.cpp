@@ -340,20 +340,27 @@ void TrainingRun::train_steps() {
 /// Where the time went, a mean over the ranks: what is not the steps' own is validation, checkpoints and the rest.
 void TrainingRun::report_seconds() {
   const StepSeconds steps = steps_->seconds();
-  std::array<double, 7> own{seconds_since(train_start_), steps.input,
-                            steps.compute,               steps.communication + request_time_.seconds,
-                            steps.update,                validation_time_.seconds,
+  std::array<double, 7> own{seconds_since(train_start_),
+                            steps.input,
+                            steps.compute,
+                            steps.communication + request_time_.seconds,
+                            steps.update,
+                            validation_time_.seconds,
                             checkpoint_time_.seconds};
   comm_.all_reduce(std::span<double>(own), Reduction::kSum);
   for (double& seconds : own) seconds /= comm_.world().size;
   const auto& [all, input, compute, communication, update, validation, checkpoint] = own;
-  seconds_ = {{"train", all},           {"input", input},
-              {"compute", compute},     {"communication", communication},
-              {"update", update},       {"validation", validation},
+  seconds_ = {{"train", all},
+              {"input", input},
+              {"compute", compute},
+              {"communication", communication},
+              {"update", update},
+              {"validation", validation},
               {"checkpoint", checkpoint}};
   if (!options_.devices)
     log_info(
-        "trained for {:.2f} s: input {:.2f}, compute {:.2f}, exposed communication {:.2f}, optimizer "
+        "trained for {:.2f} s: input {:.2f}, compute {:.2f}, exposed communication {:.2f}, "
+        "optimizer "
         "{:.2f}, validation {:.2f}, checkpoints {:.2f}",
         all, input, compute, communication, update, validation, checkpoint);
 }

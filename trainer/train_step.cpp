@@ -132,8 +132,7 @@ IdBatch TrainStep::item_batch(Range owned) const {
   IdBatch batch{.n = owned.size(), .row = rows.data() + owned.begin};
   for (const ParameterArray* table : item_tables_) batch.tables.push_back(table->value.data());
   if (!item_features_.empty())
-    batch.features =
-        item_features_.data() + item_tables_[0]->held.begin * engine_.feature_count();
+    batch.features = item_features_.data() + item_tables_[0]->held.begin * engine_.feature_count();
   return batch;
 }
 
@@ -234,23 +233,22 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
     scratch.user_part_gradients.assign(users.n * user_width_, 0.f);
     engine_.forward_ids(Side::kUser, users, scratch.user_parts.data());
   }
-  const double loss = engine_.train_pass(
-      pass,
-      {.n = end - begin,
-       .user_parts = scratch.user_parts.data(),
-       .item_parts = item_parts_.data(),
-       .user = user_part_.data() + begin,
-       .item = exchange_.part_of_row().data() + begin,
-       .item_id = item_.data() + begin,
-       .features = item_features_.data(),
-       .label = label_.data() + begin,
-       .dropout_key = dropout_key_.data() + begin},
-      scale,
-      {.user_parts = scratch.user_part_gradients.data(),
-       .item_parts = item_part_gradients_.data(),
-       .item_row = exchange_.gradient_row().data() + begin,
-       .dense = dense_gradients},
-      scratch.memory);
+  const double loss = engine_.train_pass(pass,
+                                         {.n = end - begin,
+                                          .user_parts = scratch.user_parts.data(),
+                                          .item_parts = item_parts_.data(),
+                                          .user = user_part_.data() + begin,
+                                          .item = exchange_.part_of_row().data() + begin,
+                                          .item_id = item_.data() + begin,
+                                          .features = item_features_.data(),
+                                          .label = label_.data() + begin,
+                                          .dropout_key = dropout_key_.data() + begin},
+                                         scale,
+                                         {.user_parts = scratch.user_part_gradients.data(),
+                                          .item_parts = item_part_gradients_.data(),
+                                          .item_row = exchange_.gradient_row().data() + begin,
+                                          .dense = dense_gradients},
+                                         scratch.memory);
   if (last)
     engine_.backward_ids(Side::kUser, users, scratch.user_part_gradients.data(), user_gradients);
   return loss;

@@ -98,7 +98,7 @@ class TrainStep {
   std::vector<float> item_part_sums_;                 // [owned, item width]
   std::vector<float> leaves_;                         // [units or threads, dense size]
   std::vector<double> losses_;                        // [units]
-  std::vector<std::vector<double>> moments_;          // [batch norms][1 + 2 width] of the global batch
+  std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
 
   Stopwatch input_, compute_, communication_, statistics_, update_;
 };

@@ -52,7 +52,7 @@ class Compiler {
   struct Value {
     int64_t y = -1;
     int64_t width = 0;
-    int op = -1;           // that made it, if nothing but its activation has been added to
+    int op = -1;  // that made it, if nothing but its activation has been added to
   };
 
   CompiledModel::Code& code(Level level) {
@@ -166,10 +166,9 @@ class Compiler {
     const bool drops = layer.kind == LayerKind::kDropout;
     auto& ops = code(level).ops;
     Op* op = a.op >= 0 ? &ops[a.op] : nullptr;
-    const bool mends = op && alone && !op->drops &&
-                       (op->activation == Activation::kNone
-                            ? true
-                            : drops && op->activation == Activation::kRelu);
+    const bool mends =
+        op && alone && !op->drops &&
+        (op->activation == Activation::kNone ? true : drops && op->activation == Activation::kRelu);
     if (!mends) {
       op = &add_op(level, OpKind::kPass, layer.width);
       op->a = a.y;
@@ -277,7 +276,8 @@ class Compiler {
     std::map<Level, std::vector<Term>> shares;
     int64_t first_row = 0;
     for (const int part : parts) {
-      const bool split = level == Level::kRow && levels_[part] != Level::kRow && form_ == Form::kIds;
+      const bool split =
+          level == Level::kRow && levels_[part] != Level::kRow && form_ == Form::kIds;
       const Value x = split || level != Level::kRow ? values_[part] : at_rows(part);
       (split ? shares[levels_[part]] : own).push_back(term(x, layer, first_row));
       first_row += x.width;
@@ -410,8 +410,7 @@ class Compiler {
     to_.passes_.back().backward_begin = backward_begin(norms);
     to_.passes_.back().backward_end = ops;
     for (int64_t k = norms - 1; k >= 0; --k)
-      to_.passes_.push_back(
-          {.backward_begin = backward_begin(k), .backward_end = cut[k + 1] + 1});
+      to_.passes_.push_back({.backward_begin = backward_begin(k), .backward_end = cut[k + 1] + 1});
     for (Pass& pass : to_.passes_) pass.stride = norms > 0 ? to_.rows_.size : 0;
   }
 
@@ -421,7 +420,8 @@ class Compiler {
   CompiledModel& to_;
   std::vector<Level> levels_;
   std::vector<int> consumers_;
-  std::vector<int64_t> offset_;  // of each parameter: in the dense weights, or which table of its side
+  std::vector<int64_t>
+      offset_;  // of each parameter: in the dense weights, or which table of its side
   int64_t dense_size_ = 0;
   std::vector<Value> values_;
   std::map<int, Value> gathered_;

@@ -11,7 +11,7 @@ namespace kt {
 /// What is computed once for each distinct user and item of a step, and what for every row.
 enum class Form {
   kRows,  ///< everything for every row: parts are the table rows
-  kIds,   ///< every layer that depends on one side alone, and each side's share of a dense layer over both
+  kIds,  ///< every layer that depends on one side alone, and each side's share of a dense layer over both
 };
 
 namespace fused {

@@ -25,8 +25,8 @@ KT_INLINE void dense_tile(const float* x, int64_t x_stride, int64_t in, const fl
   Floats sum[M][N];
   for (int m = 0; m < M; ++m)
     for (int n = 0; n < N; ++n)
-      sum[m][n] = adds ? load(y + m * y_stride + n * kLanes)
-                       : (bias ? load(bias + n * kLanes) : zero());
+      sum[m][n] =
+          adds ? load(y + m * y_stride + n * kLanes) : (bias ? load(bias + n * kLanes) : zero());
   for (int64_t k = 0; k < in; ++k) {
     Floats column[N];
     for (int n = 0; n < N; ++n) column[n] = load(w + k * w_stride + n * kLanes);
@@ -70,8 +70,7 @@ KT_INLINE void weight_gradient_tile(int64_t rows, const float* x, int64_t x_stri
     }
   }
   for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n)
-      store_up_to(g + m * out + n * kLanes, sum[m][n], left - n * kLanes);
+    for (int n = 0; n < N; ++n) store_up_to(g + m * out + n * kLanes, sum[m][n], left - n * kLanes);
 }
 
 template <int N>
@@ -80,7 +79,8 @@ void weight_gradient_columns(int64_t rows, const float* x, int64_t x_stride, int
                              int64_t left) {
   int64_t k = 0;
   for (; k + kTileRows <= in; k += kTileRows)
-    weight_gradient_tile<kTileRows, N>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out, left);
+    weight_gradient_tile<kTileRows, N>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out,
+                                       left);
   for (; k < in; ++k)
     weight_gradient_tile<1, N>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out, left);
 }
@@ -199,9 +199,10 @@ void finish(const Block& block, const Op& op) {
   if (op.activation == Activation::kNone && !(op.drops && block.key)) return;
   const float* y = block.workspace + op.y;
   const int64_t stride = padded(op.width);
-  write_finished(block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
-    return load(y + r * stride + c);
-  });
+  write_finished(
+      block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
+        return load(y + r * stride + c);
+      });
 }
 
 // The gradient before activation and dropout, from the one after them: `give(r, c, dz)` takes the vector of row r at
@@ -237,9 +238,10 @@ void unfinish(const Block& block, const Op& op) {
   if (op.activation == Activation::kNone && !(op.drops && block.key)) return;
   float* dy = block.workspace + op.y_gradient;
   const int64_t stride = padded(op.width);
-  read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
-    store(dy + r * stride + c, dz);
-  });
+  read_unfinished(
+      block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
+        store(dy + r * stride + c, dz);
+      });
 }
 
 // Sum over the columns of a[c] b[c].
@@ -286,8 +288,7 @@ void backward_dense(const Block& block, const Op& op, float* dense_gradient) {
       dense(block.n, dy, stride, op.width, block.weights + term.transposed, padded(term.in),
             nullptr, term.add_gradient, block.workspace + term.x_gradient, padded(term.in));
   }
-  if (op.bias >= 0)
-    bias_gradient(block.n, dy, stride, op.width, dense_gradient + op.bias_gradient);
+  if (op.bias >= 0) bias_gradient(block.n, dy, stride, op.width, dense_gradient + op.bias_gradient);
 }
 
 void forward_dense_one(const Block& block, const Op& op) {
@@ -333,10 +334,11 @@ KT_INLINE Floats norm_number(const Block& block, const Op& op, NormNumber number
 __attribute__((noinline)) void forward_norm(const Block& block, const Op& op) {
   const float* x = block.workspace + op.a;
   const int64_t stride = padded(op.width);
-  write_finished(block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
-    return fma(load(x + r * stride + c) - norm_number(block, op, kNormMean, c),
-               norm_number(block, op, kNormScale, c), norm_number(block, op, kNormBeta, c));
-  });
+  write_finished(
+      block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
+        return fma(load(x + r * stride + c) - norm_number(block, op, kNormMean, c),
+                   norm_number(block, op, kNormScale, c), norm_number(block, op, kNormBeta, c));
+      });
 }
 
 // The batch's mean and variance depend on x too.
@@ -488,8 +490,7 @@ void forward_ids(const Program& program, const float* weights, const IdArguments
   const FlushSmall flush;
   for (int64_t first = 0; first < ids.n; first += kBlockRows) {
     const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first), nullptr};
-    for (int64_t k = 0; k < program.op_count; ++k)
-      forward_id_op(block, ids, first, program.ops[k]);
+    for (int64_t k = 0; k < program.op_count; ++k) forward_id_op(block, ids, first, program.ops[k]);
     for (int64_t k = 0; k < program.output_count; ++k) {
       const Output& out = program.outputs[k];
       for (int64_t r = 0; r < block.n; ++r)
@@ -541,18 +542,19 @@ KT_INLINE void gather_rows(const Block& block, const RowArguments& rows, int64_t
   const float* items = rows.item_parts + op.item_part;
   const float* bias = block.weights + op.bias;
   const int32_t *user = rows.user + first, *item = rows.item + first;
-  write_finished(block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
-    Floats sum = kBias ? load(bias + c) : zero();
-    if constexpr (kUser) {
-      const Floats part = load(users + user[r] * program.user_part_width + c);
-      sum = kBias ? sum + part : part;
-    }
-    if constexpr (kItem) {
-      const Floats part = load(items + item[r] * program.item_part_width + c);
-      sum = kBias || kUser ? sum + part : part;
-    }
-    return sum;
-  });
+  write_finished(
+      block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
+        Floats sum = kBias ? load(bias + c) : zero();
+        if constexpr (kUser) {
+          const Floats part = load(users + user[r] * program.user_part_width + c);
+          sum = kBias ? sum + part : part;
+        }
+        if constexpr (kItem) {
+          const Floats part = load(items + item[r] * program.item_part_width + c);
+          sum = kBias || kUser ? sum + part : part;
+        }
+        return sum;
+      });
 }
 
 // y = parts of the row's user and item + bias, then ReLU and dropout, in one pass.
@@ -580,15 +582,16 @@ void backward_gather(const Block& block, const RowArguments& rows, int64_t first
   const int32_t* user = rows.user + first;
   float* dy = block.workspace + op.y_gradient;
   const int64_t stride = padded(op.width);
-  read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
-    if (op.item_part >= 0)
-      store(items + (item ? item[first + r] : first + r) * program.item_part_width + c, dz);
-    if (op.user_part >= 0) {
-      float* to = users + user[r] * program.user_part_width + c;
-      store(to, load(to) + dz);
-    }
-    if (bias) store(dy + r * stride + c, dz);
-  });
+  read_unfinished(
+      block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
+        if (op.item_part >= 0)
+          store(items + (item ? item[first + r] : first + r) * program.item_part_width + c, dz);
+        if (op.user_part >= 0) {
+          float* to = users + user[r] * program.user_part_width + c;
+          store(to, load(to) + dz);
+        }
+        if (bias) store(dy + r * stride + c, dz);
+      });
   if (bias) bias_gradient(block.n, dy, stride, op.width, rows.dense_gradient + op.bias_gradient);
 }
 
@@ -619,8 +622,12 @@ double train_rows(const Program& program, const Pass& pass, const float* weights
   const FlushSmall flush;
   double loss = 0;
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
-    const Block block{program, weights, workspace, smaller_of(kBlockRows, rows.n - first),
-                      rows.dropout_key ? rows.dropout_key + first : nullptr, rows.norms};
+    const Block block{program,
+                      weights,
+                      workspace,
+                      smaller_of(kBlockRows, rows.n - first),
+                      rows.dropout_key ? rows.dropout_key + first : nullptr,
+                      rows.norms};
     prefetch_item_parts(block, rows, first + kBlockRows);
     forward_block(block, rows, first, pass.forward_begin, pass.forward_end);
     for (int64_t r = 0; pass.loss && r < block.n; ++r) {
@@ -651,8 +658,8 @@ void predict_rows(const Program& program, const float* weights, const RowArgumen
                   float* workspace) {
   const FlushSmall flush;
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
-    const Block block{program, weights, workspace, smaller_of(kBlockRows, rows.n - first), nullptr,
-                      rows.norms};
+    const Block block{program, weights,   workspace, smaller_of(kBlockRows, rows.n - first),
+                      nullptr, rows.norms};
     forward_block(block, rows, first, 0, program.op_count);
     for (int64_t r = 0; r < block.n; ++r)
       rows.predictions[first + r] = workspace[program.prediction + r * kLanes];

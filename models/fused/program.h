@@ -24,7 +24,7 @@ enum class OpKind : int32_t {
   kL2Normalize,  ///< y = a / max(|a|, 1e-12)
   kDot,          ///< y = a . b
   kCopy,         ///< columns [column, column + a_width) of y = a
-  kBatchNorm,    ///< y = (a - mean) * scale + beta, its numbers in `norms` from `source` on (NormNumber)
+  kBatchNorm,  ///< y = (a - mean) * scale + beta, its numbers in `norms` from `source` on (NormNumber)
 };
 
 /// Numbers of a batch norm, a row of padded(width) each. Batch's values in training, running ones in evaluation.
@@ -43,7 +43,7 @@ enum class Activation : int32_t { kNone, kRelu, kSigmoid, kTanh };
 
 /// x W. Offsets of x are floats of the workspace; those of W floats of the packed weights.
 struct Term {
-  int64_t x, x_gradient;    ///< [kBlockRows, padded(in)] each; x_gradient -1: nobody asks for it
+  int64_t x, x_gradient;  ///< [kBlockRows, padded(in)] each; x_gradient -1: nobody asks for it
   int64_t in;
   int64_t weight;           ///< [in, padded(out)]
   int64_t transposed;       ///< [out, padded(in)]
@@ -60,8 +60,8 @@ struct Op {
   int64_t dropout_begin = 0;
   int64_t y = 0, y_gradient = -1;  ///< [kBlockRows, padded(width)]; -1: no gradient
   int64_t width = 0;
-  int64_t bias = -1;               ///< packed weights, [padded(width)]; -1: none
-  int64_t bias_gradient = 0;       ///< dense gradients, [width]
+  int64_t bias = -1;          ///< packed weights, [padded(width)]; -1: none
+  int64_t bias_gradient = 0;  ///< dense gradients, [width]
   int32_t terms_begin = 0, terms_end = 0;
   int64_t user_part = -1, item_part = -1;  ///< kGather: columns of the parts; -1: none
   int64_t source = 0;
@@ -74,7 +74,7 @@ struct Op {
 /// A buffer of an id program that rows read, as columns of the part.
 struct Output {
   int64_t y, y_gradient;
-  int64_t width;   ///< padded
+  int64_t width;  ///< padded
   int64_t column;
 };
 
@@ -84,7 +84,7 @@ struct Program {
   const Term* terms = nullptr;
   const Output* outputs = nullptr;
   int64_t output_count = 0;
-  int64_t part_width = 0;          ///< of an id program
+  int64_t part_width = 0;                            ///< of an id program
   int64_t user_part_width = 0, item_part_width = 0;  ///< of the row program
   int64_t prediction = 0, prediction_gradient = 0;   ///< of the row program; stride 16
   int64_t feature_count = 0;
@@ -98,7 +98,8 @@ struct Pass {
   int64_t forward_begin = 0, forward_end = 0;    ///< operations
   bool loss = false;                             ///< between the two
   int64_t backward_begin = 0, backward_end = 0;  ///< operations
-  int64_t stride = 0;  ///< from a block's workspace to the next one's; 0: nothing is kept for other passes
+  int64_t stride =
+      0;  ///< from a block's workspace to the next one's; 0: nothing is kept for other passes
 };
 
 struct IdArguments {
@@ -123,8 +124,9 @@ struct RowArguments {
   double scale;
   const float* norms;  ///< of all batch norms
   float *user_part_gradients, *item_part_gradients, *dense_gradient;
-  const int32_t* item_gradient_row;  ///< of item_part_gradients, for each row; null: that row itself
-  float* predictions;  ///< of predict_rows
+  const int32_t*
+      item_gradient_row;  ///< of item_part_gradients, for each row; null: that row itself
+  float* predictions;     ///< of predict_rows
 };
 
 /// The kernels of a SIMD level. `weights`: packed; `workspace`: of the program's size.

@@ -83,12 +83,11 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
   Problem problem;
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Engines, Evaluate,
-    ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
-                      Computed{"Rows", EngineName::kFused, FormName::kRows},
-                      Computed{"Ids", EngineName::kFused, FormName::kIds}),
-    [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(Engines, Evaluate,
+                         ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
+                                           Computed{"Rows", EngineName::kFused, FormName::kRows},
+                                           Computed{"Ids", EngineName::kFused, FormName::kIds}),
+                         [](const auto& test) { return test.param.name; });
 
 TEST_P(Evaluate, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
   for (const int64_t shards : {4, 64}) {
