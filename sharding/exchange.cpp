@@ -94,27 +94,26 @@ class ExactExchange : public Exchange {
     for (size_t k = 0; k < items.size(); ++k)
       asking_[owner_[items[k]]].push_back(static_cast<int32_t>(k));
 
-    // Every owner learns the items of the rows it will get gradients of, in order.
+    // Every owner learns the items of the rows it will get gradients of, in order. Gradients go out from where they
+    // are written: those for others, rank by rank, then a rank's own.
     std::vector<int64_t> counts(size), ones(size, 1);
     requests_.clear();
+    gradient_row_.resize(items.size());
     for (int rank = 0; rank < size; ++rank) {
       if (rank == self) continue;
       counts[rank] = std::ssize(asking_[rank]);
-      for (const int32_t row : asking_[rank]) requests_.push_back(items[row]);
+      for (const int32_t row : asking_[rank]) {
+        gradient_row_[row] = static_cast<int32_t>(requests_.size());
+        requests_.push_back(items[row]);
+      }
     }
+    auto place = static_cast<int32_t>(requests_.size());
+    for (const int32_t row : asking_[self]) gradient_row_[row] = place++;
     routing_.time([&] {
       comm_.all_to_all<int64_t>(counts, ones, asked_counts_, ones);
       asked_.resize(sum(asked_counts_));
       comm_.all_to_all<int32_t>(requests_, counts, asked_, asked_counts_);
     });
-
-    // Gradients go out from where they are written: those for others, rank by rank, then a rank's own.
-    gradient_row_.resize(items.size());
-    int32_t place = 0;
-    for (int k = 1; k <= size; ++k) {
-      const int rank = k == size ? self : (k - 1 < self ? k - 1 : k);
-      for (const int32_t row : asking_[rank]) gradient_row_[row] = place++;
-    }
 
     find_owned(items);
     // The parts of others come without repeats, in the order of their first row.

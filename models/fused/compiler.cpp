@@ -387,7 +387,6 @@ class Compiler {
       program.terms = of->terms.data();
       program.outputs = of->outputs.data();
       program.output_count = std::ssize(of->outputs);
-      program.feature_count = model_.feature_count();
       program.dropout_threshold = dropout_threshold(model_.dropout_probability());
       program.dropout_kept = dropout_kept(model_.dropout_probability());
       to_.workspace_size_ = std::max(to_.workspace_size_, of->size);

@@ -87,7 +87,6 @@ struct Program {
   int64_t part_width = 0;                            ///< of an id program
   int64_t user_part_width = 0, item_part_width = 0;  ///< of the row program
   int64_t prediction = 0, prediction_gradient = 0;   ///< of the row program; stride 16
-  int64_t feature_count = 0;
   uint32_t dropout_threshold = 0;
   float dropout_kept = 1;
 };
