@@ -194,22 +194,23 @@ void update(benchmark::State& state) {
 BENCHMARK(update)->Name("adam/L2")->Arg(2048);
 BENCHMARK(update)->Name("adam/all")->Arg(kUsers + kItems);
 
-/// The samples of a step: their places in the epoch's order, and the reads.
+/// The samples of a step: their groups in the epoch's order, and the reads.
 void draw(benchmark::State& state) {
-  constexpr int64_t kRows = 180'000, kTogether = 64;
+  constexpr int64_t kRows = 180'000, kGroup = EpochOrder::kGroup, kTogether = 32;
   Samples samples(kRows);
-  const Permutation order = epoch_order(kRows, 1, 0, 0);
+  const EpochOrder order = epoch_order(kRows, 1, 0, 0);
   int64_t position = 0, sum = 0;
   for (auto _ : state) {
     int64_t place[kTogether];
     for (int64_t& p : place) {
-      p = order(position++ % kRows);
+      p = order.group(position++ % (kRows / kGroup));
       __builtin_prefetch(&samples[p]);
     }
-    for (const int64_t p : place) sum += samples[p].item;
+    for (const int64_t p : place)
+      for (int64_t k = 0; k < kGroup; ++k) sum += samples[p + k].item;
   }
   benchmark::DoNotOptimize(sum);
-  state.SetItemsProcessed(state.iterations() * kTogether);
+  state.SetItemsProcessed(state.iterations() * kTogether * kGroup);
 }
 BENCHMARK(draw);
 

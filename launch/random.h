@@ -12,10 +12,11 @@ namespace kt {
 /// What a draw is for; two purposes never share a stream. The values are part of a run's bits.
 enum class Purpose : uint64_t {
   kValidationSplit = 1,  ///< a = row ordinal
-  kRowOrder = 2,         ///< a = epoch, b = shard
+  kEpochOrder = 2,       ///< a = epoch, b = shard
   kDropout = 3,          ///< a = epoch, b = row ordinal; further words by `mix`
   kInitialWeights = 4,   ///< a = parameter array, b = element
   kSynthetic = 5,        ///< the synthetic replica (io/synth)
+  kFirstOrder = 6,       ///< a = shard
 };
 
 /// The finaliser of SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number

@@ -46,9 +46,13 @@ Permutation::Permutation(int64_t n, uint64_t key) : n_(static_cast<uint32_t>(n))
     round_key_[k] = static_cast<uint32_t>(mix(key + static_cast<uint64_t>(k)) >> 32);
 }
 
-Permutation epoch_order(int64_t n, uint64_t seed, int64_t epoch, int64_t shard) {
-  return {n, random_bits(seed, Purpose::kRowOrder, static_cast<uint64_t>(epoch),
+EpochOrder epoch_order(int64_t n, uint64_t seed, int64_t epoch, int64_t shard) {
+  return {n, random_bits(seed, Purpose::kEpochOrder, static_cast<uint64_t>(epoch),
                          static_cast<uint64_t>(shard))};
+}
+
+Permutation first_order(int64_t n, uint64_t seed, int64_t shard) {
+  return {n, random_bits(seed, Purpose::kFirstOrder, static_cast<uint64_t>(shard))};
 }
 
 }  // namespace kt

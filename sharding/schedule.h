@@ -82,7 +82,32 @@ class Permutation {
   uint32_t round_key_[kRounds];
 };
 
+/// The order in which a shard gives its samples in an epoch: a permutation of its groups of four samples, which share
+/// a cache line, so that a step waits for memory once a group. Samples lie in an order drawn once (`first_order`): who
+/// shares a group is left to chance, but is the same in every epoch.
+class EpochOrder {
+ public:
+  static constexpr int64_t kGroup = 4;
+
+  EpochOrder(int64_t n, uint64_t key) : n_(n), groups_((n + kGroup - 1) / kGroup, key) {}
+  /// The place of the first sample of a group of positions. The last group may be cut short: places from n on are no
+  /// sample's.
+  KT_HOST_DEVICE int64_t group(int64_t k) const { return groups_(k) * kGroup; }
+  KT_HOST_DEVICE int64_t operator()(int64_t position) const {
+    do position = group(position / kGroup) + position % kGroup;
+    while (position >= n_);
+    return position;
+  }
+
+ private:
+  int64_t n_;
+  Permutation groups_;
+};
+
 /// The order in which `shard` gives its samples in `epoch`.
-Permutation epoch_order(int64_t n, uint64_t seed, int64_t epoch, int64_t shard);
+EpochOrder epoch_order(int64_t n, uint64_t seed, int64_t epoch, int64_t shard);
+
+/// The order in which the samples of `shard` lie in memory: place k holds sample first_order(k) in source order.
+Permutation first_order(int64_t n, uint64_t seed, int64_t shard);
 
 }  // namespace kt

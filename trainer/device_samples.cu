@@ -74,7 +74,7 @@ void DeviceSamples::upload_columns() {
   shard_samples_ = {counts, stream_};
   phase_ = {phases, stream_};
   first_row_ = {first, stream_};
-  device_order_ = DeviceArray<Permutation>(shards_.size());
+  device_order_ = DeviceArray<EpochOrder>(shards_.size());
   place_ = DeviceArray<int64_t>(shards_.size() + 1);
   position_ = DeviceArray<int64_t>(shards_.size());
   comm_.synchronize(stream_.handle());

@@ -69,13 +69,13 @@ class DeviceSamples {
   Communicator& comm_;
   DeviceStream& stream_;
   std::vector<int32_t> first_user_;  // [S] row of each shard's first user
-  std::vector<Permutation> order_;   // [S] of the epoch
+  std::vector<EpochOrder> order_;   // [S] of the epoch
 
   // Shapes: R samples of this rank, S owned shards, n samples of a step. Resident samples alone.
   std::optional<Columns<DeviceArray>> columns_;             // [R]
   std::optional<Columns<DeviceArray>> gathered_;            // [n]
   DeviceArray<int64_t> shard_samples_, phase_, first_row_;  // [S]
-  DeviceArray<Permutation> device_order_;                   // [S]
+  DeviceArray<EpochOrder> device_order_;                    // [S]
   DeviceArray<int64_t> place_, position_;                   // [S + 1], [S]
 
   // The others.

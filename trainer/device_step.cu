@@ -322,7 +322,7 @@ void DeviceStep::State::count_requests() {
   std::vector<int64_t> by_rank(static_cast<size_t>(size * steps), 0), asked(by_rank.size());
   for (int64_t j = shards_.begin; j < shards_.end; ++j) {
     const Samples& train = *host_samples_[j - shards_.begin];
-    const Permutation order = epoch_order(std::ssize(train), options_.seed, epoch_, j);
+    const EpochOrder order = epoch_order(std::ssize(train), options_.seed, epoch_, j);
     for (int64_t t = 0; t < steps; ++t) {
       const Range positions = schedule_.positions(j, t);
       for (int64_t p = positions.begin; p < positions.end; ++p)

@@ -8,6 +8,7 @@
 #include "launch/errors.h"
 #include "launch/random.h"
 #include "sharding/gather_shards.h"
+#include "sharding/schedule.h"
 
 namespace kt {
 namespace {
@@ -66,20 +67,26 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
   const auto clip = static_cast<float>(config.data.target.clip);
   const auto seed = static_cast<uint64_t>(config.train.seed);
   std::vector<ShardSamples> samples(read.size());
+  Samples train;
   for (size_t j = 0; j < read.size(); ++j) {
     Shard& shard = read[j];
-    samples[j].train.reserve(shard.row.size());
+    train.clear();
     for (size_t k = 0; k < shard.row.size(); ++k) {
       const bool held_out =
           temporal
               ? time_key(times[j][k]) >= threshold
               : to_uniform(random_bits(seed, Purpose::kValidationSplit, shard.row[k])) < fraction;
-      (held_out ? samples[j].validation : samples[j].train)
+      (held_out ? samples[j].validation : train)
           .push_back({.user = shard.user[k],
                       .item = shard.item[k],
                       .label = clip > 0 ? std::min(shard.label[k], clip) : shard.label[k],
                       .row = shard.row[k]});
     }
+    const Permutation order =
+        first_order(std::ssize(train), seed, shards.begin + static_cast<int64_t>(j));
+    samples[j].train.resize(train.size());
+    for (size_t k = 0; k < train.size(); ++k)
+      samples[j].train[k] = train[order(static_cast<int64_t>(k))];
     samples[j].users = std::move(shard.users);
     shard = {};
   }

@@ -12,7 +12,7 @@
 /// The rows this rank trains and validates on, in memory: 16 bytes a row.
 namespace kt {
 
-/// A row, in one place: a step reads its rows in random order.
+/// A row, in one place: a step reads its rows in random order, four to a cache line (EpochOrder).
 struct Sample {
   int32_t user = 0;  ///< index into ShardSamples::users
   int32_t item = 0;
@@ -25,8 +25,8 @@ using Samples = std::vector<Sample, HugePageAllocator<Sample>>;
 
 struct ShardSamples {
   std::vector<int32_t> users;  ///< dense user indices of the shard
-  Samples train;
-  Samples validation;
+  Samples train;       ///< in the order of `first_order`
+  Samples validation;  ///< in source order
 };
 
 /// Reads the shards of a rank and splits them. Random: a row is held out by a draw keyed by (seed, row), so the

@@ -103,21 +103,24 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
   const auto epoch_key = static_cast<uint64_t>(epoch);
   pool_.parallel_for(units_, [&](int64_t unit, int) {
     const Samples& train = samples_[unit].train;
-    const Permutation order =
+    const EpochOrder order =
         epoch_order(std::ssize(train), options_.seed, epoch, shards.begin + unit);
     const Range positions = schedule.positions(shards.begin + unit, step);
-    // Places first, so that the reads that follow are under way together.
-    constexpr int64_t kTogether = 64;
+    // Groups first, so that the reads that follow are under way together.
+    constexpr int64_t kGroup = EpochOrder::kGroup, kTogether = 32;
     int64_t to = unit_begin_[unit];
-    for (int64_t begin = positions.begin; begin < positions.end; begin += kTogether) {
-      const int64_t end = std::min(begin + kTogether, positions.end);
-      int64_t place[kTogether];
-      for (int64_t k = begin; k < end; ++k) {
-        place[k - begin] = order(k);
-        __builtin_prefetch(&train[place[k - begin]]);
+    for (int64_t begin = positions.begin; begin < positions.end;) {
+      const int64_t first = begin / kGroup;
+      const int64_t end = std::min((first + kTogether) * kGroup, positions.end);
+      int64_t group[kTogether];
+      for (int64_t k = first; k * kGroup < end; ++k) {
+        group[k - first] = order.group(k);
+        __builtin_prefetch(train.data() + group[k - first]);
       }
-      for (int64_t k = begin; k < end; ++k, ++to) {
-        const Sample& sample = train[place[k - begin]];
+      for (; begin < end; ++begin, ++to) {
+        int64_t place = group[begin / kGroup - first] + begin % kGroup;
+        if (place >= std::ssize(train)) [[unlikely]] place = order(begin);
+        const Sample& sample = train[place];
         user_row_[to] = static_cast<int32_t>(first_user_[unit] + sample.user);
         item_[to] = sample.item;
         label_[to] = sample.label;

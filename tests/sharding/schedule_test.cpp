@@ -136,7 +136,7 @@ TEST(Permutation, PlacesAreUniformOverKeys) {
   for (const int64_t n : {2, 3, 5, 16, 64, 97, 100, 1000}) {
     for (const int64_t position : {int64_t{0}, int64_t{1}, n / 2, n - 1}) {
       std::vector<int64_t> seen(n, 0);
-      for (int64_t key = 0; key < kKeys; ++key) ++seen[epoch_order(n, 3, key, 5)(position)];
+      for (uint64_t key = 0; key < kKeys; ++key) ++seen[Permutation(n, mix(key))(position)];
       if (n < 64)
         EXPECT_LT(bias(seen), .1) << n << ", " << position;
       else
@@ -150,8 +150,8 @@ TEST(Permutation, PairsOfPlacesAreUniformOverKeys) {
   for (const int64_t n : {4, 7, 16, 23, 64, 97, 101}) {
     for (const int64_t apart : {int64_t{1}, n / 2}) {
       std::vector<int64_t> seen(n * (n - 1), 0);
-      for (int64_t key = 0; key < kKeys; ++key) {
-        const Permutation order = epoch_order(n, 3, 7, key);
+      for (uint64_t key = 0; key < kKeys; ++key) {
+        const Permutation order(n, mix(key));
         const int64_t a = order(0), b = order(apart);
         ++seen[a * (n - 1) + (b > a ? b - 1 : b)];
       }
@@ -203,17 +203,41 @@ TEST(Permutation, HasAsManyFixedPointsAndCyclesAsAShuffle) {
   EXPECT_NEAR(cycles / kKeys, harmonic, .25);  // deviation sqrt(ln n / keys) = .05
 }
 
-TEST(Permutation, AnotherEpochShardOrSeedIsAnotherOrder) {
+template <class Order>
+std::vector<int64_t> places(const Order& order, int64_t n) {
+  std::vector<int64_t> all(n);
+  for (int64_t k = 0; k < n; ++k) all[k] = order(k);
+  return all;
+}
+
+TEST(EpochOrder, IsAPermutationThatKeepsGroupsTogether) {
+  for (const int64_t n : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 997, 1000, 9973}) {
+    for (const uint64_t key : {1, 2, 3}) {
+      const EpochOrder order(n, key);
+      std::vector<int64_t> all = places(order, n);
+      int64_t apart = 0;
+      for (int64_t k = 0; k < n; ++k)
+        apart += all[k] / EpochOrder::kGroup != all[k - k % EpochOrder::kGroup] / EpochOrder::kGroup ||
+                 all[k] % EpochOrder::kGroup != k % EpochOrder::kGroup;
+      // Where the last group is cut short, its missing places are made up for by the samples of the last positions.
+      EXPECT_LT(apart, 2 * EpochOrder::kGroup) << n;
+      std::ranges::sort(all);
+      for (int64_t k = 0; k < n; ++k) ASSERT_EQ(all[k], k) << n;
+    }
+  }
+}
+
+TEST(EpochOrder, AnotherEpochShardOrSeedIsAnotherOrder) {
   const auto order = [](uint64_t seed, int64_t epoch, int64_t shard) {
-    const Permutation permutation = epoch_order(200, seed, epoch, shard);
-    std::vector<int64_t> all(200);
-    for (int64_t k = 0; k < 200; ++k) all[k] = permutation(k);
-    return all;
+    return places(epoch_order(200, seed, epoch, shard), 200);
   };
   EXPECT_EQ(order(1, 0, 0), order(1, 0, 0));
   EXPECT_NE(order(1, 0, 0), order(1, 1, 0));
   EXPECT_NE(order(1, 0, 0), order(1, 0, 1));
   EXPECT_NE(order(1, 0, 0), order(2, 0, 0));
+  EXPECT_EQ(places(first_order(200, 1, 0), 200), places(first_order(200, 1, 0), 200));
+  EXPECT_NE(places(first_order(200, 1, 0), 200), places(first_order(200, 1, 1), 200));
+  EXPECT_NE(places(first_order(200, 1, 0), 200), places(first_order(200, 2, 0), 200));
 }
 
 TEST(Permutation, SpreadsNeighbours) {

@@ -104,25 +104,12 @@ class TenSteps : public SmallProblem,
   /// The rows of a step, from the table.
   Rows rows_of_step(const Problem& problem, int64_t step) {
     const auto seed = static_cast<uint64_t>(config.train.seed);
-    std::vector<std::vector<uint32_t>> rows_of_shard(kShards);
-    for (uint32_t row = 0; row < table.size(); ++row)
-      if (to_uniform(random_bits(seed, Purpose::kValidationSplit, row)) >=
-          config.data.validation.fraction)
-        rows_of_shard[problem.ids.user_shard[table[row].user]].push_back(row);
-    std::vector<int64_t> counts;
-    for (const auto& rows : rows_of_shard) counts.push_back(std::ssize(rows));
-    const Schedule schedule(counts, config.train.global_batch);
     Rows batch;
-    for (int64_t j = 0; j < kShards; ++j) {
-      const Permutation order = epoch_order(counts[j], seed, kEpoch, j);
-      const Range positions = schedule.positions(j, step);
-      for (int64_t position = positions.begin; position < positions.end; ++position) {
-        const uint32_t row = rows_of_shard[j][order(position)];
-        batch.add(table[row].user, table[row].item, std::min(table[row].label, 5.f));
-        std::vector<float> dropout(problem.engine->dropout_width());
-        dropout_factors(seed, kEpoch, row, problem.engine->dropout_probability(), dropout);
-        batch.dropout.insert(batch.dropout.end(), dropout.begin(), dropout.end());
-      }
+    for (const uint32_t row : rows_of_steps(problem, kEpoch).at(step)) {
+      batch.add(table[row].user, table[row].item, std::min(table[row].label, 5.f));
+      std::vector<float> dropout(problem.engine->dropout_width());
+      dropout_factors(seed, kEpoch, row, problem.engine->dropout_probability(), dropout);
+      batch.dropout.insert(batch.dropout.end(), dropout.begin(), dropout.end());
     }
     return batch;
   }

@@ -34,7 +34,7 @@ TEST(DeviceKernels, SamplesOfAStepAreThoseOfTheSchedule) {
   const std::vector<int64_t> counts{40, 0, 7, 113};
   const Schedule schedule(counts, 32);
   std::vector<int64_t> phase, first{0};
-  std::vector<Permutation> order;
+  std::vector<EpochOrder> order;
   for (int64_t j = 0; j < 4; ++j) {
     phase.push_back(schedule.phase(j));
     first.push_back(first.back() + counts[j]);

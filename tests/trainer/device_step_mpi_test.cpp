@@ -97,7 +97,7 @@ TEST_P(Sampling, EveryStepHasItsSamples) {
         const Samples& train = samples[j - shards.begin].train;
         const auto first = static_cast<int32_t>(std::accumulate(
             kUsersPerShard.begin() + shards.begin, kUsersPerShard.begin() + j, int64_t{0}));
-        const Permutation order = epoch_order(kSamplesPerShard[j], 3, epoch, j);
+        const EpochOrder order = epoch_order(kSamplesPerShard[j], 3, epoch, j);
         const Range positions = schedule.positions(j, steps[s]);
         for (int64_t p = positions.begin; p < positions.end; ++p) {
           const Sample& sample = train[order(p)];

@@ -199,7 +199,7 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
     for (int r = 0; r < world.size; ++r) {
       const Range shards = shards_of_rank(run.shards, {r, world.size});
       for (int64_t j = shards.begin; j < shards.end; ++j) {
-        const Permutation order = epoch_order(std::ssize(samples[j].train), 1, 0, j);
+        const EpochOrder order = epoch_order(std::ssize(samples[j].train), 1, 0, j);
         const Range positions = schedule.positions(j, t);
         taken[r] += static_cast<double>(positions.size());
         for (int64_t position = positions.begin; position < positions.end; ++position) {

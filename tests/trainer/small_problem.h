@@ -12,6 +12,7 @@
 #include "launch/log.h"
 #include "launch/random.h"
 #include "sharding/assignment.h"
+#include "sharding/schedule.h"
 #include "tests/support/mpi_test.h"
 #include "trainer/problem.h"
 #include "trainer/samples.h"
@@ -127,6 +128,42 @@ class SmallProblem : public MpiTest {
     });
     config.data.path = out.string();
     return Dataset::open(out);
+  }
+
+  /// Straight from the table: the training rows of each shard, as they lie in memory.
+  std::vector<std::vector<uint32_t>> training_rows(const Problem& problem) const {
+    const auto seed = static_cast<uint64_t>(config.train.seed);
+    std::vector<std::vector<uint32_t>> found(problem.dataset.shards());
+    for (uint32_t row = 0; row < table.size(); ++row)
+      if (to_uniform(random_bits(seed, Purpose::kValidationSplit, row)) >=
+          config.data.validation.fraction)
+        found[problem.ids.user_shard[table[row].user]].push_back(row);
+    for (size_t j = 0; j < found.size(); ++j) {
+      const std::vector<uint32_t> in_source_order = found[j];
+      const Permutation order =
+          first_order(std::ssize(found[j]), seed, static_cast<int64_t>(j));
+      for (size_t k = 0; k < found[j].size(); ++k)
+        found[j][k] = in_source_order[order(static_cast<int64_t>(k))];
+    }
+    return found;
+  }
+  /// The rows of each step of an epoch, in (shard, position) order.
+  std::vector<std::vector<uint32_t>> rows_of_steps(const Problem& problem, int64_t epoch) const {
+    const std::vector<std::vector<uint32_t>> rows = training_rows(problem);
+    std::vector<int64_t> counts;
+    for (const auto& of_shard : rows) counts.push_back(std::ssize(of_shard));
+    const Schedule schedule(counts, config.train.global_batch);
+    std::vector<std::vector<uint32_t>> steps(schedule.steps());
+    for (int64_t t = 0; t < schedule.steps(); ++t) {
+      for (int64_t j = 0; j < std::ssize(rows); ++j) {
+        const EpochOrder order =
+            epoch_order(counts[j], static_cast<uint64_t>(config.train.seed), epoch, j);
+        const Range positions = schedule.positions(j, t);
+        for (int64_t position = positions.begin; position < positions.end; ++position)
+          steps[t].push_back(rows[j][order(position)]);
+      }
+    }
+    return steps;
   }
 
   const std::vector<PlainRow> table = small_table();

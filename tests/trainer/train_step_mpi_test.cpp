@@ -84,7 +84,7 @@ class OneEpoch : public SmallProblem,
     return result;
   }
 
-  /// Straight from the table: which rows a step has, and nothing else, is taken from the schedule.
+  /// Straight from the table: which rows a step has, and nothing else, is taken from the schedule and its order.
   Result train_plainly(const Problem& problem, const std::vector<std::vector<float>>& start) {
     const auto seed = static_cast<uint64_t>(config.train.seed);
     const auto wide = [](const std::vector<float>& v) {
@@ -102,28 +102,14 @@ class OneEpoch : public SmallProblem,
     }
     reference::Training training(model, {.rate = kRate, .clip_norm = config.train.clip_norm});
 
-    std::vector<std::vector<uint32_t>> rows_of_shard(run.shards);
-    for (uint32_t row = 0; row < table.size(); ++row)
-      if (to_uniform(random_bits(seed, Purpose::kValidationSplit, row)) >=
-          config.data.validation.fraction)
-        rows_of_shard[problem.ids.user_shard[table[row].user]].push_back(row);
-    std::vector<int64_t> counts;
-    for (const auto& rows : rows_of_shard) counts.push_back(std::ssize(rows));
-    const Schedule schedule(counts, config.train.global_batch);
-
     Result result;
-    for (int64_t t = 0; t < schedule.steps(); ++t) {
+    for (const std::vector<uint32_t>& rows : rows_of_steps(problem, kEpoch)) {
       std::vector<reference::TrainingRow> batch;
-      for (int64_t j = 0; j < run.shards; ++j) {
-        const Permutation order = epoch_order(counts[j], seed, kEpoch, j);
-        const Range positions = schedule.positions(j, t);
-        for (int64_t position = positions.begin; position < positions.end; ++position) {
-          const uint32_t row = rows_of_shard[j][order(position)];
-          std::vector<float> dropout(reference::kWidth);
-          dropout_factors(seed, kEpoch, row, .2, dropout);
-          batch.push_back({table[row].user, table[row].item,
-                           std::min(static_cast<double>(table[row].label), 5.), wide(dropout)});
-        }
+      for (const uint32_t row : rows) {
+        std::vector<float> dropout(reference::kWidth);
+        dropout_factors(seed, kEpoch, row, .2, dropout);
+        batch.push_back({table[row].user, table[row].item,
+                         std::min(static_cast<double>(table[row].label), 5.), wide(dropout)});
       }
       result.loss += training.step(batch);
       result.samples += std::ssize(batch);
