@@ -24,9 +24,10 @@ namespace {
 /// One way to take steps, with weights of its own.
 struct Contestant {
   Contestant(const Problem& problem, MpiCommunicator& comm, ThreadPool& pool,
-             std::span<const ShardSamples> samples, Exchange::Leaves leaves)
+             std::span<const ShardSamples> samples, const Schedule& schedule,
+            Exchange::Leaves leaves)
       : parameters(make_parameters(problem, comm.world())),
-        exchange(make_exact_exchange(parameters, comm, leaves)),
+        exchange(make_exact_exchange(parameters, comm, options(problem, schedule, pool, leaves))),
         step(*problem.engine, parameters, *exchange, comm, pool, samples, problem.item_features,
              {.seed = 1}) {
     initialize(parameters, problem, comm);
@@ -42,6 +43,13 @@ struct Contestant {
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return static_cast<double>(samples) / seconds;
+  }
+
+  Exchange::Options options(const Problem& problem, const Schedule& schedule,
+                            const ThreadPool& pool, Exchange::Leaves leaves) const {
+    Exchange::Options result = exchange_options(*problem.engine, parameters, schedule, pool);
+    result.leaves = leaves;
+    return result;
   }
 
   Parameters parameters;
@@ -65,8 +73,8 @@ int run(int argc, char** argv) {
                                     shards_of_rank(problem.dataset.shards(), comm.world()), comm);
   const Schedule schedule(gather_train_counts(samples, problem.dataset.shards(), comm),
                           config.train.global_batch);
-  Contestant exact(problem, comm, pool, samples, Exchange::Leaves::kOfUnits);
-  Contestant free(problem, comm, pool, samples, Exchange::Leaves::kOfThreads);
+  Contestant exact(problem, comm, pool, samples, schedule, Exchange::Leaves::kOfUnits);
+  Contestant free(problem, comm, pool, samples, schedule, Exchange::Leaves::kOfThreads);
   const int64_t steps = schedule.steps() / (rounds + 1);
   nlohmann::json exact_rates, free_rates;
   for (int64_t round = 0; round <= rounds; ++round) {

@@ -39,7 +39,7 @@ class EngineOfLeaves final : public Engine {
     each_table(side, [&](const Table& table, size_t t) {
       for (int64_t k = 0; k < ids.n; ++k)
         std::copy_n(ids.tables[t] + ids.row[k] * table.cols, table.cols,
-                    parts + k * part_width(side) + table.column);
+                    parts + ids.row[k] * part_width(side) + table.column);
     });
   }
 
@@ -47,7 +47,7 @@ class EngineOfLeaves final : public Engine {
                     const IdGradients& gradients) const override {
     each_table(side, [&](const Table& table, size_t t) {
       for (int64_t k = 0; k < ids.n; ++k)
-        std::copy_n(part_gradients + k * part_width(side) + table.column, table.cols,
+        std::copy_n(part_gradients + ids.row[k] * part_width(side) + table.column, table.cols,
                     gradients.tables[t] + ids.row[k] * table.cols);
     });
   }

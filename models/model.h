@@ -39,7 +39,7 @@ enum class Side { kUser, kItem };
 /// Distinct users or items, and where their rows of tables and features are.
 struct IdBatch {
   int64_t n = 0;
-  const int32_t* row = nullptr;      ///< [n] rows of the arrays below
+  const int32_t* row = nullptr;      ///< [n] rows of the arrays below, of parts and of gradients
   std::vector<const float*> tables;  ///< one per table of the side, in order. Shapes: [.., cols]
   const float* features = nullptr;   ///< items. Shapes: [.., feature_count]
 };
@@ -114,9 +114,9 @@ class Engine {
   /// The dense weights of the calls that follow, all arrays one after the other. Not beside another call.
   virtual void set_dense(std::span<const float> dense) = 0;
 
-  /// Shapes: parts [n, part_width].
+  /// Shapes: parts [.., part_width]; the rows `ids` names are overwritten.
   virtual void forward_ids(Side side, const IdBatch& ids, float* parts) const = 0;
-  /// Shapes: part_gradients [n, part_width].
+  /// Shapes: part_gradients [.., part_width]; the rows `ids` names are read.
   virtual void backward_ids(Side side, const IdBatch& ids, const float* part_gradients,
                             const IdGradients& gradients) const = 0;
   /// Forward and backward over the rows of a leaf. Returns the sum of squared errors; the gradients are those of

@@ -1,7 +1,9 @@
 #include "sharding/exchange.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <utility>
 
 #include "launch/errors.h"
 #include "sharding/tree_sum.h"
@@ -14,12 +16,6 @@ std::vector<ParameterArray*> of_kind(Parameters& parameters, ArrayKind kind) {
   for (ParameterArray& array : parameters.arrays)
     if (array.spec.kind == kind) found.push_back(&array);
   return found;
-}
-
-std::vector<int64_t> times(std::span<const int64_t> counts, int64_t factor) {
-  std::vector<int64_t> result(counts.begin(), counts.end());
-  for (int64_t& count : result) count *= factor;
-  return result;
 }
 
 int64_t sum(std::span<const int64_t> counts) {
@@ -50,25 +46,48 @@ void add_leaves(std::span<float> leaves, int64_t width, ThreadPool& pool) {
   });
 }
 
+/// Stretch of the rows a rank has for another one.
+struct Section {
+  int64_t begin, count;
+};
+
 class ExactExchange : public Exchange {
  public:
-  ExactExchange(Parameters& parameters, Communicator& comm, Leaves leaves)
-      : Exchange(leaves),
+  ExactExchange(Parameters& parameters, Communicator& comm, const Options& options)
+      : Exchange(options.leaves),
         parameters_(parameters),
         comm_(comm),
+        width_(options.part_width),
+        item_tables_(of_kind(parameters, ArrayKind::kItemTable)),
         dense_(of_kind(parameters, ArrayKind::kDense)),
-        asking_(comm.world().size),
-        asked_counts_(comm.world().size),
-        wanted_counts_(comm.world().size) {
+        first_item_(item_tables_.empty() ? 0 : item_tables_[0]->held.begin),
+        held_(item_tables_.empty() ? 0 : item_tables_[0]->held.size()),
+        threads_(options.threads),
+        sections_(comm, comm.world().size * threads_, 2, options.host),
+        requests_(comm, options.most_rows, 1, options.host),
+        parts_(comm, held_, width_, options.host),
+        gradients_(comm, options.most_rows, width_, options.host),
+        most_rows_(options.most_rows),
+        next_(comm.world().size * threads_),
+        needed_(held_ + 1, 0) {
     const int size = comm.world().size;
-    const std::vector<ParameterArray*> item_tables = of_kind(parameters, ArrayKind::kItemTable);
     for (int rank = 0; rank < size; ++rank) {
       const Range blocks = shards_of_rank(parameters.shard_count(), {rank, size});
       for (const TreeNode& node : subtrees(blocks)) nodes_.push_back(node);
       nodes_of_rank_.push_back(
-          leaves == Leaves::kOfUnits ? static_cast<int64_t>(subtrees(blocks).size()) : 1);
-      if (!item_tables.empty())
-        owner_.resize(item_tables[0]->block_begin[blocks.end], static_cast<int32_t>(rank));
+          leaves_ == Leaves::kOfUnits ? static_cast<int64_t>(subtrees(blocks).size()) : 1);
+      for (int thread = 0; thread < threads_ && !item_tables_.empty(); ++thread) {
+        const std::vector<int64_t>& begin = item_tables_[0]->block_begin;
+        const Range own = blocks_of_thread(blocks, thread);
+        for (int64_t item = begin[own.begin]; item < begin[own.end]; ++item)
+          places_.push_back({rank * threads_ + thread,
+                             static_cast<int32_t>(rank * parts_.slot_rows() + item -
+                                                  begin[blocks.begin])});
+      }
+      if (rank != comm.world().rank) (is_here(rank) ? here_ : remote_) = 1;
+      KT_CHECK(requests_.shared_with(rank) == is_here(rank) &&
+               parts_.shared_with(rank) == is_here(rank) &&
+               gradients_.shared_with(rank) == is_here(rank));
       std::vector<Range> segments;
       for (const ParameterArray* array : dense_) {
         const int64_t cols = array->spec.cols;
@@ -77,108 +96,85 @@ class ExactExchange : public Exchange {
       }
       segments_.push_back(std::move(segments));
     }
+    std::array<int32_t, 2> any{here_, remote_};
+    comm.all_reduce(std::span<int32_t>(any), Reduction::kMax);
+    here_ = any[0], remote_ = any[1];
+    KT_CHECK(parts_.slot_rows() * size <= INT32_MAX, "{} ranks of {} parts", size,
+             parts_.slot_rows());
     unit_begin_.assign(parameters.shards().size() + 1, 0);
-    if (item_tables.empty()) return;
-    const ParameterArray& table = *item_tables[0];
-    first_item_ = table.held.begin;
-    last_seen_.resize(table.spec.rows);
-    part_of_item_.resize(table.spec.rows);
+    if (item_tables_.empty()) return;
     for (int64_t block = parameters.shards().begin; block <= parameters.shards().end; ++block)
-      block_begin_.push_back(table.block_begin[block] - first_item_);
+      block_begin_.push_back(item_tables_[0]->block_begin[block] - first_item_);
   }
 
   void route(std::span<const int32_t> items) override {
-    KT_CHECK(items.empty() || !owner_.empty(), "rows of items, but no item table");
-    const int size = comm_.world().size, self = comm_.world().rank;
-    for (auto& rows : asking_) rows.clear();
-    for (size_t k = 0; k < items.size(); ++k)
-      asking_[owner_[items[k]]].push_back(static_cast<int32_t>(k));
-
-    // Every owner learns the items of the rows it will get gradients of, in order. Gradients go out from where they
-    // are written: those for others, rank by rank, then a rank's own.
-    std::vector<int64_t> counts(size), ones(size, 1);
-    requests_.clear();
+    KT_CHECK(items.empty() || !item_tables_.empty(), "rows of items, but no item table");
+    KT_CHECK(std::ssize(items) <= most_rows_, "{} rows, announced {}", items.size(), most_rows_);
+    // Every owner learns the items of the rows it will get gradients of, in order.
+    std::ranges::fill(next_, 0);
+    for (const int32_t item : items) ++next_[places_[item].owner];
+    Section* sections = sections_of(comm_.world().rank);
+    int64_t begin = 0;
+    for (size_t owner = 0; owner < next_.size(); ++owner) {
+      sections[owner] = {begin, next_[owner]};
+      next_[owner] = begin;
+      begin += sections[owner].count;
+    }
     gradient_row_.resize(items.size());
-    for (int rank = 0; rank < size; ++rank) {
-      if (rank == self) continue;
-      counts[rank] = std::ssize(asking_[rank]);
-      for (const int32_t row : asking_[rank]) {
-        gradient_row_[row] = static_cast<int32_t>(requests_.size());
-        requests_.push_back(items[row]);
-      }
-    }
-    auto place = static_cast<int32_t>(requests_.size());
-    for (const int32_t row : asking_[self]) gradient_row_[row] = place++;
-    routing_.time([&] {
-      comm_.all_to_all<int64_t>(counts, ones, asked_counts_, ones);
-      asked_.resize(sum(asked_counts_));
-      comm_.all_to_all<int32_t>(requests_, counts, asked_, asked_counts_);
-    });
-
-    find_owned(items);
-    // The parts of others come without repeats, in the order of their first row.
-    part_count_ = std::ssize(owned_);
     part_of_row_.resize(items.size());
-    ++time_;
-    for (int rank = 0; rank < size; ++rank) {
-      const int64_t before = part_count_;
-      for (const int32_t row : asking_[rank]) {
-        const int32_t item = items[row];
-        if (rank != self && last_seen_[item] != time_) {
-          last_seen_[item] = time_;
-          part_of_item_[item] = static_cast<int32_t>(part_count_++);
-        }
-        part_of_row_[row] = part_of_item_[item];
-      }
-      wanted_counts_[rank] = part_count_ - before;
+    int32_t* requests = requests_.own().data();
+    for (size_t k = 0; k < items.size(); ++k) {
+      const Place place = places_[items[k]];
+      const int64_t row = next_[place.owner]++;
+      gradient_row_[k] = static_cast<int32_t>(row);
+      part_of_row_[k] = place.part;
+      requests[row] = items[k];
     }
-    find_answers();
+    routing_.time([&] {
+      if (remote_) {
+        send_section_numbers();
+        send_sections(requests_, 1);
+      }
+      meet();
+    });
+    find_owned();
   }
 
   Range owned_of_unit(int64_t unit) const override {
     return {unit_begin_[unit], unit_begin_[unit + 1]};
   }
 
-  void fetch_parts(std::span<float> parts, int64_t width) override {
-    outgoing_.resize(answers_.size() * width);
-    for (size_t k = 0; k < answers_.size(); ++k)
-      std::copy_n(parts.data() + answers_[k] * width, width,
-                  outgoing_.data() + static_cast<int64_t>(k) * width);
+  float* own_parts() override { return parts_.own().data(); }
+  const float* parts() const override { return parts_.data(); }
+  float* row_gradients() override { return gradients_.own().data(); }
+
+  void fetch_parts() override {
     communication_.time([&] {
-      comm_.all_to_all<float>(outgoing_, times(answer_counts_, width),
-                              parts.subspan(owned_.size() * width), times(wanted_counts_, width));
+      if (remote_) send_parts();
+      meet();
     });
   }
 
-  void return_item_gradients(std::span<const float> rows, int64_t width, std::span<float> sums,
-                             ThreadPool& pool) override {
-    const int size = comm_.world().size, self = comm_.world().rank;
-    std::vector<int64_t> counts(size);
-    for (int rank = 0; rank < size; ++rank)
-      if (rank != self) counts[rank] = std::ssize(asking_[rank]) * width;
-    const size_t sent = requests_.size() * width;
-    incoming_.resize(asked_.size() * width);
+  void return_item_gradients(float* sums, ThreadPool& pool) override {
     communication_.time([&] {
-      comm_.all_to_all<float>(rows.first(sent), counts, incoming_, times(asked_counts_, width));
+      if (remote_) send_sections(gradients_, width_);
+      meet();
     });
     // Rank by rank, each rank's in (shard, position) order: so in that order over all ranks.
-    for_columns(width, pool, [&](Range columns) {
-      for (size_t k = 0; k < owned_.size(); ++k)
-        std::fill_n(sums.data() + static_cast<int64_t>(k) * width + columns.begin, columns.size(),
-                    0.f);
-      int64_t at = 0;
-      for (int rank = 0; rank < size; ++rank) {
-        if (rank == self) {
-          const float* from = rows.data() + sent;
-          for (const int32_t row : asking_[self]) {
-            add_columns(from, columns, sums.data() + part_of_row_[row] * width);
-            from += width;
-          }
-          continue;
+    const Range all{0, width_};
+    const int64_t units = parameters_.shards().size();
+    pool.parallel_for(threads_, [&](int64_t thread, int) {
+      const Range blocks = blocks_of_thread({0, units}, thread);
+      for (int64_t k = unit_begin_[blocks.begin]; k < unit_begin_[blocks.end]; ++k)
+        std::fill_n(sums + owned_[k] * width_, width_, 0.f);
+      for (int rank = 0; rank < comm_.world().size; ++rank) {
+        const Section section =
+            sections_of(rank)[comm_.world().rank * threads_ + static_cast<int>(thread)];
+        const float* from = gradients_.slot(rank).data() + section.begin * width_;
+        for (const int32_t item : requests_.slot(rank).subspan(section.begin, section.count)) {
+          add_columns(from, all, sums + (item - first_item_) * width_);
+          from += width_;
         }
-        for (const int64_t end = at + asked_counts_[rank]; at < end; ++at)
-          add_columns(incoming_.data() + at * width, columns,
-                      sums.data() + asked_parts_[at] * width);
       }
     });
   }
@@ -223,40 +219,139 @@ class ExactExchange : public Exchange {
   }
 
  private:
-  /// The items anybody asks this rank for, ascending, and their place among the parts.
-  void find_owned(std::span<const int32_t> items) {
-    const std::vector<int32_t>& own_rows = asking_[comm_.world().rank];
-    ++time_;
-    for (const int32_t row : own_rows) last_seen_[items[row]] = time_;
-    for (const int32_t item : asked_) last_seen_[item] = time_;
-    owned_.clear();
-    for (size_t block = 0; block + 1 < block_begin_.size(); ++block) {
-      for (int64_t row = block_begin_[block]; row < block_begin_[block + 1]; ++row) {
-        const int64_t item = first_item_ + row;
-        if (last_seen_[item] != time_) continue;
-        part_of_item_[item] = static_cast<int32_t>(owned_.size());
-        owned_.push_back(static_cast<int32_t>(row));
-      }
-      unit_begin_[block + 1] = std::ssize(owned_);
-    }
-    asked_parts_.clear();
-    for (const int32_t item : asked_) asked_parts_.push_back(part_of_item_[item]);
+  struct Place {
+    int32_t owner;  // thread of a rank: rank * threads + thread
+    int32_t part;   // row of the parts of all ranks
+  };
+
+  /// Whether the slots of `rank` are its own memory; else they are copies.
+  bool is_here(int rank) const { return sections_.shared_with(rank); }
+  /// Those of a thread's items, so that what it sums stays with it.
+  Range blocks_of_thread(Range blocks, int64_t thread) const {
+    return {blocks.begin + blocks.size() * thread / threads_,
+            blocks.begin + blocks.size() * (thread + 1) / threads_};
+  }
+  /// Shapes: [ranks, threads].
+  Section* sections_of(int rank) const {
+    return reinterpret_cast<Section*>(sections_.slot(rank).data());
+  }
+  /// What `from` has for all threads of `to`.
+  Section section(int from, int to) const {
+    const Section* first = sections_of(from) + to * threads_;
+    const Section& last = first[threads_ - 1];
+    return {first->begin, last.begin + last.count - first->begin};
+  }
+  Section section_for_me(int rank) const { return section(rank, comm_.world().rank); }
+  /// The items of the rows whose gradients this rank gets from `rank`, in order.
+  std::span<const int32_t> requests_from(int rank) const {
+    const Section rows = section_for_me(rank);
+    return requests_.slot(rank).subspan(rows.begin, rows.count);
   }
 
-  /// The parts to send each rank: what it asked for, without repeats, in the order of its first row.
-  void find_answers() {
-    answers_.clear();
-    answer_counts_.assign(asked_counts_.size(), 0);
-    int64_t at = 0;
-    for (size_t rank = 0; rank < asked_counts_.size(); ++rank) {
-      ++time_;
-      for (const int64_t end = at + asked_counts_[rank]; at < end; ++at) {
-        if (last_seen_[asked_[at]] == time_) continue;
-        last_seen_[asked_[at]] = time_;
-        answers_.push_back(asked_parts_[at]);
-        ++answer_counts_[rank];
-      }
+  /// What was written before is seen by all ranks of the host after it.
+  void meet() {
+    if (here_) comm_.barrier();
+  }
+
+  /// For ranks of other hosts: to each what `send(rank)` appends to the outgoing elements, `receive_counts` back.
+  template <class T, class Append>
+  std::vector<T> send_remote(std::span<const int64_t> receive_counts, Append&& append) {
+    std::vector<T> outgoing, incoming(sum(receive_counts));
+    std::vector<int64_t> send_counts;
+    for (int rank = 0; rank < comm_.world().size; ++rank) {
+      const auto before = std::ssize(outgoing);
+      if (!is_here(rank)) append(rank, outgoing);
+      send_counts.push_back(std::ssize(outgoing) - before);
     }
+    comm_.all_to_all<T>(outgoing, send_counts, incoming, receive_counts);
+    return incoming;
+  }
+
+  void send_section_numbers() {
+    const int size = comm_.world().size, self = comm_.world().rank;
+    std::vector<int64_t> counts;
+    for (int rank = 0; rank < size; ++rank)
+      counts.push_back(is_here(rank) ? 0 : threads_);
+    const std::vector<int64_t> incoming =
+        send_remote<int64_t>(counts, [&](int rank, std::vector<int64_t>& outgoing) {
+          for (int thread = 0; thread < threads_; ++thread)
+            outgoing.push_back(sections_of(self)[rank * threads_ + thread].count);
+        });
+    const int64_t* from = incoming.data();
+    for (int rank = 0; rank < size; ++rank) {
+      if (is_here(rank)) continue;
+      int64_t begin = 0;
+      for (int thread = 0; thread < threads_; begin += *from++)
+        sections_of(rank)[self * threads_ + thread++] = {begin, *from};
+    }
+  }
+
+  /// The rows of each section, to where its rank reads them.
+  template <class T>
+  void send_sections(SharedArray<T>& array, int64_t width) {
+    const int self = comm_.world().rank;
+    std::vector<int64_t> counts;
+    for (int rank = 0; rank < comm_.world().size; ++rank)
+      counts.push_back(is_here(rank) ? 0 : section_for_me(rank).count * width);
+    const std::vector<T> incoming = send_remote<T>(counts, [&](int rank, std::vector<T>& outgoing) {
+      const Section rows = section(self, rank);
+      const T* from = array.own().data() + rows.begin * width;
+      outgoing.insert(outgoing.end(), from, from + rows.count * width);
+    });
+    const T* from = incoming.data();
+    for (size_t rank = 0; rank < counts.size(); from += counts[rank++])
+      std::copy_n(from, counts[rank], array.slot(static_cast<int>(rank)).data());
+  }
+
+  /// To each rank of another host the parts it asked for, without repeats, in the order of its first row.
+  void send_parts() {
+    const int size = comm_.world().size, self = comm_.world().rank;
+    std::vector<uint8_t> seen(places_.size(), 0);
+    const auto distinct = [&](std::span<const int32_t> items) {
+      std::vector<int32_t> found;
+      for (const int32_t item : items)
+        if (!std::exchange(seen[item], uint8_t{1})) found.push_back(item);
+      for (const int32_t item : found) seen[item] = 0;
+      return found;
+    };
+    std::vector<std::vector<int32_t>> wanted(size);
+    std::vector<int64_t> counts;
+    for (int rank = 0; rank < size; ++rank) {
+      const Section rows = section(self, rank);
+      if (!is_here(rank))
+        wanted[rank] = distinct(requests_.own().subspan(rows.begin, rows.count));
+      counts.push_back(std::ssize(wanted[rank]) * width_);
+    }
+    const std::vector<float> incoming =
+        send_remote<float>(counts, [&](int rank, std::vector<float>& outgoing) {
+          for (const int32_t item : distinct(requests_from(rank))) {
+            const float* part = own_parts() + (item - first_item_) * width_;
+            outgoing.insert(outgoing.end(), part, part + width_);
+          }
+        });
+    const float* from = incoming.data();
+    for (const std::vector<int32_t>& items : wanted)
+      for (const int32_t item : items) {
+        std::copy_n(from, width_, parts_.data() + places_[item].part * width_);
+        from += width_;
+      }
+  }
+
+  /// The items anybody asks this rank for, ascending.
+  void find_owned() {
+    for (int rank = 0; rank < comm_.world().size; ++rank)
+      for (const int32_t item : requests_from(rank)) needed_[item - first_item_] = 1;
+    owned_.resize(held_ + 1);  // the last one is never needed
+    int64_t count = 0;
+    for (size_t block = 0; block + 1 < block_begin_.size(); ++block) {
+      // Written whether needed or not: a branch would be mispredicted half of the time.
+      for (int64_t row = block_begin_[block]; row < block_begin_[block + 1]; ++row) {
+        owned_[count] = static_cast<int32_t>(row);
+        count += std::exchange(needed_[row], uint8_t{0});
+      }
+      unit_begin_[block + 1] = count;
+    }
+    owned_.resize(count);
   }
 
   static int64_t size_of(std::span<const Range> segments) {
@@ -267,71 +362,75 @@ class ExactExchange : public Exchange {
 
   Parameters& parameters_;
   Communicator& comm_;
-  std::vector<ParameterArray*> dense_;
+  const int64_t width_;
+  std::vector<ParameterArray*> item_tables_, dense_;
+  const int64_t first_item_, held_;     // items this rank has the rows of
+  const int threads_;
+  std::vector<int64_t> block_begin_;    // [own blocks + 1] held rows
+  std::vector<Place> places_;           // [items]
   std::vector<TreeNode> nodes_;         // every rank's subtrees, in leaf order
   std::vector<int64_t> nodes_of_rank_;  // [ranks]
   std::vector<std::vector<Range>>
-      segments_;                      // [ranks][dense arrays] elements of the full dense copy
-  std::vector<int32_t> owner_;        // [items] rank
-  int64_t first_item_ = 0;            // that this rank holds
-  std::vector<int64_t> block_begin_;  // [own blocks + 1] held rows
+      segments_;  // [ranks][dense arrays] elements of the full dense copy
 
-  // The route of the current step. Shapes: n rows of this rank, m rows of others with items of this rank.
-  std::vector<std::vector<int32_t>> asking_;  // [ranks] rows by the owner of their item
-  std::vector<int32_t> requests_;             // items of those of other owners
-  std::vector<int32_t> asked_, asked_parts_;  // [m] item and row of the parts, in rank order
-  std::vector<int64_t> asked_counts_, wanted_counts_;  // [ranks] rows of others; parts from them
-  std::vector<int32_t> answers_;                       // rows of the parts to send, in rank order
-  std::vector<int64_t> answer_counts_;                 // [ranks]
-  std::vector<int64_t> unit_begin_;                    // [own blocks + 1] in owned_
-  std::vector<int32_t> part_of_item_;                  // [items], valid where last_seen_ is now
-  std::vector<int64_t> last_seen_;                     // [items]
-  int64_t time_ = 0;
+  // Slots of all ranks. Rows are in the order of the owners of their items, and of one owner in that of the rows. All
+  // ranks meet before they are written again: in `reduce`, or when they gather the loss.
+  SharedArray<int64_t> sections_;   // [ranks, threads] a Section each, for theirs
+  SharedArray<int32_t> requests_;   // [rows] item
+  SharedArray<float> parts_;        // [held rows, width]
+  SharedArray<float> gradients_;    // [rows, width]
+  int32_t here_ = 0, remote_ = 0;  // whether some ranks share a host, and some do not
+
+  // The route of the current step.
+  const int64_t most_rows_;
+  std::vector<int64_t> next_;        // [ranks, threads] row
+  std::vector<uint8_t> needed_;      // [held rows], 0 between steps
+  std::vector<int64_t> unit_begin_;  // [own blocks + 1] in owned_
   std::vector<float> outgoing_, incoming_;
 };
 
 class FastExchange : public Exchange {
  public:
-  FastExchange(Parameters& parameters, Communicator& comm)
+  FastExchange(Parameters& parameters, Communicator& comm, const Options& options)
       : Exchange(Leaves::kOfThreads),
         parameters_(parameters),
         comm_(comm),
+        width_(options.part_width),
         item_tables_(of_kind(parameters, ArrayKind::kItemTable)),
         dense_(of_kind(parameters, ArrayKind::kDense)),
-        part_of_item_(item_tables_.empty() ? 0 : item_tables_[0]->spec.rows) {}
+        needed_(item_tables_.empty() ? 0 : item_tables_[0]->spec.rows),
+        parts_(std::ssize(needed_) * width_),
+        gradients_(options.most_rows * width_) {}
 
   void route(std::span<const int32_t> items) override {
     KT_CHECK(items.empty() || !item_tables_.empty(), "rows of items, but no item table");
-    std::ranges::fill(part_of_item_, -1);
-    for (const int32_t item : items) part_of_item_[item] = 0;
+    std::ranges::fill(needed_, 0);
+    for (const int32_t item : items) needed_[item] = 1;
     owned_.clear();
-    for (size_t item = 0; item < part_of_item_.size(); ++item) {
-      if (part_of_item_[item] < 0) continue;
-      part_of_item_[item] = static_cast<int32_t>(owned_.size());
-      owned_.push_back(static_cast<int32_t>(item));
-    }
-    part_count_ = std::ssize(owned_);
-    part_of_row_.clear();
-    for (const int32_t item : items) part_of_row_.push_back(part_of_item_[item]);
+    for (size_t item = 0; item < needed_.size(); ++item)
+      if (needed_[item]) owned_.push_back(static_cast<int32_t>(item));
+    part_of_row_.assign(items.begin(), items.end());
     gradient_row_.resize(items.size());
     std::iota(gradient_row_.begin(), gradient_row_.end(), 0);
   }
 
   Range owned_of_unit(int64_t unit) const override {
-    const int64_t units = parameters_.shards().size();
-    return {part_count_ * unit / units, part_count_ * (unit + 1) / units};
+    const int64_t units = parameters_.shards().size(), count = std::ssize(owned_);
+    return {count * unit / units, count * (unit + 1) / units};
   }
 
-  void fetch_parts(std::span<float>, int64_t) override {}
+  float* own_parts() override { return parts_.data(); }
+  const float* parts() const override { return parts_.data(); }
+  float* row_gradients() override { return gradients_.data(); }
+  void fetch_parts() override {}
 
-  void return_item_gradients(std::span<const float> rows, int64_t width, std::span<float> sums,
-                             ThreadPool& pool) override {
-    for_columns(width, pool, [&](Range columns) {
-      for (int64_t k = 0; k < part_count_; ++k)
-        std::fill_n(sums.data() + k * width + columns.begin, columns.size(), 0.f);
+  void return_item_gradients(float* sums, ThreadPool& pool) override {
+    for_columns(width_, pool, [&](Range columns) {
+      for (const int32_t row : owned_)
+        std::fill_n(sums + row * width_ + columns.begin, columns.size(), 0.f);
       for (size_t k = 0; k < part_of_row_.size(); ++k)
-        add_columns(rows.data() + static_cast<int64_t>(k) * width, columns,
-                    sums.data() + part_of_row_[k] * width);
+        add_columns(gradients_.data() + static_cast<int64_t>(k) * width_, columns,
+                    sums + part_of_row_[k] * width_);
     });
   }
 
@@ -352,19 +451,22 @@ class FastExchange : public Exchange {
  private:
   Parameters& parameters_;
   Communicator& comm_;
+  const int64_t width_;
   std::vector<ParameterArray*> item_tables_, dense_;
-  std::vector<int32_t> part_of_item_;  // [items], -1: not in this step
+  std::vector<uint8_t> needed_;           // [items]
+  std::vector<float> parts_, gradients_;  // [items, width], [rows, width]
 };
 
 }  // namespace
 
 std::unique_ptr<Exchange> make_exact_exchange(Parameters& parameters, Communicator& comm,
-                                              Exchange::Leaves leaves) {
-  return std::make_unique<ExactExchange>(parameters, comm, leaves);
+                                              const Exchange::Options& options) {
+  return std::make_unique<ExactExchange>(parameters, comm, options);
 }
 
-std::unique_ptr<Exchange> make_fast_exchange(Parameters& parameters, Communicator& comm) {
-  return std::make_unique<FastExchange>(parameters, comm);
+std::unique_ptr<Exchange> make_fast_exchange(Parameters& parameters, Communicator& comm,
+                                             const Exchange::Options& options) {
+  return std::make_unique<FastExchange>(parameters, comm, options);
 }
 
 }  // namespace kt

@@ -3,10 +3,12 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "launch/communicator.h"
 #include "launch/parallel_for.h"
+#include "launch/shared_array.h"
 #include "launch/stopwatch.h"
 #include "sharding/parameters.h"
 
@@ -21,11 +23,22 @@ namespace kt {
 ///   fetch_parts              the parts that others computed
 ///   return_item_gradients    gradients of the rows' parts to whoever computed them, summed
 ///   reduce                   dense gradients, one leaf a unit
+///
+/// Parts and their gradients lie in the exchange: ranks of one host read each other's in place (SharedArray), those of
+/// other hosts get messages.
 class Exchange {
  public:
   /// Where a rank's dense gradients are gathered: a leaf a unit, in an order of its own alone, or a leaf a thread,
   /// in the order in which threads happen to come.
   enum class Leaves { kOfUnits, kOfThreads };
+
+  struct Options {
+    int64_t part_width = 0;  ///< floats of an item's part
+    int64_t most_rows = 0;   ///< rows of this rank in any step
+    int threads = 1;         ///< of a rank, the same on all: each sums the gradients of its own items
+    Leaves leaves = Leaves::kOfUnits;
+    std::string host = this_host();
+  };
 
   virtual ~Exchange() = default;
   Leaves leaves() const { return leaves_; }
@@ -37,23 +50,23 @@ class Exchange {
   std::span<const int32_t> owned() const { return owned_; }
   /// Those of a unit: in exact form the items of the block of its shard.
   virtual Range owned_of_unit(int64_t unit) const = 0;
-  /// Rows of all parts this rank needs or computes: first those of `owned`, in order, then fetched ones.
-  int64_t part_count() const { return part_count_; }
+
+  /// Where this rank's parts are computed. Shapes: [held rows, width]; the rows of `owned` are to be overwritten.
+  virtual float* own_parts() = 0;
+  /// Collective: all ranks.
+  virtual void fetch_parts() = 0;
+  /// All parts this rank's rows need, after `fetch_parts`. Shapes: [.., width].
+  virtual const float* parts() const = 0;
   /// Shapes: [n] row of the parts.
   std::span<const int32_t> part_of_row() const { return part_of_row_; }
 
-  /// Where each row's gradient has to be for `return_item_gradients`: in the order in which they are sent.
-  /// Shapes: [n] row of its `rows`.
+  /// Where the rows' gradients are to be written. Shapes: [n, width].
+  virtual float* row_gradients() = 0;
+  /// In the order in which they are sent. Shapes: [n] row of `row_gradients`.
   std::span<const int32_t> gradient_row() const { return gradient_row_; }
-
-  /// Shapes: parts [part_count(), width]; the first `owned().size()` rows are computed, the others filled in.
-  /// Collective: all ranks.
-  virtual void fetch_parts(std::span<float> parts, int64_t width) = 0;
-
-  /// Shapes: rows [n, width], placed by `gradient_row`; sums [owned().size(), width], overwritten: over all rows of
-  /// all ranks (fast: of this rank), in (shard, position) order. Collective: all ranks.
-  virtual void return_item_gradients(std::span<const float> rows, int64_t width,
-                                     std::span<float> sums, ThreadPool& pool) = 0;
+  /// Shapes: sums [held rows, width]; the rows of `owned` are overwritten with the sums over all rows of all ranks
+  /// (fast: of this rank), in (shard, position) order. Collective: all ranks.
+  virtual void return_item_gradients(float* sums, ThreadPool& pool) = 0;
 
   /// Fills the gradients of the dense arrays, and in fast form sums those of the item tables.
   /// Shapes: leaves [units or threads, dense size], destroyed. Collective: all ranks.
@@ -68,7 +81,6 @@ class Exchange {
 
   const Leaves leaves_;
   std::vector<int32_t> owned_;
-  int64_t part_count_ = 0;
   std::vector<int32_t> part_of_row_, gradient_row_;
   Stopwatch communication_, routing_;
 };
@@ -76,11 +88,13 @@ class Exchange {
 /// `reduce: exact`: the same bits on any number of ranks. Parts are computed by the owner of the item's block.
 /// Dense gradients: one leaf a shard, summed over the fixed tree. Parts' gradients: added in (shard, position) order
 /// by the owner. With leaves of threads the bits are left to chance: bench/steps.cpp measures what they cost.
+/// Collective: all ranks.
 std::unique_ptr<Exchange> make_exact_exchange(Parameters& parameters, Communicator& comm,
-                                              Exchange::Leaves leaves = Exchange::Leaves::kOfUnits);
+                                              const Exchange::Options& options);
 
 /// `reduce: fast`: every rank computes the parts of its own rows' items; one buffer a rank of each gradient, summed
 /// by the backend's all-reduce in an order of its own.
-std::unique_ptr<Exchange> make_fast_exchange(Parameters& parameters, Communicator& comm);
+std::unique_ptr<Exchange> make_fast_exchange(Parameters& parameters, Communicator& comm,
+                                             const Exchange::Options& options);
 
 }  // namespace kt

@@ -31,6 +31,13 @@ Range Schedule::positions(int64_t shard, int64_t step) const {
           taken_before(samples_[shard], phase_[shard], step + 1, steps_)};
 }
 
+int64_t Schedule::most_rows(Range shards) const {
+  int64_t rows = 0;
+  for (int64_t j = shards.begin; j < shards.end && steps_ > 0; ++j)
+    rows += (samples_[j] + steps_ - 1) / steps_;
+  return rows;
+}
+
 int64_t Schedule::batch_size(int64_t step) const {
   int64_t size = 0;
   for (size_t j = 0; j < samples_.size(); ++j)

@@ -32,6 +32,8 @@ class Schedule {
   /// c_j(t) = floor((t * n_j + p_j) / T), p_j = floor(T * bitrev(j) / V). Each sample comes once an
   /// epoch.
   Range positions(int64_t shard, int64_t step) const;
+  /// At least what any step takes from `shards` together.
+  int64_t most_rows(Range shards) const;
   /// Samples of step t over all shards: what its mean divides by. May be 0: no update then.
   int64_t batch_size(int64_t step) const;
 

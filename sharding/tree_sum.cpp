@@ -68,11 +68,31 @@ std::vector<TreeAdd> finish_adds(const std::vector<TreeNode>& nodes) {
 
 void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadPool& pool) {
   KT_CHECK(static_cast<int64_t>(buffers.size()) == leaves.size() * width);
-  const std::vector<TreeAdd> adds = subtree_adds(leaves);
+  // A thread sums what it most likely wrote: the subtrees of an aligned stretch of leaves. Then all of them those of
+  // the stretches.
+  const int64_t threads = std::min<int64_t>(pool.threads(), leaves.size());
+  const int level =
+      static_cast<int>(std::bit_width(static_cast<uint64_t>(leaves.size() / threads))) - 1;
+  const int64_t first = leaves.begin >> level, stretches = ((leaves.end - 1) >> level) + 1 - first;
+  std::vector<std::vector<TreeAdd>> inside(stretches);
+  std::vector<TreeAdd> between;
+  for (const TreeAdd& add : subtree_adds(leaves)) {
+    const int64_t into = (leaves.begin + add.into) >> level, from = (leaves.begin + add.from) >> level;
+    (into == from ? inside[into - first] : between).push_back(add);
+  }
   // Columns that all leaves of a rank have room for in the nearest cache.
   constexpr int64_t kColumns = 128;
-  pool.parallel_for((width + kColumns - 1) / kColumns, [&](int64_t piece, int) {
-    add_all(buffers, width, adds, {piece * kColumns, std::min((piece + 1) * kColumns, width)});
+  const int64_t pieces = (width + kColumns - 1) / kColumns;
+  const auto columns = [&](int64_t piece) {
+    return Range{piece * kColumns, std::min((piece + 1) * kColumns, width)};
+  };
+  pool.parallel_for(stretches, [&](int64_t stretch, int) {
+    for (int64_t piece = 0; piece < pieces; ++piece)
+      add_all(buffers, width, inside[stretch], columns(piece));
+  });
+  if (between.empty()) return;
+  pool.parallel_for(pieces, [&](int64_t piece, int) {
+    add_all(buffers, width, between, columns(piece));
   });
 }
 

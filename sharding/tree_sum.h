@@ -34,7 +34,7 @@ std::vector<TreeAdd> subtree_adds(Range leaves);
 std::vector<TreeAdd> finish_adds(const std::vector<TreeNode>& nodes);
 
 /// Sums the whole subtrees of `leaves`, in place: afterwards the buffer of a subtree's first leaf
-/// holds its sum. Threads share out the columns. Shapes: buffers [leaves.size(), width].
+/// holds its sum. Shapes: buffers [leaves.size(), width].
 void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadPool& pool);
 
 /// Finishes the tree from subtrees in leaf order that together are all leaves; the result is in the

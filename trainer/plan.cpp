@@ -277,6 +277,11 @@ class Traffics {
 
 int64_t to_bytes(double bytes) { return static_cast<int64_t>(std::ceil(bytes)); }
 
+/// Items whose parts a rank may have to compute.
+double held_items(const PlanInputs& inputs, const Sizes& sizes) {
+  return static_cast<double>(inputs.items) / (sizes.exact ? static_cast<double>(sizes.ranks) : 1);
+}
+
 /// The samples of a step, what they need of tables or parts, and what of it is under way between ranks.
 double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, double samples,
                     const Requests& requests) {
@@ -298,9 +303,14 @@ double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, 
     fetched += requests.parts[rank][other];
   }
   const double part = kFloat * static_cast<double>(inputs.item_part);
-  // Five columns and the route; a gradient of its item's part. Parts, the sums of what is computed here.
-  return samples * (28 + part) + (going + coming) * (part + 8) +
-         (2 * requests.computed[rank] + fetched) * part;
+  double users = 0;
+  for (int64_t j = sizes.shards_of(rank).begin; j < sizes.shards_of(rank).end; ++j)
+    users += static_cast<double>(inputs.shard_users[j]);
+  const double items = held_items(inputs, sizes);
+  // Five columns and the route; a gradient of its item's part. Parts and the sums of their gradients, of all ids that
+  // are held: those of a step are written.
+  return samples * (28 + part) + (going + coming) * (part + 8) + (2 * items + fetched) * part +
+         2 * users * kFloat * static_cast<double>(inputs.user_part);
 }
 
 /// Of the leaves that are computed at once.
@@ -310,10 +320,7 @@ double activation_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t ra
   const double at_once = std::min(units, static_cast<double>(inputs.config.parallel.threads));
   const double a_leaf = std::ceil(samples) / units;
   if (inputs.config.model.engine == EngineName::kFused)
-    // A block of rows, and the parts of the leaf's users and their gradients.
-    return kFloat * at_once *
-           static_cast<double>(inputs.workspace +
-                               2 * inputs.user_part * static_cast<int64_t>(a_leaf));
+    return kFloat * at_once * static_cast<double>(inputs.workspace);  // a block of rows
   // Features, dropout, activations and their gradients; on the host the gathered rows of tables and theirs.
   auto a_row = static_cast<double>(inputs.features + inputs.dropout_width);
   if (!inputs.device.gpu) a_row += 2 * static_cast<double>(sizes.table_cols);
@@ -450,9 +457,7 @@ std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, in
   const auto units = static_cast<double>(sizes.units(r));
   // Leaves are shared out whole: with more threads than leaves, some have none.
   const double rounds = std::ceil(units / threads) / units;
-  const double held_items =
-      static_cast<double>(inputs.items) / (sizes.exact ? static_cast<double>(sizes.ranks) : 1);
-  const double gather = samples * kGatherRow_s + held_items * kRouteItem_s;
+  const double gather = samples * kGatherRow_s + held_items(inputs, sizes) * kRouteItem_s;
   const double sum = static_cast<double>(sizes.leaves(r) * sizes.dense) * kLeafElement_s;
   const double update =
       static_cast<double>(sizes.held[r]) * (sizes.sgd ? kSgdElement_s : kAdamElement_s) / threads;
@@ -571,17 +576,20 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
                               : traffic.all_reduce("loss", kDouble, 1));
   };
   if (sizes.exact) {
-    if (host)
-      all.push_back(
-          traffic.all_to_all("item request counts", kLong, [](int64_t, int64_t) { return 1.; }));
-    if (host || !sizes.item_cols.empty())
+    const auto item_ids = [&] {
       all.push_back(traffic.all_to_all("item ids", kInt,
                                        [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
-    if (host) {
+    };
+    if (host && inputs.ranks > 1) {
+      const auto threads = static_cast<double>(inputs.config.parallel.threads);
+      all.push_back(traffic.all_to_all("item request counts", kLong,
+                                       [&](int64_t, int64_t) { return threads; }));
+      item_ids();
       all.push_back(traffic.all_to_all("item parts", kFloat * static_cast<double>(inputs.item_part),
                                        [&](int64_t r, int64_t s) { return requests.parts[s][r]; }));
       item_gradients(inputs.item_part);
-    } else {
+    } else if (!host) {
+      if (!sizes.item_cols.empty()) item_ids();
       for (const int64_t cols : sizes.item_cols)
         all.push_back(
             traffic.all_to_all("item rows", kFloat * static_cast<double>(cols),

@@ -82,9 +82,7 @@ class HostSteps final : public Steps {
   HostSteps(const Problem& problem, Parameters& parameters, const Schedule& schedule,
             std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
       : schedule_(schedule),
-        exchange_(problem.config.parallel.reduce == Reduce::kExact
-                      ? make_exact_exchange(parameters, comm)
-                      : make_fast_exchange(parameters, comm)),
+        exchange_(make_exchange(problem, parameters, schedule, comm, pool)),
         step_(*problem.engine, parameters, *exchange_, comm, pool, samples, problem.item_features,
               {.seed = static_cast<uint64_t>(problem.config.train.seed),
                .clip_norm = problem.config.train.clip_norm}) {}
@@ -100,6 +98,16 @@ class HostSteps final : public Steps {
   void download(Parameters&) override {}
 
  private:
+  static std::unique_ptr<Exchange> make_exchange(const Problem& problem, Parameters& parameters,
+                                                 const Schedule& schedule, Communicator& comm,
+                                                 const ThreadPool& pool) {
+    const Exchange::Options options =
+        exchange_options(*problem.engine, parameters, schedule, pool);
+    return problem.config.parallel.reduce == Reduce::kExact
+               ? make_exact_exchange(parameters, comm, options)
+               : make_fast_exchange(parameters, comm, options);
+  }
+
   const Schedule& schedule_;
   std::unique_ptr<Exchange> exchange_;
   TrainStep step_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "launch/errors.h"
 #include "launch/random.h"
@@ -10,6 +11,13 @@
 #include "sharding/tree_sum.h"
 
 namespace kt {
+
+Exchange::Options exchange_options(const Engine& engine, const Parameters& parameters,
+                                   const Schedule& schedule, const ThreadPool& pool) {
+  return {.part_width = engine.part_width(Side::kItem),
+          .most_rows = schedule.most_rows(parameters.shards()),
+          .threads = pool.threads()};
+}
 
 TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
                      ThreadPool& pool, std::span<const ShardSamples> samples,
@@ -37,7 +45,9 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
     first_user_.push_back(users);
     users += std::ssize(shard.users);
   }
-  part_of_user_.assign(users, -1);
+  user_parts_.resize(users * user_width_);
+  user_part_gradients_.resize(users * user_width_);
+  item_part_sums_.resize(parameters.item_touched.size() * item_width_);
   for (ParameterArray& array : parameters.arrays) {
     if (array.spec.kind == ArrayKind::kUserTable) user_tables_.push_back(&array);
     if (array.spec.kind == ArrayKind::kItemTable) item_tables_.push_back(&array);
@@ -57,7 +67,7 @@ TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_
     parameters_.forget_gradients();
     engine_.set_dense(parameters_.dense);
     compute_item_parts();
-    exchange_.fetch_parts(item_parts_, item_width_);
+    exchange_.fetch_parts();
     compute_leaves(1 / static_cast<double>(result.samples));
     return_item_gradients();
     exchange_.reduce(leaves_, pool_);
@@ -96,7 +106,6 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
         unit_begin_[unit] + schedule.positions(shards.begin + unit, step).size();
   const int64_t n = unit_begin_[units_];
   user_row_.resize(n);
-  user_part_.resize(n);
   item_.resize(n);
   label_.resize(n);
   dropout_key_.resize(n);
@@ -145,17 +154,14 @@ std::span<float> TrainStep::leaf(int64_t unit, int thread) {
 }
 
 void TrainStep::compute_item_parts() {
-  item_parts_.resize(exchange_.part_count() * item_width_);
   pool_.parallel_for(units_, [&](int64_t unit, int) {
     const Range owned = exchange_.owned_of_unit(unit);
     if (owned.size() == 0) return;
-    engine_.forward_ids(Side::kItem, item_batch(owned),
-                        item_parts_.data() + owned.begin * item_width_);
+    engine_.forward_ids(Side::kItem, item_batch(owned), exchange_.own_parts());
   });
 }
 
 void TrainStep::compute_leaves(double scale) {
-  item_part_gradients_.resize(item_.size() * item_width_);
   const bool of_units = exchange_.leaves() == Exchange::Leaves::kOfUnits;
   if (!of_units) std::ranges::fill(leaves_, 0.f);
   for (int64_t pass = 0; pass < engine_.passes(); ++pass) {
@@ -202,6 +208,18 @@ void TrainStep::update_running_values() {
   }
 }
 
+/// The distinct users of rows [begin, end), in the order of their first row; they are a leaf's alone.
+void TrainStep::find_users(int64_t begin, int64_t end, std::vector<int32_t>& users) {
+  users.resize(end - begin);
+  int64_t count = 0;
+  // Written whether new or not: a branch would be mispredicted half of the time.
+  for (int64_t k = begin; k < end; ++k) {
+    users[count] = user_row_[k];
+    count += !std::exchange(parameters_.user_touched[user_row_[k]], uint8_t{1});
+  }
+  users.resize(count);
+}
+
 double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thread) {
   Scratch& scratch = scratch_[engine_.passes() > 1 ? unit : thread];
   float* dense_gradients = leaf(unit, thread).data();
@@ -211,19 +229,7 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
     if (!last) scratch.memory.statistics.assign(1 + 2 * engine_.norm_after(pass).width, 0);
     return 0;
   }
-  if (first) scratch.users.clear();
-  for (int64_t k = begin; first && k < end; ++k) {
-    int32_t& part = part_of_user_[user_row_[k]];
-    if (part < 0) {
-      part = static_cast<int32_t>(scratch.users.size());
-      scratch.users.push_back(user_row_[k]);
-    }
-    user_part_[k] = part;
-  }
-  for (const int32_t user : scratch.users) {
-    part_of_user_[user] = -1;
-    parameters_.user_touched[user] = 1;
-  }
+  if (first) find_users(begin, end, scratch.users);
 
   IdBatch users{.n = std::ssize(scratch.users), .row = scratch.users.data()};
   IdGradients user_gradients{.tables = {}, .dense = dense_gradients};
@@ -232,34 +238,33 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
     user_gradients.tables.push_back(table->gradient.data());
   }
   if (first) {
-    scratch.user_parts.resize(users.n * user_width_);
-    scratch.user_part_gradients.assign(users.n * user_width_, 0.f);
-    engine_.forward_ids(Side::kUser, users, scratch.user_parts.data());
+    engine_.forward_ids(Side::kUser, users, user_parts_.data());
+    for (const int32_t user : scratch.users)
+      std::fill_n(user_part_gradients_.data() + user * user_width_, user_width_, 0.f);
   }
   const double loss = engine_.train_pass(pass,
                                          {.n = end - begin,
-                                          .user_parts = scratch.user_parts.data(),
-                                          .item_parts = item_parts_.data(),
-                                          .user = user_part_.data() + begin,
+                                          .user_parts = user_parts_.data(),
+                                          .item_parts = exchange_.parts(),
+                                          .user = user_row_.data() + begin,
                                           .item = exchange_.part_of_row().data() + begin,
                                           .item_id = item_.data() + begin,
                                           .features = item_features_.data(),
                                           .label = label_.data() + begin,
                                           .dropout_key = dropout_key_.data() + begin},
                                          scale,
-                                         {.user_parts = scratch.user_part_gradients.data(),
-                                          .item_parts = item_part_gradients_.data(),
+                                         {.user_parts = user_part_gradients_.data(),
+                                          .item_parts = exchange_.row_gradients(),
                                           .item_row = exchange_.gradient_row().data() + begin,
                                           .dense = dense_gradients},
                                          scratch.memory);
   if (last)
-    engine_.backward_ids(Side::kUser, users, scratch.user_part_gradients.data(), user_gradients);
+    engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
   return loss;
 }
 
 void TrainStep::return_item_gradients() {
-  item_part_sums_.resize(exchange_.owned().size() * item_width_);
-  exchange_.return_item_gradients(item_part_gradients_, item_width_, item_part_sums_, pool_);
+  exchange_.return_item_gradients(item_part_sums_.data(), pool_);
   pool_.parallel_for(units_, [&](int64_t unit, int thread) {
     const Range owned = exchange_.owned_of_unit(unit);
     if (owned.size() == 0) return;
@@ -267,8 +272,7 @@ void TrainStep::return_item_gradients() {
     for (ParameterArray* table : item_tables_) gradients.tables.push_back(table->gradient.data());
     for (int64_t k = owned.begin; k < owned.end; ++k)
       parameters_.item_touched[exchange_.owned()[k]] = 1;
-    engine_.backward_ids(Side::kItem, item_batch(owned),
-                         item_part_sums_.data() + owned.begin * item_width_, gradients);
+    engine_.backward_ids(Side::kItem, item_batch(owned), item_part_sums_.data(), gradients);
   });
 }
 

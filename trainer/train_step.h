@@ -16,6 +16,10 @@
 
 namespace kt {
 
+/// What the steps of `schedule` need of their exchange.
+Exchange::Options exchange_options(const Engine& engine, const Parameters& parameters,
+                                   const Schedule& schedule, const ThreadPool& pool);
+
 /// One step of data-parallel training. What is summed, and in which order, is fixed by shards, steps and rows;
 /// ranks and threads only decide who does the work.
 ///
@@ -59,13 +63,13 @@ class TrainStep {
   /// What a leaf needs: of the thread that computes it, or with several passes its own.
   struct Scratch {
     std::vector<int32_t> users;  // distinct, rows of this rank's user tables
-    std::vector<float> user_parts, user_part_gradients;
     LeafMemory memory;
   };
 
   void gather(const Schedule& schedule, int64_t epoch, int64_t step);
   void compute_item_parts();
   void compute_leaves(double scale);
+  void find_users(int64_t begin, int64_t end, std::vector<int32_t>& users);
   double compute_leaf(int64_t unit, int64_t pass, double scale, int thread);
   void share_statistics(int64_t pass);
   void update_running_values();
@@ -88,16 +92,15 @@ class TrainStep {
   std::vector<Scratch> scratch_;  // [threads], or [units] with several passes
 
   // The step. Shapes: n samples of this rank, in (shard, position) order.
-  std::vector<int64_t> unit_begin_;                   // [units + 1]
-  std::vector<int32_t> user_row_, user_part_, item_;  // [n]
-  std::vector<float> label_;                          // [n]
-  std::vector<uint32_t> dropout_key_;                 // [n]
-  std::vector<int32_t> part_of_user_;                 // [user rows] -1 between leaves
-  std::vector<float> item_parts_;                     // [parts, item width]
-  std::vector<float> item_part_gradients_;            // [n, item width], as the exchange sends them
-  std::vector<float> item_part_sums_;                 // [owned, item width]
-  std::vector<float> leaves_;                         // [units or threads, dense size]
-  std::vector<double> losses_;                        // [units]
+  std::vector<int64_t> unit_begin_;        // [units + 1]
+  std::vector<int32_t> user_row_, item_;   // [n]
+  std::vector<float> label_;               // [n]
+  std::vector<uint32_t> dropout_key_;      // [n]
+  std::vector<float> user_parts_;          // [held users, user width]
+  std::vector<float> user_part_gradients_;
+  std::vector<float> item_part_sums_;      // [held items, item width]
+  std::vector<float> leaves_;              // [units or threads, dense size]
+  std::vector<double> losses_;             // [units]
   std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
 
   Stopwatch input_, compute_, communication_, statistics_, update_;

@@ -495,7 +495,7 @@ void forward_ids(const Program& program, const float* weights, const IdArguments
       const Output& out = program.outputs[k];
       for (int64_t r = 0; r < block.n; ++r)
         for (int64_t c = 0; c < out.width; c += kLanes)
-          store(ids.parts + (first + r) * program.part_width + out.column + c,
+          store(ids.parts + ids.row[first + r] * program.part_width + out.column + c,
                 load(workspace + out.y + r * out.width + c));
     }
   }
@@ -514,7 +514,7 @@ void backward_ids(const Program& program, const float* weights, const IdArgument
       for (int64_t r = 0; r < block.n; ++r)
         for (int64_t c = 0; c < out.width; c += kLanes)
           store(workspace + out.y_gradient + r * out.width + c,
-                load(ids.part_gradients + (first + r) * program.part_width + out.column + c));
+                load(ids.part_gradients + ids.row[first + r] * program.part_width + out.column + c));
     }
     for (int64_t k = program.op_count - 1; k >= 0; --k) {
       const Op& op = program.ops[k];

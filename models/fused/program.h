@@ -103,7 +103,7 @@ struct Pass {
 
 struct IdArguments {
   int64_t n;
-  const int32_t* row;
+  const int32_t* row;  ///< of tables, features, parts and gradients
   const float* const* tables;
   const int64_t* table_cols;
   const float* features;

@@ -95,7 +95,7 @@ struct Leaf {
     for (int64_t r = 0; r < kRows; ++r) {
       user.push_back(static_cast<int32_t>(random_bits(1, Purpose::kSynthetic, r) % kUsers));
       item.push_back(static_cast<int32_t>(random_bits(2, Purpose::kSynthetic, r) % kItems));
-      item_id.push_back(ids[1][item.back()]);
+      item_id.push_back(item.back());
       key.push_back(dropout_key(5, 0, static_cast<uint32_t>(r)));
     }
   }
@@ -240,13 +240,13 @@ TEST_P(FusedEngine, APartHasTheBitsOfItsIdAlone) {
     const auto engine = make_fused_engine(model, form, simd);
     engine->set_dense(leaf.dense);
     for (const Side side : {Side::kUser, Side::kItem}) {
-      const int64_t n = std::ssize(leaf.ids[side == Side::kItem]), width = engine->part_width(side);
+      const int64_t n = std::ssize(leaf.ids[side == Side::kItem]);
       const std::vector<float> whole = leaf.parts(*engine, side);
       for (const int64_t piece : kPieces) {
         std::vector<float> parts(whole.size(), 7.f);
         for (int64_t begin = 0; begin < n; begin += piece)
           engine->forward_ids(side, leaf.id_batch(side, begin, std::min(piece, n - begin)),
-                              parts.data() + begin * width);
+                              parts.data());
         EXPECT_EQ(parts, whole) << "in pieces of " << piece;
       }
     }
@@ -305,7 +305,7 @@ TEST_P(FusedEngine, GradientsDoNotKnowHowALeafIsCut) {
       for (auto& table : gradients) to.tables.push_back(table.data());
       for (int64_t begin = 0; begin < n; begin += piece)
         engine->backward_ids(side, leaf.id_batch(side, begin, std::min(piece, n - begin)),
-                             of_parts.data() + begin * engine->part_width(side), to);
+                             of_parts.data(), to);
       for (const auto& table : gradients) got.tables.push_back(table);
     }
     return got;
@@ -361,7 +361,7 @@ TEST_P(FusedEngine, AWeightThatIsNoNumberShowsInLossAndPredictions) {
       engine->predict_rows(rows, predictions.data());
       int64_t odd = 0;
       for (int64_t r = 0; r < kRows; ++r) {
-        const int32_t id = in_item ? leaf.item_id[r] : leaf.ids[0][leaf.user[r]];
+        const int32_t id = in_item ? leaf.item[r] : leaf.user[r];
         EXPECT_EQ(std::isfinite(predictions[r]), id != 3) << r;
         odd += id == 3;
       }

@@ -163,38 +163,36 @@ void run(const Step& step, Parameters& parameters, Exchange& exchange, ThreadPoo
     }
   }
   EXPECT_EQ(next, std::ssize(owned));
-  int64_t needed = std::ssize(owned);  // and what others compute, each once
-  for (const int32_t item : distinct(items))
-    needed += item < table->held.begin || item >= table->held.end;
-  EXPECT_EQ(exchange.part_count(), needed);
 
-  std::vector<float> parts(exchange.part_count() * kPartWidth,
-                           std::numeric_limits<float>::quiet_NaN());
-  for (size_t k = 0; k < owned.size(); ++k)
+  for (const int32_t row : exchange.owned())
     for (int64_t c = 0; c < kPartWidth; ++c)
-      parts[static_cast<int64_t>(k) * kPartWidth + c] = step.part(owned[k], c);
-  exchange.fetch_parts(parts, kPartWidth);
+      exchange.own_parts()[row * kPartWidth + c] = step.part(table->held.begin + row, c);
+  exchange.fetch_parts();
   const std::vector<int32_t> part_of_row(exchange.part_of_row().begin(),
                                          exchange.part_of_row().end());
   ASSERT_EQ(part_of_row.size(), mine.size());
   for (size_t k = 0; k < mine.size(); ++k) {
-    ASSERT_GE(part_of_row[k], 0);
-    ASSERT_LT(part_of_row[k], exchange.part_count());
     for (int64_t c = 0; c < kPartWidth; ++c)
-      EXPECT_EQ(parts[part_of_row[k] * kPartWidth + c], step.part(mine[k].item, c));
+      EXPECT_EQ(exchange.parts()[part_of_row[k] * kPartWidth + c], step.part(mine[k].item, c));
   }
 
-  std::vector<float> rows(mine.size() * kPartWidth);
+  std::vector<int32_t> gradient_rows(exchange.gradient_row().begin(),
+                                     exchange.gradient_row().end());
   for (size_t k = 0; k < mine.size(); ++k)
     for (int64_t c = 0; c < kPartWidth; ++c)
-      rows.at(exchange.gradient_row()[k] * kPartWidth + c) = step.gradient(mine[k], c);
-  std::vector<float> sums(owned.size() * kPartWidth, 7.f), expected(sums.size(), 0.f);
-  exchange.return_item_gradients(rows, kPartWidth, sums, pool);
+      exchange.row_gradients()[gradient_rows[k] * kPartWidth + c] = step.gradient(mine[k], c);
+  std::ranges::sort(gradient_rows);
+  std::vector<int32_t> each(mine.size());
+  std::iota(each.begin(), each.end(), 0);
+  EXPECT_EQ(gradient_rows, each);
+  std::vector<float> sums(table ? table->held.size() * kPartWidth : 0, 7.f), expected = sums;
+  exchange.return_item_gradients(sums.data(), pool);
+  for (const int32_t row : exchange.owned())
+    std::fill_n(expected.begin() + row * kPartWidth, kPartWidth, 0.f);
   for (const Step::Sample& sample : computed_for) {
-    const auto place = std::find(owned.begin(), owned.end(), sample.item);
-    if (place == owned.end()) continue;
+    if (sample.item < table->held.begin || sample.item >= table->held.end) continue;
     for (int64_t c = 0; c < kPartWidth; ++c)
-      expected[(place - owned.begin()) * kPartWidth + c] += step.gradient(sample, c);
+      expected[(sample.item - table->held.begin) * kPartWidth + c] += step.gradient(sample, c);
   }
   EXPECT_EQ(bits(sums), bits(expected)) << "step " << step.number;
 
@@ -207,7 +205,7 @@ void run(const Step& step, Parameters& parameters, Exchange& exchange, ThreadPoo
     const int64_t cols = array.spec.cols;
     for (size_t k = 0; k < owned.size(); ++k) {
       parameters.item_touched[exchange.owned()[k]] = 1;
-      std::copy_n(sums.begin() + static_cast<int64_t>(k) * kPartWidth + column, cols,
+      std::copy_n(sums.begin() + exchange.owned()[k] * kPartWidth + column, cols,
                   array.gradient.begin() + exchange.owned()[k] * cols);
     }
     column += cols;
@@ -256,6 +254,9 @@ struct Case {
 class ExchangeTest : public MpiTest, public ::testing::WithParamInterface<Case> {
  protected:
   const std::vector<ArraySpec> specs = specs_of(GetParam().item_tables, GetParam().items);
+  Exchange::Options options_for(int threads) const {
+    return {.part_width = kPartWidth, .most_rows = 40 * kShards, .threads = threads};
+  }
   /// Full steps, one of few samples (ranks without any), an empty one, a full one again.
   std::vector<Step> steps() const {
     const int64_t items = GetParam().items;
@@ -271,10 +272,14 @@ INSTANTIATE_TEST_SUITE_P(ItemTables, ExchangeTest,
                          });
 
 TEST_P(ExchangeTest, ExactGradientsHaveTheBitsOfOneProcess) {
-  for (const int threads : {1, 2}) {
+  // All ranks on one host, two a host (and one left), each on its own.
+  for (const int ranks_of_host : {world.size, 2, 1}) {
+    const int threads = ranks_of_host == 2 ? 1 : 2;
     ThreadPool pool(threads);
     Parameters parameters = make_weights(specs, world, Holding::kOwnBlocks);
-    const auto exchange = make_exact_exchange(parameters, comm);
+    Exchange::Options options = options_for(threads);
+    options.host = std::to_string(world.rank / ranks_of_host);
+    const auto exchange = make_exact_exchange(parameters, comm, options);
     for (const Step& step : steps()) {
       run(step, parameters, *exchange, pool);
       int64_t column = 0;
@@ -304,7 +309,7 @@ TEST_P(ExchangeTest, ExactGradientsHaveTheBitsOfOneProcess) {
 TEST_P(ExchangeTest, FastGradientsAreThePlainSums) {
   ThreadPool pool(2);
   Parameters parameters = make_weights(specs, world, Holding::kReplica);
-  const auto exchange = make_fast_exchange(parameters, comm);
+  const auto exchange = make_fast_exchange(parameters, comm, options_for(2));
   for (const Step& step : steps()) {
     run(step, parameters, *exchange, pool);
     int64_t column = 0;
@@ -326,7 +331,7 @@ TEST_P(ExchangeTest, FastGradientsAreThePlainSums) {
 
 TEST_F(MpiTest, RowsOfItemsNeedAnItemTable) {
   Parameters parameters = make_weights(specs_of(0, 0), world, Holding::kOwnBlocks);
-  const auto exchange = make_exact_exchange(parameters, comm);
+  const auto exchange = make_exact_exchange(parameters, comm, {.part_width = 1, .most_rows = 1});
   EXPECT_THROW(exchange->route(std::vector<int32_t>{0}), BugError);
 }
 

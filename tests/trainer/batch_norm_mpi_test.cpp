@@ -68,10 +68,11 @@ class TenSteps : public SmallProblem,
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     const Schedule schedule(gather_train_counts(samples, kShards, ranks),
                             config.train.global_batch);
-    const auto exchange = config.parallel.reduce == Reduce::kExact
-                              ? make_exact_exchange(parameters, ranks)
-                              : make_fast_exchange(parameters, ranks);
     ThreadPool pool(threads);
+    const auto options = exchange_options(*problem.engine, parameters, schedule, pool);
+    const auto exchange = config.parallel.reduce == Reduce::kExact
+                              ? make_exact_exchange(parameters, ranks, options)
+                              : make_fast_exchange(parameters, ranks, options);
     TrainStep step(*problem.engine, parameters, *exchange, ranks, pool, samples,
                    problem.item_features, {.seed = static_cast<uint64_t>(config.train.seed)});
     for (int64_t t = 0; t < kSteps; ++t) {
@@ -105,7 +106,8 @@ class TenSteps : public SmallProblem,
   Rows rows_of_step(const Problem& problem, int64_t step) {
     const auto seed = static_cast<uint64_t>(config.train.seed);
     Rows batch;
-    for (const uint32_t row : rows_of_steps(problem, kEpoch).at(step)) {
+    const std::vector<std::vector<uint32_t>> steps = rows_of_steps(problem, kEpoch);
+    for (const uint32_t row : steps.at(step)) {
       batch.add(table[row].user, table[row].item, std::min(table[row].label, 5.f));
       std::vector<float> dropout(problem.engine->dropout_width());
       dropout_factors(seed, kEpoch, row, problem.engine->dropout_probability(), dropout);

@@ -55,20 +55,18 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
     engine->set_dense(dense);
     const auto rows = static_cast<int64_t>(items.size());
     const auto user_row = static_cast<int32_t>(problem.user_row[user]);
-    std::vector<float> user_part(engine->part_width(Side::kUser)),
-        item_parts(rows * engine->part_width(Side::kItem)), scores(rows);
+    std::vector<float> user_parts(kSmallUsers * engine->part_width(Side::kUser)),
+        item_parts(kSmallItems * engine->part_width(Side::kItem)), scores(rows);
     engine->forward_ids(Side::kUser, {.n = 1, .row = &user_row, .tables = {arrays[0].data()}},
-                        user_part.data());
+                        user_parts.data());
     engine->forward_ids(Side::kItem, {.n = rows, .row = items.data(), .tables = {arrays[1].data()}},
                         item_parts.data());
-    const std::vector<int32_t> first(rows, 0);
-    std::vector<int32_t> own(rows);
-    std::iota(own.begin(), own.end(), 0);
+    const std::vector<int32_t> users(rows, user_row);
     engine->predict_rows({.n = rows,
-                          .user_parts = user_part.data(),
+                          .user_parts = user_parts.data(),
                           .item_parts = item_parts.data(),
-                          .user = first.data(),
-                          .item = own.data(),
+                          .user = users.data(),
+                          .item = items.data(),
                           .item_id = items.data()},
                          scores.data());
     return scores;

@@ -181,15 +181,18 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
 
   Parameters parameters(specs_of(*engine), inputs.shard_users, world, holding(), {});
   CountingCommunicator counting(comm);
-  const auto exchange =
-      exact ? make_exact_exchange(parameters, counting) : make_fast_exchange(parameters, counting);
+  const Schedule schedule(inputs.shard_rows, inputs.config.train.global_batch);
+  ASSERT_GT(schedule.steps(), 1);
   ThreadPool pool(1);
+  Exchange::Options options = exchange_options(*engine, parameters, schedule, pool);
+  options.host = std::to_string(world.rank);  // what is planned: every rank on a host of its own
+  const auto exchange = exact ? make_exact_exchange(parameters, counting, options)
+                              : make_fast_exchange(parameters, counting, options);
   const Range own = parameters.shards();
   TrainStep step(*engine, parameters, *exchange, counting, pool,
                  std::span(samples).subspan(own.begin, own.size()), features,
                  {.seed = 1, .clip_norm = run.clip_norm});
-  const Schedule schedule(inputs.shard_rows, inputs.config.train.global_batch);
-  ASSERT_GT(schedule.steps(), 1);
+  counting.calls.clear();
 
   std::vector<double> taken(world.size, 0);
   double repeats = 0;

@@ -66,10 +66,11 @@ class OneEpoch : public SmallProblem,
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     const Schedule schedule(gather_train_counts(samples, run.shards, ranks),
                             config.train.global_batch);
-    const auto exchange = config.parallel.reduce == Reduce::kExact
-                              ? make_exact_exchange(parameters, ranks)
-                              : make_fast_exchange(parameters, ranks);
     ThreadPool pool(threads);
+    const auto options = exchange_options(*problem.engine, parameters, schedule, pool);
+    const auto exchange = config.parallel.reduce == Reduce::kExact
+                              ? make_exact_exchange(parameters, ranks, options)
+                              : make_fast_exchange(parameters, ranks, options);
     TrainStep step(
         *problem.engine, parameters, *exchange, ranks, pool, samples, problem.item_features,
         {.seed = static_cast<uint64_t>(config.train.seed), .clip_norm = config.train.clip_norm});
@@ -103,7 +104,8 @@ class OneEpoch : public SmallProblem,
     reference::Training training(model, {.rate = kRate, .clip_norm = config.train.clip_norm});
 
     Result result;
-    for (const std::vector<uint32_t>& rows : rows_of_steps(problem, kEpoch)) {
+    const std::vector<std::vector<uint32_t>> steps = rows_of_steps(problem, kEpoch);
+    for (const std::vector<uint32_t>& rows : steps) {
       std::vector<reference::TrainingRow> batch;
       for (const uint32_t row : rows) {
         std::vector<float> dropout(reference::kWidth);
@@ -232,9 +234,7 @@ class WrittenStep : public MpiTest, public ::testing::WithParamInterface<Holding
                     {"item", ArrayKind::kItemTable, kItems, 1},
                     {"dense", ArrayKind::kDense, 3, 1},
                     {"item_bias", ArrayKind::kItemTable, kItems, 2}},
-                   kUsersPerShard, world, GetParam(), {.rule = OptimizerRule::kSgd}),
-        exchange(GetParam() == Holding::kOwnBlocks ? make_exact_exchange(parameters, comm)
-                                                   : make_fast_exchange(parameters, comm)) {
+                   kUsersPerShard, world, GetParam(), {.rule = OptimizerRule::kSgd}) {
     for (size_t a = 0; a < parameters.arrays.size(); ++a) {
       ParameterArray& array = parameters.arrays[a];
       std::iota(array.value.begin(), array.value.end(),
@@ -245,6 +245,11 @@ class WrittenStep : public MpiTest, public ::testing::WithParamInterface<Holding
     auto leaves = std::make_unique<WritingEngine>();
     written = leaves.get();
     engine = make_engine_of_leaves(std::move(leaves));
+    const Exchange::Options options{.part_width = engine->part_width(Side::kItem),
+                                    .most_rows = 200,
+                                    .threads = 2};
+    exchange = GetParam() == Holding::kOwnBlocks ? make_exact_exchange(parameters, comm, options)
+                                                 : make_fast_exchange(parameters, comm, options);
     for (int64_t k = 0; k < kItems * kFeatures; ++k)
       features.push_back(static_cast<float>(1000 + k));
   }
