@@ -253,7 +253,8 @@ class ExactExchange : public Exchange {
     if (here_) comm_.barrier();
   }
 
-  /// For ranks of other hosts: to each what `send(rank)` appends to the outgoing elements, `receive_counts` back.
+  /// Sends each rank of another host what `append(rank, outgoing)` adds to the outgoing elements.
+  /// Shapes: receive_counts [ranks], result their sum, rank by rank.
   template <class T, class Append>
   std::vector<T> send_remote(std::span<const int64_t> receive_counts, Append&& append) {
     std::vector<T> outgoing, incoming(sum(receive_counts));
@@ -281,8 +282,10 @@ class ExactExchange : public Exchange {
     for (int rank = 0; rank < size; ++rank) {
       if (is_here(rank)) continue;
       int64_t begin = 0;
-      for (int thread = 0; thread < threads_; begin += *from++)
-        sections_of(rank)[self * threads_ + thread++] = {begin, *from};
+      for (int thread = 0; thread < threads_; ++thread) {
+        sections_of(rank)[self * threads_ + thread] = {begin, *from};
+        begin += *from++;
+      }
     }
   }
 
