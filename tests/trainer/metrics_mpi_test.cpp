@@ -108,7 +108,16 @@ class MetricsLabels : public MetricsTest {
       own_duration.push_back(duration[i]);
       own_label.push_back(label[i]);
     }
-    const std::vector<uint8_t> own = mark_duration_p80(own_duration, own_label, comm);
+    // As two users and one without pairs, by two threads.
+    ThreadPool pool(2);
+    const size_t first = own_label.size() / 3;
+    const auto pairs = [&](size_t begin, size_t n) {
+      return DurationPairs{.duration = std::span(own_duration).subspan(begin, n),
+                           .label = std::span(own_label).subspan(begin, n)};
+    };
+    const std::vector<DurationPairs> users = {pairs(0, first), pairs(first, 0),
+                                              pairs(first, own_label.size() - first)};
+    const std::vector<uint8_t> own = mark_duration_p80(users, comm, pool);
     std::vector<uint8_t> result(label.size(), 0);
     auto next = own.begin();
     for (size_t i = 0; i < label.size(); ++i)
@@ -525,7 +534,7 @@ TEST_F(MetricsOrder, CountsEveryPair) {
       {"tiny", [&](double, int) { return 1e-44f * grid(); }},
   };
   for (const auto& [name, score] : score_of) {
-    for (const int n : {1, 2, 31, 33, 700, 2500}) {
+    for (const int n : {1, 2, 47, 49, 700, 2500}) {
       std::vector<double> labels;
       std::vector<float> scores;
       for (int i = 0; i < n; ++i) {
@@ -569,7 +578,12 @@ TEST_F(MetricsOrder, CountsEveryPair) {
       }
       for (const int threads : {1, 3}) {
         ThreadPool pool(threads);
-        const GlobalOrder order(own_labels, 2, comm, pool);
+        const auto middle = own_labels.size() / 3;
+        const std::vector<std::span<const double>> parts = {
+            std::span<const double>(own_labels).first(middle),
+            {},
+            std::span<const double>(own_labels).subspan(middle)};
+        const GlobalOrder order(parts, 2, comm, pool);
         expect_same(order.count(own_scores, comm, pool));
         for (float& one : own_scores) one = -one;  // the labels' order serves again
         const PairOrder negated = order.count(own_scores, comm, pool);

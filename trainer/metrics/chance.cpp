@@ -1,6 +1,7 @@
 #include "trainer/metrics/chance.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace kt {
@@ -51,11 +52,27 @@ double expected_average_precision(Candidates candidates, int64_t k) {
 
 double expected_reciprocal_rank(Candidates candidates) {
   const auto [n, relevant] = candidates;
+  const auto all = static_cast<double>(n), wanted = static_cast<double>(relevant);
   double sum = 0, none_before = 1;
-  for (int64_t i = 1; i <= n - relevant + 1 && none_before >= 1e-18; ++i) {
-    const double here = none_before * ratio(relevant, n - i + 1);
-    sum += here / static_cast<double>(i);
-    none_before *= ratio(n - i + 1 - relevant, n - i + 1);
+  // In blocks, so that their divisions do not wait for each other.
+  constexpr int64_t kBlock = 32;
+  std::array<double, kBlock> hit, miss, rank;
+  const int64_t ranks = n - relevant + 1;
+  for (int64_t first = 0; first < ranks && none_before >= 1e-18; first += kBlock) {
+    for (int32_t j = 0; j < kBlock; ++j) {
+      rank[j] = static_cast<double>(first) + static_cast<double>(j + 1);
+      const double left = all - rank[j] + 1;
+      hit[j] = wanted / left;
+      miss[j] = (left - wanted) / left;
+    }
+    const int64_t block = std::min(kBlock, ranks - first);
+    int64_t used = 0;
+    for (; used < block && none_before >= 1e-18; ++used) {
+      hit[used] *= none_before;
+      none_before *= miss[used];
+    }
+    for (int64_t j = 0; j < kBlock; ++j) hit[j] /= rank[j];
+    for (int64_t j = 0; j < used; ++j) sum += hit[j];
   }
   return sum;
 }

@@ -5,7 +5,6 @@
 #include <map>
 #include <numeric>
 
-#include "launch/errors.h"
 #include "trainer/metrics/order_keys.h"
 #include "trainer/share.h"
 
@@ -29,140 +28,215 @@ void mark_top(std::span<const double> label, std::span<const uint32_t> by_label,
 
 namespace {
 
-/// Values met so far, by open addressing: millions of durations are of few thousand values.
-class Values {
+/// A number of each duration, by open addressing: millions of durations are of few thousand values.
+class NumberOf {
  public:
   struct Entry {
-    int32_t value = 0;
-    uint8_t bucket = 0;
-    int64_t count = 0;  // 0: a free place
+    int32_t duration = 0;
+    uint32_t number = 0;  // 0: a free place
   };
 
-  Entry& at(int32_t value) {
-    Entry& entry = place_of(value);
-    if (entry.count > 0 || 2 * (size_ + 1) <= places_.size()) {
-      size_ += entry.count == 0;
-      entry.value = value;
-      return entry;
+  /// To be made one or more where it is 0.
+  uint32_t& operator[](int32_t duration) {
+    Entry* entry = &entries_[place_of(duration)];
+    if (entry->number == 0) {
+      if (8 * ++size_ > entries_.size()) {
+        grow();
+        entry = &entries_[place_of(duration)];
+      }
+      entry->duration = duration;
     }
-    std::vector<Entry> old(2 * places_.size());
-    old.swap(places_);
-    for (const Entry& one : old)
-      if (one.count > 0) place_of(one.value) = one;
-    return at(value);
+    return entry->number;
   }
-  template <class Visit>
-  void for_each(Visit&& visit) {
-    for (Entry& entry : places_)
-      if (entry.count > 0) visit(entry);
-  }
+  uint32_t at(int32_t duration) const { return entries_[place_of(duration)].number; }
+  std::span<const Entry> entries() const { return entries_; }
 
  private:
-  Entry& place_of(int32_t value) {
-    const size_t mask = places_.size() - 1;
-    size_t place = (static_cast<uint32_t>(value) * 0x9e3779b1u >> 7) & mask;
-    while (places_[place].count > 0 && places_[place].value != value) place = (place + 1) & mask;
-    return places_[place];
+  size_t place_of(int32_t duration) const {
+    size_t place = static_cast<uint32_t>(duration) * 0x9e3779b1u >> shift_;
+    while (entries_[place].duration != duration && entries_[place].number > 0)
+      place = (place + 1) & (entries_.size() - 1);
+    return place;
+  }
+  void grow() {
+    std::vector<Entry> old(2 * entries_.size());
+    old.swap(entries_);
+    --shift_;
+    for (const Entry& entry : old)
+      if (entry.number > 0) entries_[place_of(entry.duration)] = entry;
   }
 
-  std::vector<Entry> places_ = std::vector<Entry>(1024);
+  // Sparse, since most of a look-up's time would go into a second place that nobody could predict.
+  int shift_ = 20;
+  std::vector<Entry> entries_ = std::vector<Entry>(size_t{1} << (32 - shift_));
   size_t size_ = 0;
 };
 
-/// How many of each value all ranks have. Collective: all ranks.
-std::map<int32_t, int64_t> count_all(Values& own, Communicator& comm) {
-  std::vector<int64_t> flat;
-  own.for_each([&](const Values::Entry& entry) {
-    flat.push_back(entry.value);
-    flat.push_back(entry.count);
-  });
-  const std::vector<int64_t> all = gather_to_all<int64_t>(flat, comm);
-  std::map<int32_t, int64_t> counts;
-  for (size_t i = 0; i < all.size(); i += 2) counts[static_cast<int32_t>(all[i])] += all[i + 1];
-  return counts;
+/// Bins of labels, 32 to an octave, in the labels' order.
+void bins_of(std::span<const double> label, std::vector<uint32_t>& bins) {
+  bins.resize(label.size());
+  for (size_t i = 0; i < bins.size(); ++i)
+    bins[i] = metrics::order_key(static_cast<float>(label[i])) >> 18;
 }
 
-/// The bucket of each pair. Collective: all ranks.
-std::vector<uint8_t> buckets_of(std::span<const int32_t> duration, Communicator& comm) {
-  Values values;
-  for (const int32_t value : duration) ++values.at(value).count;
-  const std::map<int32_t, int64_t> counts = count_all(values, comm);
+struct Candidate {
+  int64_t pair;
+  double label;
+};
+
+/// What a thread finds.
+struct Worker {
+  NumberOf pairs;
+  std::vector<uint32_t> bins;           // of a user's labels
+  uint32_t low = UINT32_MAX, high = 0;  // bins
+  std::vector<uint32_t> counts;         // [kDurationBuckets, bins]
+  std::array<std::vector<Candidate>, kDurationBuckets> candidates;
+};
+
+/// One more than the bucket of each duration of all ranks. Collective: all ranks.
+NumberOf find_buckets(std::span<const Worker> workers, Communicator& comm) {
+  std::vector<int64_t> own;
+  for (const Worker& worker : workers)
+    for (const NumberOf::Entry& entry : worker.pairs.entries())
+      if (entry.number > 0) own.insert(own.end(), {entry.duration, entry.number});
+  const std::vector<int64_t> all = gather_to_all<int64_t>(own, comm);
+  std::map<int32_t, int64_t> counts;
   int64_t n = 0, shorter = 0;
-  for (const auto& [value, count] : counts) n += count;
-  std::map<int32_t, uint8_t> bucket_of;
-  for (const auto& [value, count] : counts) {
-    bucket_of[value] = static_cast<uint8_t>(kDurationBuckets * shorter / n);
+  for (size_t i = 0; i < all.size(); i += 2) {
+    counts[static_cast<int32_t>(all[i])] += all[i + 1];
+    n += all[i + 1];
+  }
+  NumberOf buckets;
+  for (const auto& [duration, count] : counts) {
+    buckets[duration] = static_cast<uint32_t>(1 + kDurationBuckets * shorter / n);
     shorter += count;
   }
-  values.for_each([&](Values::Entry& entry) { entry.bucket = bucket_of.at(entry.value); });
-  std::vector<uint8_t> buckets(duration.size());
-  for (size_t i = 0; i < buckets.size(); ++i) buckets[i] = values.at(duration[i]).bucket;
   return buckets;
 }
 
-}  // namespace
+/// A label of a bucket, by the order of its labels.
+struct Choice {
+  int64_t bin = -1;  // that holds it; -1: the bucket is empty
+  int64_t at = 0;    // of the labels in it
+};
 
-namespace {
-
-/// Bins of labels, 128 to an octave, in the labels' order.
-uint32_t bin_of(double label) { return metrics::order_key(static_cast<float>(label)) >> 16; }
-
-/// The 80th percentile of each bucket: counted in bins first, then chosen in the one bin that holds it.
-/// Collective: all ranks.
-std::array<double, kDurationBuckets> percentiles(std::span<const uint8_t> bucket,
-                                                 std::span<const double> label,
-                                                 Communicator& comm) {
-  uint32_t low = UINT32_MAX, high = 0;
-  std::vector<uint32_t> bin(label.size());
-  for (size_t i = 0; i < label.size(); ++i) {
-    bin[i] = bin_of(label[i]);
-    low = std::min(low, bin[i]);
-    high = std::max(high, bin[i]);
-  }
-  std::array<int64_t, 2> range{-static_cast<int64_t>(low), high};
-  comm.all_reduce(std::span<int64_t>(range), Reduction::kMax);
-  const auto first = static_cast<uint32_t>(-range[0]);
-  const auto bins = static_cast<size_t>(std::max<int64_t>(range[1] + range[0] + 1, 0));
-  std::vector<int64_t> counts(kDurationBuckets * bins, 0);
-  for (size_t i = 0; i < bin.size(); ++i) ++counts[bucket[i] * bins + (bin[i] - first)];
-  comm.all_reduce(std::span<int64_t>(counts), Reduction::kSum);
-
-  struct Chosen {
-    uint32_t bin = UINT32_MAX;  // UINT32_MAX: the bucket is empty
-    int64_t at = 0;             // of the labels in it, in their order
-  };
-  std::array<Chosen, kDurationBuckets> chosen;
-  for (int64_t b = 0; b < kDurationBuckets; ++b) {
-    const std::span<const int64_t> own = std::span(counts).subspan(b * bins, bins);
+/// Shapes: counts [kDurationBuckets, bins].
+std::array<Choice, kDurationBuckets> choose_percentiles(std::span<const int64_t> counts,
+                                                        int64_t first_bin) {
+  const size_t bins = counts.size() / kDurationBuckets;
+  std::array<Choice, kDurationBuckets> choices;
+  for (size_t b = 0; b < choices.size(); ++b) {
+    const std::span<const int64_t> own = counts.subspan(b * bins, bins);
     const int64_t n = std::accumulate(own.begin(), own.end(), int64_t{0});
     if (n == 0) continue;
-    Chosen& choice = chosen[b];
-    choice.at = (n - 1) * 4 / 5;
-    for (choice.bin = first; choice.at >= own[choice.bin - first]; ++choice.bin)
-      choice.at -= own[choice.bin - first];
+    size_t bin = 0;
+    int64_t at = (n - 1) * 4 / 5;
+    for (; at >= own[bin]; ++bin) at -= own[bin];
+    choices[b] = {.bin = first_bin + static_cast<int64_t>(bin), .at = at};
   }
-  std::array<std::vector<double>, kDurationBuckets> candidates;
-  for (size_t i = 0; i < bin.size(); ++i)
-    if (bin[i] == chosen[bucket[i]].bin) candidates[bucket[i]].push_back(label[i]);
-  std::array<double, kDurationBuckets> threshold{};
-  for (int64_t b = 0; b < kDurationBuckets; ++b) {
-    std::vector<double> all = gather_to_all<double>(candidates[b], comm);
-    if (all.empty()) continue;
-    std::nth_element(all.begin(), all.begin() + chosen[b].at, all.end());
-    threshold[b] = all[chosen[b].at];
+  return choices;
+}
+
+/// The chosen labels among all ranks' candidates. Collective: all ranks.
+std::array<double, kDurationBuckets> select(std::span<const Choice> choices,
+                                            std::span<const Worker> workers, Communicator& comm) {
+  std::vector<double> own;
+  std::array<int64_t, kDurationBuckets> sizes{};
+  for (size_t b = 0; b < sizes.size(); ++b)
+    for (const Worker& worker : workers) {
+      for (const Candidate& candidate : worker.candidates[b]) own.push_back(candidate.label);
+      sizes[b] += std::ssize(worker.candidates[b]);
+    }
+  const std::vector<double> all = gather_to_all<double>(own, comm);
+  const std::vector<int64_t> all_sizes = gather_to_all<int64_t>(sizes, comm);  // [ranks, buckets]
+  std::array<std::vector<double>, kDurationBuckets> labels;
+  auto from = all.begin();
+  for (size_t i = 0; i < all_sizes.size(); ++i) {
+    std::vector<double>& to = labels[i % kDurationBuckets];
+    to.insert(to.end(), from, from + all_sizes[i]);
+    from += all_sizes[i];
   }
-  return threshold;
+  std::array<double, kDurationBuckets> chosen{};
+  for (size_t b = 0; b < chosen.size(); ++b) {
+    if (labels[b].empty()) continue;
+    const auto at = labels[b].begin() + choices[b].at;
+    std::nth_element(labels[b].begin(), at, labels[b].end());
+    chosen[b] = *at;
+  }
+  return chosen;
 }
 
 }  // namespace
 
-std::vector<uint8_t> mark_duration_p80(std::span<const int32_t> duration,
-                                       std::span<const double> label, Communicator& comm) {
-  KT_CHECK(duration.size() == label.size());
-  std::vector<uint8_t> bucket = buckets_of(duration, comm);
-  const std::array<double, kDurationBuckets> threshold = percentiles(bucket, label, comm);
-  for (size_t i = 0; i < bucket.size(); ++i) bucket[i] = label[i] > threshold[bucket[i]];
-  return bucket;
+std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Communicator& comm,
+                                       ThreadPool& pool) {
+  std::vector<int64_t> begin{0};
+  for (const DurationPairs& user : users) begin.push_back(begin.back() + std::ssize(user.label));
+  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
+  const auto for_each_user = [&](auto&& work) {
+    pool.parallel_for(std::ssize(users), [&](int64_t k, int thread) {
+      work(users[static_cast<size_t>(k)], begin[static_cast<size_t>(k)],
+           workers[static_cast<size_t>(thread)]);
+    });
+  };
+
+  for_each_user([](const DurationPairs& user, int64_t, Worker& worker) {
+    for (const int32_t duration : user.duration) ++worker.pairs[duration];
+    bins_of(user.label, worker.bins);
+    uint32_t low = worker.low, high = worker.high;
+    for (const uint32_t bin : worker.bins) {
+      low = std::min(low, bin);
+      high = std::max(high, bin);
+    }
+    worker.low = low;
+    worker.high = high;
+  });
+  const NumberOf buckets = find_buckets(workers, comm);
+
+  std::array<int64_t, 2> range{INT64_MIN, INT64_MIN};  // the first one negated
+  for (const Worker& worker : workers)
+    range = {std::max(range[0], -int64_t{worker.low}), std::max(range[1], int64_t{worker.high})};
+  comm.all_reduce(std::span<int64_t>(range), Reduction::kMax);
+  const int64_t first_bin = -range[0];
+  const int64_t bins = range[1] - first_bin + 1;
+  std::vector<uint8_t> marks(static_cast<size_t>(begin.back()));  // at first the pairs' buckets
+  for (Worker& worker : workers)
+    worker.counts.assign(static_cast<size_t>(kDurationBuckets * bins), 0);
+  for_each_user([&](const DurationPairs& user, int64_t first, Worker& worker) {
+    uint8_t* const bucket_of = marks.data() + first;
+    for (size_t i = 0; i < user.duration.size(); ++i)
+      bucket_of[i] = static_cast<uint8_t>(buckets.at(user.duration[i]) - 1);
+    bins_of(user.label, worker.bins);
+    const std::span<const uint32_t> bin = worker.bins;
+    uint32_t* const counts = worker.counts.data();
+    const int64_t width = bins, low = first_bin;
+    for (size_t i = 0; i < bin.size(); ++i) ++counts[bucket_of[i] * width + bin[i] - low];
+  });
+  std::vector<int64_t> counts(workers[0].counts.size(), 0);
+  for (const Worker& worker : workers)
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] += worker.counts[i];
+  comm.all_reduce(std::span<int64_t>(counts), Reduction::kSum);
+
+  // All but the labels of the chosen bins are on one side already.
+  const std::array<Choice, kDurationBuckets> choices = choose_percentiles(counts, first_bin);
+  for_each_user([&](const DurationPairs& user, int64_t first, Worker& worker) {
+    bins_of(user.label, worker.bins);
+    const std::span<const uint32_t> bin = worker.bins;
+    uint8_t* const marks_of = marks.data() + first;
+    const std::array<Choice, kDurationBuckets> choice = choices;
+    for (size_t i = 0; i < bin.size(); ++i) {
+      const uint8_t b = marks_of[i];
+      marks_of[i] = bin[i] > choice[b].bin;
+      if (bin[i] == choice[b].bin)
+        worker.candidates[b].push_back({first + static_cast<int64_t>(i), user.label[i]});
+    }
+  });
+  const std::array<double, kDurationBuckets> threshold = select(choices, workers, comm);
+  for (const Worker& worker : workers)
+    for (size_t b = 0; b < threshold.size(); ++b)
+      for (const Candidate& candidate : worker.candidates[b])
+        marks[static_cast<size_t>(candidate.pair)] = candidate.label > threshold[b];
+  return marks;
 }
 
 }  // namespace kt

@@ -20,9 +20,15 @@ void mark_top(std::span<const double> label, std::span<const uint32_t> by_label,
 /// floor(kDurationBuckets * (pairs with a shorter duration) / N), so that equal durations are never
 /// split. The percentile is interpolated linearly (rank .8 (n - 1) from 0); strictly above it is
 /// the same as above the value at the rank rounded down.
-/// Shapes: all [own pairs]. Collective: all ranks.
 inline constexpr int64_t kDurationBuckets = 20;
-std::vector<uint8_t> mark_duration_p80(std::span<const int32_t> duration,
-                                       std::span<const double> label, Communicator& comm);
+
+/// Pairs of a user. Shapes: both [n].
+struct DurationPairs {
+  std::span<const int32_t> duration;
+  std::span<const double> label;
+};
+/// Shapes: users [own users], result [own pairs], user by user. Collective: all ranks.
+std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Communicator& comm,
+                                       ThreadPool& pool);
 
 }  // namespace kt

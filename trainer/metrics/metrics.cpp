@@ -202,6 +202,7 @@ struct TestMetrics::State {
     return {.item = input.item.subspan(first, n), .label = input.label.subspan(first, n)};
   }
   void deal_users(World world);
+  /// Checks the users' pairs in passing. Collective: all ranks.
   double test_mean(Communicator& comm, ThreadPool& pool) const;
   std::vector<double> expected_coverage(Communicator& comm, ThreadPool& pool) const;
   /// Columns of the users' rows, summed; how many are there, too. Shapes: own [own users, Layout::size()].
@@ -226,8 +227,17 @@ void TestMetrics::State::deal_users(World world) {
 double TestMetrics::State::test_mean(Communicator& comm, ThreadPool& pool) const {
   std::vector<double> sums(own.size());
   pool.parallel_for(std::ssize(own), [&](int64_t k, int) {
-    double& sum = sums[static_cast<size_t>(k)];
-    for (const double label : user(static_cast<size_t>(k)).label) sum += label;
+    const auto [item, label, marks] = user(static_cast<size_t>(k));
+    KT_CHECK(std::is_sorted(item.begin(), item.end()));
+    KT_CHECK(item.front() >= 0 && item.back() < std::ssize(input.item_rows));
+    double sum = 0;
+    bool finite = true;
+    for (const double value : label) {
+      sum += value;
+      finite &= std::isfinite(value);
+    }
+    KT_CHECK(finite);
+    sums[static_cast<size_t>(k)] = sum;
   });
   const std::vector<double> all = gather_to_all<double>(sums, comm);
   double total = 0;
@@ -246,12 +256,14 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
   const auto width = ks.size();
   const int64_t first = items * world.rank / world.size;
   const int64_t last = items * (world.rank + 1) / world.size;
-  std::vector<double> missed(static_cast<size_t>(last - first) * width, 1.0);
+  constexpr size_t kLanes = 4;
+  const size_t stride = (width + kLanes - 1) / kLanes * kLanes;  // of an item
+  std::vector<double> missed(static_cast<size_t>(last - first) * stride, 1.0);
   const int64_t tasks = std::min<int64_t>(pool.threads(), last - first);
   pool.parallel_for(tasks, [&](int64_t task, int) {
     const auto begin_item = static_cast<int32_t>(first + (last - first) * task / tasks);
     const auto end_item = static_cast<int32_t>(first + (last - first) * (task + 1) / tasks);
-    std::vector<double> once(width);
+    std::vector<double> once(stride);
     for (size_t u = 0; u < input.users.size(); ++u) {
       const auto user_items =
           input.item.subspan(static_cast<size_t>(input.offsets[u]),
@@ -262,15 +274,17 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
                static_cast<double>(n - repeat);
       };
       size_t lists = 0;  // shorter than the candidates
+      std::fill(once.begin(), once.end(), 1);
       for (; lists < width && ks[lists] < n; ++lists) once[lists] = left(ks[lists], 0);
       int64_t repeat = 0;
       int32_t previous = -1;
       for (auto at = std::lower_bound(user_items.begin(), user_items.end(), begin_item);
            at != user_items.end() && *at < end_item; ++at) {
-        double* const of_item = missed.data() + static_cast<size_t>(*at - first) * width;
+        double* const of_item = missed.data() + static_cast<size_t>(*at - first) * stride;
         if (*at != previous) {
           repeat = 0;
-          for (size_t j = 0; j < lists; ++j) of_item[j] *= once[j];
+          for (size_t j = 0; j < stride; j += kLanes)
+            for (size_t lane = 0; lane < kLanes; ++lane) of_item[j + lane] *= once[j + lane];
         } else {
           ++repeat;
           for (size_t j = 0; j < lists; ++j) of_item[j] *= left(ks[j], repeat);
@@ -281,7 +295,8 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
   });
   const std::vector<double> all = gather_to_all<double>(missed, comm);
   std::vector<double> sums(width, 0);
-  for (size_t i = 0; i < all.size(); ++i) sums[i % width] += 1 - all[i];
+  for (size_t i = 0; i < all.size(); i += stride)
+    for (size_t j = 0; j < width; ++j) sums[j] += 1 - all[i + j];
   for (double& sum : sums) sum /= static_cast<double>(items);
   return sums;
 }
@@ -320,26 +335,27 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   if (input.item.empty()) return;
   s.deal_users(comm.world());
   const bool durations = !input.video_duration.empty();
-  std::vector<double> labels;
-  std::vector<int32_t> own_durations;
-  labels.reserve(static_cast<size_t>(s.begin.back()));
-  if (durations) own_durations.reserve(labels.capacity());
+  const double test_mean = s.test_mean(comm, pool);
+  std::vector<std::span<const double>> labels;
+  std::vector<DurationPairs> pairs;
   for (size_t k = 0; k < s.own.size(); ++k) {
     const User user = s.user(k);
-    labels.insert(labels.end(), user.label.begin(), user.label.end());
+    labels.push_back(user.label);
     if (!durations) continue;
-    const auto first = input.video_duration.begin() + input.offsets[static_cast<size_t>(s.own[k])];
-    own_durations.insert(own_durations.end(), first, first + std::ssize(user.label));
+    pairs.push_back(
+        {.duration = input.video_duration.subspan(
+             static_cast<size_t>(input.offsets[static_cast<size_t>(s.own[k])]), user.label.size()),
+         .label = user.label});
   }
   std::vector<uint8_t> duration_p80;
-  if (durations) duration_p80 = mark_duration_p80(own_durations, labels, comm);
+  if (durations) duration_p80 = mark_duration_p80(pairs, comm, pool);
   const int64_t longest = s.ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, s.ks.back());
   s.context = {.layout = {.labels = kBinaryLabels.size() - (durations ? 0 : 1), .ks = s.ks.size()},
                .k = s.ks,
                .discount = discount_sums(longest),
                .information = self_information(input.item_rows),
                .train_mean = input.train_label_mean,
-               .test_mean = s.test_mean(comm, pool)};
+               .test_mean = test_mean};
 
   const size_t width = s.context.layout.size();
   std::vector<double> rows(s.own.size() * width, kAbsent);
@@ -348,11 +364,6 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   pool.parallel_for(std::ssize(s.own), [&](int64_t task, int thread) {
     const auto k = static_cast<size_t>(task);
     User user = s.user(k);
-    for (size_t i = 0; i < user.label.size(); ++i) {
-      KT_CHECK(std::isfinite(user.label[i]));
-      KT_CHECK(user.item[i] >= 0 && user.item[i] < std::ssize(input.item_rows));
-      KT_CHECK(i == 0 || user.item[i - 1] <= user.item[i]);
-    }
     if (durations)
       user.duration_p80 =
           std::span(duration_p80).subspan(static_cast<size_t>(s.begin[k]), user.label.size());
@@ -483,7 +494,8 @@ ValidationMetrics::ValidationMetrics(std::vector<std::vector<int64_t>> user_rows
                                     static_cast<size_t>(part.begin[k + 1] - part.begin[k])),
           kPositiveRatio, buffers[static_cast<size_t>(thread)]));
   });
-  s.order.emplace(labels, kPositiveRatio, comm, pool);
+  const std::array<std::span<const double>, 1> parts{labels};
+  s.order.emplace(parts, kPositiveRatio, comm, pool);
 }
 
 ValidationMetrics::~ValidationMetrics() = default;

@@ -17,19 +17,24 @@ inline uint64_t order_key(double value) {
   return bits >> 63 != 0 ? ~bits : bits | uint64_t{1} << 63;
 }
 
-/// Sorts places by their keys.
-class KeyOrder {
+/// Places of equal values in their order, two or more.
+struct Run {
+  uint32_t begin, end;
+};
+
+/// Sorts places by finite values.
+class ValueOrder {
  public:
-  /// The places of the keys in ascending order, stable; valid until the next call. Shapes: keys, result [n].
-  std::span<const uint32_t> sort(std::span<const uint64_t> keys);
+  /// The places of the values in ascending order, stable, and the runs of equal ones.
+  /// Shapes: values, places [n].
+  void sort(std::span<const double> values, std::span<uint32_t> places, std::vector<Run>& runs);
 
  private:
   struct Place {
-    uint32_t digits;  // the upper bits of the key
+    uint32_t digits;  // in the order of the values
     uint32_t place;
   };
   std::vector<Place> places_, scratch_;
-  std::vector<uint32_t> order_;
 };
 
 }  // namespace kt::metrics

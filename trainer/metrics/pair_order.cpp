@@ -77,15 +77,30 @@ int64_t distribute(std::span<const uint32_t> keys, std::array<uint32_t*, kDigits
   return descending;
 }
 
-constexpr size_t kLeaf = 32;
+constexpr size_t kLeaf = 48;
 
-/// Every pair of a few keys.
-void count_leaf(std::span<const uint32_t> keys, size_t negatives, Inversions& sum) {
+/// Of few pairs, each in some lane.
+struct LaneInversions {
+  Lanes8 descending{}, equal{}, descending_across{}, equal_across{};
+
+  void add_to(Inversions& sum) const {
+    for (size_t lane = 0; lane < 8; ++lane) {
+      sum.descending += descending[lane];
+      sum.equal += equal[lane];
+      sum.descending_across += descending_across[lane];
+      sum.equal_across += equal_across[lane];
+    }
+  }
+};
+
+/// Every pair of a few keys, of both classes or of one.
+template <bool kBoth>
+void count_leaf(std::span<const uint32_t> keys, size_t negatives, LaneInversions& sum) {
   constexpr Lanes8 kLane{0, 1, 2, 3, 4, 5, 6, 7};
   alignas(32) std::array<int32_t, kLeaf> ordered{};  // signed, as comparisons of lanes are
   for (size_t i = 0; i < keys.size(); ++i) ordered[i] = static_cast<int32_t>(keys[i] ^ 0x80000000u);
 
-  Lanes8 descending{}, equal{}, descending_across{}, equal_across{};
+  LaneInversions own = sum;
   for (size_t block = 0; block < keys.size(); block += 8) {
     Lanes8 lanes;
     std::memcpy(&lanes, ordered.data() + block, sizeof(lanes));
@@ -95,24 +110,32 @@ void count_leaf(std::span<const uint32_t> keys, size_t negatives, Inversions& su
       const Lanes8 before = kLane < static_cast<int32_t>(i) - first;
       const Lanes8 greater = (lanes > ordered[i]) & before;
       const Lanes8 same = (lanes == ordered[i]) & before;
-      descending -= greater;
-      equal -= same;
-      const Lanes8 across = i >= negatives ? negative : Lanes8{};
-      descending_across -= greater & across;
-      equal_across -= same & across;
+      own.descending -= greater;
+      own.equal -= same;
+      if constexpr (kBoth) {
+        const Lanes8 across = i >= negatives ? negative : Lanes8{};
+        own.descending_across -= greater & across;
+        own.equal_across -= same & across;
+      }
     }
   }
-  for (size_t lane = 0; lane < 8; ++lane) {
-    sum.descending += descending[lane];
-    sum.equal += equal[lane];
-    sum.descending_across += descending_across[lane];
-    sum.equal_across += equal_across[lane];
-  }
+  sum = own;
+}
+
+void count_leaf(std::span<const uint32_t> keys, int64_t negatives, LaneInversions& sum) {
+  if (negatives > 0 && negatives < std::ssize(keys))
+    count_leaf<true>(keys, static_cast<size_t>(negatives), sum);
+  else
+    count_leaf<false>(keys, 0, sum);
 }
 
 void count_range(std::span<uint32_t> keys, int64_t negatives, std::span<uint32_t> scratch,
                  Inversions& sum) {
-  if (keys.size() <= kLeaf) return count_leaf(keys, static_cast<size_t>(negatives), sum);
+  if (keys.size() <= kLeaf) {
+    LaneInversions lanes;
+    count_leaf(keys, negatives, lanes);
+    return lanes.add_to(sum);
+  }
   uint32_t least = keys[0], most = keys[0];
   for (const uint32_t key : keys) {
     least = std::min(least, key);
@@ -136,26 +159,31 @@ void count_range(std::span<uint32_t> keys, int64_t negatives, std::span<uint32_t
   sum.descending += distribute(keys, to, digit_of);
   sum.descending_across += counts.descending_across();
   size_t begin = 0;
+  LaneInversions lanes;
   for (size_t d = 0; d < kDigits; ++d) {
     const auto size = static_cast<size_t>(counts.of(d));
-    if (size > 1)
-      count_range(scratch.subspan(begin, size), counts.negative[d], keys.subspan(begin, size), sum);
+    const std::span<uint32_t> range = scratch.subspan(begin, size);
+    if (size > kLeaf)
+      count_range(range, counts.negative[d], keys.subspan(begin, size), sum);
+    else if (size > 1)
+      count_leaf(range, counts.negative[d], lanes);
     begin += size;
   }
+  lanes.add_to(sum);
 }
 
 /// Which of the ranges between ascending keys a key is in.
 class Ranges {
  public:
-  /// Ranges that hold about as many of all ranks' keys each. Shapes: keys [own].
-  /// Collective: all ranks.
-  template <class Key>
-  Ranges(size_t ranges, std::span<const Key> keys, Communicator& comm) {
-    auto total = static_cast<int64_t>(keys.size());
+  /// Ranges that hold about as many of all ranks' keys each. Shapes: key_of(i) key i < n of this rank's, called for
+  /// some, ascending. Collective: all ranks.
+  template <class KeyOf>
+  Ranges(size_t ranges, size_t n, Communicator& comm, KeyOf&& key_of) {
+    auto total = static_cast<int64_t>(n);
     comm.all_reduce(std::span(&total, 1), Reduction::kSum);
     const size_t stride = static_cast<size_t>(total) / (128 * ranges) + 1;
     std::vector<uint64_t> own;
-    for (size_t i = 0; i < keys.size(); i += stride) own.push_back(keys[i]);
+    for (size_t i = 0; i < n; i += stride) own.push_back(key_of(i));
     std::vector<uint64_t> sample = gather_to_all<uint64_t>(own, comm);
     std::sort(sample.begin(), sample.end());
     first_.assign(std::bit_ceil(ranges) - 1, ~uint64_t{0});
@@ -189,31 +217,11 @@ PairOrder pair_order(int64_t rows, int64_t negatives, int64_t same_label, const 
   return order;
 }
 
-/// Shapes: keys [n] of labels, by row.
-LabelOrder order_keys(std::span<const uint64_t> keys, double positive_from, KeyOrder& sorter) {
-  const std::span<const uint32_t> row = sorter.sort(keys);
-  LabelOrder order;
-  order.row.assign(row.begin(), row.end());
-  const uint64_t first_positive = order_key(positive_from);
-  for (size_t i = 0; i < row.size();) {
-    const uint64_t key = keys[row[i]];
-    size_t end = i + 1;
-    while (end < row.size() && keys[row[end]] == key) ++end;
-    if (end - i > 1) {
-      order.runs.push_back({static_cast<uint32_t>(i), static_cast<uint32_t>(end)});
-      order.same_label += choose_two(static_cast<int64_t>(end - i));
-    }
-    if (key < first_positive) order.negatives = static_cast<int64_t>(end);
-    i = end;
-  }
-  return order;
-}
-
 /// Pairs inside the runs of equal labels: their order says nothing. `keys` is kept.
 Inversions count_inside_runs(const LabelOrder& order, std::span<const uint32_t> keys,
                              OrderBuffers& buffers) {
   Inversions sum;
-  for (const LabelOrder::Run& run : order.runs) {
+  for (const Run& run : order.runs) {
     buffers.run.assign(keys.begin() + run.begin, keys.begin() + run.end);
     buffers.scratch.resize(std::max(buffers.scratch.size(), buffers.run.size()));
     count_range(buffers.run, 0, std::span(buffers.scratch).first(buffers.run.size()), sum);
@@ -232,9 +240,16 @@ Inversions count_inversions(std::span<uint32_t> keys, int64_t negatives,
 
 LabelOrder order_labels(std::span<const double> labels, double positive_from,
                         OrderBuffers& buffers) {
-  buffers.label_keys.resize(labels.size());
-  for (size_t i = 0; i < labels.size(); ++i) buffers.label_keys[i] = order_key(labels[i]);
-  return order_keys(buffers.label_keys, positive_from, buffers.order);
+  LabelOrder order;
+  order.row.resize(labels.size());
+  buffers.order.sort(labels, order.row, buffers.runs);
+  order.runs = buffers.runs;
+  for (const Run& run : order.runs) order.same_label += choose_two(run.end - run.begin);
+  order.negatives =
+      std::partition_point(order.row.begin(), order.row.end(),
+                           [&](uint32_t row) { return labels[row] < positive_from; }) -
+      order.row.begin();
+  return order;
 }
 
 PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scores,
@@ -249,32 +264,41 @@ PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scor
   return pair_order(static_cast<int64_t>(n), labels.negatives, labels.same_label, all, inside);
 }
 
-GlobalOrder::GlobalOrder(std::span<const double> labels, double positive_from, Communicator& comm,
-                         ThreadPool& pool) {
-  KT_CHECK(labels.size() <= UINT32_MAX);
+GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels, double positive_from,
+                         Communicator& comm, ThreadPool& pool) {
+  size_t rows = 0;
+  for (const std::span<const double> part : labels) rows += part.size();
+  KT_CHECK(rows <= UINT32_MAX);
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size), rank = static_cast<size_t>(world.rank);
   const size_t pieces = kPiecesPerRank * ranks;
   KT_CHECK(pieces <= UINT16_MAX);
-  std::vector<uint64_t> keys(labels.size());
-  for (size_t i = 0; i < keys.size(); ++i) keys[i] = order_key(labels[i]);
-  const Ranges ranges(pieces, std::span<const uint64_t>(keys), comm);
+  size_t part = 0, part_begin = 0;
+  const Ranges ranges(pieces, rows, comm, [&](size_t i) {
+    for (; i - part_begin >= labels[part].size(); ++part) part_begin += labels[part].size();
+    return order_key(labels[part][i - part_begin]);
+  });
+  const auto for_each_label = [&](auto&& visit) {
+    size_t i = 0;
+    for (const std::span<const double> one : labels)
+      for (const double label : one) visit(i++, label);
+  };
 
-  std::vector<uint16_t> piece_of(keys.size());
+  std::vector<uint16_t> piece_of(rows);
   std::vector<int64_t> counts(pieces, 0);  // rows of this rank in each piece
-  for (size_t i = 0; i < keys.size(); ++i) {
-    piece_of[i] = static_cast<uint16_t>(ranges.find(keys[i]));
+  for_each_label([&](size_t i, double label) {
+    piece_of[i] = static_cast<uint16_t>(ranges.find(order_key(label)));
     ++counts[piece_of[i]];
-  }
+  });
   std::vector<int64_t> next(pieces, 0);
   std::exclusive_scan(counts.begin(), counts.end(), next.begin(), int64_t{0});
-  send_row_.resize(keys.size());
-  std::vector<uint64_t> sent(keys.size());
-  for (size_t i = 0; i < keys.size(); ++i) {
+  send_row_.resize(rows);
+  std::vector<double> sent(rows);
+  for_each_label([&](size_t i, double label) {
     const auto at = static_cast<size_t>(next[piece_of[i]]++);
     send_row_[at] = static_cast<uint32_t>(i);
-    sent[at] = keys[i];
-  }
+    sent[at] = label;
+  });
 
   std::vector<int64_t> all_counts(ranks * pieces);  // [ranks, pieces]
   comm.all_gather<int64_t>(counts, all_counts,
@@ -291,8 +315,8 @@ GlobalOrder::GlobalOrder(std::span<const double> labels, double positive_from, C
   const int64_t received =
       std::accumulate(receive_counts_.begin(), receive_counts_.end(), int64_t{0});
   KT_CHECK(received <= UINT32_MAX);
-  std::vector<uint64_t> arrived(static_cast<size_t>(received));
-  comm.all_to_all<uint64_t>(sent, send_counts_, arrived, receive_counts_);
+  std::vector<double> arrived(static_cast<size_t>(received));
+  comm.all_to_all<double>(sent, send_counts_, arrived, receive_counts_);
 
   // Where each rank's part of each piece arrived.
   pieces_.resize(kPiecesPerRank);
@@ -307,17 +331,17 @@ GlobalOrder::GlobalOrder(std::span<const double> labels, double positive_from, C
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
   pool.parallel_for(kPiecesPerRank, [&](int64_t piece, int thread) {
     OrderBuffers& own = buffers[static_cast<size_t>(thread)];
-    own.label_keys.clear();
+    own.labels.clear();
     std::vector<uint32_t>& place = own.keys;
     place.clear();
     for (size_t from = 0; from < ranks; ++from) {
       const auto [begin, end] = parts[static_cast<size_t>(piece) * ranks + from];
       for (int64_t i = begin; i < end; ++i) {
-        own.label_keys.push_back(arrived[static_cast<size_t>(i)]);
+        own.labels.push_back(arrived[static_cast<size_t>(i)]);
         place.push_back(static_cast<uint32_t>(i));
       }
     }
-    LabelOrder order = order_keys(own.label_keys, positive_from, own.order);
+    LabelOrder order = order_labels(own.labels, positive_from, own);
     for (uint32_t& row : order.row) row = place[row];
     pieces_[static_cast<size_t>(piece)].order = std::move(order);
   });
@@ -362,7 +386,7 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
   });
 
   // All pieces of all ranks are one sequence, distributed over score ranges.
-  const Ranges ranges(kDigits, std::span<const uint32_t>(keys), comm);
+  const Ranges ranges(kDigits, keys.size(), comm, [&](size_t i) { return keys[i]; });
   const auto digit_of = [&](uint32_t key) { return ranges.find(key); };
   std::array<DigitCounts, kPiecesPerRank> own_counts;
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int) {

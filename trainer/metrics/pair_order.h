@@ -56,19 +56,17 @@ Inversions count_inversions(std::span<uint32_t> keys, int64_t negatives,
 
 /// Rows by label, and what the labels alone decide.
 struct LabelOrder {
-  struct Run {
-    uint32_t begin, end;
-  };
   std::vector<uint32_t> row;  ///< [n] ascending label, stable
-  std::vector<Run> runs;      ///< of equal labels, two rows or more: places in `row`
+  std::vector<Run> runs;      ///< of equal labels: places in `row`
   int64_t negatives = 0;      ///< labels below the first positive one
   int64_t same_label = 0;     ///< pairs inside runs
 };
 
 /// Buffers of a thread.
 struct OrderBuffers {
-  KeyOrder order;
-  std::vector<uint64_t> label_keys;
+  ValueOrder order;
+  std::vector<Run> runs;
+  std::vector<double> labels;
   std::vector<uint32_t> keys, run, scratch;
 };
 
@@ -84,9 +82,9 @@ PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scor
 /// score travels twice.
 class GlobalOrder {
  public:
-  /// Shapes: labels [own rows]. Collective: all ranks.
-  GlobalOrder(std::span<const double> labels, double positive_from, Communicator& comm,
-              ThreadPool& pool);
+  /// Shapes: labels [parts] that are this rank's rows one after the other. Collective: all ranks.
+  GlobalOrder(std::span<const std::span<const double>> labels, double positive_from,
+              Communicator& comm, ThreadPool& pool);
   /// The same result on all ranks. Shapes: scores [own rows]. Collective: all ranks.
   PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) const;
 

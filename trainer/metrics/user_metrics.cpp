@@ -23,11 +23,14 @@ void write_errors(const Layout& layout, const Errors& errors, int64_t n, std::sp
   row[layout.errors() + 3] = errors.absolute_cut;
 }
 
-void binary_chance(const Context& context, size_t label, Candidates candidates,
+void binary_chance(const Context& context, size_t label, Candidates candidates, Worker& worker,
                    std::span<double> chance) {
   if (candidates.relevant == 0) return;
   const auto [n, relevant] = candidates;
-  chance[context.layout.mrr(label)] = expected_reciprocal_rank(candidates);
+  // A sum of up to n terms: that of the 50 highest of so many labels serves many users.
+  const auto [known, is_new] = worker.reciprocal_rank.try_emplace({n, relevant});
+  if (is_new) known->second = expected_reciprocal_rank(candidates);
+  chance[context.layout.mrr(label)] = known->second;
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
     const int64_t k = context.k[j];
     const double ideal = context.discount[static_cast<size_t>(std::min(relevant, k))];
@@ -44,17 +47,13 @@ void binary_chance(const Context& context, size_t label, Candidates candidates,
   }
 }
 
-/// The order of `facts` is there already.
-void graded_facts(const Context& context, const User& user, UserFacts& facts,
+/// The order of `facts` is there already; `total` is the sum of the gains.
+void graded_facts(const Context& context, const User& user, double total, UserFacts& facts,
                   std::span<double> chance) {
-  const int64_t n = std::ssize(user.label);
-  double total = 0, total_exp = 0;
-  for (const double label : user.label) {
-    const double gain = cut_ratio(label);
-    total += gain;
-    total_exp += std::exp2(gain) - 1;
-  }
   if (!(total > 0)) return;
+  const int64_t n = std::ssize(user.label);
+  double total_exp = 0;
+  for (const double label : user.label) total_exp += std::exp2(cut_ratio(label)) - 1;
   int64_t i = 0;
   double ideal = 0, ideal_exp = 0;
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
@@ -211,12 +210,15 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
   const Layout& layout = context.layout;
   const int64_t n = std::ssize(user.label);
   Errors constant;
-  double squared_deviation = 0, everything = 0;
-  for (const double label : user.label) {
+  // In one loop, since each of these sums alone would wait for its own last addition.
+  double squared_deviation = 0, everything = 0, gain = 0;
+  for (size_t i = 0; i < user.label.size(); ++i) {
+    const double label = user.label[i], deviation = label - context.test_mean;
     constant.add(label, context.train_mean);
-    squared_deviation += (label - context.test_mean) * (label - context.test_mean);
+    squared_deviation += deviation * deviation;
+    everything += context.information[static_cast<size_t>(user.item[i])];
+    gain += cut_ratio(label);
   }
-  for (const int32_t item : user.item) everything += context.information[static_cast<size_t>(item)];
   write_errors(layout, constant, n, chance);
   chance[layout.squared_deviation()] = squared_deviation;
 
@@ -226,23 +228,29 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
   if (facts.order.negatives > 0 && facts.order.negatives < n)
     chance[layout.gauc()] = static_cast<double>(n);
 
-  facts.relevant.resize(user.label.size());
   worker.relevant.resize(user.label.size());
   mark_top(user.label, facts.order.row, kNcfTop, worker.relevant);
-  for (size_t i = 0; i < user.label.size(); ++i) {
+  facts.relevant.resize(user.label.size());
+  const std::span<uint8_t> relevant = facts.relevant;
+  const std::span<const uint8_t> top = worker.relevant;
+  for (size_t i = 0; i < relevant.size(); ++i) {
     const auto bit = [](bool is, size_t label) { return static_cast<unsigned>(is) << label; };
-    facts.relevant[i] = static_cast<uint8_t>(
-        bit(user.label[i] >= 1, kRatio1) | bit(user.label[i] >= 2, kRatio2) |
-        bit(worker.relevant[i] != 0, kTop50) |
-        bit(!user.duration_p80.empty() && user.duration_p80[i] != 0, kDurationP80));
-    for (size_t label = 0; label < kBinaryLabels.size(); ++label)
-      facts.relevant_count[label] += facts.relevant[i] >> label & 1;
+    relevant[i] = static_cast<uint8_t>(bit(user.label[i] >= 1, kRatio1) |
+                                       bit(user.label[i] >= 2, kRatio2) | top[i] << kTop50);
+  }
+  for (size_t i = 0; i < user.duration_p80.size(); ++i)
+    relevant[i] |= static_cast<uint8_t>(user.duration_p80[i] << kDurationP80);
+  for (size_t label = 0; label < kBinaryLabels.size(); ++label) {
+    uint32_t count = 0;
+    for (const uint8_t bits : relevant) count += bits >> label & 1u;
+    facts.relevant_count[label] = count;
   }
   for (size_t label = 0; label < layout.labels; ++label)
-    binary_chance(context, label, {.count = n, .relevant = facts.relevant_count[label]}, chance);
+    binary_chance(context, label, {.count = n, .relevant = facts.relevant_count[label]}, worker,
+                  chance);
   if (n > kNcfTop)
     chance[layout.ncf_hit_ratio()] = expected_recall({.count = n, .relevant = kNcfTop}, kNcfTop);
-  graded_facts(context, user, facts, chance);
+  graded_facts(context, user, gain, facts, chance);
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j)
     chance[layout.novelty(j)] = everything / static_cast<double>(n);
   return facts;

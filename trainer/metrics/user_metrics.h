@@ -4,7 +4,9 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "trainer/metrics/metrics.h"
@@ -99,7 +101,8 @@ struct Worker {
   std::vector<uint32_t> key;
   std::vector<uint64_t> top;
   std::vector<uint8_t> relevant;
-  std::vector<std::vector<uint8_t>> listed;  ///< [ks][I]
+  std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;  ///< expected, by Candidates met
+  std::vector<std::vector<uint8_t>> listed;                       ///< [ks][I]
 };
 
 /// Writes what a user counts for, in this and in the next function; the rest of a row stays as it is.
