@@ -268,7 +268,8 @@ class Compiler {
     to_.packings_.push_back({op.bias_gradient, 1, layer.width, op.bias, -1});
   }
 
-  /// One term for each input of the layer before; in the form of ids each side's terms are summed in its part.
+  /// One term for each input of the layer before; in the form of ids each side's terms are summed in its part. One of
+  /// the sides adds the bias: there are fewer ids than rows.
   Value dense(const Layer& layer, Level level) {
     std::vector<int> parts;
     flatten(layer.inputs[0], parts);
@@ -287,12 +288,12 @@ class Compiler {
       for (const auto& [side, terms] : shares) {
         Op& share = add_op(side, OpKind::kDense, layer.width);
         add_terms(side, share, terms);
+        if (side == shares.begin()->first) add_bias(share, layer);
         columns[side == Level::kItem] = output(side, value_of(side, share));
       }
       Op& sum = add_op(level, OpKind::kGather, layer.width);
       sum.user_part = columns[0];
       sum.item_part = columns[1];
-      add_bias(sum, layer);
       if (own.empty()) return value_of(level, sum);
       const int64_t y = sum.y;
       Op& rest = code(level).ops.emplace_back();

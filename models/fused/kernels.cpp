@@ -170,28 +170,36 @@ KT_INLINE void with_activation(Activation activation, Work&& work) {
   }
 }
 
+template <class Work>
+KT_INLINE void with_choice(bool choice, Work&& work) {
+  return choice ? work.template operator()<true>() : work.template operator()<false>();
+}
+
 // Results of an operation, then its activation and dropout: `value(r, c)` gives the vector of row r at column c.
 template <class Value>
 KT_INLINE void write_finished(const Block& block, const Op& op, Value&& value) {
-  const int64_t stride = padded(op.width);
-  const bool drops = op.drops && block.key;
+  const int64_t stride = padded(op.width), n = block.n;
+  const uint32_t* key = block.key;
   with_activation(op.activation, [&]<Activation kActivation>() {
-    for (int64_t c = 0; c < stride; c += 2 * kLanes) {
-      float* y = block.workspace + op.y + c;
-      const bool both = c + kLanes < stride;
-      const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
-      for (int64_t r = 0; r < block.n; ++r) {
-        Floats low = activated<kActivation>(value(r, c));
-        Floats high = both ? activated<kActivation>(value(r, c + kLanes)) : zero();
-        if (drops) {
-          const TwoFloats factors = draw(dropout, block.key[r]);
-          low = low * factors.low;
-          high = high * factors.high;
-        }
-        store(y + r * stride, low);
-        if (both) store(y + r * stride + kLanes, high);
+    with_choice(op.drops && key, [&]<bool kDrops>() {
+      for (int64_t c = 0; c < stride; c += 2 * kLanes) {
+        float* y = block.workspace + op.y + c;
+        const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
+        with_choice(c + kLanes < stride, [&]<bool kBoth>() {
+          for (int64_t r = 0; r < n; ++r) {
+            Floats low = activated<kActivation>(value(r, c));
+            Floats high = kBoth ? activated<kActivation>(value(r, c + kLanes)) : zero();
+            if constexpr (kDrops) {
+              const TwoFloats factors = draw(dropout, key[r]);
+              low = low * factors.low;
+              high = high * factors.high;
+            }
+            store(y + r * stride, low);
+            if constexpr (kBoth) store(y + r * stride + kLanes, high);
+          }
+        });
       }
-    }
+    });
   });
 }
 
@@ -209,28 +217,28 @@ void finish(const Block& block, const Op& op) {
 // column c. With ReLU y > 0 says that the value was kept and positive; otherwise dropout is drawn again.
 template <class Give>
 KT_INLINE void read_unfinished(const Block& block, const Op& op, Give&& give) {
-  const int64_t stride = padded(op.width);
+  const int64_t stride = padded(op.width), n = block.n;
   const bool drops = op.drops && block.key;
-  const bool draws = drops && op.activation != Activation::kRelu;
+  const uint32_t* key = block.key;
   with_activation(op.activation, [&]<Activation kActivation>() {
     const Floats kept = all(drops ? block.program.dropout_kept : 1.f);
-    for (int64_t c = 0; c < stride; c += 2 * kLanes) {
-      const float* y = block.workspace + op.y + c;
-      const float* dy = block.workspace + op.y_gradient + c;
-      const bool both = c + kLanes < stride;
-      const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
-      for (int64_t r = 0; r < block.n; ++r) {
-        TwoFloats factors{kept, kept};
-        if (draws) factors = draw(dropout, block.key[r]);
-        Floats low = load(dy + r * stride);
-        if (drops) low = low * factors.low;
-        give(r, c, activation_slope<kActivation>(load(y + r * stride), low));
-        if (!both) continue;
-        Floats high = load(dy + r * stride + kLanes);
-        if (drops) high = high * factors.high;
-        give(r, c + kLanes, activation_slope<kActivation>(load(y + r * stride + kLanes), high));
+    with_choice(drops && kActivation != Activation::kRelu, [&]<bool kDraws>() {
+      for (int64_t c = 0; c < stride; c += 2 * kLanes) {
+        const float* y = block.workspace + op.y + c;
+        const float* dy = block.workspace + op.y_gradient + c;
+        const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
+        with_choice(c + kLanes < stride, [&]<bool kBoth>() {
+          for (int64_t r = 0; r < n; ++r, y += stride, dy += stride) {
+            const TwoFloats factors = kDraws ? draw(dropout, key[r]) : TwoFloats{kept, kept};
+            give(r, c, activation_slope<kActivation>(load(y), load(dy) * factors.low));
+            if constexpr (kBoth)
+              give(r, c + kLanes,
+                   activation_slope<kActivation>(load(y + kLanes),
+                                                 load(dy + kLanes) * factors.high));
+          }
+        });
       }
-    }
+    });
   });
 }
 
@@ -534,65 +542,59 @@ void backward_ids(const Program& program, const float* weights, const IdArgument
   }
 }
 
-template <bool kUser, bool kItem, bool kBias>
+template <bool kUser, bool kItem>
 KT_INLINE void gather_rows(const Block& block, const RowArguments& rows, int64_t first,
                            const Op& op) {
-  const Program& program = block.program;
+  const int64_t user_width = block.program.user_part_width,
+                item_width = block.program.item_part_width;
   const float* users = rows.user_parts + op.user_part;
   const float* items = rows.item_parts + op.item_part;
-  const float* bias = block.weights + op.bias;
   const int32_t *user = rows.user + first, *item = rows.item + first;
   write_finished(
       block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
-        Floats sum = kBias ? load(bias + c) : zero();
-        if constexpr (kUser) {
-          const Floats part = load(users + user[r] * program.user_part_width + c);
-          sum = kBias ? sum + part : part;
-        }
-        if constexpr (kItem) {
-          const Floats part = load(items + item[r] * program.item_part_width + c);
-          sum = kBias || kUser ? sum + part : part;
-        }
-        return sum;
+        if constexpr (!kItem) return load(users + user[r] * user_width + c);
+        const Floats part = load(items + item[r] * item_width + c);
+        return kUser ? load(users + user[r] * user_width + c) + part : part;
       });
 }
 
-// y = parts of the row's user and item + bias, then ReLU and dropout, in one pass.
+// y = parts of the row's user and item, then ReLU and dropout, in one pass.
 void forward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
-  const bool user = op.user_part >= 0, item = op.item_part >= 0, bias = op.bias >= 0;
-  if (user && item && bias)
-    gather_rows<true, true, true>(block, rows, first, op);
-  else if (user && bias)
-    gather_rows<true, false, true>(block, rows, first, op);
-  else if (item && bias)
-    gather_rows<false, true, true>(block, rows, first, op);
-  else if (user)
-    gather_rows<true, false, false>(block, rows, first, op);
+  if (op.item_part < 0)
+    gather_rows<true, false>(block, rows, first, op);
+  else if (op.user_part < 0)
+    gather_rows<false, true>(block, rows, first, op);
   else
-    gather_rows<false, true, false>(block, rows, first, op);
+    gather_rows<true, true>(block, rows, first, op);
 }
 
-// Gradients of the row's part of its item, of its user's, and of the bias, in one pass.
-void backward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
-  const Program& program = block.program;
-  const bool bias = op.bias >= 0;
-  float* items = rows.item_part_gradients + op.item_part;
-  const int32_t* item = rows.item_gradient_row;
+template <bool kUser, bool kItem>
+KT_INLINE void spread_rows(const Block& block, const RowArguments& rows, int64_t first,
+                           const Op& op) {
+  const int64_t user_width = block.program.user_part_width,
+                item_width = block.program.item_part_width;
   float* users = rows.user_part_gradients + op.user_part;
-  const int32_t* user = rows.user + first;
-  float* dy = block.workspace + op.y_gradient;
-  const int64_t stride = padded(op.width);
+  float* items = rows.item_part_gradients + op.item_part;
+  const int32_t *user = rows.user + first, *item = rows.item_gradient_row;
   read_unfinished(
       block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
-        if (op.item_part >= 0)
-          store(items + (item ? item[first + r] : first + r) * program.item_part_width + c, dz);
-        if (op.user_part >= 0) {
-          float* to = users + user[r] * program.user_part_width + c;
+        if constexpr (kItem)
+          store(items + (item ? item[first + r] : first + r) * item_width + c, dz);
+        if constexpr (kUser) {
+          float* to = users + user[r] * user_width + c;
           store(to, load(to) + dz);
         }
-        if (bias) store(dy + r * stride + c, dz);
       });
-  if (bias) bias_gradient(block.n, dy, stride, op.width, rows.dense_gradient + op.bias_gradient);
+}
+
+// Gradients of the row's part of its item and of its user's, in one pass.
+void backward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
+  if (op.item_part < 0)
+    spread_rows<true, false>(block, rows, first, op);
+  else if (op.user_part < 0)
+    spread_rows<false, true>(block, rows, first, op);
+  else
+    spread_rows<true, true>(block, rows, first, op);
 }
 
 void forward_block(const Block& block, const RowArguments& rows, int64_t first, int64_t begin,

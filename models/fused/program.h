@@ -16,7 +16,7 @@ constexpr int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
 enum class OpKind : int32_t {
   kTable,        ///< y = rows of table `source`
   kFeatures,     ///< y = the item features
-  kGather,       ///< y = [part of the row's user] + [part of its item] + [bias]
+  kGather,       ///< y = [part of the row's user] + [part of its item]
   kDense,        ///< y = [y +] sum of the terms' x W [+ bias]
   kDenseOne,     ///< the same for one term and an output of width 1
   kPass,         ///< y = a, for the activation
