@@ -13,20 +13,22 @@ constexpr int kTileRows = 8, kTileVectors = 2;
 #else
 constexpr int kTileRows = 4, kTileVectors = 1;
 #endif
-static_assert(kBlockRows % kTileRows == 0);
+// Of a tile that is one vector wide.
+constexpr int kTallRows = kTileRows * kTileVectors;
+static_assert(kBlockRows % kTallRows == 0 && kBlockRows % kLanes == 0);
 
 KT_INLINE int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// y[r] = [y[r] or bias or 0] + x[r] W for M rows and N vectors of columns.
-template <int M, int N>
+// y[r] = end([y[r] or bias or 0] + x[r] W) for M rows and N vectors of columns; `end(at, sum)` takes the vector at y[at].
+template <int M, int N, class End>
 KT_INLINE void dense_tile(const float* x, int64_t x_stride, int64_t in, const float* w,
                           int64_t w_stride, const float* bias, bool adds, float* y,
-                          int64_t y_stride) {
+                          int64_t y_stride, int64_t at, End&& end) {
   Floats sum[M][N];
   for (int m = 0; m < M; ++m)
     for (int n = 0; n < N; ++n)
-      sum[m][n] =
-          adds ? load(y + m * y_stride + n * kLanes) : (bias ? load(bias + n * kLanes) : zero());
+      sum[m][n] = adds ? load(y + at + m * y_stride + n * kLanes)
+                       : (bias ? load(bias + n * kLanes) : zero());
   for (int64_t k = 0; k < in; ++k) {
     Floats column[N];
     for (int n = 0; n < N; ++n) column[n] = load(w + k * w_stride + n * kLanes);
@@ -36,71 +38,88 @@ KT_INLINE void dense_tile(const float* x, int64_t x_stride, int64_t in, const fl
     }
   }
   for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) store(y + m * y_stride + n * kLanes, sum[m][n]);
+    for (int n = 0; n < N; ++n) {
+      const int64_t to = at + m * y_stride + n * kLanes;
+      store(y + to, end(to, sum[m][n]));
+    }
 }
 
-// Whole tiles: rows up to the next multiple of kTileRows are computed, which buffers have room for.
-void dense(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* w,
-           int64_t columns, const float* bias, bool adds, float* y, int64_t y_stride) {
+// Whole tiles: rows up to the next multiple of kTallRows are computed, which buffers have room for.
+template <class End>
+KT_INLINE void dense(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* w,
+                     int64_t columns, const float* bias, bool adds, float* y, int64_t y_stride,
+                     End&& end) {
   int64_t c = 0;
   if constexpr (kTileVectors == 2)
     for (; c + 2 * kLanes <= columns; c += 2 * kLanes)
       for (int64_t r = 0; r < rows; r += kTileRows)
         dense_tile<kTileRows, 2>(x + r * x_stride, x_stride, in, w + c, columns,
-                                 bias ? bias + c : nullptr, adds, y + r * y_stride + c, y_stride);
+                                 bias ? bias + c : nullptr, adds, y, y_stride, r * y_stride + c,
+                                 end);
   for (; c < columns; c += kLanes)
-    for (int64_t r = 0; r < rows; r += kTileRows)
-      dense_tile<kTileRows, 1>(x + r * x_stride, x_stride, in, w + c, columns,
-                               bias ? bias + c : nullptr, adds, y + r * y_stride + c, y_stride);
+    for (int64_t r = 0; r < rows; r += kTallRows)
+      dense_tile<kTallRows, 1>(x + r * x_stride, x_stride, in, w + c, columns,
+                               bias ? bias + c : nullptr, adds, y, y_stride, r * y_stride + c,
+                               end);
 }
 
-// g[k][c] += sum over the rows, in order, of x[r][k] dy[r][c], for M rows k of W and N vectors of columns.
-template <int M, int N>
+// g[k][c] += sum over the rows, in order, of x[r][k] dy[r][c], for the first `count` of M rows k of W and N vectors of
+// columns; and likewise the bias's gradient, whose x is 1.
+template <int M, int N, bool kBias>
 KT_INLINE void weight_gradient_tile(int64_t rows, const float* x, int64_t x_stride, const float* dy,
-                                    int64_t dy_stride, float* g, int64_t out, int64_t left) {
-  Floats sum[M][N];
-  for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) sum[m][n] = load_up_to(g + m * out + n * kLanes, left - n * kLanes);
+                                    int64_t dy_stride, float* g, int64_t out, int64_t count,
+                                    float* bias, int64_t left) {
+  Floats sum[M][N], bias_sum[N];
+  for (int n = 0; n < N; ++n) {
+    for (int m = 0; m < M; ++m)
+      sum[m][n] =
+          m < count ? load_up_to(g + m * out + n * kLanes, left - n * kLanes) : zero();
+    if constexpr (kBias) bias_sum[n] = load_up_to(bias + n * kLanes, left - n * kLanes);
+  }
   for (int64_t r = 0; r < rows; ++r) {
     Floats slope[N];
-    for (int n = 0; n < N; ++n) slope[n] = load(dy + r * dy_stride + n * kLanes);
+    for (int n = 0; n < N; ++n) {
+      slope[n] = load(dy + r * dy_stride + n * kLanes);
+      if constexpr (kBias) bias_sum[n] = bias_sum[n] + slope[n];
+    }
     for (int m = 0; m < M; ++m) {
       const Floats value = all(x[r * x_stride + m]);
       for (int n = 0; n < N; ++n) sum[m][n] = fma(value, slope[n], sum[m][n]);
     }
   }
-  for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) store_up_to(g + m * out + n * kLanes, sum[m][n], left - n * kLanes);
+  for (int n = 0; n < N; ++n) {
+    for (int m = 0; m < M; ++m)
+      if (m < count) store_up_to(g + m * out + n * kLanes, sum[m][n], left - n * kLanes);
+    if constexpr (kBias) store_up_to(bias + n * kLanes, bias_sum[n], left - n * kLanes);
+  }
 }
 
-template <int N>
+// Whole tiles: what is behind the last row of W is read of x's padding, and not stored.
+template <int M, int N>
 void weight_gradient_columns(int64_t rows, const float* x, int64_t x_stride, int64_t in,
-                             const float* dy, int64_t dy_stride, float* g, int64_t out,
+                             const float* dy, int64_t dy_stride, float* g, int64_t out, float* bias,
                              int64_t left) {
-  int64_t k = 0;
-  for (; k + kTileRows <= in; k += kTileRows)
-    weight_gradient_tile<kTileRows, N>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out,
-                                       left);
-  for (; k < in; ++k)
-    weight_gradient_tile<1, N>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out, left);
+  for (int64_t k = 0; k < in; k += M) {
+    const int64_t count = smaller_of(M, in - k);
+    if (bias && k == 0)
+      weight_gradient_tile<M, N, true>(rows, x, x_stride, dy, dy_stride, g, out, count, bias, left);
+    else
+      weight_gradient_tile<M, N, false>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out,
+                                        count, nullptr, left);
+  }
 }
 
+// `bias`: its gradient, or null.
 void weight_gradient(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* dy,
-                     int64_t dy_stride, float* g, int64_t out) {
+                     int64_t dy_stride, float* g, int64_t out, float* bias) {
   int64_t c = 0;
   if constexpr (kTileVectors == 2)
     for (; c + kLanes < out; c += 2 * kLanes)
-      weight_gradient_columns<2>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out, out - c);
+      weight_gradient_columns<kTileRows, 2>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out,
+                                            bias ? bias + c : nullptr, out - c);
   for (; c < out; c += kLanes)
-    weight_gradient_columns<1>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out, out - c);
-}
-
-void bias_gradient(int64_t rows, const float* dy, int64_t stride, int64_t width, float* g) {
-  for (int64_t c = 0; c < width; c += kLanes) {
-    Floats sum = load_up_to(g + c, width - c);
-    for (int64_t r = 0; r < rows; ++r) sum = sum + load(dy + r * stride + c);
-    store_up_to(g + c, sum, width - c);
-  }
+    weight_gradient_columns<kTallRows, 1>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out,
+                                          bias ? bias + c : nullptr, out - c);
 }
 
 // 32 columns of a row's dropout factors (launch/random.h): those of the low halves, then the high ones. Made for 32
@@ -218,9 +237,10 @@ void finish(const Block& block, const Op& op) {
 template <class Give>
 KT_INLINE void read_unfinished(const Block& block, const Op& op, Give&& give) {
   const int64_t stride = padded(op.width), n = block.n;
-  const bool drops = op.drops && block.key;
+  const bool drops = op.drops && block.key && !op.undone;
   const uint32_t* key = block.key;
-  with_activation(op.activation, [&]<Activation kActivation>() {
+  const Activation activation = op.undone ? Activation::kNone : op.activation;
+  with_activation(activation, [&]<Activation kActivation>() {
     const Floats kept = all(drops ? block.program.dropout_kept : 1.f);
     with_choice(drops && kActivation != Activation::kRelu, [&]<bool kDraws>() {
       for (int64_t c = 0; c < stride; c += 2 * kLanes) {
@@ -243,6 +263,7 @@ KT_INLINE void read_unfinished(const Block& block, const Op& op, Give&& give) {
 }
 
 void unfinish(const Block& block, const Op& op) {
+  if (op.undone) return;
   if (op.activation == Activation::kNone && !(op.drops && block.key)) return;
   float* dy = block.workspace + op.y_gradient;
   const int64_t stride = padded(op.width);
@@ -273,63 +294,112 @@ KT_INLINE void pass_back(const float* from, float factor, int64_t width, bool ad
   }
 }
 
+// The activation too, unless dropout follows: that is drawn for 32 columns at once, in a pass of its own.
 void forward_dense(const Block& block, const Op& op) {
   const int64_t stride = padded(op.width);
   const float* bias = op.bias >= 0 ? block.weights + op.bias : nullptr;
+  const bool drops = op.drops && block.key;
   bool adds = op.adds;
   for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
     const Term& term = block.program.terms[t];
-    dense(block.n, block.workspace + term.x, padded(term.in), term.in, block.weights + term.weight,
-          stride, bias, adds, block.workspace + op.y, stride);
+    const bool ends = t + 1 == op.terms_end && !drops;
+    with_activation(ends ? op.activation : Activation::kNone, [&]<Activation kActivation>() {
+      dense(
+          block.n, block.workspace + term.x, padded(term.in), term.in, block.weights + term.weight,
+          stride, bias, adds, block.workspace + op.y, stride, [](int64_t, Floats y)
+              __attribute__((always_inline)) { return activated<kActivation>(y); });
+    });
     adds = true;
   }
+  if (drops) finish(block, op);
+}
+
+// `slope(at, dx)`: the gradient before x's activation and dropout, where that is the term's to find.
+template <class Work>
+KT_INLINE void with_slope(const Block& block, const Term& term, Work&& work) {
+  const float* x = block.workspace + term.x;
+  const Floats kept = all(term.x_drops && block.key ? block.program.dropout_kept : 1.f);
+  with_activation(term.x_activation, [&]<Activation kActivation>() {
+    work([&](int64_t at, Floats dx) __attribute__((always_inline)) {
+      if constexpr (kActivation == Activation::kNone) return dx;
+      return activation_slope<kActivation>(load(x + at), dx * kept);
+    });
+  });
 }
 
 void backward_dense(const Block& block, const Op& op, float* dense_gradient) {
   const int64_t stride = padded(op.width);
   const float* dy = block.workspace + op.y_gradient;
+  float* bias = op.bias >= 0 ? dense_gradient + op.bias_gradient : nullptr;
   for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
     const Term& term = block.program.terms[t];
     weight_gradient(block.n, block.workspace + term.x, padded(term.in), term.in, dy, stride,
-                    dense_gradient + term.weight_gradient, op.width);
-    if (term.x_gradient >= 0)
+                    dense_gradient + term.weight_gradient, op.width, bias);
+    bias = nullptr;
+    if (term.x_gradient < 0) continue;
+    with_slope(block, term, [&](auto&& slope) {
       dense(block.n, dy, stride, op.width, block.weights + term.transposed, padded(term.in),
-            nullptr, term.add_gradient, block.workspace + term.x_gradient, padded(term.in));
+            nullptr, term.add_gradient, block.workspace + term.x_gradient, padded(term.in), slope);
+    });
   }
-  if (op.bias >= 0) bias_gradient(block.n, dy, stride, op.width, dense_gradient + op.bias_gradient);
+}
+
+// Of the 16 rows from `first` on.
+KT_INLINE Floats dense_one(const Block& block, const Op& op, int64_t first) {
+  const Term& term = block.program.terms[op.terms_begin];
+  const int64_t stride = padded(term.in);
+  const float* x = block.workspace + term.x + first * stride;
+  const float* w = block.weights + term.transposed;
+  Floats sum[kLanes];
+#pragma GCC unroll 16
+  for (Floats& s : sum) s = zero();
+  int64_t c = 0;
+  for (; c + kLanes <= term.in; c += kLanes) {
+    const Floats weight = load(w + c);
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < kLanes; ++r) sum[r] = fma(load(x + r * stride + c), weight, sum[r]);
+  }
+  if (c < term.in) {
+    const Floats weight = load(w + c);
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < kLanes; ++r)
+      sum[r] = fma(load_first(x + r * stride + c, term.in - c), weight, sum[r]);
+  }
+  return all(block.weights[op.bias]) + sums_of_lanes(sum);
 }
 
 void forward_dense_one(const Block& block, const Op& op) {
-  const Term& term = block.program.terms[op.terms_begin];
-  const float* w = block.weights + term.transposed;
-  const float bias = block.weights[op.bias];
-  const int64_t stride = padded(term.in);
-  for (int64_t r = 0; r < block.n; ++r)
-    block.workspace[op.y + r * kLanes] =
-        bias + dot(block.workspace + term.x + r * stride, w, term.in);
+  for (int64_t r = 0; r < block.n; r += kLanes) {
+    alignas(64) float y[kLanes];
+    store(y, dense_one(block, op, r));
+    for (int64_t k = 0; k < kLanes; ++k) block.workspace[op.y + (r + k) * kLanes] = y[k];
+  }
 }
 
-void backward_dense_one(const Block& block, const Op& op, float* dense_gradient) {
+// For `n` rows from `first` on; the gradient of each is `dy_stride` behind the last one's.
+KT_INLINE void backward_dense_one(const Block& block, const Op& op, int64_t first, int64_t n,
+                                  const float* dy, int64_t dy_stride, float* dense_gradient) {
   const Term& term = block.program.terms[op.terms_begin];
-  const float* dy = block.workspace + op.y_gradient;
   const float* w = block.weights + term.transposed;
   const int64_t stride = padded(term.in);
   float* g = dense_gradient + term.weight_gradient;
-  for (int64_t c = 0; c < term.in; c += kLanes) {
-    Floats sum = load_up_to(g + c, term.in - c);
-    const Floats weight = load(w + c);
-    for (int64_t r = 0; r < block.n; ++r) {
-      const Floats slope = all(dy[r * kLanes]);
-      sum = fma(slope, load(block.workspace + term.x + r * stride + c), sum);
-      if (term.x_gradient < 0) continue;
-      float* dx = block.workspace + term.x_gradient + r * stride + c;
-      const Floats part = slope * weight;
-      store(dx, term.add_gradient ? load(dx) + part : part);
+  with_slope(block, term, [&](auto&& slope) {
+    for (int64_t c = 0; c < term.in; c += kLanes) {
+      Floats sum = load_up_to(g + c, term.in - c);
+      const Floats weight = load(w + c);
+      for (int64_t r = 0; r < n; ++r) {
+        const int64_t at = (first + r) * stride + c;
+        const Floats d = all(dy[r * dy_stride]);
+        sum = fma(d, load(block.workspace + term.x + at), sum);
+        if (term.x_gradient < 0) continue;
+        float* dx = block.workspace + term.x_gradient + at;
+        store(dx, slope(at, term.add_gradient ? load(dx) + d * weight : d * weight));
+      }
+      store_up_to(g + c, sum, term.in - c);
     }
-    store_up_to(g + c, sum, term.in - c);
-  }
+  });
   float sum = dense_gradient[op.bias_gradient];
-  for (int64_t r = 0; r < block.n; ++r) sum += dy[r * kLanes];
+  for (int64_t r = 0; r < n; ++r) sum += dy[r * dy_stride];
   dense_gradient[op.bias_gradient] = sum;
 }
 
@@ -376,8 +446,7 @@ void forward_common(const Block& block, const Op& op) {
   const int64_t stride = padded(op.width), a_stride = padded(op.a_width);
   switch (op.kind) {
     case OpKind::kDense:
-      forward_dense(block, op);
-      break;
+      return forward_dense(block, op);
     case OpKind::kDenseOne:
       forward_dense_one(block, op);
       break;
@@ -423,7 +492,7 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
       backward_dense(block, op, dense_gradient);
       break;
     case OpKind::kDenseOne:
-      backward_dense_one(block, op, dense_gradient);
+      backward_dense_one(block, op, 0, block.n, work + op.y_gradient, kLanes, dense_gradient);
       break;
     case OpKind::kPass:
     case OpKind::kScale:
@@ -619,10 +688,46 @@ KT_INLINE void prefetch_item_parts(const Block& block, const RowArguments& rows,
       __builtin_prefetch(rows.item_parts + rows.item[r] * width + c);
 }
 
+// Of the first `n` of 16 predictions: adds the squared errors to the lanes of `loss`, returns the gradients, 0 behind
+// the first.
+KT_INLINE Floats add_loss(Floats prediction, const float* label, int64_t n, double scale,
+                          Doubles& loss) {
+  const Doubles error = doubles(first(prediction, n)) - doubles(load_first(label, n));
+  loss = loss + error * error;
+  return floats(all_doubles(2 * scale) * error);
+}
+
+// The last operation, the loss, and back through that operation, 16 rows at once.
+void train_head(const Block& block, const RowArguments& rows, int64_t first, const Op& op,
+                Doubles& loss) {
+  for (int64_t r = 0; r < block.n; r += kLanes) {
+    const int64_t n = smaller_of(kLanes, block.n - r);
+    alignas(64) float dy[kLanes];
+    store(dy, add_loss(dense_one(block, op, r), rows.label + first + r, n, rows.scale, loss));
+    backward_dense_one(block, op, r, n, dy, 1, rows.dense_gradient);
+  }
+}
+
+void find_loss(const Block& block, const RowArguments& rows, int64_t first, Doubles& loss) {
+  const float* y = block.workspace + block.program.prediction;
+  float* dy = block.workspace + block.program.prediction_gradient;
+  for (int64_t r = 0; r < block.n; r += kLanes) {
+    const int64_t n = smaller_of(kLanes, block.n - r);
+    alignas(64) float lane[kLanes];
+    for (int64_t k = 0; k < kLanes; ++k) lane[k] = y[(r + k) * kLanes];
+    store(lane, add_loss(load(lane), rows.label + first + r, n, rows.scale, loss));
+    for (int64_t k = 0; k < kLanes; ++k) {
+      store(dy + (r + k) * kLanes, zero());  // a part's gradient may be the whole vector
+      dy[(r + k) * kLanes] = lane[k];
+    }
+  }
+}
+
 double train_rows(const Program& program, const Pass& pass, const float* weights,
                   const RowArguments& rows, float* workspace) {
   const FlushSmall flush;
-  double loss = 0;
+  const bool head = pass.loss && program.head;
+  Doubles loss = all_doubles(0);
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
     const Block block{program,
                       weights,
@@ -631,16 +736,12 @@ double train_rows(const Program& program, const Pass& pass, const float* weights
                       rows.dropout_key ? rows.dropout_key + first : nullptr,
                       rows.norms};
     prefetch_item_parts(block, rows, first + kBlockRows);
-    forward_block(block, rows, first, pass.forward_begin, pass.forward_end);
-    for (int64_t r = 0; pass.loss && r < block.n; ++r) {
-      const double error = static_cast<double>(workspace[program.prediction + r * kLanes]) -
-                           static_cast<double>(rows.label[first + r]);
-      loss += error * error;
-      float* gradient = workspace + program.prediction_gradient + r * kLanes;
-      store(gradient, zero());  // a part's gradient may be the whole vector
-      *gradient = static_cast<float>(2 * rows.scale * error);
-    }
-    for (int64_t k = pass.backward_end - 1; k >= pass.backward_begin; --k) {
+    forward_block(block, rows, first, pass.forward_begin, pass.forward_end - head);
+    if (head)
+      train_head(block, rows, first, program.ops[pass.forward_end - 1], loss);
+    else if (pass.loss)
+      find_loss(block, rows, first, loss);
+    for (int64_t k = pass.backward_end - 1 - head; k >= pass.backward_begin; --k) {
       const Op& op = program.ops[k];
       if (op.y_gradient < 0) continue;
       if (op.kind == OpKind::kGather) {
@@ -653,7 +754,10 @@ double train_rows(const Program& program, const Pass& pass, const float* weights
     if (pass.backward_begin > 0) unfinish(block, program.ops[pass.backward_begin - 1]);
     workspace += pass.stride;
   }
-  return loss;
+  double lanes[kLanes], sum = 0;
+  store(lanes, loss);
+  for (const double lane : lanes) sum += lane;
+  return sum;
 }
 
 void predict_rows(const Program& program, const float* weights, const RowArguments& rows,
@@ -662,9 +766,13 @@ void predict_rows(const Program& program, const float* weights, const RowArgumen
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
     const Block block{program, weights,   workspace, smaller_of(kBlockRows, rows.n - first),
                       nullptr, rows.norms};
-    forward_block(block, rows, first, 0, program.op_count);
-    for (int64_t r = 0; r < block.n; ++r)
-      rows.predictions[first + r] = workspace[program.prediction + r * kLanes];
+    forward_block(block, rows, first, 0, program.op_count - program.head);
+    float* out = rows.predictions + first;
+    if (program.head)
+      for (int64_t r = 0; r < block.n; r += kLanes)
+        store_up_to(out + r, dense_one(block, program.ops[program.op_count - 1], r), block.n - r);
+    else
+      for (int64_t r = 0; r < block.n; ++r) out[r] = workspace[program.prediction + r * kLanes];
   }
 }
 
