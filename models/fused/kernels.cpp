@@ -29,13 +29,19 @@ KT_INLINE void dense_tile(const float* x, int64_t x_stride, int64_t in, const fl
     for (int n = 0; n < N; ++n)
       sum[m][n] = adds ? load(y + at + m * y_stride + n * kLanes)
                        : (bias ? load(bias + n * kLanes) : zero());
+  // A pointer for four rows: there are not enough registers for one each.
+  const float* four[M / 4];
+  for (int q = 0; q < M / 4; ++q) four[q] = x + 4 * q * x_stride;
+  const int64_t offset[4] = {0, x_stride, 2 * x_stride, 3 * x_stride};
   for (int64_t k = 0; k < in; ++k) {
     Floats column[N];
-    for (int n = 0; n < N; ++n) column[n] = load(w + k * w_stride + n * kLanes);
+    for (int n = 0; n < N; ++n) column[n] = load(w + n * kLanes);
+    w += w_stride;
     for (int m = 0; m < M; ++m) {
-      const Floats value = all(x[m * x_stride + k]);
+      const Floats value = all(four[m / 4][offset[m % 4]]);
       for (int n = 0; n < N; ++n) sum[m][n] = fma(value, column[n], sum[m][n]);
     }
+    for (int q = 0; q < M / 4; ++q) ++four[q];
   }
   for (int m = 0; m < M; ++m)
     for (int n = 0; n < N; ++n) {
