@@ -95,9 +95,9 @@ template <int N>
 KT_INLINE Ints shift_right(Ints a) {
   return {_mm512_srli_epi32(a.v, N)};
 }
-/// `x` where a >= b, else 0; a and b as signed numbers.
-KT_INLINE Floats where_not_less(Ints a, Ints b, Floats x) {
-  return {_mm512_maskz_mov_ps(_mm512_cmpge_epi32_mask(a.v, b.v), x.v)};
+/// x * y where a >= b, else 0; a and b as unsigned numbers.
+KT_INLINE Floats product_where_not_less(Ints a, Ints b, Floats x, Floats y) {
+  return {_mm512_maskz_mul_ps(_mm512_cmpge_epu32_mask(a.v, b.v), x.v, y.v)};
 }
 /// The first `n` lanes; the others become 0.
 KT_INLINE Floats first(Floats a, int64_t n) {
@@ -258,10 +258,13 @@ template <int N>
 KT_INLINE Ints shift_right(Ints x) {
   return {_mm256_srli_epi32(x.a, N), _mm256_srli_epi32(x.b, N)};
 }
-/// `x` where a >= b, else 0; a and b as signed numbers.
-KT_INLINE Floats where_not_less(Ints a, Ints b, Floats x) {
-  return {_mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.a, a.a)), x.a),
-          _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.b, a.b)), x.b)};
+/// x * y where a >= b, else 0; a and b as unsigned numbers.
+KT_INLINE Floats product_where_not_less(Ints a, Ints b, Floats x, Floats y) {
+  const __m256i low = _mm256_cmpeq_epi32(_mm256_max_epu32(a.a, b.a), a.a),
+                high = _mm256_cmpeq_epi32(_mm256_max_epu32(a.b, b.b), a.b);
+  const Floats product = x * y;
+  return {_mm256_and_ps(_mm256_castsi256_ps(low), product.a),
+          _mm256_and_ps(_mm256_castsi256_ps(high), product.b)};
 }
 /// The first `n` lanes; the others become 0.
 KT_INLINE Floats first(Floats x, int64_t n) {

@@ -128,10 +128,9 @@ void weight_gradient(int64_t rows, const float* x, int64_t x_stride, int64_t in,
                                           bias ? bias + c : nullptr, out - c);
 }
 
-// 32 columns of a row's dropout factors (launch/random.h): those of the low halves, then the high ones. Made for 32
-// columns, drawn for many rows.
+// Dropout of 32 columns (launch/random.h), for many rows: of those of the low halves and of the high ones.
 struct Dropout {
-  Ints counter, least;
+  Ints counter, least_low, least_high;
   Floats kept;
 };
 struct TwoFloats {
@@ -142,15 +141,16 @@ alignas(64) constexpr uint32_t kLaneNumbers[16] = {0, 1, 2,  3,  4,  5,  6,  7,
 KT_INLINE Dropout dropout_of(const Program& program, int64_t column) {
   const Ints counter = load_ints(kLaneNumbers) + all_ints(static_cast<uint32_t>(column / 2));
   return {counter * all_ints(0x9e3779b9u), all_ints(program.dropout_threshold),
-          all(program.dropout_kept)};
+          all_ints(program.dropout_threshold << 16), all(program.dropout_kept)};
 }
-KT_INLINE TwoFloats draw(const Dropout& dropout, uint32_t key) {
-  Ints x = all_ints(key) + dropout.counter;
-  x = (x ^ shift_right<16>(x)) * all_ints(0x85ebca6bu);
-  x = (x ^ shift_right<13>(x)) * all_ints(0xc2b2ae35u);
-  x = x ^ shift_right<16>(x);
-  return {where_not_less(x & all_ints(0xffffu), dropout.least, dropout.kept),
-          where_not_less(shift_right<16>(x), dropout.least, dropout.kept)};
+KT_INLINE TwoFloats drop(const Dropout& dropout, uint32_t key, TwoFloats x) {
+  Ints word = all_ints(key) + dropout.counter;
+  word = (word ^ shift_right<16>(word)) * all_ints(0x85ebca6bu);
+  word = (word ^ shift_right<13>(word)) * all_ints(0xc2b2ae35u);
+  // The last step of the hash leaves the high half as it is.
+  const Ints low = (word ^ shift_right<16>(word)) & all_ints(0xffffu);
+  return {product_where_not_less(low, dropout.least_low, x.low, dropout.kept),
+          product_where_not_less(word, dropout.least_high, x.high, dropout.kept)};
 }
 
 template <Activation kActivation>
@@ -212,15 +212,11 @@ KT_INLINE void write_finished(const Block& block, const Op& op, Value&& value) {
         const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
         with_choice(c + kLanes < stride, [&]<bool kBoth>() {
           for (int64_t r = 0; r < n; ++r) {
-            Floats low = activated<kActivation>(value(r, c));
-            Floats high = kBoth ? activated<kActivation>(value(r, c + kLanes)) : zero();
-            if constexpr (kDrops) {
-              const TwoFloats factors = draw(dropout, key[r]);
-              low = low * factors.low;
-              high = high * factors.high;
-            }
-            store(y + r * stride, low);
-            if constexpr (kBoth) store(y + r * stride + kLanes, high);
+            TwoFloats x{activated<kActivation>(value(r, c)),
+                        kBoth ? activated<kActivation>(value(r, c + kLanes)) : zero()};
+            if constexpr (kDrops) x = drop(dropout, key[r], x);
+            store(y + r * stride, x.low);
+            if constexpr (kBoth) store(y + r * stride + kLanes, x.high);
           }
         });
       }
@@ -255,12 +251,11 @@ KT_INLINE void read_unfinished(const Block& block, const Op& op, Give&& give) {
         const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
         with_choice(c + kLanes < stride, [&]<bool kBoth>() {
           for (int64_t r = 0; r < n; ++r, y += stride, dy += stride) {
-            const TwoFloats factors = kDraws ? draw(dropout, key[r]) : TwoFloats{kept, kept};
-            give(r, c, activation_slope<kActivation>(load(y), load(dy) * factors.low));
+            TwoFloats d{load(dy), kBoth ? load(dy + kLanes) : zero()};
+            d = kDraws ? drop(dropout, key[r], d) : TwoFloats{d.low * kept, d.high * kept};
+            give(r, c, activation_slope<kActivation>(load(y), d.low));
             if constexpr (kBoth)
-              give(r, c + kLanes,
-                   activation_slope<kActivation>(load(y + kLanes),
-                                                 load(dy + kLanes) * factors.high));
+              give(r, c + kLanes, activation_slope<kActivation>(load(y + kLanes), d.high));
           }
         });
       }
