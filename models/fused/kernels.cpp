@@ -17,6 +17,9 @@ constexpr int kTileRows = 4, kTileVectors = 1;
 constexpr int kTallRows = kTileRows * kTileVectors;
 static_assert(kBlockRows % kTallRows == 0 && kBlockRows % kLanes == 0);
 
+// A lambda that is part of the loop around it: called, it would have to load what it captures each time.
+#define KT_INLINED __attribute__((always_inline))
+
 KT_INLINE int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // y[r] = end([y[r] or bias or 0] + x[r] W) for M rows and N vectors of columns; `end(at, sum)` takes the vector at y[at].
@@ -205,12 +208,12 @@ template <class Value>
 KT_INLINE void write_finished(const Block& block, const Op& op, Value&& value) {
   const int64_t stride = padded(op.width), n = block.n;
   const uint32_t* key = block.key;
-  with_activation(op.activation, [&]<Activation kActivation>() {
-    with_choice(op.drops && key, [&]<bool kDrops>() {
+  with_activation(op.activation, [&]<Activation kActivation>() KT_INLINED {
+    with_choice(op.drops && key, [&]<bool kDrops>() KT_INLINED {
       for (int64_t c = 0; c < stride; c += 2 * kLanes) {
         float* y = block.workspace + op.y + c;
         const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
-        with_choice(c + kLanes < stride, [&]<bool kBoth>() {
+        with_choice(c + kLanes < stride, [&]<bool kBoth>() KT_INLINED {
           for (int64_t r = 0; r < n; ++r) {
             TwoFloats x{activated<kActivation>(value(r, c)),
                         kBoth ? activated<kActivation>(value(r, c + kLanes)) : zero()};
@@ -229,7 +232,7 @@ void finish(const Block& block, const Op& op) {
   const float* y = block.workspace + op.y;
   const int64_t stride = padded(op.width);
   write_finished(
-      block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
+      block, op, [&](int64_t r, int64_t c) KT_INLINED {
         return load(y + r * stride + c);
       });
 }
@@ -242,14 +245,14 @@ KT_INLINE void read_unfinished(const Block& block, const Op& op, Give&& give) {
   const bool drops = op.drops && block.key && !op.undone;
   const uint32_t* key = block.key;
   const Activation activation = op.undone ? Activation::kNone : op.activation;
-  with_activation(activation, [&]<Activation kActivation>() {
+  with_activation(activation, [&]<Activation kActivation>() KT_INLINED {
     const Floats kept = all(drops ? block.program.dropout_kept : 1.f);
-    with_choice(drops && kActivation != Activation::kRelu, [&]<bool kDraws>() {
+    with_choice(drops && kActivation != Activation::kRelu, [&]<bool kDraws>() KT_INLINED {
       for (int64_t c = 0; c < stride; c += 2 * kLanes) {
         const float* y = block.workspace + op.y + c;
         const float* dy = block.workspace + op.y_gradient + c;
         const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
-        with_choice(c + kLanes < stride, [&]<bool kBoth>() {
+        with_choice(c + kLanes < stride, [&]<bool kBoth>() KT_INLINED {
           for (int64_t r = 0; r < n; ++r, y += stride, dy += stride) {
             TwoFloats d{load(dy), kBoth ? load(dy + kLanes) : zero()};
             d = kDraws ? drop(dropout, key[r], d) : TwoFloats{d.low * kept, d.high * kept};
@@ -269,7 +272,7 @@ void unfinish(const Block& block, const Op& op) {
   float* dy = block.workspace + op.y_gradient;
   const int64_t stride = padded(op.width);
   read_unfinished(
-      block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
+      block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
         store(dy + r * stride + c, dz);
       });
 }
@@ -304,11 +307,11 @@ void forward_dense(const Block& block, const Op& op) {
   for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
     const Term& term = block.program.terms[t];
     const bool ends = t + 1 == op.terms_end && !drops;
-    with_activation(ends ? op.activation : Activation::kNone, [&]<Activation kActivation>() {
+    with_activation(ends ? op.activation : Activation::kNone, [&]<Activation kActivation>() KT_INLINED {
       dense(
           block.n, block.workspace + term.x, padded(term.in), term.in, block.weights + term.weight,
           stride, bias, adds, block.workspace + op.y, stride, [](int64_t, Floats y)
-              __attribute__((always_inline)) { return activated<kActivation>(y); });
+              KT_INLINED { return activated<kActivation>(y); });
     });
     adds = true;
   }
@@ -320,8 +323,8 @@ template <class Work>
 KT_INLINE void with_slope(const Block& block, const Term& term, Work&& work) {
   const float* x = block.workspace + term.x;
   const Floats kept = all(term.x_drops && block.key ? block.program.dropout_kept : 1.f);
-  with_activation(term.x_activation, [&]<Activation kActivation>() {
-    work([&](int64_t at, Floats dx) __attribute__((always_inline)) {
+  with_activation(term.x_activation, [&]<Activation kActivation>() KT_INLINED {
+    work([&](int64_t at, Floats dx) KT_INLINED {
       if constexpr (kActivation == Activation::kNone) return dx;
       return activation_slope<kActivation>(load(x + at), dx * kept);
     });
@@ -338,7 +341,7 @@ void backward_dense(const Block& block, const Op& op, float* dense_gradient) {
                     dense_gradient + term.weight_gradient, op.width, bias);
     bias = nullptr;
     if (term.x_gradient < 0) continue;
-    with_slope(block, term, [&](auto&& slope) {
+    with_slope(block, term, [&](auto&& slope) KT_INLINED {
       dense(block.n, dy, stride, op.width, block.weights + term.transposed, padded(term.in),
             nullptr, term.add_gradient, block.workspace + term.x_gradient, padded(term.in), slope);
     });
@@ -384,17 +387,20 @@ KT_INLINE void backward_dense_one(const Block& block, const Op& op, int64_t firs
   const float* w = block.weights + term.transposed;
   const int64_t stride = padded(term.in);
   float* g = dense_gradient + term.weight_gradient;
-  with_slope(block, term, [&](auto&& slope) {
+  const float* x = block.workspace + term.x + first * stride;
+  float* dx = block.workspace + term.x_gradient + first * stride;
+  const bool gives = term.x_gradient >= 0, adds = term.add_gradient;
+  with_slope(block, term, [&](auto&& slope) KT_INLINED {
     for (int64_t c = 0; c < term.in; c += kLanes) {
       Floats sum = load_up_to(g + c, term.in - c);
       const Floats weight = load(w + c);
       for (int64_t r = 0; r < n; ++r) {
-        const int64_t at = (first + r) * stride + c;
+        const int64_t at = r * stride + c;
         const Floats d = all(dy[r * dy_stride]);
-        sum = fma(d, load(block.workspace + term.x + at), sum);
-        if (term.x_gradient < 0) continue;
-        float* dx = block.workspace + term.x_gradient + at;
-        store(dx, slope(at, term.add_gradient ? load(dx) + d * weight : d * weight));
+        sum = fma(d, load(x + at), sum);
+        if (!gives) continue;
+        const Floats part = d * weight;
+        store(dx + at, slope(first * stride + at, adds ? load(dx + at) + part : part));
       }
       store_up_to(g + c, sum, term.in - c);
     }
@@ -414,7 +420,7 @@ __attribute__((noinline)) void forward_norm(const Block& block, const Op& op) {
   const float* x = block.workspace + op.a;
   const int64_t stride = padded(op.width);
   write_finished(
-      block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
+      block, op, [&](int64_t r, int64_t c) KT_INLINED {
         return fma(load(x + r * stride + c) - norm_number(block, op, kNormMean, c),
                    norm_number(block, op, kNormScale, c), norm_number(block, op, kNormBeta, c));
       });
@@ -621,7 +627,7 @@ KT_INLINE void gather_rows(const Block& block, const RowArguments& rows, int64_t
   const float* items = rows.item_parts + op.item_part;
   const int32_t *user = rows.user + first, *item = rows.item + first;
   write_finished(
-      block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
+      block, op, [&](int64_t r, int64_t c) KT_INLINED {
         if constexpr (!kItem) return load(users + user[r] * user_width + c);
         const Floats part = load(items + item[r] * item_width + c);
         return kUser ? load(users + user[r] * user_width + c) + part : part;
@@ -647,7 +653,7 @@ KT_INLINE void spread_rows(const Block& block, const RowArguments& rows, int64_t
   float* items = rows.item_part_gradients + op.item_part;
   const int32_t *user = rows.user + first, *item = rows.item_gradient_row;
   read_unfinished(
-      block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
+      block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
         if constexpr (kItem)
           store(items + (item ? item[first + r] : first + r) * item_width + c, dz);
         if constexpr (kUser) {
