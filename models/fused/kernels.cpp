@@ -549,23 +549,26 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
   }
 }
 
-void copy_rows(int64_t n, const int32_t* row, const float* from, int64_t cols, float* to) {
+// `n` rows of a block; those of the block after it, of the `left` rows from here on, are fetched meanwhile.
+void copy_rows(int64_t n, int64_t left, const int32_t* row, const float* from, int64_t cols,
+               float* to) {
   const int64_t stride = padded(cols);
-  for (int64_t r = 0; r < n; ++r)
-    for (int64_t c = 0; c < cols; c += kLanes) __builtin_prefetch(from + row[r] * cols + c);
   for (int64_t r = 0; r < n; ++r) {
     const float* source = from + row[r] * cols;
-    for (int64_t c = 0; c < cols; c += kLanes)
+    const float* later = from + row[smaller_of(r + kBlockRows, left - 1)] * cols;
+    for (int64_t c = 0; c < cols; c += kLanes) {
+      __builtin_prefetch(later + c);
       store(to + r * stride + c, load_up_to(source + c, cols - c));
+    }
   }
 }
 
 void forward_id_op(const Block& block, const IdArguments& ids, int64_t first, const Op& op) {
   if (op.kind == OpKind::kTable)
-    copy_rows(block.n, ids.row + first, ids.tables[op.source], ids.table_cols[op.source],
+    copy_rows(block.n, ids.n - first, ids.row + first, ids.tables[op.source], ids.table_cols[op.source],
               block.workspace + op.y);
   else if (op.kind == OpKind::kFeatures)
-    copy_rows(block.n, ids.row + first, ids.features, op.width, block.workspace + op.y);
+    copy_rows(block.n, ids.n - first, ids.row + first, ids.features, op.width, block.workspace + op.y);
   forward_common(block, op);
 }
 
@@ -682,7 +685,7 @@ void forward_block(const Block& block, const RowArguments& rows, int64_t first, 
       continue;
     }
     if (op.kind == OpKind::kFeatures)
-      copy_rows(block.n, rows.item_id + first, rows.features, op.width, block.workspace + op.y);
+      copy_rows(block.n, rows.n - first, rows.item_id + first, rows.features, op.width, block.workspace + op.y);
     forward_common(block, op);
   }
 }
