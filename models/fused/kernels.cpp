@@ -647,33 +647,28 @@ void forward_gather(const Block& block, const RowArguments& rows, int64_t first,
     gather_rows<true, true>(block, rows, first, op);
 }
 
-template <bool kUser, bool kItem>
-KT_INLINE void spread_rows(const Block& block, const RowArguments& rows, int64_t first,
-                           const Op& op) {
-  const int64_t user_width = block.program.user_part_width,
-                item_width = block.program.item_part_width;
-  float* users = rows.user_part_gradients + op.user_part;
-  float* items = rows.item_part_gradients + op.item_part;
-  const int32_t *user = rows.user + first, *item = rows.item_gradient_row;
-  read_unfinished(
-      block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
-        if constexpr (kItem)
-          store(items + (item ? item[first + r] : first + r) * item_width + c, dz);
-        if constexpr (kUser) {
-          float* to = users + user[r] * user_width + c;
-          store(to, load(to) + dz);
-        }
-      });
-}
-
-// Gradients of the row's part of its item and of its user's, in one pass.
+// Gradients of the rows' parts of their users, then of their items. Not in one pass: the items' stores wait for lines
+// from behind the first-level cache, and loads behind them wait for those whose address ends alike.
 void backward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
-  if (op.item_part < 0)
-    spread_rows<true, false>(block, rows, first, op);
-  else if (op.user_part < 0)
-    spread_rows<false, true>(block, rows, first, op);
-  else
-    spread_rows<true, true>(block, rows, first, op);
+  if (op.user_part >= 0) {
+    const int64_t width = block.program.user_part_width;
+    float* to = rows.user_part_gradients + op.user_part;
+    const int32_t* user = rows.user + first;
+    read_unfinished(
+        block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
+          float* sum = to + user[r] * width + c;
+          store(sum, load(sum) + dz);
+        });
+  }
+  if (op.item_part >= 0) {
+    const int64_t width = block.program.item_part_width;
+    float* to = rows.item_part_gradients + op.item_part;
+    const int32_t* item = rows.item_gradient_row;
+    read_unfinished(
+        block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
+          store(to + (item ? item[first + r] : first + r) * width + c, dz);
+        });
+  }
 }
 
 void forward_block(const Block& block, const RowArguments& rows, int64_t first, int64_t begin,
