@@ -141,7 +141,8 @@ KT_INLINE Doubles doubles(Floats x) {
           _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1))};
 }
 KT_INLINE Floats floats(Doubles x) {
-  return {_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x.a)), _mm512_cvtpd_ps(x.b), 1)};
+  return {
+      _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x.a)), _mm512_cvtpd_ps(x.b), 1)};
 }
 KT_INLINE Doubles operator+(Doubles x, Doubles y) {
   return {_mm512_add_pd(x.a, y.a), _mm512_add_pd(x.b, y.b)};
@@ -286,7 +287,8 @@ KT_INLINE Floats sums_of_lanes(const Floats (&a)[16]) {
     for (int q = 0; q < 4; ++q) {
       const Floats &x = a[8 * s + q], &y = a[8 * s + q + 4];
       const __m256 u = _mm256_add_ps(x.a, x.b), v = _mm256_add_ps(y.a, y.b);
-      part[q] = _mm256_add_ps(_mm256_permute2f128_ps(u, v, 0x20), _mm256_permute2f128_ps(u, v, 0x31));
+      part[q] =
+          _mm256_add_ps(_mm256_permute2f128_ps(u, v, 0x20), _mm256_permute2f128_ps(u, v, 0x31));
     }
     __m256 pair[2];
     for (int h = 0; h < 2; ++h) {

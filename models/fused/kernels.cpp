@@ -68,8 +68,7 @@ KT_INLINE void dense(int64_t rows, const float* x, int64_t x_stride, int64_t in,
   for (; c < columns; c += kLanes)
     for (int64_t r = 0; r < rows; r += kTallRows)
       dense_tile<kTallRows, 1>(x + r * x_stride, x_stride, in, w + c, columns,
-                               bias ? bias + c : nullptr, adds, y, y_stride, r * y_stride + c,
-                               end);
+                               bias ? bias + c : nullptr, adds, y, y_stride, r * y_stride + c, end);
 }
 
 // g[k][c] += sum over the rows, in order, of x[r][k] dy[r][c], for the first `count` of M rows k of W and N vectors of
@@ -81,8 +80,7 @@ KT_INLINE void weight_gradient_tile(int64_t rows, const float* x, int64_t x_stri
   Floats sum[M][N], bias_sum[N];
   for (int n = 0; n < N; ++n) {
     for (int m = 0; m < M; ++m)
-      sum[m][n] =
-          m < count ? load_up_to(g + m * out + n * kLanes, left - n * kLanes) : zero();
+      sum[m][n] = m < count ? load_up_to(g + m * out + n * kLanes, left - n * kLanes) : zero();
     if constexpr (kBias) bias_sum[n] = load_up_to(bias + n * kLanes, left - n * kLanes);
   }
   for (int64_t r = 0; r < rows; ++r) {
@@ -231,10 +229,8 @@ void finish(const Block& block, const Op& op) {
   if (op.activation == Activation::kNone && !(op.drops && block.key)) return;
   const float* y = block.workspace + op.y;
   const int64_t stride = padded(op.width);
-  write_finished(
-      block, op, [&](int64_t r, int64_t c) KT_INLINED {
-        return load(y + r * stride + c);
-      });
+  write_finished(block, op,
+                 [&](int64_t r, int64_t c) KT_INLINED { return load(y + r * stride + c); });
 }
 
 // The gradient before activation and dropout, from the one after them: `give(r, c, dz)` takes the vector of row r at
@@ -271,10 +267,9 @@ void unfinish(const Block& block, const Op& op) {
   if (op.activation == Activation::kNone && !(op.drops && block.key)) return;
   float* dy = block.workspace + op.y_gradient;
   const int64_t stride = padded(op.width);
-  read_unfinished(
-      block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
-        store(dy + r * stride + c, dz);
-      });
+  read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
+    store(dy + r * stride + c, dz);
+  });
 }
 
 // Sum over the columns of a[c] b[c].
@@ -307,12 +302,12 @@ void forward_dense(const Block& block, const Op& op) {
   for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
     const Term& term = block.program.terms[t];
     const bool ends = t + 1 == op.terms_end && !drops;
-    with_activation(ends ? op.activation : Activation::kNone, [&]<Activation kActivation>() KT_INLINED {
-      dense(
-          block.n, block.workspace + term.x, padded(term.in), term.in, block.weights + term.weight,
-          stride, bias, adds, block.workspace + op.y, stride, [](int64_t, Floats y)
-              KT_INLINED { return activated<kActivation>(y); });
-    });
+    with_activation(
+        ends ? op.activation : Activation::kNone, [&]<Activation kActivation>() KT_INLINED {
+          dense(block.n, block.workspace + term.x, padded(term.in), term.in,
+                block.weights + term.weight, stride, bias, adds, block.workspace + op.y, stride,
+                [](int64_t, Floats y) KT_INLINED { return activated<kActivation>(y); });
+        });
     adds = true;
   }
   if (drops) finish(block, op);
@@ -419,11 +414,10 @@ KT_INLINE Floats norm_number(const Block& block, const Op& op, NormNumber number
 __attribute__((noinline)) void forward_norm(const Block& block, const Op& op) {
   const float* x = block.workspace + op.a;
   const int64_t stride = padded(op.width);
-  write_finished(
-      block, op, [&](int64_t r, int64_t c) KT_INLINED {
-        return fma(load(x + r * stride + c) - norm_number(block, op, kNormMean, c),
-                   norm_number(block, op, kNormScale, c), norm_number(block, op, kNormBeta, c));
-      });
+  write_finished(block, op, [&](int64_t r, int64_t c) KT_INLINED {
+    return fma(load(x + r * stride + c) - norm_number(block, op, kNormMean, c),
+               norm_number(block, op, kNormScale, c), norm_number(block, op, kNormBeta, c));
+  });
 }
 
 // The batch's mean and variance depend on x too.
@@ -565,10 +559,11 @@ void copy_rows(int64_t n, int64_t left, const int32_t* row, const float* from, i
 
 void forward_id_op(const Block& block, const IdArguments& ids, int64_t first, const Op& op) {
   if (op.kind == OpKind::kTable)
-    copy_rows(block.n, ids.n - first, ids.row + first, ids.tables[op.source], ids.table_cols[op.source],
-              block.workspace + op.y);
+    copy_rows(block.n, ids.n - first, ids.row + first, ids.tables[op.source],
+              ids.table_cols[op.source], block.workspace + op.y);
   else if (op.kind == OpKind::kFeatures)
-    copy_rows(block.n, ids.n - first, ids.row + first, ids.features, op.width, block.workspace + op.y);
+    copy_rows(block.n, ids.n - first, ids.row + first, ids.features, op.width,
+              block.workspace + op.y);
   forward_common(block, op);
 }
 
@@ -629,12 +624,11 @@ KT_INLINE void gather_rows(const Block& block, const RowArguments& rows, int64_t
   const float* users = rows.user_parts + op.user_part;
   const float* items = rows.item_parts + op.item_part;
   const int32_t *user = rows.user + first, *item = rows.item + first;
-  write_finished(
-      block, op, [&](int64_t r, int64_t c) KT_INLINED {
-        if constexpr (!kItem) return load(users + user[r] * user_width + c);
-        const Floats part = load(items + item[r] * item_width + c);
-        return kUser ? load(users + user[r] * user_width + c) + part : part;
-      });
+  write_finished(block, op, [&](int64_t r, int64_t c) KT_INLINED {
+    if constexpr (!kItem) return load(users + user[r] * user_width + c);
+    const Floats part = load(items + item[r] * item_width + c);
+    return kUser ? load(users + user[r] * user_width + c) + part : part;
+  });
 }
 
 // y = parts of the row's user and item, then ReLU and dropout, in one pass.
@@ -654,20 +648,18 @@ void backward_gather(const Block& block, const RowArguments& rows, int64_t first
     const int64_t width = block.program.user_part_width;
     float* to = rows.user_part_gradients + op.user_part;
     const int32_t* user = rows.user + first;
-    read_unfinished(
-        block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
-          float* sum = to + user[r] * width + c;
-          store(sum, load(sum) + dz);
-        });
+    read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
+      float* sum = to + user[r] * width + c;
+      store(sum, load(sum) + dz);
+    });
   }
   if (op.item_part >= 0) {
     const int64_t width = block.program.item_part_width;
     float* to = rows.item_part_gradients + op.item_part;
     const int32_t* item = rows.item_gradient_row;
-    read_unfinished(
-        block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
-          store(to + (item ? item[first + r] : first + r) * width + c, dz);
-        });
+    read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
+      store(to + (item ? item[first + r] : first + r) * width + c, dz);
+    });
   }
 }
 
@@ -680,7 +672,8 @@ void forward_block(const Block& block, const RowArguments& rows, int64_t first, 
       continue;
     }
     if (op.kind == OpKind::kFeatures)
-      copy_rows(block.n, rows.n - first, rows.item_id + first, rows.features, op.width, block.workspace + op.y);
+      copy_rows(block.n, rows.n - first, rows.item_id + first, rows.features, op.width,
+                block.workspace + op.y);
     forward_common(block, op);
   }
 }

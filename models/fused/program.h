@@ -62,7 +62,8 @@ struct Op {
   bool adds = false;             ///< kDense: y holds a sum already
   bool drops = false;            ///< dropout after the activation, from column `dropout_begin`
   int64_t dropout_begin = 0;
-  bool undone = false;  ///< y_gradient is the one before activation and dropout (Term::x_activation)
+  bool undone =
+      false;  ///< y_gradient is the one before activation and dropout (Term::x_activation)
   int64_t y = 0, y_gradient = -1;  ///< [kBlockRows, padded(width)]; -1: no gradient
   int64_t width = 0;
   int64_t bias = -1;          ///< packed weights, [padded(width)]; -1: none
@@ -92,7 +93,8 @@ struct Program {
   int64_t part_width = 0;                            ///< of an id program
   int64_t user_part_width = 0, item_part_width = 0;  ///< of the row program
   int64_t prediction = 0, prediction_gradient = 0;   ///< of the row program; stride 16
-  bool head = false;  ///< the last operation is a kDenseOne and nothing more: it is done with the loss
+  bool head =
+      false;  ///< the last operation is a kDenseOne and nothing more: it is done with the loss
   uint32_t dropout_threshold = 0;
   float dropout_kept = 1;
 };
