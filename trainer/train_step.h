@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "launch/communicator.h"
+#include "launch/huge_pages.h"
 #include "launch/parallel_for.h"
 #include "launch/stopwatch.h"
 #include "models/model.h"
@@ -56,10 +57,13 @@ class TrainStep {
   StepSeconds seconds() const;
 
  private:
+  /// Rows whose vectors do not cross cache lines.
+  using Rows = std::vector<float, HugePageAllocator<float>>;
+
   /// What a leaf needs: of the thread that computes it, or with several passes its own.
   struct Scratch {
     std::vector<int32_t> users;  // distinct, rows of this rank's user tables
-    std::vector<float> user_parts, user_part_gradients;
+    Rows user_parts, user_part_gradients;
     LeafMemory memory;
   };
 
@@ -93,9 +97,9 @@ class TrainStep {
   std::vector<float> label_;                          // [n]
   std::vector<uint32_t> dropout_key_;                 // [n]
   std::vector<int32_t> part_of_user_;                 // [user rows] -1 between leaves
-  std::vector<float> item_parts_;                     // [parts, item width]
-  std::vector<float> item_part_gradients_;            // [n, item width], as the exchange sends them
-  std::vector<float> item_part_sums_;                 // [owned, item width]
+  Rows item_parts_;                                   // [parts, item width]
+  Rows item_part_gradients_;                          // [n, item width], as the exchange sends them
+  Rows item_part_sums_;                               // [owned, item width]
   std::vector<float> leaves_;                         // [units or threads, dense size]
   std::vector<double> losses_;                        // [units]
   std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
