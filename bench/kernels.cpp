@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "launch/huge_pages.h"
 #include "models/fused/arithmetic.h"
 #include "models/fused_engine.h"
 #include "models/ncf.h"
@@ -55,13 +56,16 @@ BENCHMARK(read_memory)->Name("read/L2")->Arg(1 << 20);
 BENCHMARK(read_memory)->Name("read/L3")->Arg(16 << 20);
 BENCHMARK(read_memory)->Name("read/memory")->Arg(1 << 30);
 
+/// Rows whose vectors do not cross cache lines.
+using Rows = std::vector<float, HugePageAllocator<float>>;
+
 /// `ncf` at full width, with random weights.
 struct Ncf {
   explicit Ncf(Form form)
       : model(ncf({kUsers, kItems, kFeatures})),
         engine(make_fused_engine(model, form, best_simd_level())) {
     for (const ParameterSpec& spec : model.parameters()) {
-      std::vector<float> values(spec.size());
+      Rows values(spec.size());
       for (float& value : values) value = .1f * draw();
       if (spec.kind == ParameterKind::kDense)
         dense.insert(dense.end(), values.begin(), values.end());
@@ -94,9 +98,9 @@ struct Ncf {
   std::unique_ptr<Engine> engine;
   uint64_t seed = 1;
   std::vector<float> dense, dense_gradient, features;
-  std::vector<std::vector<float>> tables, gradients;
+  std::vector<Rows> tables, gradients;
   std::vector<int32_t> rows[2];
-  std::vector<float> parts[2];
+  Rows parts[2];
 };
 
 /// Leaves of 256 rows, as at a global batch of 16,384: users of one shard, items anywhere.
@@ -112,7 +116,7 @@ void train_rows(benchmark::State& state) {
     item[r] = static_cast<int32_t>(mix(r + 999) % kItems);
     key[r] = static_cast<uint32_t>(mix(r + 5));
   }
-  std::vector<float> user_gradients(ncf.parts[0].size()),
+  Rows user_gradients(ncf.parts[0].size()),
       item_gradients(kRows * ncf.engine->part_width(Side::kItem));
   for (auto _ : state)
     benchmark::DoNotOptimize(ncf.engine->train_rows({.n = kRows,
@@ -176,7 +180,7 @@ BENCHMARK(score)->Name("predict_rows");
 
 void update(benchmark::State& state) {
   const int64_t rows = state.range(0);
-  std::vector<float> value(rows * 32, .1f), gradient(rows * 32, .01f), first(rows * 32, .01f),
+  Rows value(rows * 32, .1f), gradient(rows * 32, .01f), first(rows * 32, .01f),
       second(rows * 32, .01f);
   const UpdateFactors factors = update_factors({}, 1e-3, 10);
   for (auto _ : state)

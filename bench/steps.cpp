@@ -25,7 +25,7 @@ namespace {
 struct Contestant {
   Contestant(const Problem& problem, MpiCommunicator& comm, ThreadPool& pool,
              std::span<const ShardSamples> samples, const Schedule& schedule,
-            Exchange::Leaves leaves)
+             Exchange::Leaves leaves)
       : parameters(make_parameters(problem, comm.world())),
         exchange(make_exact_exchange(parameters, comm, options(problem, schedule, pool, leaves))),
         step(*problem.engine, parameters, *exchange, comm, pool, samples, problem.item_features,

@@ -91,8 +91,8 @@ void SharedSlots::map(Communicator& comm, const std::string& host) {
     const uint64_t* fields = all.data() + kFields * rank;
     if (rank == world.rank || fields[kHost] != mine[kHost]) continue;
     // A process of that number may be another one here, where ranks are in containers of their own.
-    const File file(
-        open(fmt::format("/proc/{}/fd/{}", fields[kProcess], fields[kFile]).c_str(), O_RDONLY | O_CLOEXEC));
+    const File file(open(fmt::format("/proc/{}/fd/{}", fields[kProcess], fields[kFile]).c_str(),
+                         O_RDONLY | O_CLOEXEC));
     const struct stat found = status_of(file);
     reads[rank] = file.is_open() && found.st_dev == fields[kDevice] &&
                   found.st_ino == fields[kInode] && map_slot(rank, file, PROT_READ);
@@ -109,8 +109,6 @@ void SharedSlots::map(Communicator& comm, const std::string& host) {
   }
 }
 
-SharedSlots::~SharedSlots() {
-  munmap(base_, bytes_);
-}
+SharedSlots::~SharedSlots() { munmap(base_, bytes_); }
 
 }  // namespace kt

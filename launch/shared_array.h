@@ -46,7 +46,8 @@ class SharedArray {
   /// At least `rows` a slot. Collective: all ranks.
   SharedArray(Communicator& comm, int64_t rows, int64_t width, const std::string& host)
       // Whole pages, whatever the width.
-      : slots_(comm, (rows + kRows - 1) / kRows * kRows * width * static_cast<int64_t>(sizeof(T)), host),
+      : slots_(comm, (rows + kRows - 1) / kRows * kRows * width * static_cast<int64_t>(sizeof(T)),
+               host),
         own_(comm.world().rank),
         slot_rows_(width > 0 ? slot_size() / (kRows * width) * kRows : 0) {}
 

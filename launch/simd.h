@@ -95,9 +95,13 @@ template <int N>
 KT_INLINE Ints shift_right(Ints a) {
   return {_mm512_srli_epi32(a.v, N)};
 }
-/// `x` where a >= b, else 0; a and b as signed numbers.
-KT_INLINE Floats where_not_less(Ints a, Ints b, Floats x) {
-  return {_mm512_maskz_mov_ps(_mm512_cmpge_epi32_mask(a.v, b.v), x.v)};
+/// x * y where a >= b, else 0; a and b as unsigned numbers.
+KT_INLINE Floats product_where_not_less(Ints a, Ints b, Floats x, Floats y) {
+  return {_mm512_maskz_mul_ps(_mm512_cmpge_epu32_mask(a.v, b.v), x.v, y.v)};
+}
+/// The first `n` lanes; the others become 0.
+KT_INLINE Floats first(Floats a, int64_t n) {
+  return {_mm512_maskz_mov_ps(static_cast<__mmask16>((1u << n) - 1), a.v)};
 }
 /// Halves added onto each other until one lane is left.
 KT_INLINE float sum_lanes(Floats a) {
@@ -105,6 +109,53 @@ KT_INLINE float sum_lanes(Floats a) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+/// Lane r: `sum_lanes` of a[r].
+KT_INLINE Floats sums_of_lanes(const Floats (&a)[16]) {
+  __m512 part[4];  // of rows q, q + 4, q + 8, q + 12, four lanes each
+  for (int q = 0; q < 4; ++q) {
+    __m512 half[2];  // of two rows, eight lanes each
+    for (int h = 0; h < 2; ++h) {
+      const __m512 x = a[q + 8 * h].v, y = a[q + 8 * h + 4].v;
+      half[h] = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+    }
+    part[q] = _mm512_add_ps(_mm512_shuffle_f32x4(half[0], half[1], 0x88),
+                            _mm512_shuffle_f32x4(half[0], half[1], 0xdd));
+  }
+  __m512 pair[2];
+  for (int h = 0; h < 2; ++h) {
+    const __m512d x = _mm512_castps_pd(part[2 * h]), y = _mm512_castps_pd(part[2 * h + 1]);
+    pair[h] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                            _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+  }
+  return {_mm512_add_ps(_mm512_shuffle_ps(pair[0], pair[1], 0x88),
+                        _mm512_shuffle_ps(pair[0], pair[1], 0xdd))};
+}
+
+struct Doubles {
+  __m512d a, b;
+};
+KT_INLINE Doubles all_doubles(double x) { return {_mm512_set1_pd(x), _mm512_set1_pd(x)}; }
+KT_INLINE Doubles doubles(Floats x) {
+  return {_mm512_cvtps_pd(_mm512_castps512_ps256(x.v)),
+          _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1))};
+}
+KT_INLINE Floats floats(Doubles x) {
+  return {
+      _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x.a)), _mm512_cvtpd_ps(x.b), 1)};
+}
+KT_INLINE Doubles operator+(Doubles x, Doubles y) {
+  return {_mm512_add_pd(x.a, y.a), _mm512_add_pd(x.b, y.b)};
+}
+KT_INLINE Doubles operator-(Doubles x, Doubles y) {
+  return {_mm512_sub_pd(x.a, y.a), _mm512_sub_pd(x.b, y.b)};
+}
+KT_INLINE Doubles operator*(Doubles x, Doubles y) {
+  return {_mm512_mul_pd(x.a, y.a), _mm512_mul_pd(x.b, y.b)};
+}
+KT_INLINE void store(double* p, Doubles x) {
+  _mm512_storeu_pd(p, x.a);
+  _mm512_storeu_pd(p + 8, x.b);
 }
 
 #else
@@ -208,10 +259,18 @@ template <int N>
 KT_INLINE Ints shift_right(Ints x) {
   return {_mm256_srli_epi32(x.a, N), _mm256_srli_epi32(x.b, N)};
 }
-/// `x` where a >= b, else 0; a and b as signed numbers.
-KT_INLINE Floats where_not_less(Ints a, Ints b, Floats x) {
-  return {_mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.a, a.a)), x.a),
-          _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.b, a.b)), x.b)};
+/// x * y where a >= b, else 0; a and b as unsigned numbers.
+KT_INLINE Floats product_where_not_less(Ints a, Ints b, Floats x, Floats y) {
+  const __m256i low = _mm256_cmpeq_epi32(_mm256_max_epu32(a.a, b.a), a.a),
+                high = _mm256_cmpeq_epi32(_mm256_max_epu32(a.b, b.b), a.b);
+  const Floats product = x * y;
+  return {_mm256_and_ps(_mm256_castsi256_ps(low), product.a),
+          _mm256_and_ps(_mm256_castsi256_ps(high), product.b)};
+}
+/// The first `n` lanes; the others become 0.
+KT_INLINE Floats first(Floats x, int64_t n) {
+  return {_mm256_and_ps(_mm256_castsi256_ps(first_lanes(n)), x.a),
+          _mm256_and_ps(_mm256_castsi256_ps(first_lanes(n - 8)), x.b)};
 }
 /// Halves added onto each other until one lane is left.
 KT_INLINE float sum_lanes(Floats x) {
@@ -219,6 +278,61 @@ KT_INLINE float sum_lanes(Floats x) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+/// Lane r: `sum_lanes` of a[r].
+KT_INLINE Floats sums_of_lanes(const Floats (&a)[16]) {
+  __m256 sum[2];  // of eight rows each
+  for (int s = 0; s < 2; ++s) {
+    __m256 part[4];  // of rows q and q + 4, four lanes each
+    for (int q = 0; q < 4; ++q) {
+      const Floats &x = a[8 * s + q], &y = a[8 * s + q + 4];
+      const __m256 u = _mm256_add_ps(x.a, x.b), v = _mm256_add_ps(y.a, y.b);
+      part[q] =
+          _mm256_add_ps(_mm256_permute2f128_ps(u, v, 0x20), _mm256_permute2f128_ps(u, v, 0x31));
+    }
+    __m256 pair[2];
+    for (int h = 0; h < 2; ++h) {
+      const __m256d x = _mm256_castps_pd(part[2 * h]), y = _mm256_castps_pd(part[2 * h + 1]);
+      pair[h] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)),
+                              _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+    }
+    sum[s] = _mm256_add_ps(_mm256_shuffle_ps(pair[0], pair[1], 0x88),
+                           _mm256_shuffle_ps(pair[0], pair[1], 0xdd));
+  }
+  return {sum[0], sum[1]};
+}
+
+struct Doubles {
+  __m256d v[4];
+};
+KT_INLINE Doubles all_doubles(double x) {
+  const __m256d v = _mm256_set1_pd(x);
+  return {{v, v, v, v}};
+}
+KT_INLINE Doubles doubles(Floats x) {
+  return {{_mm256_cvtps_pd(_mm256_castps256_ps128(x.a)),
+           _mm256_cvtps_pd(_mm256_extractf128_ps(x.a, 1)),
+           _mm256_cvtps_pd(_mm256_castps256_ps128(x.b)),
+           _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1))}};
+}
+KT_INLINE Floats floats(Doubles x) {
+  return {_mm256_set_m128(_mm256_cvtpd_ps(x.v[1]), _mm256_cvtpd_ps(x.v[0])),
+          _mm256_set_m128(_mm256_cvtpd_ps(x.v[3]), _mm256_cvtpd_ps(x.v[2]))};
+}
+KT_INLINE Doubles operator+(Doubles x, Doubles y) {
+  for (int k = 0; k < 4; ++k) x.v[k] = _mm256_add_pd(x.v[k], y.v[k]);
+  return x;
+}
+KT_INLINE Doubles operator-(Doubles x, Doubles y) {
+  for (int k = 0; k < 4; ++k) x.v[k] = _mm256_sub_pd(x.v[k], y.v[k]);
+  return x;
+}
+KT_INLINE Doubles operator*(Doubles x, Doubles y) {
+  for (int k = 0; k < 4; ++k) x.v[k] = _mm256_mul_pd(x.v[k], y.v[k]);
+  return x;
+}
+KT_INLINE void store(double* p, Doubles x) {
+  for (int k = 0; k < 4; ++k) _mm256_storeu_pd(p + 4 * k, x.v[k]);
 }
 
 #endif

@@ -80,9 +80,9 @@ class ExactExchange : public Exchange {
         const std::vector<int64_t>& begin = item_tables_[0]->block_begin;
         const Range own = blocks_of_thread(blocks, thread);
         for (int64_t item = begin[own.begin]; item < begin[own.end]; ++item)
-          places_.push_back({rank * threads_ + thread,
-                             static_cast<int32_t>(rank * parts_.slot_rows() + item -
-                                                  begin[blocks.begin])});
+          places_.push_back(
+              {rank * threads_ + thread,
+               static_cast<int32_t>(rank * parts_.slot_rows() + item - begin[blocks.begin])});
       }
       if (rank != comm.world().rank) (is_here(rank) ? here_ : remote_) = 1;
       KT_CHECK(requests_.shared_with(rank) == is_here(rank) &&
@@ -271,8 +271,7 @@ class ExactExchange : public Exchange {
   void send_section_numbers() {
     const int size = comm_.world().size, self = comm_.world().rank;
     std::vector<int64_t> counts;
-    for (int rank = 0; rank < size; ++rank)
-      counts.push_back(is_here(rank) ? 0 : threads_);
+    for (int rank = 0; rank < size; ++rank) counts.push_back(is_here(rank) ? 0 : threads_);
     const std::vector<int64_t> incoming =
         send_remote<int64_t>(counts, [&](int rank, std::vector<int64_t>& outgoing) {
           for (int thread = 0; thread < threads_; ++thread)
@@ -321,8 +320,7 @@ class ExactExchange : public Exchange {
     std::vector<int64_t> counts;
     for (int rank = 0; rank < size; ++rank) {
       const Section rows = section(self, rank);
-      if (!is_here(rank))
-        wanted[rank] = distinct(requests_.own().subspan(rows.begin, rows.count));
+      if (!is_here(rank)) wanted[rank] = distinct(requests_.own().subspan(rows.begin, rows.count));
       counts.push_back(std::ssize(wanted[rank]) * width_);
     }
     const std::vector<float> incoming =
@@ -367,7 +365,7 @@ class ExactExchange : public Exchange {
   Communicator& comm_;
   const int64_t width_;
   std::vector<ParameterArray*> item_tables_, dense_;
-  const int64_t first_item_, held_;     // items this rank has the rows of
+  const int64_t first_item_, held_;  // items this rank has the rows of
   const int threads_;
   std::vector<int64_t> block_begin_;    // [own blocks + 1] held rows
   std::vector<Place> places_;           // [items]
@@ -378,10 +376,10 @@ class ExactExchange : public Exchange {
 
   // Slots of all ranks. Rows are in the order of the owners of their items, and of one owner in that of the rows. All
   // ranks meet before they are written again: in `reduce`, or when they gather the loss.
-  SharedArray<int64_t> sections_;   // [ranks, threads] a Section each, for theirs
-  SharedArray<int32_t> requests_;   // [rows] item
-  SharedArray<float> parts_;        // [held rows, width]
-  SharedArray<float> gradients_;    // [rows, width]
+  SharedArray<int64_t> sections_;  // [ranks, threads] a Section each, for theirs
+  SharedArray<int32_t> requests_;  // [rows] item
+  SharedArray<float> parts_;       // [held rows, width]
+  SharedArray<float> gradients_;   // [rows, width]
   int32_t here_ = 0, remote_ = 0;  // whether some ranks share a host, and some do not
 
   // The route of the current step.

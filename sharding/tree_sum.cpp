@@ -77,7 +77,8 @@ void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadP
   std::vector<std::vector<TreeAdd>> inside(stretches);
   std::vector<TreeAdd> between;
   for (const TreeAdd& add : subtree_adds(leaves)) {
-    const int64_t into = (leaves.begin + add.into) >> level, from = (leaves.begin + add.from) >> level;
+    const int64_t into = (leaves.begin + add.into) >> level,
+                  from = (leaves.begin + add.from) >> level;
     (into == from ? inside[into - first] : between).push_back(add);
   }
   // Columns that all leaves of a rank have room for in the nearest cache.
@@ -91,9 +92,8 @@ void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadP
       add_all(buffers, width, inside[stretch], columns(piece));
   });
   if (between.empty()) return;
-  pool.parallel_for(pieces, [&](int64_t piece, int) {
-    add_all(buffers, width, between, columns(piece));
-  });
+  pool.parallel_for(pieces,
+                    [&](int64_t piece, int) { add_all(buffers, width, between, columns(piece)); });
 }
 
 void finish_tree(std::span<float> buffers, int64_t width, const std::vector<TreeNode>& nodes) {

@@ -69,7 +69,7 @@ class DeviceSamples {
   Communicator& comm_;
   DeviceStream& stream_;
   std::vector<int32_t> first_user_;  // [S] row of each shard's first user
-  std::vector<EpochOrder> order_;   // [S] of the epoch
+  std::vector<EpochOrder> order_;    // [S] of the epoch
 
   // Shapes: R samples of this rank, S owned shards, n samples of a step. Resident samples alone.
   std::optional<Columns<DeviceArray>> columns_;             // [R]

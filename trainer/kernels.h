@@ -37,7 +37,7 @@ struct GatherSamples {
   const int64_t* unit_begin;  // [shards + 1]
   const int64_t* position;    // [shards]
   const int64_t* first_row;   // [shards] in the columns
-  const EpochOrder* order;   // [shards]
+  const EpochOrder* order;    // [shards]
   const int32_t *user_from, *item_from;
   const float* label_from;
   const uint32_t* row_from;

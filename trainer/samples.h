@@ -25,8 +25,8 @@ using Samples = std::vector<Sample, HugePageAllocator<Sample>>;
 
 struct ShardSamples {
   std::vector<int32_t> users;  ///< dense user indices of the shard
-  Samples train;       ///< in the order of `first_order`
-  Samples validation;  ///< in source order
+  Samples train;               ///< in the order of `first_order`
+  Samples validation;          ///< in source order
 };
 
 /// Reads the shards of a rank and splits them. Random: a row is held out by a draw keyed by (seed, row), so the

@@ -101,8 +101,7 @@ class HostSteps final : public Steps {
   static std::unique_ptr<Exchange> make_exchange(const Problem& problem, Parameters& parameters,
                                                  const Schedule& schedule, Communicator& comm,
                                                  const ThreadPool& pool) {
-    const Exchange::Options options =
-        exchange_options(*problem.engine, parameters, schedule, pool);
+    const Exchange::Options options = exchange_options(*problem.engine, parameters, schedule, pool);
     return problem.config.parallel.reduce == Reduce::kExact
                ? make_exact_exchange(parameters, comm, options)
                : make_fast_exchange(parameters, comm, options);

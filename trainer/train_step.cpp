@@ -128,7 +128,8 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
       }
       for (; begin < end; ++begin, ++to) {
         int64_t place = group[begin / kGroup - first] + begin % kGroup;
-        if (place >= std::ssize(train)) [[unlikely]] place = order(begin);
+        if (place >= std::ssize(train)) [[unlikely]]
+          place = order(begin);
         const Sample& sample = train[place];
         user_row_[to] = static_cast<int32_t>(first_user_[unit] + sample.user);
         item_[to] = sample.item;
@@ -258,8 +259,7 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
                                           .item_row = exchange_.gradient_row().data() + begin,
                                           .dense = dense_gradients},
                                          scratch.memory);
-  if (last)
-    engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
+  if (last) engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
   return loss;
 }
 

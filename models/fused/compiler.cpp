@@ -268,7 +268,8 @@ class Compiler {
     to_.packings_.push_back({op.bias_gradient, 1, layer.width, op.bias, -1});
   }
 
-  /// One term for each input of the layer before; in the form of ids each side's terms are summed in its part.
+  /// One term for each input of the layer before; in the form of ids each side's terms are summed in its part. One of
+  /// the sides adds the bias: there are fewer ids than rows.
   Value dense(const Layer& layer, Level level) {
     std::vector<int> parts;
     flatten(layer.inputs[0], parts);
@@ -287,12 +288,12 @@ class Compiler {
       for (const auto& [side, terms] : shares) {
         Op& share = add_op(side, OpKind::kDense, layer.width);
         add_terms(side, share, terms);
+        if (side == shares.begin()->first) add_bias(share, layer);
         columns[side == Level::kItem] = output(side, value_of(side, share));
       }
       Op& sum = add_op(level, OpKind::kGather, layer.width);
       sum.user_part = columns[0];
       sum.item_part = columns[1];
-      add_bias(sum, layer);
       if (own.empty()) return value_of(level, sum);
       const int64_t y = sum.y;
       Op& rest = code(level).ops.emplace_back();
@@ -342,6 +343,7 @@ class Compiler {
         trained[op.y] |= any;
       }
       std::map<int64_t, bool> written;
+      std::map<int64_t, int> readers;
       const auto gradient_of = [&](int64_t y, int64_t width) {
         const auto [at, fresh] = gradient.try_emplace(y, 0);
         if (fresh) at->second = buffer(level, width);
@@ -351,10 +353,12 @@ class Compiler {
         if (!trained[output.y]) continue;
         output.y_gradient = gradient_of(output.y, output.width);
         written[output.y] = true;
+        ++readers[output.y];
       }
       if (level == Level::kRow) {
         of.program.prediction_gradient = gradient_of(result.y, 1);
         written[result.y] = true;
+        ++readers[result.y];
       }
       for (auto op = of.ops.rbegin(); op != of.ops.rend(); ++op) {
         if (!trained[op->y] || !written[op->y]) continue;
@@ -364,12 +368,28 @@ class Compiler {
           to = gradient_of(x, width);
           adds = written[x];
           written[x] = true;
+          ++readers[x];
         };
         for (int32_t t = op->terms_begin; t < op->terms_end; ++t)
           consume(of.terms[t].x, of.terms[t].in, of.terms[t].x_gradient, of.terms[t].add_gradient);
         if (has_a(*op)) consume(op->a, op->a_width, op->a_gradient, op->add_a);
         if (op->kind == OpKind::kDot) consume(op->b, op->a_width, op->b_gradient, op->add_b);
       }
+      for (Op& op : of.ops)
+        if (op.y_gradient >= 0 && readers[op.y] == 1) undo_in_consumer(op, of.terms);
+    }
+  }
+
+  /// A product that is the one reader of an activation's result applies the slope to what it gives back. ReLU's result
+  /// says what dropout kept as well; after any other activation dropout has to be drawn again.
+  static void undo_in_consumer(Op& op, std::vector<Term>& terms) {
+    if (op.activation == Activation::kNone || (op.drops && op.activation != Activation::kRelu))
+      return;
+    for (Term& term : terms) {
+      if (term.x != op.y || term.x_gradient < 0) continue;
+      term.x_activation = op.activation;
+      term.x_drops = op.drops;
+      op.undone = true;
     }
   }
 
@@ -391,6 +411,9 @@ class Compiler {
       program.dropout_kept = dropout_kept(model_.dropout_probability());
       to_.workspace_size_ = std::max(to_.workspace_size_, of->size);
     }
+    const Op& last = to_.rows_.ops.back();
+    to_.rows_.program.head =
+        last.kind == OpKind::kDenseOne && last.activation == Activation::kNone && !last.drops;
     to_.rows_.program.prediction = result.y;
     to_.rows_.program.user_part_width = to_.users_.program.part_width;
     to_.rows_.program.item_part_width = to_.items_.program.part_width;

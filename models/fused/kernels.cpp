@@ -13,100 +13,125 @@ constexpr int kTileRows = 8, kTileVectors = 2;
 #else
 constexpr int kTileRows = 4, kTileVectors = 1;
 #endif
-static_assert(kBlockRows % kTileRows == 0);
+// Of a tile that is one vector wide.
+constexpr int kTallRows = kTileRows * kTileVectors;
+static_assert(kBlockRows % kTallRows == 0 && kBlockRows % kLanes == 0);
+
+// A lambda that is part of the loop around it: called, it would have to load what it captures each time.
+#define KT_INLINED __attribute__((always_inline))
 
 KT_INLINE int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// y[r] = [y[r] or bias or 0] + x[r] W for M rows and N vectors of columns.
-template <int M, int N>
+// y[r] = end([y[r] or bias or 0] + x[r] W) for M rows and N vectors of columns; `end(at, sum)` takes the vector at y[at].
+template <int M, int N, class End>
 KT_INLINE void dense_tile(const float* x, int64_t x_stride, int64_t in, const float* w,
                           int64_t w_stride, const float* bias, bool adds, float* y,
-                          int64_t y_stride) {
+                          int64_t y_stride, int64_t at, End&& end) {
   Floats sum[M][N];
   for (int m = 0; m < M; ++m)
     for (int n = 0; n < N; ++n)
-      sum[m][n] =
-          adds ? load(y + m * y_stride + n * kLanes) : (bias ? load(bias + n * kLanes) : zero());
+      sum[m][n] = adds ? load(y + at + m * y_stride + n * kLanes)
+                       : (bias ? load(bias + n * kLanes) : zero());
+  // A pointer for four rows: there are not enough registers for one each.
+  const float* four[M / 4];
+  for (int q = 0; q < M / 4; ++q) four[q] = x + 4 * q * x_stride;
+  const int64_t offset[4] = {0, x_stride, 2 * x_stride, 3 * x_stride};
   for (int64_t k = 0; k < in; ++k) {
     Floats column[N];
-    for (int n = 0; n < N; ++n) column[n] = load(w + k * w_stride + n * kLanes);
+    for (int n = 0; n < N; ++n) column[n] = load(w + n * kLanes);
+    w += w_stride;
     for (int m = 0; m < M; ++m) {
-      const Floats value = all(x[m * x_stride + k]);
+      const Floats value = all(four[m / 4][offset[m % 4]]);
       for (int n = 0; n < N; ++n) sum[m][n] = fma(value, column[n], sum[m][n]);
     }
+    for (int q = 0; q < M / 4; ++q) ++four[q];
   }
   for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) store(y + m * y_stride + n * kLanes, sum[m][n]);
+    for (int n = 0; n < N; ++n) {
+      const int64_t to = at + m * y_stride + n * kLanes;
+      store(y + to, end(to, sum[m][n]));
+    }
 }
 
-// Whole tiles: rows up to the next multiple of kTileRows are computed, which buffers have room for.
-void dense(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* w,
-           int64_t columns, const float* bias, bool adds, float* y, int64_t y_stride) {
+// Whole tiles: rows up to the next multiple of kTallRows are computed, which buffers have room for.
+template <class End>
+KT_INLINE void dense(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* w,
+                     int64_t columns, const float* bias, bool adds, float* y, int64_t y_stride,
+                     End&& end) {
   int64_t c = 0;
   if constexpr (kTileVectors == 2)
     for (; c + 2 * kLanes <= columns; c += 2 * kLanes)
       for (int64_t r = 0; r < rows; r += kTileRows)
         dense_tile<kTileRows, 2>(x + r * x_stride, x_stride, in, w + c, columns,
-                                 bias ? bias + c : nullptr, adds, y + r * y_stride + c, y_stride);
+                                 bias ? bias + c : nullptr, adds, y, y_stride, r * y_stride + c,
+                                 end);
   for (; c < columns; c += kLanes)
-    for (int64_t r = 0; r < rows; r += kTileRows)
-      dense_tile<kTileRows, 1>(x + r * x_stride, x_stride, in, w + c, columns,
-                               bias ? bias + c : nullptr, adds, y + r * y_stride + c, y_stride);
+    for (int64_t r = 0; r < rows; r += kTallRows)
+      dense_tile<kTallRows, 1>(x + r * x_stride, x_stride, in, w + c, columns,
+                               bias ? bias + c : nullptr, adds, y, y_stride, r * y_stride + c, end);
 }
 
-// g[k][c] += sum over the rows, in order, of x[r][k] dy[r][c], for M rows k of W and N vectors of columns.
-template <int M, int N>
+// g[k][c] += sum over the rows, in order, of x[r][k] dy[r][c], for the first `count` of M rows k of W and N vectors of
+// columns; and likewise the bias's gradient, whose x is 1.
+template <int M, int N, bool kBias>
 KT_INLINE void weight_gradient_tile(int64_t rows, const float* x, int64_t x_stride, const float* dy,
-                                    int64_t dy_stride, float* g, int64_t out, int64_t left) {
-  Floats sum[M][N];
-  for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) sum[m][n] = load_up_to(g + m * out + n * kLanes, left - n * kLanes);
+                                    int64_t dy_stride, float* g, int64_t out, int64_t count,
+                                    float* bias, int64_t left) {
+  Floats sum[M][N], bias_sum[N];
+  for (int n = 0; n < N; ++n) {
+    for (int m = 0; m < M; ++m)
+      sum[m][n] = m < count ? load_up_to(g + m * out + n * kLanes, left - n * kLanes) : zero();
+    if constexpr (kBias) bias_sum[n] = load_up_to(bias + n * kLanes, left - n * kLanes);
+  }
   for (int64_t r = 0; r < rows; ++r) {
     Floats slope[N];
-    for (int n = 0; n < N; ++n) slope[n] = load(dy + r * dy_stride + n * kLanes);
+    for (int n = 0; n < N; ++n) {
+      slope[n] = load(dy + r * dy_stride + n * kLanes);
+      if constexpr (kBias) bias_sum[n] = bias_sum[n] + slope[n];
+    }
     for (int m = 0; m < M; ++m) {
       const Floats value = all(x[r * x_stride + m]);
       for (int n = 0; n < N; ++n) sum[m][n] = fma(value, slope[n], sum[m][n]);
     }
   }
-  for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) store_up_to(g + m * out + n * kLanes, sum[m][n], left - n * kLanes);
-}
-
-template <int N>
-void weight_gradient_columns(int64_t rows, const float* x, int64_t x_stride, int64_t in,
-                             const float* dy, int64_t dy_stride, float* g, int64_t out,
-                             int64_t left) {
-  int64_t k = 0;
-  for (; k + kTileRows <= in; k += kTileRows)
-    weight_gradient_tile<kTileRows, N>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out,
-                                       left);
-  for (; k < in; ++k)
-    weight_gradient_tile<1, N>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out, left);
-}
-
-void weight_gradient(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* dy,
-                     int64_t dy_stride, float* g, int64_t out) {
-  int64_t c = 0;
-  if constexpr (kTileVectors == 2)
-    for (; c + kLanes < out; c += 2 * kLanes)
-      weight_gradient_columns<2>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out, out - c);
-  for (; c < out; c += kLanes)
-    weight_gradient_columns<1>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out, out - c);
-}
-
-void bias_gradient(int64_t rows, const float* dy, int64_t stride, int64_t width, float* g) {
-  for (int64_t c = 0; c < width; c += kLanes) {
-    Floats sum = load_up_to(g + c, width - c);
-    for (int64_t r = 0; r < rows; ++r) sum = sum + load(dy + r * stride + c);
-    store_up_to(g + c, sum, width - c);
+  for (int n = 0; n < N; ++n) {
+    for (int m = 0; m < M; ++m)
+      if (m < count) store_up_to(g + m * out + n * kLanes, sum[m][n], left - n * kLanes);
+    if constexpr (kBias) store_up_to(bias + n * kLanes, bias_sum[n], left - n * kLanes);
   }
 }
 
-// 32 columns of a row's dropout factors (launch/random.h): those of the low halves, then the high ones. Made for 32
-// columns, drawn for many rows.
+// Whole tiles: what is behind the last row of W is read of x's padding, and not stored.
+template <int M, int N>
+void weight_gradient_columns(int64_t rows, const float* x, int64_t x_stride, int64_t in,
+                             const float* dy, int64_t dy_stride, float* g, int64_t out, float* bias,
+                             int64_t left) {
+  for (int64_t k = 0; k < in; k += M) {
+    const int64_t count = smaller_of(M, in - k);
+    if (bias && k == 0)
+      weight_gradient_tile<M, N, true>(rows, x, x_stride, dy, dy_stride, g, out, count, bias, left);
+    else
+      weight_gradient_tile<M, N, false>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out,
+                                        count, nullptr, left);
+  }
+}
+
+// `bias`: its gradient, or null.
+void weight_gradient(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* dy,
+                     int64_t dy_stride, float* g, int64_t out, float* bias) {
+  int64_t c = 0;
+  if constexpr (kTileVectors == 2)
+    for (; c + kLanes < out; c += 2 * kLanes)
+      weight_gradient_columns<kTileRows, 2>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out,
+                                            bias ? bias + c : nullptr, out - c);
+  for (; c < out; c += kLanes)
+    weight_gradient_columns<kTallRows, 1>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out,
+                                          bias ? bias + c : nullptr, out - c);
+}
+
+// Dropout of 32 columns (launch/random.h), for many rows: of those of the low halves and of the high ones.
 struct Dropout {
-  Ints counter, least;
+  Ints counter, least_low, least_high;
   Floats kept;
 };
 struct TwoFloats {
@@ -117,15 +142,16 @@ alignas(64) constexpr uint32_t kLaneNumbers[16] = {0, 1, 2,  3,  4,  5,  6,  7,
 KT_INLINE Dropout dropout_of(const Program& program, int64_t column) {
   const Ints counter = load_ints(kLaneNumbers) + all_ints(static_cast<uint32_t>(column / 2));
   return {counter * all_ints(0x9e3779b9u), all_ints(program.dropout_threshold),
-          all(program.dropout_kept)};
+          all_ints(program.dropout_threshold << 16), all(program.dropout_kept)};
 }
-KT_INLINE TwoFloats draw(const Dropout& dropout, uint32_t key) {
-  Ints x = all_ints(key) + dropout.counter;
-  x = (x ^ shift_right<16>(x)) * all_ints(0x85ebca6bu);
-  x = (x ^ shift_right<13>(x)) * all_ints(0xc2b2ae35u);
-  x = x ^ shift_right<16>(x);
-  return {where_not_less(x & all_ints(0xffffu), dropout.least, dropout.kept),
-          where_not_less(shift_right<16>(x), dropout.least, dropout.kept)};
+KT_INLINE TwoFloats drop(const Dropout& dropout, uint32_t key, TwoFloats x) {
+  Ints word = all_ints(key) + dropout.counter;
+  word = (word ^ shift_right<16>(word)) * all_ints(0x85ebca6bu);
+  word = (word ^ shift_right<13>(word)) * all_ints(0xc2b2ae35u);
+  // The last step of the hash leaves the high half as it is.
+  const Ints low = (word ^ shift_right<16>(word)) & all_ints(0xffffu);
+  return {product_where_not_less(low, dropout.least_low, x.low, dropout.kept),
+          product_where_not_less(word, dropout.least_high, x.high, dropout.kept)};
 }
 
 template <Activation kActivation>
@@ -170,28 +196,32 @@ KT_INLINE void with_activation(Activation activation, Work&& work) {
   }
 }
 
+template <class Work>
+KT_INLINE void with_choice(bool choice, Work&& work) {
+  return choice ? work.template operator()<true>() : work.template operator()<false>();
+}
+
 // Results of an operation, then its activation and dropout: `value(r, c)` gives the vector of row r at column c.
 template <class Value>
 KT_INLINE void write_finished(const Block& block, const Op& op, Value&& value) {
-  const int64_t stride = padded(op.width);
-  const bool drops = op.drops && block.key;
-  with_activation(op.activation, [&]<Activation kActivation>() {
-    for (int64_t c = 0; c < stride; c += 2 * kLanes) {
-      float* y = block.workspace + op.y + c;
-      const bool both = c + kLanes < stride;
-      const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
-      for (int64_t r = 0; r < block.n; ++r) {
-        Floats low = activated<kActivation>(value(r, c));
-        Floats high = both ? activated<kActivation>(value(r, c + kLanes)) : zero();
-        if (drops) {
-          const TwoFloats factors = draw(dropout, block.key[r]);
-          low = low * factors.low;
-          high = high * factors.high;
-        }
-        store(y + r * stride, low);
-        if (both) store(y + r * stride + kLanes, high);
+  const int64_t stride = padded(op.width), n = block.n;
+  const uint32_t* key = block.key;
+  with_activation(op.activation, [&]<Activation kActivation>() KT_INLINED {
+    with_choice(op.drops && key, [&]<bool kDrops>() KT_INLINED {
+      for (int64_t c = 0; c < stride; c += 2 * kLanes) {
+        float* y = block.workspace + op.y + c;
+        const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
+        with_choice(c + kLanes < stride, [&]<bool kBoth>() KT_INLINED {
+          for (int64_t r = 0; r < n; ++r) {
+            TwoFloats x{activated<kActivation>(value(r, c)),
+                        kBoth ? activated<kActivation>(value(r, c + kLanes)) : zero()};
+            if constexpr (kDrops) x = drop(dropout, key[r], x);
+            store(y + r * stride, x.low);
+            if constexpr (kBoth) store(y + r * stride + kLanes, x.high);
+          }
+        });
       }
-    }
+    });
   });
 }
 
@@ -199,49 +229,47 @@ void finish(const Block& block, const Op& op) {
   if (op.activation == Activation::kNone && !(op.drops && block.key)) return;
   const float* y = block.workspace + op.y;
   const int64_t stride = padded(op.width);
-  write_finished(
-      block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
-        return load(y + r * stride + c);
-      });
+  write_finished(block, op,
+                 [&](int64_t r, int64_t c) KT_INLINED { return load(y + r * stride + c); });
 }
 
 // The gradient before activation and dropout, from the one after them: `give(r, c, dz)` takes the vector of row r at
 // column c. With ReLU y > 0 says that the value was kept and positive; otherwise dropout is drawn again.
 template <class Give>
 KT_INLINE void read_unfinished(const Block& block, const Op& op, Give&& give) {
-  const int64_t stride = padded(op.width);
-  const bool drops = op.drops && block.key;
-  const bool draws = drops && op.activation != Activation::kRelu;
-  with_activation(op.activation, [&]<Activation kActivation>() {
+  const int64_t stride = padded(op.width), n = block.n;
+  const bool drops = op.drops && block.key && !op.undone;
+  const uint32_t* key = block.key;
+  const Activation activation = op.undone ? Activation::kNone : op.activation;
+  with_activation(activation, [&]<Activation kActivation>() KT_INLINED {
     const Floats kept = all(drops ? block.program.dropout_kept : 1.f);
-    for (int64_t c = 0; c < stride; c += 2 * kLanes) {
-      const float* y = block.workspace + op.y + c;
-      const float* dy = block.workspace + op.y_gradient + c;
-      const bool both = c + kLanes < stride;
-      const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
-      for (int64_t r = 0; r < block.n; ++r) {
-        TwoFloats factors{kept, kept};
-        if (draws) factors = draw(dropout, block.key[r]);
-        Floats low = load(dy + r * stride);
-        if (drops) low = low * factors.low;
-        give(r, c, activation_slope<kActivation>(load(y + r * stride), low));
-        if (!both) continue;
-        Floats high = load(dy + r * stride + kLanes);
-        if (drops) high = high * factors.high;
-        give(r, c + kLanes, activation_slope<kActivation>(load(y + r * stride + kLanes), high));
+    with_choice(drops && kActivation != Activation::kRelu, [&]<bool kDraws>() KT_INLINED {
+      for (int64_t c = 0; c < stride; c += 2 * kLanes) {
+        const float* y = block.workspace + op.y + c;
+        const float* dy = block.workspace + op.y_gradient + c;
+        const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
+        with_choice(c + kLanes < stride, [&]<bool kBoth>() KT_INLINED {
+          for (int64_t r = 0; r < n; ++r, y += stride, dy += stride) {
+            TwoFloats d{load(dy), kBoth ? load(dy + kLanes) : zero()};
+            d = kDraws ? drop(dropout, key[r], d) : TwoFloats{d.low * kept, d.high * kept};
+            give(r, c, activation_slope<kActivation>(load(y), d.low));
+            if constexpr (kBoth)
+              give(r, c + kLanes, activation_slope<kActivation>(load(y + kLanes), d.high));
+          }
+        });
       }
-    }
+    });
   });
 }
 
 void unfinish(const Block& block, const Op& op) {
+  if (op.undone) return;
   if (op.activation == Activation::kNone && !(op.drops && block.key)) return;
   float* dy = block.workspace + op.y_gradient;
   const int64_t stride = padded(op.width);
-  read_unfinished(
-      block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
-        store(dy + r * stride + c, dz);
-      });
+  read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
+    store(dy + r * stride + c, dz);
+  });
 }
 
 // Sum over the columns of a[c] b[c].
@@ -265,63 +293,115 @@ KT_INLINE void pass_back(const float* from, float factor, int64_t width, bool ad
   }
 }
 
+// The activation too, unless dropout follows: that is drawn for 32 columns at once, in a pass of its own.
 void forward_dense(const Block& block, const Op& op) {
   const int64_t stride = padded(op.width);
   const float* bias = op.bias >= 0 ? block.weights + op.bias : nullptr;
+  const bool drops = op.drops && block.key;
   bool adds = op.adds;
   for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
     const Term& term = block.program.terms[t];
-    dense(block.n, block.workspace + term.x, padded(term.in), term.in, block.weights + term.weight,
-          stride, bias, adds, block.workspace + op.y, stride);
+    const bool ends = t + 1 == op.terms_end && !drops;
+    with_activation(
+        ends ? op.activation : Activation::kNone, [&]<Activation kActivation>() KT_INLINED {
+          dense(block.n, block.workspace + term.x, padded(term.in), term.in,
+                block.weights + term.weight, stride, bias, adds, block.workspace + op.y, stride,
+                [](int64_t, Floats y) KT_INLINED { return activated<kActivation>(y); });
+        });
     adds = true;
   }
+  if (drops) finish(block, op);
+}
+
+// `slope(at, dx)`: the gradient before x's activation and dropout, where that is the term's to find.
+template <class Work>
+KT_INLINE void with_slope(const Block& block, const Term& term, Work&& work) {
+  const float* x = block.workspace + term.x;
+  const Floats kept = all(term.x_drops && block.key ? block.program.dropout_kept : 1.f);
+  with_activation(term.x_activation, [&]<Activation kActivation>() KT_INLINED {
+    work([&](int64_t at, Floats dx) KT_INLINED {
+      if constexpr (kActivation == Activation::kNone) return dx;
+      return activation_slope<kActivation>(load(x + at), dx * kept);
+    });
+  });
 }
 
 void backward_dense(const Block& block, const Op& op, float* dense_gradient) {
   const int64_t stride = padded(op.width);
   const float* dy = block.workspace + op.y_gradient;
+  float* bias = op.bias >= 0 ? dense_gradient + op.bias_gradient : nullptr;
   for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
     const Term& term = block.program.terms[t];
     weight_gradient(block.n, block.workspace + term.x, padded(term.in), term.in, dy, stride,
-                    dense_gradient + term.weight_gradient, op.width);
-    if (term.x_gradient >= 0)
+                    dense_gradient + term.weight_gradient, op.width, bias);
+    bias = nullptr;
+    if (term.x_gradient < 0) continue;
+    with_slope(block, term, [&](auto&& slope) KT_INLINED {
       dense(block.n, dy, stride, op.width, block.weights + term.transposed, padded(term.in),
-            nullptr, term.add_gradient, block.workspace + term.x_gradient, padded(term.in));
+            nullptr, term.add_gradient, block.workspace + term.x_gradient, padded(term.in), slope);
+    });
   }
-  if (op.bias >= 0) bias_gradient(block.n, dy, stride, op.width, dense_gradient + op.bias_gradient);
+}
+
+// Of the 16 rows from `first` on.
+KT_INLINE Floats dense_one(const Block& block, const Op& op, int64_t first) {
+  const Term& term = block.program.terms[op.terms_begin];
+  const int64_t stride = padded(term.in);
+  const float* x = block.workspace + term.x + first * stride;
+  const float* w = block.weights + term.transposed;
+  Floats sum[kLanes];
+#pragma GCC unroll 16
+  for (Floats& s : sum) s = zero();
+  int64_t c = 0;
+  for (; c + kLanes <= term.in; c += kLanes) {
+    const Floats weight = load(w + c);
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < kLanes; ++r) sum[r] = fma(load(x + r * stride + c), weight, sum[r]);
+  }
+  if (c < term.in) {
+    const Floats weight = load(w + c);
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < kLanes; ++r)
+      sum[r] = fma(load_first(x + r * stride + c, term.in - c), weight, sum[r]);
+  }
+  return all(block.weights[op.bias]) + sums_of_lanes(sum);
 }
 
 void forward_dense_one(const Block& block, const Op& op) {
-  const Term& term = block.program.terms[op.terms_begin];
-  const float* w = block.weights + term.transposed;
-  const float bias = block.weights[op.bias];
-  const int64_t stride = padded(term.in);
-  for (int64_t r = 0; r < block.n; ++r)
-    block.workspace[op.y + r * kLanes] =
-        bias + dot(block.workspace + term.x + r * stride, w, term.in);
+  for (int64_t r = 0; r < block.n; r += kLanes) {
+    alignas(64) float y[kLanes];
+    store(y, dense_one(block, op, r));
+    for (int64_t k = 0; k < kLanes; ++k) block.workspace[op.y + (r + k) * kLanes] = y[k];
+  }
 }
 
-void backward_dense_one(const Block& block, const Op& op, float* dense_gradient) {
+// For `n` rows from `first` on; the gradient of each is `dy_stride` behind the last one's.
+KT_INLINE void backward_dense_one(const Block& block, const Op& op, int64_t first, int64_t n,
+                                  const float* dy, int64_t dy_stride, float* dense_gradient) {
   const Term& term = block.program.terms[op.terms_begin];
-  const float* dy = block.workspace + op.y_gradient;
   const float* w = block.weights + term.transposed;
   const int64_t stride = padded(term.in);
   float* g = dense_gradient + term.weight_gradient;
-  for (int64_t c = 0; c < term.in; c += kLanes) {
-    Floats sum = load_up_to(g + c, term.in - c);
-    const Floats weight = load(w + c);
-    for (int64_t r = 0; r < block.n; ++r) {
-      const Floats slope = all(dy[r * kLanes]);
-      sum = fma(slope, load(block.workspace + term.x + r * stride + c), sum);
-      if (term.x_gradient < 0) continue;
-      float* dx = block.workspace + term.x_gradient + r * stride + c;
-      const Floats part = slope * weight;
-      store(dx, term.add_gradient ? load(dx) + part : part);
+  const float* x = block.workspace + term.x + first * stride;
+  float* dx = block.workspace + term.x_gradient + first * stride;
+  const bool gives = term.x_gradient >= 0, adds = term.add_gradient;
+  with_slope(block, term, [&](auto&& slope) KT_INLINED {
+    for (int64_t c = 0; c < term.in; c += kLanes) {
+      Floats sum = load_up_to(g + c, term.in - c);
+      const Floats weight = load(w + c);
+      for (int64_t r = 0; r < n; ++r) {
+        const int64_t at = r * stride + c;
+        const Floats d = all(dy[r * dy_stride]);
+        sum = fma(d, load(x + at), sum);
+        if (!gives) continue;
+        const Floats part = d * weight;
+        store(dx + at, slope(first * stride + at, adds ? load(dx + at) + part : part));
+      }
+      store_up_to(g + c, sum, term.in - c);
     }
-    store_up_to(g + c, sum, term.in - c);
-  }
+  });
   float sum = dense_gradient[op.bias_gradient];
-  for (int64_t r = 0; r < block.n; ++r) sum += dy[r * kLanes];
+  for (int64_t r = 0; r < n; ++r) sum += dy[r * dy_stride];
   dense_gradient[op.bias_gradient] = sum;
 }
 
@@ -334,11 +414,10 @@ KT_INLINE Floats norm_number(const Block& block, const Op& op, NormNumber number
 __attribute__((noinline)) void forward_norm(const Block& block, const Op& op) {
   const float* x = block.workspace + op.a;
   const int64_t stride = padded(op.width);
-  write_finished(
-      block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
-        return fma(load(x + r * stride + c) - norm_number(block, op, kNormMean, c),
-                   norm_number(block, op, kNormScale, c), norm_number(block, op, kNormBeta, c));
-      });
+  write_finished(block, op, [&](int64_t r, int64_t c) KT_INLINED {
+    return fma(load(x + r * stride + c) - norm_number(block, op, kNormMean, c),
+               norm_number(block, op, kNormScale, c), norm_number(block, op, kNormBeta, c));
+  });
 }
 
 // The batch's mean and variance depend on x too.
@@ -368,8 +447,7 @@ void forward_common(const Block& block, const Op& op) {
   const int64_t stride = padded(op.width), a_stride = padded(op.a_width);
   switch (op.kind) {
     case OpKind::kDense:
-      forward_dense(block, op);
-      break;
+      return forward_dense(block, op);
     case OpKind::kDenseOne:
       forward_dense_one(block, op);
       break;
@@ -415,7 +493,7 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
       backward_dense(block, op, dense_gradient);
       break;
     case OpKind::kDenseOne:
-      backward_dense_one(block, op, dense_gradient);
+      backward_dense_one(block, op, 0, block.n, work + op.y_gradient, kLanes, dense_gradient);
       break;
     case OpKind::kPass:
     case OpKind::kScale:
@@ -465,23 +543,27 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
   }
 }
 
-void copy_rows(int64_t n, const int32_t* row, const float* from, int64_t cols, float* to) {
+// `n` rows of a block; those of the block after it, of the `left` rows from here on, are fetched meanwhile.
+void copy_rows(int64_t n, int64_t left, const int32_t* row, const float* from, int64_t cols,
+               float* to) {
   const int64_t stride = padded(cols);
-  for (int64_t r = 0; r < n; ++r)
-    for (int64_t c = 0; c < cols; c += kLanes) __builtin_prefetch(from + row[r] * cols + c);
   for (int64_t r = 0; r < n; ++r) {
     const float* source = from + row[r] * cols;
-    for (int64_t c = 0; c < cols; c += kLanes)
+    const float* later = from + row[smaller_of(r + kBlockRows, left - 1)] * cols;
+    for (int64_t c = 0; c < cols; c += kLanes) {
+      __builtin_prefetch(later + c);
       store(to + r * stride + c, load_up_to(source + c, cols - c));
+    }
   }
 }
 
 void forward_id_op(const Block& block, const IdArguments& ids, int64_t first, const Op& op) {
   if (op.kind == OpKind::kTable)
-    copy_rows(block.n, ids.row + first, ids.tables[op.source], ids.table_cols[op.source],
-              block.workspace + op.y);
+    copy_rows(block.n, ids.n - first, ids.row + first, ids.tables[op.source],
+              ids.table_cols[op.source], block.workspace + op.y);
   else if (op.kind == OpKind::kFeatures)
-    copy_rows(block.n, ids.row + first, ids.features, op.width, block.workspace + op.y);
+    copy_rows(block.n, ids.n - first, ids.row + first, ids.features, op.width,
+              block.workspace + op.y);
   forward_common(block, op);
 }
 
@@ -513,8 +595,9 @@ void backward_ids(const Program& program, const float* weights, const IdArgument
       if (out.y_gradient < 0) continue;
       for (int64_t r = 0; r < block.n; ++r)
         for (int64_t c = 0; c < out.width; c += kLanes)
-          store(workspace + out.y_gradient + r * out.width + c,
-                load(ids.part_gradients + ids.row[first + r] * program.part_width + out.column + c));
+          store(
+              workspace + out.y_gradient + r * out.width + c,
+              load(ids.part_gradients + ids.row[first + r] * program.part_width + out.column + c));
     }
     for (int64_t k = program.op_count - 1; k >= 0; --k) {
       const Op& op = program.ops[k];
@@ -534,65 +617,51 @@ void backward_ids(const Program& program, const float* weights, const IdArgument
   }
 }
 
-template <bool kUser, bool kItem, bool kBias>
+template <bool kUser, bool kItem>
 KT_INLINE void gather_rows(const Block& block, const RowArguments& rows, int64_t first,
                            const Op& op) {
-  const Program& program = block.program;
+  const int64_t user_width = block.program.user_part_width,
+                item_width = block.program.item_part_width;
   const float* users = rows.user_parts + op.user_part;
   const float* items = rows.item_parts + op.item_part;
-  const float* bias = block.weights + op.bias;
   const int32_t *user = rows.user + first, *item = rows.item + first;
-  write_finished(
-      block, op, [&](int64_t r, int64_t c) __attribute__((always_inline)) {
-        Floats sum = kBias ? load(bias + c) : zero();
-        if constexpr (kUser) {
-          const Floats part = load(users + user[r] * program.user_part_width + c);
-          sum = kBias ? sum + part : part;
-        }
-        if constexpr (kItem) {
-          const Floats part = load(items + item[r] * program.item_part_width + c);
-          sum = kBias || kUser ? sum + part : part;
-        }
-        return sum;
-      });
+  write_finished(block, op, [&](int64_t r, int64_t c) KT_INLINED {
+    if constexpr (!kItem) return load(users + user[r] * user_width + c);
+    const Floats part = load(items + item[r] * item_width + c);
+    return kUser ? load(users + user[r] * user_width + c) + part : part;
+  });
 }
 
-// y = parts of the row's user and item + bias, then ReLU and dropout, in one pass.
+// y = parts of the row's user and item, then ReLU and dropout, in one pass.
 void forward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
-  const bool user = op.user_part >= 0, item = op.item_part >= 0, bias = op.bias >= 0;
-  if (user && item && bias)
-    gather_rows<true, true, true>(block, rows, first, op);
-  else if (user && bias)
-    gather_rows<true, false, true>(block, rows, first, op);
-  else if (item && bias)
-    gather_rows<false, true, true>(block, rows, first, op);
-  else if (user)
-    gather_rows<true, false, false>(block, rows, first, op);
+  if (op.item_part < 0)
+    gather_rows<true, false>(block, rows, first, op);
+  else if (op.user_part < 0)
+    gather_rows<false, true>(block, rows, first, op);
   else
-    gather_rows<false, true, false>(block, rows, first, op);
+    gather_rows<true, true>(block, rows, first, op);
 }
 
-// Gradients of the row's part of its item, of its user's, and of the bias, in one pass.
+// Gradients of the rows' parts of their users, then of their items. Not in one pass: the items' stores wait for lines
+// from behind the first-level cache, and loads behind them wait for those whose address ends alike.
 void backward_gather(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
-  const Program& program = block.program;
-  const bool bias = op.bias >= 0;
-  float* items = rows.item_part_gradients + op.item_part;
-  const int32_t* item = rows.item_gradient_row;
-  float* users = rows.user_part_gradients + op.user_part;
-  const int32_t* user = rows.user + first;
-  float* dy = block.workspace + op.y_gradient;
-  const int64_t stride = padded(op.width);
-  read_unfinished(
-      block, op, [&](int64_t r, int64_t c, Floats dz) __attribute__((always_inline)) {
-        if (op.item_part >= 0)
-          store(items + (item ? item[first + r] : first + r) * program.item_part_width + c, dz);
-        if (op.user_part >= 0) {
-          float* to = users + user[r] * program.user_part_width + c;
-          store(to, load(to) + dz);
-        }
-        if (bias) store(dy + r * stride + c, dz);
-      });
-  if (bias) bias_gradient(block.n, dy, stride, op.width, rows.dense_gradient + op.bias_gradient);
+  if (op.user_part >= 0) {
+    const int64_t width = block.program.user_part_width;
+    float* to = rows.user_part_gradients + op.user_part;
+    const int32_t* user = rows.user + first;
+    read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
+      float* sum = to + user[r] * width + c;
+      store(sum, load(sum) + dz);
+    });
+  }
+  if (op.item_part >= 0) {
+    const int64_t width = block.program.item_part_width;
+    float* to = rows.item_part_gradients + op.item_part;
+    const int32_t* item = rows.item_gradient_row;
+    read_unfinished(block, op, [&](int64_t r, int64_t c, Floats dz) KT_INLINED {
+      store(to + (item ? item[first + r] : first + r) * width + c, dz);
+    });
+  }
 }
 
 void forward_block(const Block& block, const RowArguments& rows, int64_t first, int64_t begin,
@@ -604,7 +673,8 @@ void forward_block(const Block& block, const RowArguments& rows, int64_t first, 
       continue;
     }
     if (op.kind == OpKind::kFeatures)
-      copy_rows(block.n, rows.item_id + first, rows.features, op.width, block.workspace + op.y);
+      copy_rows(block.n, rows.n - first, rows.item_id + first, rows.features, op.width,
+                block.workspace + op.y);
     forward_common(block, op);
   }
 }
@@ -617,10 +687,46 @@ KT_INLINE void prefetch_item_parts(const Block& block, const RowArguments& rows,
       __builtin_prefetch(rows.item_parts + rows.item[r] * width + c);
 }
 
+// Of the first `n` of 16 predictions: adds the squared errors to the lanes of `loss`, returns the gradients, 0 behind
+// the first.
+KT_INLINE Floats add_loss(Floats prediction, const float* label, int64_t n, double scale,
+                          Doubles& loss) {
+  const Doubles error = doubles(first(prediction, n)) - doubles(load_first(label, n));
+  loss = loss + error * error;
+  return floats(all_doubles(2 * scale) * error);
+}
+
+// The last operation, the loss, and back through that operation, 16 rows at once.
+void train_head(const Block& block, const RowArguments& rows, int64_t first, const Op& op,
+                Doubles& loss) {
+  for (int64_t r = 0; r < block.n; r += kLanes) {
+    const int64_t n = smaller_of(kLanes, block.n - r);
+    alignas(64) float dy[kLanes];
+    store(dy, add_loss(dense_one(block, op, r), rows.label + first + r, n, rows.scale, loss));
+    backward_dense_one(block, op, r, n, dy, 1, rows.dense_gradient);
+  }
+}
+
+void find_loss(const Block& block, const RowArguments& rows, int64_t first, Doubles& loss) {
+  const float* y = block.workspace + block.program.prediction;
+  float* dy = block.workspace + block.program.prediction_gradient;
+  for (int64_t r = 0; r < block.n; r += kLanes) {
+    const int64_t n = smaller_of(kLanes, block.n - r);
+    alignas(64) float lane[kLanes];
+    for (int64_t k = 0; k < kLanes; ++k) lane[k] = y[(r + k) * kLanes];
+    store(lane, add_loss(load(lane), rows.label + first + r, n, rows.scale, loss));
+    for (int64_t k = 0; k < kLanes; ++k) {
+      store(dy + (r + k) * kLanes, zero());  // a part's gradient may be the whole vector
+      dy[(r + k) * kLanes] = lane[k];
+    }
+  }
+}
+
 double train_rows(const Program& program, const Pass& pass, const float* weights,
                   const RowArguments& rows, float* workspace) {
   const FlushSmall flush;
-  double loss = 0;
+  const bool head = pass.loss && program.head;
+  Doubles loss = all_doubles(0);
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
     const Block block{program,
                       weights,
@@ -629,16 +735,12 @@ double train_rows(const Program& program, const Pass& pass, const float* weights
                       rows.dropout_key ? rows.dropout_key + first : nullptr,
                       rows.norms};
     prefetch_item_parts(block, rows, first + kBlockRows);
-    forward_block(block, rows, first, pass.forward_begin, pass.forward_end);
-    for (int64_t r = 0; pass.loss && r < block.n; ++r) {
-      const double error = static_cast<double>(workspace[program.prediction + r * kLanes]) -
-                           static_cast<double>(rows.label[first + r]);
-      loss += error * error;
-      float* gradient = workspace + program.prediction_gradient + r * kLanes;
-      store(gradient, zero());  // a part's gradient may be the whole vector
-      *gradient = static_cast<float>(2 * rows.scale * error);
-    }
-    for (int64_t k = pass.backward_end - 1; k >= pass.backward_begin; --k) {
+    forward_block(block, rows, first, pass.forward_begin, pass.forward_end - head);
+    if (head)
+      train_head(block, rows, first, program.ops[pass.forward_end - 1], loss);
+    else if (pass.loss)
+      find_loss(block, rows, first, loss);
+    for (int64_t k = pass.backward_end - 1 - head; k >= pass.backward_begin; --k) {
       const Op& op = program.ops[k];
       if (op.y_gradient < 0) continue;
       if (op.kind == OpKind::kGather) {
@@ -651,7 +753,10 @@ double train_rows(const Program& program, const Pass& pass, const float* weights
     if (pass.backward_begin > 0) unfinish(block, program.ops[pass.backward_begin - 1]);
     workspace += pass.stride;
   }
-  return loss;
+  double lanes[kLanes], sum = 0;
+  store(lanes, loss);
+  for (const double lane : lanes) sum += lane;
+  return sum;
 }
 
 void predict_rows(const Program& program, const float* weights, const RowArguments& rows,
@@ -660,9 +765,13 @@ void predict_rows(const Program& program, const float* weights, const RowArgumen
   for (int64_t first = 0; first < rows.n; first += kBlockRows) {
     const Block block{program, weights,   workspace, smaller_of(kBlockRows, rows.n - first),
                       nullptr, rows.norms};
-    forward_block(block, rows, first, 0, program.op_count);
-    for (int64_t r = 0; r < block.n; ++r)
-      rows.predictions[first + r] = workspace[program.prediction + r * kLanes];
+    forward_block(block, rows, first, 0, program.op_count - program.head);
+    float* out = rows.predictions + first;
+    if (program.head)
+      for (int64_t r = 0; r < block.n; r += kLanes)
+        store_up_to(out + r, dense_one(block, program.ops[program.op_count - 1], r), block.n - r);
+    else
+      for (int64_t r = 0; r < block.n; ++r) out[r] = workspace[program.prediction + r * kLanes];
   }
 }
 

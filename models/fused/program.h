@@ -16,7 +16,7 @@ constexpr int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
 enum class OpKind : int32_t {
   kTable,        ///< y = rows of table `source`
   kFeatures,     ///< y = the item features
-  kGather,       ///< y = [part of the row's user] + [part of its item] + [bias]
+  kGather,       ///< y = [part of the row's user] + [part of its item]
   kDense,        ///< y = [y +] sum of the terms' x W [+ bias]
   kDenseOne,     ///< the same for one term and an output of width 1
   kPass,         ///< y = a, for the activation
@@ -49,6 +49,10 @@ struct Term {
   int64_t transposed;       ///< [out, padded(in)]
   int64_t weight_gradient;  ///< [in, out] of the dense gradients
   bool add_gradient;        ///< x_gradient has another consumer's part already
+  /// Of the operation that made x, if nobody else reads it: x_gradient becomes the one before its activation and
+  /// dropout, and that operation is `undone`.
+  Activation x_activation = Activation::kNone;
+  bool x_drops = false;
 };
 
 struct Op {
@@ -58,6 +62,8 @@ struct Op {
   bool adds = false;             ///< kDense: y holds a sum already
   bool drops = false;            ///< dropout after the activation, from column `dropout_begin`
   int64_t dropout_begin = 0;
+  bool undone =
+      false;  ///< y_gradient is the one before activation and dropout (Term::x_activation)
   int64_t y = 0, y_gradient = -1;  ///< [kBlockRows, padded(width)]; -1: no gradient
   int64_t width = 0;
   int64_t bias = -1;          ///< packed weights, [padded(width)]; -1: none
@@ -87,6 +93,8 @@ struct Program {
   int64_t part_width = 0;                            ///< of an id program
   int64_t user_part_width = 0, item_part_width = 0;  ///< of the row program
   int64_t prediction = 0, prediction_gradient = 0;   ///< of the row program; stride 16
+  bool head =
+      false;  ///< the last operation is a kDenseOne and nothing more: it is done with the loss
   uint32_t dropout_threshold = 0;
   float dropout_kept = 1;
 };

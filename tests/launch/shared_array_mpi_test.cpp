@@ -1,7 +1,6 @@
-#include "launch/shared_array.h"
-
 #include <string>
 
+#include "launch/shared_array.h"
 #include "tests/support/mpi_test.h"
 
 namespace kt {

@@ -217,8 +217,9 @@ TEST(EpochOrder, IsAPermutationThatKeepsGroupsTogether) {
       std::vector<int64_t> all = places(order, n);
       int64_t apart = 0;
       for (int64_t k = 0; k < n; ++k)
-        apart += all[k] / EpochOrder::kGroup != all[k - k % EpochOrder::kGroup] / EpochOrder::kGroup ||
-                 all[k] % EpochOrder::kGroup != k % EpochOrder::kGroup;
+        apart +=
+            all[k] / EpochOrder::kGroup != all[k - k % EpochOrder::kGroup] / EpochOrder::kGroup ||
+            all[k] % EpochOrder::kGroup != k % EpochOrder::kGroup;
       // Where the last group is cut short, its missing places are made up for by the samples of the last positions.
       EXPECT_LT(apart, 2 * EpochOrder::kGroup) << n;
       std::ranges::sort(all);

@@ -140,8 +140,7 @@ class SmallProblem : public MpiTest {
         found[problem.ids.user_shard[table[row].user]].push_back(row);
     for (size_t j = 0; j < found.size(); ++j) {
       const std::vector<uint32_t> in_source_order = found[j];
-      const Permutation order =
-          first_order(std::ssize(found[j]), seed, static_cast<int64_t>(j));
+      const Permutation order = first_order(std::ssize(found[j]), seed, static_cast<int64_t>(j));
       for (size_t k = 0; k < found[j].size(); ++k)
         found[j][k] = in_source_order[order(static_cast<int64_t>(k))];
     }

@@ -245,9 +245,8 @@ class WrittenStep : public MpiTest, public ::testing::WithParamInterface<Holding
     auto leaves = std::make_unique<WritingEngine>();
     written = leaves.get();
     engine = make_engine_of_leaves(std::move(leaves));
-    const Exchange::Options options{.part_width = engine->part_width(Side::kItem),
-                                    .most_rows = 200,
-                                    .threads = 2};
+    const Exchange::Options options{
+        .part_width = engine->part_width(Side::kItem), .most_rows = 200, .threads = 2};
     exchange = GetParam() == Holding::kOwnBlocks ? make_exact_exchange(parameters, comm, options)
                                                  : make_fast_exchange(parameters, comm, options);
     for (int64_t k = 0; k < kItems * kFeatures; ++k)
