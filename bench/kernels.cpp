@@ -56,16 +56,13 @@ BENCHMARK(read_memory)->Name("read/L2")->Arg(1 << 20);
 BENCHMARK(read_memory)->Name("read/L3")->Arg(16 << 20);
 BENCHMARK(read_memory)->Name("read/memory")->Arg(1 << 30);
 
-/// Rows whose vectors do not cross cache lines.
-using Rows = std::vector<float, HugePageAllocator<float>>;
-
 /// `ncf` at full width, with random weights.
 struct Ncf {
   explicit Ncf(Form form)
       : model(ncf({kUsers, kItems, kFeatures})),
         engine(make_fused_engine(model, form, best_simd_level())) {
     for (const ParameterSpec& spec : model.parameters()) {
-      Rows values(spec.size());
+      AlignedFloats values(spec.size());
       for (float& value : values) value = .1f * draw();
       if (spec.kind == ParameterKind::kDense)
         dense.insert(dense.end(), values.begin(), values.end());
@@ -98,9 +95,9 @@ struct Ncf {
   std::unique_ptr<Engine> engine;
   uint64_t seed = 1;
   std::vector<float> dense, dense_gradient, features;
-  std::vector<Rows> tables, gradients;
+  std::vector<AlignedFloats> tables, gradients;
   std::vector<int32_t> rows[2];
-  Rows parts[2];
+  AlignedFloats parts[2];
 };
 
 /// Leaves of 256 rows, as at a global batch of 16,384: users of one shard, items anywhere.
@@ -116,7 +113,7 @@ void train_rows(benchmark::State& state) {
     item[r] = static_cast<int32_t>(mix(r + 999) % kItems);
     key[r] = static_cast<uint32_t>(mix(r + 5));
   }
-  Rows user_gradients(ncf.parts[0].size()),
+  AlignedFloats user_gradients(ncf.parts[0].size()),
       item_gradients(kRows * ncf.engine->part_width(Side::kItem));
   for (auto _ : state)
     benchmark::DoNotOptimize(ncf.engine->train_rows({.n = kRows,
@@ -180,7 +177,7 @@ BENCHMARK(score)->Name("predict_rows");
 
 void update(benchmark::State& state) {
   const int64_t rows = state.range(0);
-  Rows value(rows * 32, .1f), gradient(rows * 32, .01f), first(rows * 32, .01f),
+  AlignedFloats value(rows * 32, .1f), gradient(rows * 32, .01f), first(rows * 32, .01f),
       second(rows * 32, .01f);
   const UpdateFactors factors = update_factors({}, 1e-3, 10);
   for (auto _ : state)

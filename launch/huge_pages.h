@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <new>
+#include <vector>
 
 namespace kt {
 
@@ -30,5 +31,8 @@ struct HugePageAllocator {
   void deallocate(T* memory, size_t) { std::free(memory); }
   friend bool operator==(const HugePageAllocator&, const HugePageAllocator&) { return true; }
 };
+
+/// Rows of 16 floats and multiples do not cross cache lines.
+using AlignedFloats = std::vector<float, HugePageAllocator<float>>;
 
 }  // namespace kt

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/communicator.h"
+#include "launch/huge_pages.h"
 #include "launch/parallel_for.h"
 #include "launch/simd.h"
 #include "sharding/optimizer.h"
@@ -42,12 +43,12 @@ struct ParameterArray {
   Range owned;                       ///< rows of this rank's blocks
   Range held;                        ///< rows below; `owned`, or all for a replica
   int64_t dense_offset = 0;  ///< dense arrays: where the full copy begins in `Parameters::dense`
-  std::vector<float> value;
-  std::vector<float> gradient;
-  std::vector<float> slots[2];
+  AlignedFloats value;
+  AlignedFloats gradient;
+  AlignedFloats slots[2];
 
   /// Elements of `value` that hold the rows [range.begin, range.end) of the array.
-  std::span<float> rows(std::vector<float>& data, Range range) const {
+  std::span<float> rows(AlignedFloats& data, Range range) const {
     return std::span(data).subspan((range.begin - held.begin) * spec.cols,
                                    range.size() * spec.cols);
   }

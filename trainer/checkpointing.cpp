@@ -18,7 +18,7 @@ std::string slot_name(const std::string& name, int slot) {
 std::vector<ArrayPart> owned_parts(Parameters& parameters) {
   std::vector<ArrayPart> parts;
   for (ParameterArray& array : parameters.arrays) {
-    const auto add = [&](const std::string& name, std::vector<float>& data) {
+    const auto add = [&](const std::string& name, AlignedFloats& data) {
       parts.push_back({.name = name,
                        .rows = array.spec.rows,
                        .cols = array.spec.cols,
@@ -114,7 +114,7 @@ void restore_parameters(Checkpoint& checkpoint, Parameters& parameters, Restore 
     std::map<std::string, Checkpoint::Shape> shapes(checkpoint.arrays().begin(),
                                                     checkpoint.arrays().end());
     for (ParameterArray& array : parameters.arrays) {
-      const auto read = [&](const std::string& name, std::vector<float>& data) {
+      const auto read = [&](const std::string& name, AlignedFloats& data) {
         const auto shape = shapes.find(name);
         if (shape == shapes.end() || shape->second.rows != array.spec.rows ||
             shape->second.cols != array.spec.cols)

@@ -61,9 +61,6 @@ class TrainStep {
   StepSeconds seconds() const;
 
  private:
-  /// Rows whose vectors do not cross cache lines.
-  using Rows = std::vector<float, HugePageAllocator<float>>;
-
   /// What a leaf needs: of the thread that computes it, or with several passes its own.
   struct Scratch {
     std::vector<int32_t> users;  // distinct, rows of this rank's user tables
@@ -96,14 +93,14 @@ class TrainStep {
   std::vector<Scratch> scratch_;  // [threads], or [units] with several passes
 
   // The step. Shapes: n samples of this rank, in (shard, position) order.
-  std::vector<int64_t> unit_begin_;           // [units + 1]
-  std::vector<int32_t> user_row_, item_;      // [n]
-  std::vector<float> label_;                  // [n]
-  std::vector<uint32_t> dropout_key_;         // [n]
-  Rows user_parts_, user_part_gradients_;     // [held users, user width]
-  Rows item_part_sums_;                       // [held items, item width]
-  std::vector<float> leaves_;                 // [units or threads, dense size]
-  std::vector<double> losses_;                // [units]
+  std::vector<int64_t> unit_begin_;                 // [units + 1]
+  std::vector<int32_t> user_row_, item_;            // [n]
+  std::vector<float> label_;                        // [n]
+  std::vector<uint32_t> dropout_key_;               // [n]
+  AlignedFloats user_parts_, user_part_gradients_;  // [held users, user width]
+  AlignedFloats item_part_sums_;                    // [held items, item width]
+  std::vector<float> leaves_;                       // [units or threads, dense size]
+  std::vector<double> losses_;                      // [units]
   std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
 
   Stopwatch input_, compute_, communication_, statistics_, update_;
