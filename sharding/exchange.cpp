@@ -51,6 +51,26 @@ struct Section {
   int64_t begin, count;
 };
 
+constexpr int64_t kFloatBytes = sizeof(float);
+
+/// Where things lie in a rank's slot: parts first, then at these offsets (bytes). The same on all ranks.
+struct Layout {
+  /// Collective: all ranks.
+  Layout(Communicator& comm, const Exchange::Options& options, int64_t held) {
+    std::array<int64_t, 2> most{held, options.most_rows};
+    comm.all_reduce(std::span<int64_t>(most), Reduction::kMax);
+    rows = most[1];
+    gradients = whole_lines(most[0] * options.part_width * kFloatBytes);
+    requests = whole_lines(gradients + rows * options.part_width * kFloatBytes);
+    sections = whole_lines(requests + rows * static_cast<int64_t>(sizeof(int32_t)));
+    bytes = sections + comm.world().size * options.threads * static_cast<int64_t>(sizeof(Section));
+  }
+  static int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+  int64_t rows;  ///< at most
+  int64_t gradients, requests, sections, bytes;
+};
+
 class ExactExchange : public Exchange {
  public:
   ExactExchange(Parameters& parameters, Communicator& comm, const Options& options)
@@ -63,11 +83,9 @@ class ExactExchange : public Exchange {
         first_item_(item_tables_.empty() ? 0 : item_tables_[0]->held.begin),
         held_(item_tables_.empty() ? 0 : item_tables_[0]->held.size()),
         threads_(options.threads),
-        sections_(comm, comm.world().size * threads_, 2, options.host),
-        requests_(comm, options.most_rows, 1, options.host),
-        parts_(comm, held_, width_, options.host),
-        gradients_(comm, options.most_rows, width_, options.host),
-        most_rows_(options.most_rows),
+        layout_(comm, options, held_),
+        slots_(comm, layout_.bytes, std::max<int64_t>(width_, 1) * kFloatBytes, options.host),
+        slot_parts_(width_ > 0 ? slots_.slot_bytes() / (width_ * kFloatBytes) : 0),
         next_(comm.world().size * threads_),
         needed_(held_ + 1, 0) {
     const int size = comm.world().size;
@@ -82,12 +100,9 @@ class ExactExchange : public Exchange {
         for (int64_t item = begin[own.begin]; item < begin[own.end]; ++item)
           places_.push_back(
               {rank * threads_ + thread,
-               static_cast<int32_t>(rank * parts_.slot_rows() + item - begin[blocks.begin])});
+               static_cast<int32_t>(rank * slot_parts_ + item - begin[blocks.begin])});
       }
       if (rank != comm.world().rank) (is_here(rank) ? here_ : remote_) = 1;
-      KT_CHECK(requests_.shared_with(rank) == is_here(rank) &&
-               parts_.shared_with(rank) == is_here(rank) &&
-               gradients_.shared_with(rank) == is_here(rank));
       std::vector<Range> segments;
       for (const ParameterArray* array : dense_) {
         const int64_t cols = array->spec.cols;
@@ -99,8 +114,7 @@ class ExactExchange : public Exchange {
     std::array<int32_t, 2> any{here_, remote_};
     comm.all_reduce(std::span<int32_t>(any), Reduction::kMax);
     here_ = any[0], remote_ = any[1];
-    KT_CHECK(parts_.slot_rows() * size <= INT32_MAX, "{} ranks of {} parts", size,
-             parts_.slot_rows());
+    KT_CHECK(slot_parts_ * size <= INT32_MAX, "{} ranks, slots of {} parts", size, slot_parts_);
     unit_begin_.assign(parameters.shards().size() + 1, 0);
     if (item_tables_.empty()) return;
     for (int64_t block = parameters.shards().begin; block <= parameters.shards().end; ++block)
@@ -109,7 +123,8 @@ class ExactExchange : public Exchange {
 
   void route(std::span<const int32_t> items) override {
     KT_CHECK(items.empty() || !item_tables_.empty(), "rows of items, but no item table");
-    KT_CHECK(std::ssize(items) <= most_rows_, "{} rows, announced {}", items.size(), most_rows_);
+    KT_CHECK(std::ssize(items) <= layout_.rows, "{} rows, announced {}", items.size(),
+             layout_.rows);
     // Every owner learns the items of the rows it will get gradients of, in order.
     std::ranges::fill(next_, 0);
     for (const int32_t item : items) ++next_[places_[item].owner];
@@ -122,7 +137,7 @@ class ExactExchange : public Exchange {
     }
     gradient_row_.resize(items.size());
     part_of_row_.resize(items.size());
-    int32_t* requests = requests_.own().data();
+    int32_t* requests = requests_of(comm_.world().rank);
     for (size_t k = 0; k < items.size(); ++k) {
       const Place place = places_[items[k]];
       const int64_t row = next_[place.owner]++;
@@ -133,7 +148,7 @@ class ExactExchange : public Exchange {
     routing_.time([&] {
       if (remote_) {
         send_section_numbers();
-        send_sections(requests_, 1);
+        send_sections<int32_t>([&](int rank) { return requests_of(rank); }, 1);
       }
       meet();
     });
@@ -144,9 +159,9 @@ class ExactExchange : public Exchange {
     return {unit_begin_[unit], unit_begin_[unit + 1]};
   }
 
-  float* own_parts() override { return parts_.own().data(); }
-  const float* parts() const override { return parts_.data(); }
-  float* row_gradients() override { return gradients_.own().data(); }
+  float* own_parts() override { return parts_of(comm_.world().rank); }
+  const float* parts() const override { return parts_of(0); }
+  float* row_gradients() override { return gradients_of(comm_.world().rank); }
 
   void fetch_parts() override {
     communication_.time([&] {
@@ -157,7 +172,7 @@ class ExactExchange : public Exchange {
 
   void return_item_gradients(float* sums, ThreadPool& pool) override {
     communication_.time([&] {
-      if (remote_) send_sections(gradients_, width_);
+      if (remote_) send_sections<float>([&](int rank) { return gradients_of(rank); }, width_);
       meet();
     });
     // Rank by rank, each rank's in (shard, position) order: so in that order over all ranks.
@@ -170,8 +185,8 @@ class ExactExchange : public Exchange {
       for (int rank = 0; rank < comm_.world().size; ++rank) {
         const Section section =
             sections_of(rank)[comm_.world().rank * threads_ + static_cast<int>(thread)];
-        const float* from = gradients_.slot(rank).data() + section.begin * width_;
-        for (const int32_t item : requests_.slot(rank).subspan(section.begin, section.count)) {
+        const float* from = gradients_of(rank) + section.begin * width_;
+        for (const int32_t item : requests_in(rank, section)) {
           add_columns(from, all, sums + (item - first_item_) * width_);
           from += width_;
         }
@@ -225,15 +240,26 @@ class ExactExchange : public Exchange {
   };
 
   /// Whether the slots of `rank` are its own memory; else they are copies.
-  bool is_here(int rank) const { return sections_.shared_with(rank); }
+  bool is_here(int rank) const { return slots_.shared_with(rank); }
+  template <class T>
+  T* in_slot(int rank, int64_t offset) const {
+    return reinterpret_cast<T*>(slots_.slot(rank) + offset);
+  }
+  /// Shapes: [held rows, width].
+  float* parts_of(int rank) const { return in_slot<float>(rank, 0); }
+  /// Shapes: [rows, width].
+  float* gradients_of(int rank) const { return in_slot<float>(rank, layout_.gradients); }
+  /// The item of each row. Shapes: [rows].
+  int32_t* requests_of(int rank) const { return in_slot<int32_t>(rank, layout_.requests); }
+  /// Of its rows, those for each thread of each rank. Shapes: [ranks, threads].
+  Section* sections_of(int rank) const { return in_slot<Section>(rank, layout_.sections); }
+  std::span<const int32_t> requests_in(int rank, Section rows) const {
+    return {requests_of(rank) + rows.begin, static_cast<size_t>(rows.count)};
+  }
   /// Those of a thread's items, so that what it sums stays with it.
   Range blocks_of_thread(Range blocks, int64_t thread) const {
     return {blocks.begin + blocks.size() * thread / threads_,
             blocks.begin + blocks.size() * (thread + 1) / threads_};
-  }
-  /// Shapes: [ranks, threads].
-  Section* sections_of(int rank) const {
-    return reinterpret_cast<Section*>(sections_.slot(rank).data());
   }
   /// What `from` has for all threads of `to`.
   Section section(int from, int to) const {
@@ -244,8 +270,7 @@ class ExactExchange : public Exchange {
   Section section_for_me(int rank) const { return section(rank, comm_.world().rank); }
   /// The items of the rows whose gradients this rank gets from `rank`, in order.
   std::span<const int32_t> requests_from(int rank) const {
-    const Section rows = section_for_me(rank);
-    return requests_.slot(rank).subspan(rows.begin, rows.count);
+    return requests_in(rank, section_for_me(rank));
   }
 
   /// What was written before is seen by all ranks of the host after it.
@@ -288,21 +313,21 @@ class ExactExchange : public Exchange {
     }
   }
 
-  /// The rows of each section, to where its rank reads them.
-  template <class T>
-  void send_sections(SharedArray<T>& array, int64_t width) {
+  /// The rows of each section, to where its rank reads them: `rows_of(rank)`, [rows, width].
+  template <class T, class RowsOf>
+  void send_sections(RowsOf&& rows_of, int64_t width) {
     const int self = comm_.world().rank;
     std::vector<int64_t> counts;
     for (int rank = 0; rank < comm_.world().size; ++rank)
       counts.push_back(is_here(rank) ? 0 : section_for_me(rank).count * width);
     const std::vector<T> incoming = send_remote<T>(counts, [&](int rank, std::vector<T>& outgoing) {
       const Section rows = section(self, rank);
-      const T* from = array.own().data() + rows.begin * width;
+      const T* from = rows_of(self) + rows.begin * width;
       outgoing.insert(outgoing.end(), from, from + rows.count * width);
     });
     const T* from = incoming.data();
     for (size_t rank = 0; rank < counts.size(); from += counts[rank++])
-      std::copy_n(from, counts[rank], array.slot(static_cast<int>(rank)).data());
+      std::copy_n(from, counts[rank], rows_of(static_cast<int>(rank)));
   }
 
   /// To each rank of another host the parts it asked for, without repeats, in the order of its first row.
@@ -320,7 +345,7 @@ class ExactExchange : public Exchange {
     std::vector<int64_t> counts;
     for (int rank = 0; rank < size; ++rank) {
       const Section rows = section(self, rank);
-      if (!is_here(rank)) wanted[rank] = distinct(requests_.own().subspan(rows.begin, rows.count));
+      if (!is_here(rank)) wanted[rank] = distinct(requests_in(self, rows));
       counts.push_back(std::ssize(wanted[rank]) * width_);
     }
     const std::vector<float> incoming =
@@ -333,7 +358,7 @@ class ExactExchange : public Exchange {
     const float* from = incoming.data();
     for (const std::vector<int32_t>& items : wanted)
       for (const int32_t item : items) {
-        std::copy_n(from, width_, parts_.data() + places_[item].part * width_);
+        std::copy_n(from, width_, parts_of(0) + places_[item].part * width_);
         from += width_;
       }
   }
@@ -374,16 +399,14 @@ class ExactExchange : public Exchange {
   std::vector<std::vector<Range>>
       segments_;  // [ranks][dense arrays] elements of the full dense copy
 
-  // Slots of all ranks. Rows are in the order of the owners of their items, and of one owner in that of the rows. All
-  // ranks meet before they are written again: in `reduce`, or when they gather the loss.
-  SharedArray<int64_t> sections_;  // [ranks, threads] a Section each, for theirs
-  SharedArray<int32_t> requests_;  // [rows] item
-  SharedArray<float> parts_;       // [held rows, width]
-  SharedArray<float> gradients_;   // [rows, width]
-  int32_t here_ = 0, remote_ = 0;  // whether some ranks share a host, and some do not
+  // What crosses ranks, in slots. Rows are in the order of the owners of their items, and of one owner in that of the
+  // rows. All ranks meet before they are written again: in `reduce`, or when they gather the loss.
+  const Layout layout_;
+  const SharedSlots slots_;
+  const int64_t slot_parts_;       // rows of parts from one slot to the next
+  int32_t here_ = 0, remote_ = 0;  // whether some ranks share memory, and some do not
 
   // The route of the current step.
-  const int64_t most_rows_;
   std::vector<int64_t> next_;        // [ranks, threads] row
   std::vector<uint8_t> needed_;      // [held rows], 0 between steps
   std::vector<int64_t> unit_begin_;  // [own blocks + 1] in owned_

@@ -8,7 +8,7 @@
 
 #include "launch/communicator.h"
 #include "launch/parallel_for.h"
-#include "launch/shared_array.h"
+#include "launch/shared_slots.h"
 #include "launch/stopwatch.h"
 #include "sharding/parameters.h"
 
@@ -24,7 +24,7 @@ namespace kt {
 ///   return_item_gradients    gradients of the rows' parts to whoever computed them, summed
 ///   reduce                   dense gradients, one leaf a unit
 ///
-/// Parts and their gradients lie in the exchange: ranks of one host read each other's in place (SharedArray), those of
+/// Parts and their gradients lie in the exchange: ranks of one host read each other's in place (SharedSlots), those of
 /// other hosts get messages.
 class Exchange {
  public:

@@ -138,7 +138,7 @@ TEST_F(Checkpointing, WeightsAloneLeaveTheOptimizerAsItIs) {
   EXPECT_EQ(parameters.weights_hash(comm), trained(comm, 3).weights_hash(comm));
   for (const ParameterArray& array : parameters.arrays)
     for (const auto& slot : array.slots)
-      EXPECT_EQ(slot, std::vector<float>(array.value.size(), 0.f)) << array.spec.name;
+      EXPECT_EQ(slot, AlignedFloats(array.value.size(), 0.f)) << array.spec.name;
 }
 
 TEST_F(Checkpointing, AnotherModelIsRefused) {

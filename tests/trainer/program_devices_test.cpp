@@ -146,7 +146,7 @@ TEST_F(Devices, BadStepsAreTreatedAlike) {
   std::filesystem::create_directories(absurd);
   write_ratings(absurd);
   std::string text = file_text(absurd / "ratings.tsv");
-  const size_t row = text.rfind("whale\titem-");
+  const size_t row = text.find("whale\titem-");
   text.replace(text.find('\t', row + 6) + 1, 1, "1e25");
   write_file(absurd / "ratings.tsv", text);
   import_ratings(absurd);

@@ -211,7 +211,7 @@ class BadStep : public ::testing::Test {
     shop_ = std::make_unique<Workshop>("program-bad-step");
     write_ratings(folder());
     std::string text = file_text(folder() / "ratings.tsv");
-    const size_t row = text.rfind("whale\titem-");
+    const size_t row = text.find("whale\titem-");
     text.replace(text.find('\t', row + 6) + 1, 1, "1e25");
     write_file(folder() / "ratings.tsv", text);
     import_ratings(folder());

@@ -1,4 +1,4 @@
-#include "launch/shared_array.h"
+#include "launch/shared_slots.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -11,8 +11,10 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <numeric>
 
 #include "launch/errors.h"
+#include "launch/log.h"
 
 namespace kt {
 namespace {
@@ -33,10 +35,6 @@ class File {
   int number_;
 };
 
-[[noreturn]] void refused(const char* what, int64_t bytes) {
-  user_error("{} of {} bytes to exchange with other ranks: {}", what, bytes, std::strerror(errno));
-}
-
 struct stat status_of(const File& file) {
   struct stat status = {};
   if (fstat(file.number(), &status) != 0) status = {};
@@ -56,34 +54,41 @@ std::string this_host() {
   return id;
 }
 
-SharedSlots::SharedSlots(Communicator& comm, int64_t bytes, const std::string& host)
-    : slot_bytes_(bytes), shared_(comm.world().size, 0) {
-  comm.all_reduce(std::span(&slot_bytes_, 1), Reduction::kMax);
-  const auto page = static_cast<int64_t>(sysconf(_SC_PAGESIZE));
-  slot_bytes_ = std::max((slot_bytes_ + page - 1) / page, int64_t{1}) * page;
+SharedSlots::SharedSlots(Communicator& comm, int64_t bytes, int64_t unit, const std::string& host)
+    : shared_(comm.world().size, 0) {
+  const int64_t multiple = std::lcm(unit, static_cast<int64_t>(sysconf(_SC_PAGESIZE)));
+  slot_bytes_ = std::max((bytes + multiple - 1) / multiple, int64_t{1}) * multiple;
   bytes_ = slot_bytes_ * comm.world().size;
   shared_[comm.world().rank] = 1;
-  void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) refused("memory", bytes_);
-  base_ = static_cast<std::byte*>(memory);
-  if (comm.world().size > 1) map(comm, host);
+  map_own_memory(0, bytes_, 0);
+  if (comm.world().size > 1) share(comm, host);
 }
 
-void SharedSlots::map(Communicator& comm, const std::string& host) {
+void SharedSlots::map_own_memory(int64_t offset, int64_t bytes, int flags) {
+  void* memory = mmap(base_ ? base_ + offset : nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+  if (memory == MAP_FAILED)
+    user_error("{} bytes of memory to exchange with other ranks: {}", bytes, std::strerror(errno));
+  if (!base_) base_ = static_cast<std::byte*>(memory);
+}
+
+void SharedSlots::share(Communicator& comm, const std::string& host) {
   const World world = comm.world();
-  const File own(memfd_create("kuaitrain", MFD_CLOEXEC));
-  if (!own.is_open() || ftruncate(own.number(), slot_bytes_) != 0)
-    refused("shared memory", slot_bytes_);
   const auto map_slot = [&](int rank, const File& file, int access) {
     return mmap(slot(rank), slot_bytes_, access, MAP_SHARED | MAP_FIXED, file.number(), 0) !=
            MAP_FAILED;
   };
-  if (!map_slot(world.rank, own, PROT_READ | PROT_WRITE)) refused("shared memory", slot_bytes_);
+  const File own(memfd_create("kuaitrain", MFD_CLOEXEC));
+  const bool has_own = own.is_open() && ftruncate(own.number(), slot_bytes_) == 0 &&
+                       map_slot(world.rank, own, PROT_READ | PROT_WRITE);
+  if (!has_own)
+    log_warning("no shared memory of {} bytes for the ranks of this host ({}): messages instead",
+                slot_bytes_, std::strerror(errno));
 
   const struct stat status = status_of(own);
   const Fields mine{std::hash<std::string>{}(host), static_cast<uint64_t>(getpid()),
-                    static_cast<uint64_t>(own.number()), status.st_dev, status.st_ino};
+                    static_cast<uint64_t>(has_own ? own.number() : -1), status.st_dev,
+                    status.st_ino};
   std::vector<uint64_t> all(kFields * world.size);
   comm.all_gather<uint64_t>(mine, all, std::vector<int64_t>(world.size, kFields));
   std::vector<int32_t> reads(world.size, 0), read_by(world.size);
@@ -102,10 +107,7 @@ void SharedSlots::map(Communicator& comm, const std::string& host) {
   for (int rank = 0; rank < world.size; ++rank) {
     if (rank == world.rank) continue;
     shared_[rank] = reads[rank] && read_by[rank];
-    if (shared_[rank] || !reads[rank]) continue;
-    void* copy = mmap(slot(rank), slot_bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    if (copy == MAP_FAILED) refused("memory", slot_bytes_);
+    if (reads[rank] && !shared_[rank]) map_own_memory(rank * slot_bytes_, slot_bytes_, MAP_FIXED);
   }
 }
 
