@@ -24,12 +24,12 @@ constexpr double kSmallAllReduceBytes = 10'000;
 // operation; an operation, a row and an id with the fused engine.
 constexpr double kTorchLeaf_s = 123e-6;
 constexpr double kTorchFlop_s = 20e-12;
-constexpr double kFusedFlop_s = 8e-12;
-constexpr double kFusedRow_s = 55e-9;
-constexpr double kFusedId_s = 15e-9;
+constexpr double kFusedFlop_s = 7e-12;
+constexpr double kFusedRow_s = 30e-9;
+constexpr double kFusedId_s = 25e-9;
 // Drawing a sample and finding its item's part; an item, asked for or not; an element of a leaf's dense gradients,
 // on its way through the tree; an element updated.
-constexpr double kGatherRow_s = 45e-9;
+constexpr double kGatherRow_s = 30e-9;
 constexpr double kRouteItem_s = 4e-9;
 constexpr double kLeafElement_s = .75e-9;
 constexpr double kAdamElement_s = .6e-9;
