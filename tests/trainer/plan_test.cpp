@@ -502,7 +502,7 @@ TEST(PlanFlops, OfNcfAreSixAWeight) {
   EXPECT_EQ(of_rows.user, 0);
   EXPECT_EQ(of_rows.item, 0);
   EXPECT_EQ(of_rows.row, content + hidden1 + rest + 2 * 32);  // two gathered embeddings
-  EXPECT_EQ(of_ids.user, 6 * 32 * 32 + 2 * 32);  // the bias is in the users' share
+  EXPECT_EQ(of_ids.user, 6 * 32 * 32 + 2 * 32);               // the bias is in the users' share
   EXPECT_EQ(of_ids.item, content + 6 * 64 * 32);
   EXPECT_EQ(of_ids.row, rest + 2 * 32);  // the sum of two shares
 }
