@@ -129,6 +129,11 @@ class MetricsLabels : public MetricsTest {
 class MetricsOrder : public MetricsTest {};
 class MetricsOfValidation : public MetricsTest {};
 
+TEST_F(MetricsTest, WithoutPairsThereIsNothingToMark) {
+  ThreadPool pool(2);
+  EXPECT_EQ(mark_duration_p80({}, comm, pool), std::vector<uint8_t>{});
+}
+
 /// Values on a coarse grid, so that ties abound; some users have one pair, some nothing relevant.
 Users random_table(uint32_t seed, int users, int items, int most) {
   std::mt19937 random(seed);

@@ -198,7 +198,7 @@ std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Com
     range = {std::max(range[0], -int64_t{worker.low}), std::max(range[1], int64_t{worker.high})};
   comm.all_reduce(std::span<int64_t>(range), Reduction::kMax);
   const int64_t first_bin = -range[0];
-  const int64_t bins = range[1] - first_bin + 1;
+  const int64_t bins = std::max<int64_t>(range[1] - first_bin + 1, 0);  // 0: nobody has pairs
   std::vector<uint8_t> marks(static_cast<size_t>(begin.back()));  // at first the pairs' buckets
   for (Worker& worker : workers)
     worker.counts.assign(static_cast<size_t>(kDurationBuckets * bins), 0);

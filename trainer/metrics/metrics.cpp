@@ -229,7 +229,7 @@ double TestMetrics::State::test_mean(Communicator& comm, ThreadPool& pool) const
   pool.parallel_for(std::ssize(own), [&](int64_t k, int) {
     const auto [item, label, marks] = user(static_cast<size_t>(k));
     KT_CHECK(std::is_sorted(item.begin(), item.end()));
-    KT_CHECK(item.front() >= 0 && item.back() < std::ssize(input.item_rows));
+    KT_CHECK(item.empty() || (item.front() >= 0 && item.back() < std::ssize(input.item_rows)));
     double sum = 0;
     bool finite = true;
     for (const double value : label) {
