@@ -162,7 +162,7 @@ PartFile write_checkpoint_part(const fs::path& temporary, int rank,
 
 fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path& temporary,
                            const json& state, const std::vector<PartFile>& parts, int64_t keep,
-                           std::optional<int64_t> best_step) {
+                           std::span<const int64_t> kept_steps) {
   KT_CHECK(keep >= 1, "keep {}", keep);
   std::map<std::string, Checkpoint::Shape> shapes;
   const std::string fault = tiling_fault(parts, shapes);
@@ -196,10 +196,16 @@ fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path
   // Newer ones than this belong to a run that was continued from an older checkpoint: not ours to count.
   int64_t kept = 0;
   for (const int64_t other : list_checkpoints(run_dir)) {
-    if (other > step || ++kept <= keep || other == best_step) continue;
+    if (other > step || ++kept <= keep || std::ranges::count(kept_steps, other) > 0) continue;
     remove_checkpoint(checkpoints, checkpoint_path(run_dir, other));
   }
   return target;
+}
+
+void drop_checkpoints_after(const fs::path& run_dir, int64_t step) {
+  point_latest_at(run_dir, step);
+  for (const int64_t other : list_checkpoints(run_dir))
+    if (other > step) remove_checkpoint(folder_of(run_dir), checkpoint_path(run_dir, other));
 }
 
 void abandon_checkpoint(const fs::path& temporary) noexcept {

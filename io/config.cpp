@@ -43,9 +43,11 @@ constexpr Names<OptimizerName, 3> kOptimizers{{{OptimizerName::kAdam, "adam"},
 constexpr Names<ScheduleName, 3> kSchedules{{{ScheduleName::kConstant, "constant"},
                                              {ScheduleName::kLinear, "linear"},
                                              {ScheduleName::kCosine, "cosine"}}};
-constexpr Names<SelectionMetric, 5> kMetrics{{{SelectionMetric::kNone, "none"},
+constexpr Names<SelectionMetric, 7> kMetrics{{{SelectionMetric::kNone, "none"},
                                               {SelectionMetric::kMse, "mse"},
                                               {SelectionMetric::kMae, "mae"},
+                                              {SelectionMetric::kMseClipped, "mse_clipped"},
+                                              {SelectionMetric::kMaeClipped, "mae_clipped"},
                                               {SelectionMetric::kGauc, "gauc"},
                                               {SelectionMetric::kXauc, "xauc"}}};
 constexpr Names<OnBadStep, 3> kOnBadSteps{
@@ -251,7 +253,8 @@ std::vector<Key> keys_of(Config& config) {
       "rows held out: a random part, or the last in time");
   add("data.validation.fraction", data.validation.fraction, below_one(),
       "share of the training rows held out; 0: none");
-  add("data.target.clip", data.target.clip, at_least(0), "labels are cut to this; 0: off");
+  add("data.target.clip", data.target.clip, at_least(0),
+      "labels that are trained on are cut to this; 0: off");
   add("data.features.until", data.features.until, Any{}, "daily features up to this day alone");
   add("data.features.missing", data.features.missing, Any{}, "what a missing feature becomes");
 

@@ -21,8 +21,8 @@ enum class EngineName { kAuto, kFused, kTorch };
 enum class FormName { kAuto, kRows, kIds };
 enum class OptimizerName { kAdam, kAdamW, kSgd };
 enum class ScheduleName { kConstant, kLinear, kCosine };
-/// A metric of the validation rows that a run may select by; mse and mae are better when smaller.
-enum class SelectionMetric { kNone, kMse, kMae, kGauc, kXauc };
+/// A metric of the validation rows that a run may select by; errors are better when smaller.
+enum class SelectionMetric { kNone, kMse, kMae, kMseClipped, kMaeClipped, kGauc, kXauc };
 enum class OnBadStep { kStop, kSkip, kRewind };
 enum class Backend { kAuto, kMpi, kNccl };
 enum class Reduce { kExact, kFast };

@@ -43,7 +43,8 @@ void save_checkpoint(const std::filesystem::path& run_dir, Parameters& parameter
   agree(comm, [&] {
     if (!parameters.finite())
       user_error(
-          "step {}: the weights are not finite, so no checkpoint is written; lower "
+          "step {}: the weights or the optimizer's state are not finite, so no checkpoint is "
+          "written; lower "
           "train.optimizer.lr or set train.clip_norm, and run again: the newest checkpoint is good",
           progress.step);
   });
@@ -60,11 +61,10 @@ void save_checkpoint(const std::filesystem::path& run_dir, Parameters& parameter
     for (const std::string& text : gather_texts(part, comm))
       parts.push_back(nlohmann::json::parse(text).get<PartFile>());
     solo(comm, 0, "checkpoint commit", [&] {
-      const std::optional<int64_t> best =
-          progress.best.step >= 0 ? std::optional(progress.best.step) : std::nullopt;
+      const int64_t kept[] = {progress.best.step, progress.health.good_checkpoint};
       commit_checkpoint(run_dir, progress.step, temporary,
                         {{"progress", to_json(progress)}, {"identity", identity}}, parts, keep,
-                        best);
+                        kept);
     });
   } catch (const AgreedError&) {
     // All ranks are here, so nobody writes into the folder any more.

@@ -15,7 +15,7 @@
 namespace kt {
 
 /// Every rank writes its blocks, rank 0 puts the checkpoint in place once all have. Its state is
-/// {"progress", "identity"}. Keeps the newest `keep` and the best one. Collective: all ranks. Throws: UserError, the same on all ranks, with nothing left behind.
+/// {"progress", "identity"}. Keeps the newest `keep`, the best one and the newest known to be good. Collective: all ranks. Throws: UserError, the same on all ranks, with nothing left behind.
 void save_checkpoint(const std::filesystem::path& run_dir, Parameters& parameters,
                      const ProgressState& progress, const nlohmann::json& identity, int64_t keep,
                      MpiCommunicator& comm);

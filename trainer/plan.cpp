@@ -571,10 +571,6 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
     all.push_back(traffic.all_to_all("item gradients", kFloat * static_cast<double>(cols),
                                      [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
   };
-  const auto losses = [&] {
-    all.push_back(sizes.exact ? traffic.all_gather("leaf losses", kDouble, shard_counts)
-                              : traffic.all_reduce("loss", kDouble, 1));
-  };
   if (sizes.exact) {
     const auto item_ids = [&] {
       all.push_back(traffic.all_to_all("item ids", kInt,
@@ -594,7 +590,6 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
         all.push_back(
             traffic.all_to_all("item rows", kFloat * static_cast<double>(cols),
                                [&](int64_t r, int64_t s) { return requests.rows[s][r]; }));
-      losses();
     }
     all.push_back(traffic.all_to_all("dense subtrees", kFloat, [&](int64_t r, int64_t s) {
       return sizes.nodes[r] * sizes.own_dense[s];
@@ -602,18 +597,20 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
     for (size_t table = 0; !host && table < sizes.item_cols.size(); ++table)
       item_gradients(sizes.item_cols[table]);
   } else {
-    if (!host) losses();
+    if (!host) all.push_back(traffic.all_reduce("loss", kDouble, 1));
     all.push_back(traffic.all_reduce("dense gradients", kFloat, static_cast<double>(sizes.dense)));
     for (const ParameterSpec& spec : inputs.parameters)
       if (spec.kind == ParameterKind::kItemTable)
         all.push_back(
             traffic.all_reduce("item gradients", kFloat, static_cast<double>(spec.size())));
   }
-  if (host) losses();
-  if (inputs.config.train.clip_norm > 0) {
-    std::vector<double> norms = shard_counts;
-    for (double& count : norms) count *= static_cast<double>(inputs.parameters.size());
-    all.push_back(traffic.all_gather("gradient norms", kDouble, norms));
+  if (host) {
+    constexpr const char* kOutcome = "losses and gradient norms";
+    all.push_back(sizes.exact ? traffic.all_gather(kOutcome, 2 * kDouble, shard_counts)
+                              : traffic.all_reduce(kOutcome, kDouble, 2));
+  } else {
+    if (sizes.exact) all.push_back(traffic.all_gather("leaf losses", kDouble, shard_counts));
+    all.push_back(traffic.all_gather("gradient norms", kDouble, shard_counts));
   }
   if (sizes.exact) all.push_back(traffic.all_gather("dense parameters", kFloat, sizes.own_dense));
   // On devices the host asks only where it looks at the losses.

@@ -16,6 +16,17 @@ struct ProgressState {
   int64_t updates = 0;    ///< updates made: the optimizer's step
   int64_t pass_over = 0;  ///< steps before this one are passed over after a rewind
   int64_t bad_steps = 0;
+
+  /// What tells a divergence. A checkpoint is known to be good once the first step from its weights was sound and of a
+  /// usual loss; the newest good one is kept until there is a newer, and a rewind goes back to it.
+  struct Health {
+    int64_t bad_in_a_row = 0;      ///< steps that were not sound since the last that was
+    int64_t good_checkpoint = -1;  ///< step of the newest good one
+    double usual_loss = 0;  ///< sum over `usual_samples`: those of steps whose loss was usual
+    int64_t usual_samples = 0;
+  };
+  Health health;
+
   double epoch_loss = 0;  ///< sum over the samples of the current epoch so far
   int64_t epoch_samples = 0;
   double epoch_seconds = 0;
@@ -35,8 +46,11 @@ struct ProgressState {
   nlohmann::json resumed_from = nlohmann::json::array();  ///< steps this run was resumed at
 };
 
+/// Whether a step's loss, a sum over `samples`, is at most a thousand times the mean so far; then it is added to it.
+bool is_usual_loss(ProgressState::Health& health, double loss, int64_t samples);
+
 nlohmann::json to_json(const ProgressState& state);
-/// Throws: UserError when a key is absent.
+/// Throws: UserError when a key is absent; `health` may be, in checkpoints of earlier builds.
 ProgressState progress_from_json(const nlohmann::json& json);
 
 /// The validation result's value of a metric; absent where it is not defined.

@@ -88,10 +88,10 @@ class HostSteps final : public Steps {
                .clip_norm = problem.config.train.clip_norm}) {}
 
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
-    losses_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).loss);
+    outcomes_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).outcome);
   }
   int64_t most_ahead() const override { return 1; }
-  std::vector<double> take_losses() override { return std::exchange(losses_, {}); }
+  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
   StepSeconds seconds() const override { return step_.seconds(); }
   // The parameters are those of the run.
   void upload(const Parameters&) override {}
@@ -110,7 +110,7 @@ class HostSteps final : public Steps {
   const Schedule& schedule_;
   std::unique_ptr<Exchange> exchange_;
   TrainStep step_;
-  std::vector<double> losses_;
+  std::vector<StepOutcome> outcomes_;
 };
 
 class TrainingRun {
@@ -142,7 +142,8 @@ class TrainingRun {
   void train_steps();
   void begin_step();
   bool settle();
-  bool bad_step(double loss);
+  bool bad_step(const StepOutcome& outcome);
+  void rewind(const std::string& fault);
   void end_epoch();
   void report_interval(ProgressBar& bar);
   void save();
@@ -171,7 +172,8 @@ class TrainingRun {
   int64_t saved_step_ = -1;  // of the newest checkpoint
   std::optional<Requests> requests_;
   std::unique_ptr<Steps> steps_;
-  std::vector<int64_t> begun_;  // steps whose losses are not taken yet
+  bool proven_ = false;  // whether a step from the weights of `saved_step_` has been looked at
+  std::vector<int64_t> begun_;  // steps whose outcomes are not taken yet
 
   // This invocation's time in the loop.
   Clock::time_point train_start_;
@@ -185,6 +187,8 @@ class TrainingRun {
   // The current interval of the log.
   double interval_loss_ = 0;
   int64_t interval_samples_ = 0;
+  double interval_norms_ = 0, interval_norm_max_ = 0;  // of the gradients
+  int64_t interval_updates_ = 0;
   Clock::time_point interval_start_;
   Clock::time_point tick_;  // up to where wall_seconds and epoch_seconds are counted
 };
@@ -303,6 +307,7 @@ void TrainingRun::restore(Checkpoint& checkpoint) {
   agree(comm_, [&] { progress_ = progress_from_json(checkpoint.state().at("progress")); });
   restore_parameters(checkpoint, parameters_, Restore::kWeightsAndOptimizer, comm_);
   saved_step_ = progress_.step;
+  proven_ = false;
 }
 
 void TrainingRun::train_steps() {
@@ -317,7 +322,7 @@ void TrainingRun::train_steps() {
   while (!complete()) {
     begin_step();
     bar.update(progress_.step);
-    // On devices the host looks at nothing until it has to: neither at losses nor at requests.
+    // On devices the host looks at nothing until it has to: neither at outcomes nor at requests.
     if (std::ssize(begun_) < steps_->most_ahead() && steps_->most_ahead() > 1 && !ended() &&
         !due(config_.log.every_steps) && !due(config_.checkpoint.every_steps))
       continue;
@@ -341,6 +346,12 @@ void TrainingRun::train_steps() {
           fmt::format("saved at step {} of {} as asked; run the same command again to continue",
                       progress_.step, total_steps_));
   }
+  if (is_first() && progress_.health.bad_in_a_row > 0)
+    log_warning(
+        "the last {} steps made no update: the weights may have diverged; the checkpoint of step "
+        "{} "
+        "is the newest known to be good",
+        progress_.health.bad_in_a_row, progress_.health.good_checkpoint);
   report_seconds();
 }
 
@@ -384,58 +395,89 @@ void TrainingRun::begin_step() {
   ++progress_.step;
 }
 
-/// Takes the losses of the steps that were begun. False when the run went back to a checkpoint.
+/// Takes the outcomes of the steps that were begun. False when the run went back to a checkpoint.
 bool TrainingRun::settle() {
   const std::vector<int64_t> begun = std::exchange(begun_, {});
-  const std::vector<double> losses = steps_->take_losses();
-  KT_CHECK(losses.size() == begun.size());
+  const std::vector<StepOutcome> outcomes = steps_->take_outcomes();
+  KT_CHECK(outcomes.size() == begun.size());
   for (size_t k = 0; k < begun.size(); ++k) {
-    if (!std::isfinite(losses[k])) {
+    const auto& [loss, gradient_norm] = outcomes[k];
+    const bool is_first_since_save = !std::exchange(proven_, true) && saved_step_ >= 0;
+    if (!is_sound(outcomes[k], config_.train.clip_norm)) {
       // The steps begun after it changed nothing: they are taken again.
       progress_.step = begun[k];
-      return bad_step(losses[k]);
+      return bad_step(outcomes[k]);
     }
     const int64_t samples = schedule_->batch_size(begun[k] % schedule_->steps());
     ++progress_.updates;
-    progress_.epoch_loss += losses[k];
+    progress_.health.bad_in_a_row = 0;
+    if (is_usual_loss(progress_.health, loss, samples) && is_first_since_save)
+      progress_.health.good_checkpoint = saved_step_;
+    progress_.epoch_loss += loss;
     progress_.epoch_samples += samples;
-    interval_loss_ += losses[k];
+    interval_loss_ += loss;
     interval_samples_ += samples;
+    interval_norms_ += gradient_norm;
+    interval_norm_max_ = std::max(interval_norm_max_, gradient_norm);
+    ++interval_updates_;
   }
   return true;
 }
 
-/// At the step of a loss that is not finite. False when the run went back to a checkpoint.
-bool TrainingRun::bad_step(double loss) {
-  const int64_t step = progress_.step;
+/// At the step whose outcome is not sound. False when the run went back to a checkpoint.
+bool TrainingRun::bad_step(const StepOutcome& outcome) {
+  // So many in a row come from the weights, not from the rows.
+  constexpr int64_t kMostInARow = 32;
+  const int64_t step = progress_.step, good = progress_.health.good_checkpoint;
+  const std::string fault = fault_of(outcome);
   const OnBadStep policy = config_.train.on_bad_step;
   if (policy == OnBadStep::kStop)
     throw AgreedError(
-        fmt::format("step {} (epoch {}): the loss is {}; lower train.optimizer.lr, set "
-                    "train.clip_norm, or choose train.on_bad_step=skip or rewind",
-                    step, epoch() + 1, loss));
+        fmt::format("step {} (epoch {}): {}; lower train.optimizer.lr, set train.clip_norm, or "
+                    "choose train.on_bad_step=skip or rewind",
+                    step, epoch() + 1, fault));
+  if (progress_.health.bad_in_a_row + 1 >= kMostInARow)
+    throw AgreedError(
+        fmt::format("step {}: {}, and so it was at the {} steps before: the weights have diverged; "
+                    "lower train.optimizer.lr, set train.clip_norm{} in another run.dir{}",
+                    step, fault, kMostInARow - 1,
+                    policy == OnBadStep::kSkip ? " or train.on_bad_step=rewind" : "",
+                    good >= 0 ? fmt::format("; the checkpoint of step {} is good", good) : ""));
   if (policy == OnBadStep::kRewind) {
-    std::optional<Checkpoint> checkpoint = find_checkpoint(config_.run.dir, {}, comm_);
-    if (!checkpoint)
-      throw AgreedError(
-          fmt::format("step {}: the loss is {} and there is no checkpoint to rewind to; set "
-                      "checkpoint.every_steps, or lower train.optimizer.lr",
-                      step, loss));
-    restore(*checkpoint);
-    steps_->upload(parameters_);
-    cut_records(progress_.step);
-    if (is_first())
-      log_warning(
-          "step {}: the loss is {}; back to step {}, and the steps up to {} are passed over", step,
-          loss, progress_.step, step);
-    progress_.pass_over = step + 1;
-    ++progress_.bad_steps;
+    rewind(fault);
     return false;
   }
-  if (is_first()) log_warning("step {}: the loss is {}; no update", step, loss);
+  if (is_first()) log_warning("step {}: {}; no update", step, fault);
+  ++progress_.health.bad_in_a_row;
   ++progress_.bad_steps;
   ++progress_.step;
   return true;
+}
+
+/// Back to the newest checkpoint that is known to be good, or to the newest where none is.
+void TrainingRun::rewind(const std::string& fault) {
+  const int64_t step = progress_.step, good = progress_.health.good_checkpoint;
+  const int64_t bad_steps = progress_.bad_steps, in_a_row = progress_.health.bad_in_a_row;
+  CheckpointChoice choice;
+  if (good >= 0)
+    choice = {.which = CheckpointChoice::Which::kPath,
+              .path = checkpoint_path(config_.run.dir, good)};
+  std::optional<Checkpoint> checkpoint = find_checkpoint(config_.run.dir, choice, comm_);
+  if (!checkpoint)
+    throw AgreedError(
+        fmt::format("step {}: {} and there is no checkpoint to rewind to; set "
+                    "checkpoint.every_steps, or lower train.optimizer.lr",
+                    step, fault));
+  restore(*checkpoint);
+  steps_->upload(parameters_);
+  cut_records(progress_.step);
+  solo(comm_, 0, "checkpoints", [&] { drop_checkpoints_after(config_.run.dir, progress_.step); });
+  if (is_first())
+    log_warning("step {}: {}; back to step {}, and the steps up to {} are passed over", step, fault,
+                progress_.step, step);
+  progress_.pass_over = step + 1;
+  progress_.bad_steps = bad_steps + 1;
+  progress_.health.bad_in_a_row = in_a_row + 1;
 }
 
 void TrainingRun::report_interval(ProgressBar& bar) {
@@ -448,17 +490,24 @@ void TrainingRun::report_interval(ProgressBar& bar) {
                                   progress_.step - 1, total_steps_);
   bar.clear();
   const int64_t epoch_number = (progress_.step - 1) / schedule_->steps() + 1;
-  log_info("epoch {}/{} step {}/{}  loss {:.5f}  lr {:.3g}  {:.0f} samples/s", epoch_number,
-           config_.train.epochs, progress_.step, total_steps_, loss, lr, rate);
+  const double norm =
+      interval_norms_ / static_cast<double>(std::max<int64_t>(interval_updates_, 1));
+  log_info(
+      "epoch {}/{} step {}/{}  loss {:.5f}  gradient norm {:.3g} (largest {:.3g})  lr {:.3g}  "
+      "{:.0f} samples/s",
+      epoch_number, config_.train.epochs, progress_.step, total_steps_, loss, norm,
+      interval_norm_max_, lr, rate);
   if (interval_samples_ > 0)
     record({{"kind", "interval"},
             {"step", progress_.step},
             {"epoch", epoch_number},
             {"loss", loss},
+            {"gradient_norm", norm},
+            {"gradient_norm_max", interval_norm_max_},
             {"learning_rate", lr},
             {"samples_per_second", rate}});
-  interval_loss_ = 0;
-  interval_samples_ = 0;
+  interval_loss_ = interval_norms_ = interval_norm_max_ = 0;
+  interval_samples_ = interval_updates_ = 0;
   interval_start_ = Clock::now();
 }
 
@@ -483,15 +532,20 @@ void TrainingRun::end_epoch() {
     json = {{"rows", validation.rows},
             {"mse", validation.mse},
             {"rmse", validation.rmse},
-            {"mae", validation.mae}};
+            {"mae", validation.mae},
+            {"mse_clipped", validation.mse_clipped},
+            {"rmse_clipped", validation.rmse_clipped},
+            {"mae_clipped", validation.mae_clipped}};
     if (validation.gauc) json["gauc"] = *validation.gauc;
     if (validation.xauc) json["xauc"] = *validation.xauc;
   }
-  log_info("epoch {}/{} done in {:.1f} s: train loss {:.5f}{}", number, config_.train.epochs,
-           training_seconds, progress_.epoch_loss / rows,
-           validation.rows > 0
-               ? fmt::format(", validation mse {:.5f} mae {:.5f}", validation.mse, validation.mae)
-               : "");
+  log_info(
+      "epoch {}/{} done in {:.1f} s: train loss {:.5f}{}", number, config_.train.epochs,
+      training_seconds, progress_.epoch_loss / rows,
+      validation.rows > 0
+          ? fmt::format(", validation mse {:.5f} mae {:.5f}, clipped {:.5f} {:.5f}", validation.mse,
+                        validation.mae, validation.mse_clipped, validation.mae_clipped)
+          : "");
   progress_.epochs.push_back(line);
   update_best(progress_.best, config_.checkpoint.best,
               value_of(validation, config_.checkpoint.best), progress_.step);
@@ -529,6 +583,7 @@ void TrainingRun::save() {
   save_checkpoint(config_.run.dir, parameters_, progress_, identity_, config_.checkpoint.keep,
                   comm_);
   saved_step_ = progress_.step;
+  proven_ = false;
   requests_->checkpoint_saved();
   interval_start_ += Clock::now() - tick_;  // an interval's rate is that of training
   progress_.wall_seconds += seconds_since(tick_);

@@ -69,10 +69,12 @@ class CheckpointTest : public ::testing::Test {
     return parts;
   }
 
-  fs::path save(int64_t step, int ranks = 1, int64_t keep = 2, std::optional<int64_t> best = {}) {
+  fs::path save(int64_t step, int ranks = 1, int64_t keep = 2,
+                std::vector<int64_t> kept_steps = {}) {
     const fs::path temporary = begin_checkpoint(run_, step);
     const auto parts = write_parts(temporary, step, ranks);
-    return commit_checkpoint(run_, step, temporary, {{"epoch", step / 10}}, parts, keep, best);
+    return commit_checkpoint(run_, step, temporary, {{"epoch", step / 10}}, parts, keep,
+                             kept_steps);
   }
 
   std::vector<std::string> entries() {
@@ -137,9 +139,9 @@ TEST_F(CheckpointTest, LatestPointsAtTheNewestAndOldOnesGo) {
 
 TEST_F(CheckpointTest, TheBestIsNeverDeleted) {
   save(10);
-  for (const int64_t step : {20, 30, 40}) save(step, 1, 2, 10);
+  for (const int64_t step : {20, 30, 40}) save(step, 1, 2, {10});
   EXPECT_THAT(list_checkpoints(run_), ElementsAre(40, 30, 10));
-  save(50, 1, 2, 40);
+  save(50, 1, 2, {40});
   EXPECT_THAT(list_checkpoints(run_), ElementsAre(50, 40));
 }
 

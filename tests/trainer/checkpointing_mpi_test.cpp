@@ -223,7 +223,8 @@ TEST_F(Checkpointing, WeightsThatAreNotFiniteAreNotWritten) {
   if (world.rank == world.size - 1)
     parameters.arrays[0].value.back() = std::numeric_limits<float>::infinity();
   EXPECT_EQ(user_error_of([&] { save_checkpoint(run(), parameters, at_step(2), {}, 2, comm); }),
-            "step 2: the weights are not finite, so no checkpoint is written; lower "
+            "step 2: the weights or the optimizer's state are not finite, so no checkpoint is "
+            "written; lower "
             "train.optimizer.lr or set "
             "train.clip_norm, and run again: the newest checkpoint is good");
   EXPECT_EQ(list_checkpoints(run()), std::vector<int64_t>{1});

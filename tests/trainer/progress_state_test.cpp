@@ -53,6 +53,10 @@ TEST(ProgressState, OneKeyMissingIsRefused) {
   for (const auto& [key, value] : whole.items()) {
     nlohmann::json part = whole;
     part.erase(key);
+    if (key == "health") {  // earlier builds know none
+      EXPECT_EQ(progress_from_json(part).health.good_checkpoint, -1);
+      continue;
+    }
     try {
       progress_from_json(part);
       ADD_FAILURE() << key;
@@ -63,10 +67,34 @@ TEST(ProgressState, OneKeyMissingIsRefused) {
   }
 }
 
+TEST(ProgressState, ALossAThousandTimesTheUsualIsNoneAndDoesNotCount) {
+  ProgressState::Health health;
+  EXPECT_TRUE(is_usual_loss(health, 8e9, 4));  // nothing to compare with
+  health = {};
+  EXPECT_TRUE(is_usual_loss(health, 20, 10));
+  EXPECT_TRUE(is_usual_loss(health, 1900, 1));
+  health = {.usual_loss = 20, .usual_samples = 10};
+  EXPECT_FALSE(is_usual_loss(health, 2001, 1));
+  EXPECT_FALSE(is_usual_loss(health, 1e30, 1));
+  EXPECT_EQ(health.usual_loss, 20);
+  EXPECT_EQ(health.usual_samples, 10);
+  ProgressState state{.health = {.bad_in_a_row = 3, .good_checkpoint = 40, .usual_loss = .1}};
+  EXPECT_EQ(to_json(progress_from_json(to_json(state))), to_json(state));
+}
+
 TEST(ProgressState, TheBestIsTheSmallestErrorOrTheLargestShare) {
-  const ValidationResult result{.rows = 3, .mse = 1, .mae = 2, .rmse = 3, .gauc = .4, .xauc = {}};
+  const ValidationResult result{.rows = 3,
+                                .mse = 1,
+                                .mae = 2,
+                                .rmse = 3,
+                                .mse_clipped = .7,
+                                .mae_clipped = .8,
+                                .gauc = .4,
+                                .xauc = {}};
   EXPECT_EQ(value_of(result, SelectionMetric::kMse), 1);
   EXPECT_EQ(value_of(result, SelectionMetric::kMae), 2);
+  EXPECT_EQ(value_of(result, SelectionMetric::kMseClipped), .7);
+  EXPECT_EQ(value_of(result, SelectionMetric::kMaeClipped), .8);
   EXPECT_EQ(value_of(result, SelectionMetric::kGauc), .4);
   EXPECT_EQ(value_of(result, SelectionMetric::kXauc), std::nullopt);
   EXPECT_EQ(value_of(result, SelectionMetric::kNone), std::nullopt);
@@ -83,6 +111,9 @@ TEST(ProgressState, TheBestIsTheSmallestErrorOrTheLargestShare) {
   EXPECT_TRUE(update_best(share, SelectionMetric::kGauc, .5, 10));
   EXPECT_FALSE(update_best(share, SelectionMetric::kGauc, .4, 20));
   EXPECT_TRUE(update_best(share, SelectionMetric::kGauc, .6, 30));
+  ProgressState::Best clipped;
+  EXPECT_TRUE(update_best(clipped, SelectionMetric::kMseClipped, .5, 10));
+  EXPECT_FALSE(update_best(clipped, SelectionMetric::kMseClipped, .6, 20));
 }
 
 }  // namespace
