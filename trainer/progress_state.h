@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 
 #include "io/config.h"
 #include "trainer/metrics/metrics.h"
@@ -37,10 +38,21 @@ struct ProgressState {
     std::optional<double> value;
     int64_t step = -1;
     int64_t epochs_since = 0;
+    std::string metric;  ///< of `value`; empty when it was stored without
   };
   Best best;
   Best early_stop;
   bool stopped_early = false;
+
+  /// Of the interval of the log that is not told yet, so that its line says the same after a resume.
+  struct Interval {
+    double loss = 0;  ///< sum over the samples
+    int64_t samples = 0;
+    double norms = 0, norm_max = 0;  ///< sum and largest of the gradients' norms
+    int64_t updates = 0;
+    double seconds = 0;  ///< as of the checkpoint
+  };
+  Interval interval;
 
   nlohmann::json epochs = nlohmann::json::array();        ///< finished epochs, as in result.json
   nlohmann::json resumed_from = nlohmann::json::array();  ///< steps this run was resumed at
@@ -50,7 +62,7 @@ struct ProgressState {
 bool is_usual_loss(ProgressState::Health& health, double loss, int64_t samples);
 
 nlohmann::json to_json(const ProgressState& state);
-/// Throws: UserError when a key is absent; `health` may be, in checkpoints of earlier builds.
+/// Throws: UserError when a key is absent or holds what it cannot; `health` and `interval` may be absent.
 ProgressState progress_from_json(const nlohmann::json& json);
 
 /// The validation result's value of a metric; absent where it is not defined.
