@@ -121,7 +121,7 @@ EngineOptions engine_options(const Config& config) {
                                       : SimdLevel::kAvx2};
 }
 
-Problem open_problem(const Config& config, Communicator& comm) {
+Problem open_problem(const Config& config, MpiCommunicator& comm) {
   Problem problem{.config = config};
   EngineOptions options;
   agree(comm, [&] {

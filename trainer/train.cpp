@@ -314,6 +314,7 @@ void TrainingRun::train_steps() {
   train_start_ = interval_start_ = tick_ = Clock::now();
   const auto due = [this](int64_t every) { return every > 0 && progress_.step % every == 0; };
   const auto ended = [this] { return at_epoch_end() || progress_.step == total_steps_; };
+  answer_stops(StopAnswer::kSave);
   while (!complete()) {
     begin_step();
     bar.update(progress_.step);
@@ -341,6 +342,7 @@ void TrainingRun::train_steps() {
           fmt::format("saved at step {} of {} as asked; run the same command again to continue",
                       progress_.step, total_steps_));
   }
+  answer_stops(StopAnswer::kResume);
   report_seconds();
 }
 
