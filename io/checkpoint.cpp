@@ -10,10 +10,13 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <utility>
 
 #include "io/files.h"
 #include "io/hdf5_file.h"
 #include "launch/errors.h"
+#include "launch/log.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -43,6 +46,7 @@ void make_folder(const fs::path& path) {
 }
 
 void rename_or_throw(const fs::path& from, const fs::path& to) {
+  const DiskWait wait("renaming", from);
   if (::rename(from.c_str(), to.c_str()) != 0)
     user_error("{}: cannot rename it to {}: {}; mend the permissions, then run again",
                from.string(), to.string(), std::strerror(errno));
@@ -52,10 +56,9 @@ void rename_or_throw(const fs::path& from, const fs::path& to) {
 /// checkpoint.
 void remove_checkpoint(const fs::path& checkpoints, const fs::path& path) {
   const fs::path condemned = checkpoints / (kTemporaryPrefix + path.filename().string() + "-old");
-  std::error_code ignored;
-  fs::remove_all(condemned, ignored);
+  abandon_checkpoint(condemned);
   rename_or_throw(path, condemned);
-  fs::remove_all(condemned, ignored);
+  abandon_checkpoint(condemned);
 }
 
 /// What is wrong with the ranges of the parts: they must tile every array once. Empty: nothing.
@@ -88,16 +91,67 @@ std::string tiling_fault(const std::vector<PartFile>& parts,
   return {};
 }
 
+/// For people's convenience alone: without it a run goes on.
 void point_latest_at(const fs::path& run_dir, int64_t step) {
-  const fs::path temporary = run_dir / ".tmp-latest";
+  const fs::path temporary = run_dir / ".tmp-latest", latest = run_dir / "latest";
   std::error_code error;
   fs::remove(temporary, error);
   fs::create_directory_symlink(fs::path("checkpoints") / folder_name(step), temporary, error);
-  if (error)
-    user_error("{}: cannot make this link: {}; mend the permissions, then run again",
-               temporary.string(), error.message());
-  rename_or_throw(temporary, run_dir / "latest");
+  if (!error) fs::rename(temporary, latest, error);
+  if (error) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    static bool told = false;
+    if (!std::exchange(told, true))
+      log_warning(
+          "{}: cannot be made a link to the newest checkpoint: {}; the run goes on without it. "
+          "When a copy of the run made a folder of it, remove that",
+          latest.string(), error.message());
+    return;
+  }
   sync_folder(run_dir);
+}
+
+/// A checkpoint of a program with another form of them: good, for that program.
+struct OtherSchema : UserError {
+  using UserError::UserError;
+};
+
+json read_manifest(const fs::path& file) {
+  if (!fs::is_regular_file(file))
+    user_error("{}: no such file, expected the manifest of a checkpoint; {}", file.string(),
+               kRemedy);
+  json content;
+  try {
+    json manifest = json::parse(read_text_file(file));
+    content = std::move(manifest.at("content"));
+    const auto version = content.at("schema_version").get<int64_t>();
+    if (version != kSchemaVersion)
+      throw OtherSchema(
+          fmt::format("{}: schema version {}, expected {}; use the program that wrote it, or train "
+                      "into another run.dir",
+                      file.string(), version, kSchemaVersion));
+    const std::string text = content.dump();
+    const std::string sum = checksum(std::as_bytes(std::span(text)));
+    const auto expected = manifest.at("xxh128").get<std::string>();
+    if (sum != expected)
+      user_error("{}: is damaged: its checksum is {}, expected {}; {}", file.string(), sum,
+                 expected, kRemedy);
+  } catch (const json::exception& error) {
+    user_error("{}: is damaged: {}; {}", file.string(), error.what(), kRemedy);
+  }
+  return content;
+}
+
+/// Not ours to delete.
+bool is_of_other_schema(const fs::path& checkpoint) {
+  try {
+    read_manifest(checkpoint / kManifest);
+  } catch (const OtherSchema&) {
+    return true;
+  } catch (const UserError&) {
+  }
+  return false;
 }
 
 }  // namespace
@@ -171,12 +225,17 @@ fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path
   const fs::path checkpoints = folder_of(run_dir);
   const fs::path target = checkpoint_path(run_dir, step);
   try {
+    if (is_of_other_schema(target))
+      user_error("{}: is of a program with another schema, expected none of this step; train into "
+                 "another run.dir",
+                 target.string());
     json content = {
         {"schema_version", kSchemaVersion}, {"step", step}, {"parts", parts}, {"state", state}};
     const std::string sum = checksum(std::as_bytes(std::span(std::string_view(content.dump()))));
     write_new_file(temporary / kManifest,
                    json{{"content", std::move(content)}, {"xxh128", sum}}.dump(1) + "\n");
     sync_folder(temporary);
+    const DiskWait wait("renaming", temporary);
     if (fs::exists(fs::symlink_status(target)) &&
         ::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) {
       abandon_checkpoint(temporary);  // now holds what was replaced
@@ -196,8 +255,11 @@ fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path
   // Newer ones than this belong to a run that was continued from an older checkpoint: not ours to count.
   int64_t kept = 0;
   for (const int64_t other : list_checkpoints(run_dir)) {
-    if (other > step || ++kept <= keep || std::ranges::count(kept_steps, other) > 0) continue;
-    remove_checkpoint(checkpoints, checkpoint_path(run_dir, other));
+    const fs::path path = checkpoint_path(run_dir, other);
+    if (other > step || is_of_other_schema(path) || ++kept <= keep ||
+        std::ranges::count(kept_steps, other) > 0)
+      continue;
+    remove_checkpoint(checkpoints, path);
   }
   return target;
 }
@@ -209,6 +271,7 @@ void drop_checkpoints_after(const fs::path& run_dir, int64_t step) {
 }
 
 void abandon_checkpoint(const fs::path& temporary) noexcept {
+  const DiskWait wait("removing", temporary);
   std::error_code ignored;
   fs::remove_all(temporary, ignored);
 }
@@ -239,24 +302,10 @@ Checkpoint::~Checkpoint() = default;
 
 Checkpoint Checkpoint::open(const fs::path& folder, Verify verify) {
   const fs::path file = folder / kManifest;
-  if (!fs::is_regular_file(file))
-    user_error("{}: no such file, expected the manifest of a checkpoint; {}", file.string(),
-               kRemedy);
+  const json content = read_manifest(file);
   Checkpoint checkpoint;
   checkpoint.path_ = folder;
   try {
-    const json manifest = json::parse(read_text_file(file));
-    const json& content = manifest.at("content");
-    const int version = content.at("schema_version").get<int>();
-    if (version != kSchemaVersion)
-      user_error("{}: schema version {}, expected {}; use the program that wrote it", file.string(),
-                 version, kSchemaVersion);
-    const std::string text = content.dump();
-    const std::string sum = checksum(std::as_bytes(std::span(text)));
-    const auto expected = manifest.at("xxh128").get<std::string>();
-    if (sum != expected)
-      user_error("{}: is damaged: its checksum is {}, expected {}; {}", file.string(), sum,
-                 expected, kRemedy);
     checkpoint.step_ = content.at("step").get<int64_t>();
     checkpoint.state_ = content.at("state");
     checkpoint.parts_ = content.at("parts").get<std::vector<PartFile>>();
@@ -314,6 +363,8 @@ std::optional<Checkpoint> newest_good_checkpoint(
   for (const int64_t step : list_checkpoints(run_dir)) {
     try {
       return Checkpoint::open(checkpoint_path(run_dir, step));
+    } catch (const OtherSchema&) {
+      throw;
     } catch (const UserError& error) {
       on_bad(step, error.what());
     }

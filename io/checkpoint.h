@@ -61,7 +61,8 @@ PartFile write_checkpoint_part(const std::filesystem::path& temporary, int rank,
                                std::span<const ArrayPart> arrays);
 
 /// Writes the manifest and makes the checkpoint appear as a whole, then points `latest` at it and deletes
-/// the checkpoints before it past the newest `keep`, never those of `kept_steps`. One of the same step is replaced.
+/// the checkpoints before it past the newest `keep`, never those of `kept_steps`, nor those of another schema. One of
+/// the same step is replaced. `latest` is left as it is, with a warning, where it cannot be made a link.
 /// Shapes: the ranges of `parts` tile every array (KT_CHECK).
 /// Throws: UserError when it cannot be written; earlier checkpoints and `latest` are then as before, and
 /// the temporary folder is gone.
@@ -120,7 +121,7 @@ class Checkpoint {
 };
 
 /// The newest checkpoint of a run without damage; `on_bad(step, message)` is told of each damaged one that is
-/// passed over.
+/// passed over. Throws: UserError at one of another schema: not damaged, but not for this program.
 std::optional<Checkpoint> newest_good_checkpoint(
     const std::filesystem::path& run_dir,
     const std::function<void(int64_t, const std::string&)>& on_bad);

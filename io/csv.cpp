@@ -15,6 +15,7 @@
 
 #include "io/files.h"
 #include "launch/errors.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -275,6 +276,7 @@ LineReader::~LineReader() { ::close(file_); }
 
 size_t LineReader::read_some(char* out, size_t size) {
   size_t done = 0;
+  const DiskWait wait("reading", path_);
   while (done < size && !at_end_) {
     const ssize_t count = ::read(file_, out + done, size - done);
     if (count < 0 && errno == EINTR) continue;

@@ -16,6 +16,7 @@
 #include "io/files.h"
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -183,6 +184,7 @@ int64_t RunFolder::keep_metrics(const std::function<bool(const json&)>& keep) {
 void RunFolder::append_metrics(const json& line) {
   KT_CHECK(line.contains("step") && line["step"].is_number_integer(), "{}", line.dump());
   const fs::path file = path_ / kMetrics;
+  const DiskWait wait("writing", file);
   if (metrics_ < 0)
     metrics_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   const std::string text = line.dump() + "\n";

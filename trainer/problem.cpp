@@ -130,7 +130,7 @@ std::unique_ptr<Engine> new_engine(const Problem& problem) {
 
 }  // namespace
 
-Problem open_problem(const Config& config, Communicator& comm) {
+Problem open_problem(const Config& config, MpiCommunicator& comm) {
   Problem problem{.config = config};
   agree(comm, [&] {
     engine_options(config);  // that this CPU has what is asked for

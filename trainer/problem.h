@@ -7,7 +7,7 @@
 
 #include "io/config.h"
 #include "io/dataset.h"
-#include "launch/communicator.h"
+#include "launch/mpi_communicator.h"
 #include "models/model.h"
 #include "models/registry.h"
 #include "sharding/parameters.h"
@@ -34,7 +34,7 @@ void resolve_engine(Config& config, bool on_devices);
 EngineOptions engine_options(const Config& config);
 
 /// Opens the data set and builds the model. Collective: all ranks. Throws: UserError, the same on all.
-Problem open_problem(const Config& config, Communicator& comm);
+Problem open_problem(const Config& config, MpiCommunicator& comm);
 
 /// The parameter arrays of the model, not yet initialised.
 Parameters make_parameters(const Problem& problem, World world);

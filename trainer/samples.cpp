@@ -72,7 +72,7 @@ uint64_t time_threshold(const std::vector<std::vector<double>>& times, const Dat
 }  // namespace
 
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
-                                       Communicator& comm) {
+                                       MpiCommunicator& comm) {
   const double fraction = config.data.validation.fraction;
   const bool temporal = config.data.validation.kind == ValidationKind::kTemporal && fraction > 0;
   if (temporal && !dataset.has_timestamps())

@@ -5,8 +5,8 @@
 
 #include "io/config.h"
 #include "io/dataset.h"
-#include "launch/communicator.h"
 #include "launch/huge_pages.h"
+#include "launch/mpi_communicator.h"
 #include "sharding/plan.h"
 
 /// The rows this rank trains and validates on, in memory: 16 bytes a row.
@@ -35,7 +35,7 @@ struct ShardSamples {
 /// Collective: all ranks; a shard that one rank cannot read ends all of them with that message.
 /// Throws: UserError.
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
-                                       Communicator& comm);
+                                       MpiCommunicator& comm);
 
 /// Training samples of every shard. Shapes: [V]. Collective: all ranks.
 std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,

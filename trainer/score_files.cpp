@@ -8,7 +8,6 @@
 #include <tuple>
 
 #include "io/csv.h"
-#include "io/files.h"
 #include "launch/errors.h"
 
 namespace kt {
@@ -87,7 +86,7 @@ TestTable read_pairs(const std::filesystem::path& path, const IdTables& ids) {
   return table;
 }
 
-void write_scores(const std::filesystem::path& path, const TestTable& table,
+void write_scores(const ResultFile& file, const TestTable& table,
                   std::span<const float> scores, const IdTables& ids) {
   std::string text = "user_id,video_id,watch_ratio,score\n";
   for (size_t u = 0; u < table.users.size(); ++u) {
@@ -96,7 +95,7 @@ void write_scores(const std::filesystem::path& path, const TestTable& table,
       fmt::format_to(std::back_inserter(text), FMT_COMPILE("{},{},{},{}\n"), user,
                      csv_field(ids.item_id[table.item[k]]), table.label[k], scores[k]);
   }
-  replace_file(path, text);
+  file.write(text);
 }
 
 }  // namespace kt

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "io/dataset.h"
+#include "io/files.h"
 
 /// Scores and pairs as CSV files, with the ids the source spells.
 namespace kt {
@@ -23,8 +24,8 @@ std::string csv_field(const std::string& text);
 TestTable read_pairs(const std::filesystem::path& path, const IdTables& ids);
 
 /// Writes `user_id,video_id,watch_ratio,score`, a line a pair, numbers in the shortest form that reads back
-/// equal. Replaces the file whole. Throws: UserError when it cannot be written.
-void write_scores(const std::filesystem::path& path, const TestTable& table,
+/// equal. Throws: UserError when it cannot be written.
+void write_scores(const ResultFile& file, const TestTable& table,
                   std::span<const float> scores, const IdTables& ids);
 
 }  // namespace kt

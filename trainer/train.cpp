@@ -464,6 +464,7 @@ void TrainingRun::train_steps() {
   begin_interval();
   const auto due = [this](int64_t every) { return every > 0 && progress_.step % every == 0; };
   const auto ended = [this] { return at_epoch_end() || progress_.step == total_steps_; };
+  answer_stops(StopAnswer::kSave);
   while (!complete()) {
     begin_step();
     bar.update(progress_.step);
@@ -491,10 +492,10 @@ void TrainingRun::train_steps() {
           fmt::format("saved at step {} of {} as asked; run the same command again to continue",
                       progress_.step, total_steps_));
   }
+  answer_stops(StopAnswer::kResume);
   if (is_first() && progress_.health.bad_in_a_row > 0)
     log_warning(
-        "the last {} steps made no update: the weights may have diverged; the checkpoint of step "
-        "{} "
+        "the last {} steps made no update: the weights may have diverged; the checkpoint of step {} "
         "is the newest known to be good",
         progress_.health.bad_in_a_row, progress_.health.good_checkpoint);
   report_seconds();

@@ -248,6 +248,30 @@ TEST_F(CheckpointTest, ADamagedNewestIsReportedAndTheOneBeforeItUsed) {
   EXPECT_THAT(bad, ElementsAre(20));
 }
 
+TEST_F(CheckpointTest, OneOfAnotherSchemaIsNeitherPassedOverNorDeleted) {
+  save(10);
+  const fs::path manifest = save(20) / "manifest.json";
+  json other = json::parse(read_text_file(manifest));
+  other["content"]["schema_version"] = 2;
+  replace_file(manifest, other.dump());
+  EXPECT_THAT(message_of([&] {
+                newest_good_checkpoint(run_, [](int64_t, const std::string&) { ADD_FAILURE(); });
+              }),
+              AllOf(HasSubstr("step-000000000020/manifest.json: schema version 2, expected 1"),
+                    HasSubstr("use the program that wrote it")));
+  EXPECT_THAT(message_of([&] { save(20); }), HasSubstr("is of a program with another schema"));
+  for (const int64_t step : {30, 40, 50}) save(step);
+  EXPECT_THAT(entries(), ElementsAre("step-000000000020", "step-000000000040", "step-000000000050"));
+}
+
+TEST_F(CheckpointTest, WithoutALinkTheRunGoesOn) {
+  fs::create_directories(run_ / "latest" / "copied");
+  save(10);
+  EXPECT_TRUE(fs::exists(run_ / "latest" / "copied"));
+  EXPECT_FALSE(fs::exists(fs::symlink_status(run_ / ".tmp-latest")));
+  EXPECT_EQ(newest_good_checkpoint(run_, [](int64_t, const std::string&) {})->step(), 10);
+}
+
 TEST_F(CheckpointTest, RowsThatAreNotThereAreRefused) {
   Checkpoint checkpoint = Checkpoint::open(save(10));
   std::vector<float> out(kCols);

@@ -1,7 +1,9 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "io/files.h"
 #include "launch/agree.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -25,6 +27,10 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   MpiSession& session = MpiSession::start();
   MpiCommunicator& comm = session.communicator();
   log_start(session.world(), global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
+  std::optional<ResultFile> scores_file;
+  solo(comm, 0, "scores", [&] {
+    if (!arguments.scores.empty()) scores_file.emplace(arguments.scores);
+  });
   StoredRun run = open_run(arguments.run, arguments.overrides, comm);
   const Config& config = run.problem.config;
   watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
@@ -41,7 +47,7 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   if (!arguments.scores.empty()) {
     const std::vector<float> scores = evaluator.gather(evaluation.scores);
     solo(comm, 0, "scores", [&] {
-      write_scores(arguments.scores, table, scores, run.problem.ids);
+      write_scores(*scores_file, table, scores, run.problem.ids);
       log_info("scores: {}, {} pairs", arguments.scores, table.item.size());
     });
   }

@@ -26,7 +26,7 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
   MpiSession& session = MpiSession::start();
   MpiCommunicator& comm = session.communicator();
   log_start(session.world(), global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
-  catch_stop_signals();
+  answer_stops(StopAnswer::kResume);
 
   Config config;
   agree(comm, [&] { config = load_config(arguments.config, arguments.overrides); });
@@ -67,8 +67,8 @@ void add_train(CLI::App& app, Action& action) {
   command->footer(
       "Example:\n"
       "  mpirun -np 2 kuaitrain --config configs/ncf.yaml data.path=DATASET train.epochs=2\n"
-      "Run the same command again to resume. Save and stop: SIGUSR2 to mpirun, or a file `stop` in "
-      "run.dir.");
+      "Run the same command again to resume. Save and stop: SIGUSR1 or SIGUSR2 to mpirun, or a file "
+      "`stop` in run.dir.");
   command->callback([arguments, &action] {
     action = [arguments](const GlobalOptions& global) { return run_train(*arguments, global); };
   });
