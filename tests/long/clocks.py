@@ -1,5 +1,5 @@
 """The clock of the day jumps by a year, forward or back, in the middle of a run."""
-from jobs import DONE, KILLED, Harm, Trial
+from jobs import DONE, KILLED, Harm, Trial, on
 
 TRIALS = 60
 YEAR_S = 365 * 24 * 3600
@@ -24,5 +24,5 @@ def jumped(ranks, seconds, number, killed):
         if ended.code == DONE:
             case.check_run(ended)
         case.goes_on(ranks % 3 + 1)
-    return Trial(f"{ranks} ranks: the clock of rank 0 jumps by {seconds:+d} s at its operation {number}"
+    return Trial(f"{on(ranks)}: the clock of rank 0 jumps by {seconds:+d} s at its operation {number}"
                  f"{', after a kill' if killed else ''}", work)

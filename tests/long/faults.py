@@ -3,7 +3,7 @@ import errno
 import os
 import subprocess
 
-from jobs import DONE, USER, Harm, Trial
+from jobs import DONE, USER, Harm, Trial, on
 from kills import MAKING, copy_run, making, same_tree
 
 FAULTS = 360
@@ -54,7 +54,7 @@ def failing(ranks, rank, number, kind, path, error, for_good, resumed):
         if ended.code == DONE:
             case.check_result(ended)
         case.goes_on(ranks % 3 + 1)
-    return Trial(f"{ranks} ranks{', resumed' if resumed else ''}: {errno.errorcode[error]} {'from' if for_good else 'at'} "
+    return Trial(f"{on(ranks)}{', resumed' if resumed else ''}: {errno.errorcode[error]} {'from' if for_good else 'at'} "
                  f"operation {number} of rank {rank} {'on' if for_good else ''} ({kind} {path})", work)
 
 
@@ -132,7 +132,7 @@ def small_disk(ranks, size_kb):
             refused(case, ended, disk.folder)
             disk.remount("size=16m")
             case.goes_on(ranks % 3 + 1)
-    return Trial(f"{ranks} ranks: a disk of {size_kb} kB, then with room", work)
+    return Trial(f"{on(ranks)}: a disk of {size_kb} kB, then with room", work)
 
 
 def read_only(ranks, half):
@@ -146,7 +146,7 @@ def read_only(ranks, half):
             case.injured(ended, {USER})
             disk.remount("rw")
             case.goes_on(ranks % 3 + 1)
-    return Trial(f"{ranks} ranks: a read-only folder, {'of a run' if half else 'empty'}, then writable", work)
+    return Trial(f"{on(ranks)}: a read-only folder, {'of a run' if half else 'empty'}, then writable", work)
 
 
 def slow(ranks, kind, number):
@@ -157,4 +157,4 @@ def slow(ranks, kind, number):
         if ended.code == DONE:
             case.check_run(ended)
         case.goes_on(ranks % 3 + 1)
-    return Trial(f"{ranks} ranks: {kind} {number} takes {SLOW_MS} ms, the time-out is {SLOW_TIMEOUT_S} s", work)
+    return Trial(f"{on(ranks)}: {kind} {number} takes {SLOW_MS} ms, the time-out is {SLOW_TIMEOUT_S} s", work)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ model: {content: none}
 train: {epochs: 12, global_batch: 64, optimizer: {lr: 5e-2}, early_stop: {metric: mse, patience: 3}}
 checkpoint: {every_steps: 6, best: mse, keep: 2}
 evaluate: {every: 2, k: [3, 5], checkpoint: best}
-log: {every_steps: 3}
+log: {every_steps: 4}
 parallel: {timeout_s: 20}
 """
 CONTENT_CONFIG = """\
@@ -59,6 +60,10 @@ class Harm:
     action: str = ""
     rank: int | None = None
     trace: bool = False
+
+
+def on(ranks):
+    return f"{ranks} rank{'s' if ranks > 1 else ''}"
 
 
 def outcome(result):
@@ -284,7 +289,8 @@ class Bench:
         self.environment.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                                 OMPI_MCA_mpi_yield_when_idle="1", OMP_NUM_THREADS="1")
         self.expected, self.expected_metrics = {}, {}
-        self.seconds = 0  # of a job on three ranks
+        self.seconds = 0  # of the longest of these
+        self.answers, self.answering = {}, threading.Lock()
 
     def close(self):
         shutil.rmtree(self.short, ignore_errors=True)
@@ -298,8 +304,9 @@ class Bench:
     def data(self, data):
         return self.work / "bench" / data
 
-    def prepare(self):
-        """Two data sets, a small table without content and a synthetic replica with it, and a whole run of each."""
+    def prepare(self, all_ranks):
+        """Two data sets, a small table without content and a synthetic replica with it, and whole runs of each, on these
+        numbers of ranks."""
         shutil.rmtree(self.work, ignore_errors=True)
         case = Case(self, self.work / "bench")
         for data, text in (("plain", CONFIG), ("content", CONTENT_CONFIG)):
@@ -310,22 +317,24 @@ class Bench:
                           ["import", case.folder / "source", "--out", case.folder / "content", "--shards", SHARDS]):
             self.succeed(case.start([(1, arguments)]).wait())
         for data in ("plain", "content"):
-            for ranks in (1, 2, 3):
+            for ranks in all_ranks:
                 # Named as in every other case, so that a copy of it is a run of its own.
                 whole = Case(self, self.work / "bench" / f"{data}-{ranks}")
                 begin = time.monotonic()
                 ended = self.succeed(whole.train(ranks, data=data))
-                if data == "plain":
-                    self.seconds = time.monotonic() - begin
+                self.seconds = max(self.seconds, time.monotonic() - begin)
                 self.expected.setdefault(data, outcome(json.loads(ended.out)))
                 self.expected_metrics.setdefault(data, metrics_lines(whole.folder / "run"))
                 whole.check_run(ended, data)
                 if whole.findings:
                     raise SystemExit(f"error: without any injury, {data} data on {ranks} ranks: {whole.findings}")
 
-    def succeed(self, ended):
-        if ended.code != DONE:
-            raise SystemExit(f"error: without any injury: exit {ended.code}\n{ended.out}{ended.err}")
+        half = Case(self, self.half().parent)
+        self.succeed(half.train(1, Harm("kill:rename:14", 0)), KILLED)
+
+    def succeed(self, ended, code=DONE):
+        if ended.code != code:
+            raise SystemExit(f"error: before any trial: exit {ended.code}, expected {code}\n{ended.out}{ended.err}")
         return ended
 
     def whole(self, data="plain", ranks=1):
@@ -333,14 +342,16 @@ class Bench:
         return self.work / "bench" / f"{data}-{ranks}" / "run"
 
     def half(self):
-        """The folder of a run that was killed in the middle, with a checkpoint half-written; made once."""
-        folder = self.work / "bench" / "half"
-        if not folder.exists():
-            case = Case(self, folder)
-            ended = case.train(1, Harm("kill:rename:14", 0))
-            if ended.code != KILLED:
-                raise SystemExit(f"error: killing a run: exit {ended.code}\n{ended.err}")
-        return folder / "run"
+        """The folder of a run that was killed in the middle, before a checkpoint got its name."""
+        return self.work / "bench" / "half" / "run"
+
+    def answer(self, *arguments):
+        """What a command says when nothing happened."""
+        with self.answering:
+            if arguments not in self.answers:
+                case = Case(self, self.work / "bench" / f"answer-{len(self.answers)}")
+                self.answers[arguments] = self.succeed(case.start([(1, arguments)]).wait()).out
+            return self.answers[arguments]
 
     def import_arguments(self, out):
         bench = self.work / "bench"

@@ -81,6 +81,14 @@ def unknown(path, allowed):
                                                             "one to SECOND in tests/long/ranks.py"))
 
 
+def refused(case, ended):
+    case.injured(ended, {USER, DONE})
+    if ended.code == DONE:
+        case.find("wrong", "exit 0 where ranks differ")
+    elif (case.folder / "run" / "checkpoints").exists():
+        case.find("other", "it trained before it compared")
+
+
 def apart(path, second, shape, both):
     def work(case):
         second_ = case.folder / second if path == "run.dir" else second
@@ -95,13 +103,9 @@ def apart(path, second, shape, both):
             if ended.code == DONE:
                 case.check_result(ended, "content")
         else:
-            case.injured(ended, {USER})
+            refused(case, ended)
             if ended.code == USER and path not in ended.err + ended.out:
                 case.find("other", f"the message does not name {path}: {ended.err.strip().splitlines()[-3:]}")
-            if ended.code == DONE:
-                case.find("wrong", "exit 0 where ranks differ")
-            if (case.folder / "run" / "checkpoints").exists():
-                case.find("other", "it trained before it compared")
     places = "; ".join(f"{abs(count)} with {'the second' if count < 0 else 'the first'}" for count in shape)
     return Trial(f"{path}={second}: {places}", work)
 
@@ -112,8 +116,5 @@ def told(name, order, a, b):
             if side is None:
                 return case.arguments(data="content")
             return side if side[0] in ("evaluate", "validate") else case.arguments(side, "content")
-        ended = case.start([(1, arguments(a)), (1, arguments(b))]).wait()
-        case.injured(ended, {USER})
-        if ended.code == DONE:
-            case.find("wrong", "exit 0 where ranks differ")
+        refused(case, case.start([(1, arguments(a)), (1, arguments(b))]).wait())
     return Trial(f"{name}, {order}", work)

@@ -2,7 +2,7 @@
 import signal
 import time
 
-from jobs import DONE, KILLED, REQUESTED, Harm, Trial
+from jobs import DONE, KILLED, REQUESTED, Harm, Trial, on
 
 MOMENTS = 40
 SAVING = (signal.SIGUSR2, signal.SIGUSR1)
@@ -40,4 +40,4 @@ def signalled(number, who, ranks, k):
         if ended.code == DONE:
             case.check_run(ended)
         case.goes_on(ranks % 3 + 1)
-    return Trial(f"{number.name} to {who} after {100 * k / MOMENTS:.0f} % of the time, {ranks} ranks", work)
+    return Trial(f"{number.name} to {who} after {100 * k / MOMENTS:.0f} % of the time, {on(ranks)}", work)
