@@ -85,7 +85,7 @@ def failing_output(command, number, error):
         expected = out.read_bytes()
         out.unlink()
         ended = case.start([(1, arguments)], Harm(f"errno={error}:any:{number}"), case.folder).wait()
-        refused(case, ended, out)
+        refused(case, ended, case.folder)  # a folder that cannot be synced is named itself
         if out.exists() and out.read_bytes() != expected:
             case.find("wrong", "a part of an output is left")
         if ended.code == DONE and not out.exists():
