@@ -3,7 +3,7 @@ import errno
 import os
 import subprocess
 
-from jobs import DONE, USER, Harm, Trial, on
+from jobs import DONE, USER, Harm, Trial, last_words, on
 from kills import MAKING, copy_run, making, same_tree
 
 FAULTS = 360
@@ -42,7 +42,7 @@ def refused(case, ended, path):
     """Success, or exit 2 with a message that names what could not be written."""
     case.injured(ended, {DONE, USER})
     if ended.code == USER and str(path) not in ended.err + ended.out:
-        case.find("other", f"the message does not name {path}: {ended.err.strip().splitlines()[-1:]}")
+        case.find("other", f"the message does not name {path}: {last_words(ended)}")
 
 
 def failing(ranks, rank, number, kind, path, error, for_good, resumed):

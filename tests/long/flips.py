@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 
-from jobs import DONE, USER, Trial, differences, on, without
+from jobs import DONE, USER, Trial, differences, last_words, on, without
 
 TRIALS = 2000
 #                state     share
@@ -84,9 +84,8 @@ def damaged(state, source, name, command, kind, where, bit, ranks):
 
 def names_it(case, ended, name):
     """A message that a user finds the file by; a configuration is named by what it asks for."""
-    said = ended.err + ended.out
-    if os.path.basename(name) not in said and os.path.basename(name) not in ("config.yaml",):
-        case.find("other", f"the message does not name {name}: {said.strip().splitlines()[-1:]}")
+    if name.name not in ended.err + ended.out and name.name != "config.yaml":
+        case.find("other", f"the message does not name {name}: {last_words(ended)}")
 
 
 def trained(case, ended, name, data):

@@ -44,7 +44,7 @@ static long at = 0;
 static atomic_long counts[kKinds];
 static atomic_long ahead_s;
 
-#define REAL(name) \
+#define REAL(name)               \
   static __typeof__(&name) real; \
   if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
@@ -86,7 +86,9 @@ __attribute__((constructor)) static void prepare(void) {
   if (!text) return;
   snprintf(under, sizeof under, "%s", text);
   text = getenv("KT_INJURE_TRACE");
-  if (text) trace = (int)syscall(SYS_openat, AT_FDCWD, text, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (text)
+    trace =
+        (int)syscall(SYS_openat, AT_FDCWD, text, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   text = getenv("KT_INJURE_RANK");
   if (text && atoi(text) != rank) return;
   text = getenv("KT_INJURE");
@@ -167,13 +169,13 @@ static int injure_at(enum Kind kind, int folder, const char* name) {
   return injure(kind, path);
 }
 
-#define HARM(call, failed) \
-  do { \
+#define HARM(call, failed)  \
+  do {                      \
     const int error = call; \
-    if (error) { \
-      errno = error; \
-      return failed; \
-    } \
+    if (error) {            \
+      errno = error;        \
+      return failed;        \
+    }                       \
   } while (0)
 
 // --- Writes ---------------------------------------------------------------------------------------------------------
@@ -291,23 +293,26 @@ int link(const char* from, const char* to) {
 
 static int is_written(int flags) { return (flags & O_ACCMODE) != O_RDONLY || (flags & O_CREAT); }
 
-#define OPEN_BODY(name, folder, ...) \
-  REAL(name); \
-  mode_t mode = 0; \
-  if (flags & (O_CREAT | __O_TMPFILE)) { \
-    va_list rest; \
-    va_start(rest, flags); \
-    mode = va_arg(rest, mode_t); \
-    va_end(rest); \
-  } \
+#define OPEN_BODY(name, folder, ...)                               \
+  REAL(name);                                                      \
+  mode_t mode = 0;                                                 \
+  if (flags & (O_CREAT | __O_TMPFILE)) {                           \
+    va_list rest;                                                  \
+    va_start(rest, flags);                                         \
+    mode = va_arg(rest, mode_t);                                   \
+    va_end(rest);                                                  \
+  }                                                                \
   if (is_written(flags)) HARM(injure_at(kOpen, folder, path), -1); \
   return real(__VA_ARGS__, flags, mode)
 
-
 int open(const char* path, int flags, ...) { OPEN_BODY(open, AT_FDCWD, path); }
 int open64(const char* path, int flags, ...) { OPEN_BODY(open64, AT_FDCWD, path); }
-int openat(int folder, const char* path, int flags, ...) { OPEN_BODY(openat, folder, folder, path); }
-int openat64(int folder, const char* path, int flags, ...) { OPEN_BODY(openat64, folder, folder, path); }
+int openat(int folder, const char* path, int flags, ...) {
+  OPEN_BODY(openat, folder, folder, path);
+}
+int openat64(int folder, const char* path, int flags, ...) {
+  OPEN_BODY(openat64, folder, folder, path);
+}
 FILE* fopen(const char* path, const char* mode) {
   REAL(fopen);
   if (mode[0] != 'r' || strchr(mode, '+')) HARM(injure_at(kOpen, AT_FDCWD, path), NULL);
@@ -324,7 +329,8 @@ FILE* fopen64(const char* path, const char* mode) {
 int clock_gettime(clockid_t clock, struct timespec* now) {
   REAL(clock_gettime);
   const int result = real(clock, now);
-  if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += atomic_load(&ahead_s);
+  if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+    now->tv_sec += atomic_load(&ahead_s);
   return result;
 }
 int gettimeofday(struct timeval* restrict now, void* restrict zone) {
@@ -342,13 +348,16 @@ time_t time(time_t* out) {
 
 // --- Where main begins: before, no program can answer a signal ------------------------------------------------------
 
-int __libc_start_main(int (*main)(int, char**, char**), int argc, char** argv, int (*init)(int, char**, char**),
-                      void (*fini)(void), void (*rtld_fini)(void), void* stack_end) {
-  __typeof__(&__libc_start_main) real = (__typeof__(&__libc_start_main))dlsym(RTLD_NEXT, "__libc_start_main");
+int __libc_start_main(int (*main)(int, char**, char**), int argc, char** argv,
+                      int (*init)(int, char**, char**), void (*fini)(void), void (*rtld_fini)(void),
+                      void* stack_end) {
+  __typeof__(&__libc_start_main) real =
+      (__typeof__(&__libc_start_main))dlsym(RTLD_NEXT, "__libc_start_main");
   struct timespec now;
   syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
   char line[64];
-  const int size = snprintf(line, sizeof line, "%d main %ld%09ld\n", rank, (long)now.tv_sec, now.tv_nsec);
+  const int size =
+      snprintf(line, sizeof line, "%d main %ld%09ld\n", rank, (long)now.tv_sec, now.tv_nsec);
   tell(line, (size_t)size);
   return real(main, argc, argv, init, fini, rtld_fini, stack_end);
 }

@@ -96,6 +96,10 @@ def error_lines(ended):
     return [line for line in (ended.err + ended.out).splitlines() if re.match(r"(\[rank \d+\] )?error: ", line)]
 
 
+def last_words(ended):
+    return (error_lines(ended) or (ended.err + ended.out).strip().splitlines() or ["(no message)"])[-1][:300]
+
+
 def processes_of(session):
     """Those of a session that have not ended. The end of an orphan may never be collected: it does not count."""
     found = []
@@ -233,8 +237,7 @@ class Case:
         if ended.code == -1:
             self.find("hang", "it does not end, or leaves processes behind")
         elif ended.code not in codes:
-            last = (error_lines(ended) or ended.err.strip().splitlines() or ["(no message)"])[-1]
-            self.find("other", f"exit {ended.code}, expected {' or '.join(map(str, sorted(codes)))}: {last[:300]}")
+            self.find("other", f"exit {ended.code}, expected {' or '.join(map(str, sorted(codes)))}: {last_words(ended)}")
         elif ended.code == USER and not error_lines(ended):
             self.find("other", "exit 2 without a message")
         if "report it" in ended.err + ended.out and ended.code != BUG:
