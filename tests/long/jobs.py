@@ -153,6 +153,7 @@ class Job:
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
             self.process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, cwd=folder,
                                             env=environment, start_new_session=True)
+        bench.running.add(self)
 
     def ranks(self):
         """The processes of the program."""
@@ -171,8 +172,14 @@ class Job:
         except ProcessLookupError:
             pass
 
+    def kill(self):
+        """Whether there was something left of it."""
+        left = processes_of(self.process.pid)
+        for process in left:
+            self.signal(signal.SIGKILL, process)
+        return bool(left)
+
     def wait(self, limit_s=LIMIT_S):
-        hung = False
         try:
             self.process.wait(limit_s)
             end = time.monotonic() + LEFT_BEHIND_S
@@ -180,10 +187,9 @@ class Job:
                 time.sleep(.01)
         except subprocess.TimeoutExpired:
             pass
-        for process in processes_of(self.process.pid):
-            hung = True
-            self.signal(signal.SIGKILL, process)
+        hung = self.kill()
         self.process.wait()
+        self.bench.running.discard(self)
         code = self.process.returncode
         return Ended(-1 if hung else code if code >= 0 else 128 - code, self.out.read_text(errors="replace"),
                      self.err.read_text(errors="replace"), code < 0)
@@ -208,6 +214,7 @@ class Case:
         self.bench, self.folder = bench, folder
         self.codes = []  # of the injured job
         self.findings = []  # (column, text)
+        self.skipped = None  # why the trial cannot be tried here
         self.jobs = 0
         folder.mkdir(parents=True)
 
@@ -294,8 +301,11 @@ class Bench:
         self.expected, self.expected_metrics = {}, {}
         self.seconds = 0  # of the longest of these
         self.answers, self.answering = {}, threading.Lock()
+        self.running = set()
 
     def close(self):
+        for job in list(self.running):  # after an interrupt
+            job.kill()
         shutil.rmtree(self.short, ignore_errors=True)
 
     def random(self, *of):
