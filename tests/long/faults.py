@@ -6,7 +6,7 @@ import subprocess
 from jobs import DONE, USER, Harm, Trial, last_words, on
 from kills import MAKING, copy_run, making, same_tree
 
-FAULTS = 360
+FAULTS = 300
 OUTPUTS = 40
 SIZES_KB = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EROFS)

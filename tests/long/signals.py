@@ -35,7 +35,7 @@ def signalled(number, who, ranks, k):
         if len(mains) < ranks or sent_ns < max(mains.values()) + STARTING_NS:
             codes |= {128 + number, KILLED, 1}
         if who == "mpirun" and (number in ENDING or ended.by_signal and not operations):
-            codes |= {1, 128 + number, KILLED}  # its own answer: it ends the ranks
+            codes |= {1, 128 + number, KILLED} | ({ended.code} if ended.by_signal else set())  # its own answer
         case.injured(ended, codes)
         if ended.code == DONE:
             case.check_run(ended)
