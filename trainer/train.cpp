@@ -408,6 +408,7 @@ void TrainingRun::resume(Checkpoint& checkpoint) {
     }
   }
   restore(checkpoint);
+  if (save) progress_.health.good_checkpoint = -1;  // stayed where it was
   if (!lost.empty()) {
     if (is_first())
       log_warning("the best checkpoint so far, of step {}, counts no more: {}; another begins",
