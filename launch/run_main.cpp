@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -57,6 +58,13 @@ End with_output(End end, int error) {
   return {kExitUser, false,
           fmt::format("standard output: {}; free space or send it elsewhere, then run again",
                       error != 0 ? std::strerror(error) : "not all of it could be written")};
+}
+
+/// What the system says of standard output now.
+int output_error() {
+  if (std::fflush(stdout) != 0) return errno;
+  // The reason of an earlier failure went with the text; another try has the same.
+  return std::ferror(stdout) != 0 && ::write(STDOUT_FILENO, "\n", 1) < 0 ? errno : 0;
 }
 
 End run(const std::function<int()>& body) {
@@ -132,7 +140,7 @@ int run_main(const std::function<int()>& body) {
   signal(SIGXFSZ, SIG_IGN);  // a file too large is an error of its write, like a full disk
   End end = run(body);
   answer_stops(StopAnswer::kNone);
-  end = with_output(end, std::fflush(stdout) == 0 ? 0 : errno);
+  end = with_output(end, output_error());
   try {
     if (is_alone()) {
       print(end);

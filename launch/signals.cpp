@@ -24,7 +24,7 @@ constexpr timespec kFirstSpeaks{0, 300'000'000};
 
 struct State {
   std::mutex mutex;  // held to the end by the thread that ends the process
-  StopAnswer answer = StopAnswer::kEnd;
+  StopAnswer answer = StopAnswer::kLater;
   std::set<std::filesystem::path> removed;
   std::atomic<int> requested{0};  // the signal
 };
@@ -87,6 +87,9 @@ void say(const std::string& text) {
     if (sigwait(&set, &number) != 0) continue;
     const std::lock_guard lock(s.mutex);
     switch (s.answer) {
+      case StopAnswer::kLater:
+        s.requested = number;
+        break;
       case StopAnswer::kNone:
         break;
       case StopAnswer::kSave:
@@ -117,7 +120,10 @@ void catch_stop_signals() {
 void answer_stops(StopAnswer answer) {
   State& s = state();
   const std::lock_guard lock(s.mutex);
+  const bool waited = s.answer == StopAnswer::kLater && s.requested != 0;
   s.answer = answer;
+  if (waited && (answer == StopAnswer::kEnd || answer == StopAnswer::kResume))
+    end(s, s.requested);
   s.requested = 0;
 }
 

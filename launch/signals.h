@@ -10,6 +10,7 @@ namespace kt {
 
 /// What a request does.
 enum class StopAnswer {
+  kLater,   ///< waits for another answer
   kEnd,     ///< ends the process: SIGUSR1 and SIGUSR2 with exit code 85, the others as if they were not caught
   kResume,  ///< ends all ranks with exit code 85: with what is on disk the same command goes on
   kSave,    ///< `stop_requested()` from then on; a second SIGINT ends the process
@@ -18,9 +19,9 @@ enum class StopAnswer {
 
 /// Blocks the signals in the calling thread and those it starts. Async-signal-safe.
 void block_stop_signals();
-/// Starts the thread that waits for them, once a process; the answer is `kEnd`.
+/// Starts the thread that waits for them, once a process; the answer is `kLater`.
 void catch_stop_signals();
-/// From now on. What was requested before is forgotten.
+/// From now on. A request that has waited is answered, others of before are forgotten.
 void answer_stops(StopAnswer answer);
 /// Whether this process was asked. The ranks agree on it by an all-reduce (maximum).
 bool stop_requested();

@@ -8,6 +8,7 @@
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/run_main.h"
+#include "launch/signals.h"
 #include "trainer/commands.h"
 #include "trainer/run_facts.h"
 
@@ -70,6 +71,7 @@ int run(int argc, char** argv) {
     return code == 0 ? kExitDone : kExitUser;
   }
   log_start({}, global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
+  answer_stops(app.got_subcommand("train") ? StopAnswer::kResume : StopAnswer::kEnd);
   return action(global);
 }
 

@@ -15,6 +15,7 @@
 #include "launch/log.h"
 #include "launch/mpi_session.h"
 #include "launch/run_main.h"
+#include "launch/signals.h"
 #include "launch/watchdog.h"
 
 namespace {
@@ -44,6 +45,7 @@ namespace kt {
 namespace {
 
 int probe() {
+  answer_stops(StopAnswer::kEnd);
   if (mode == "old_cpu") refuse_cpu();
   if (mode == "single_process") {
     refuse_several_ranks("import");

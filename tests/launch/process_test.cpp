@@ -122,9 +122,9 @@ TEST(SignalsDeathTest, WhereNothingIsSavedTheyEndTheProcess) {
     EXPECT_EXIT(
         {
           catch_stop_signals();
-          answer_stops(answer);
           remove_at_stop(folder);
-          send(number);
+          send(number);  // waits, or finds the answer
+          answer_stops(answer);
           for (;;) pause();
         },
         ExitedWithCode(kExitRequested), "run");
@@ -133,6 +133,7 @@ TEST(SignalsDeathTest, WhereNothingIsSavedTheyEndTheProcess) {
   EXPECT_EXIT(
       {
         catch_stop_signals();
+        answer_stops(StopAnswer::kEnd);
         send(SIGTERM);
         for (;;) pause();
       },

@@ -8,7 +8,6 @@
 #include "launch/cpus.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
-#include "launch/signals.h"
 #include "launch/watchdog.h"
 #include "trainer/commands.h"
 #include "trainer/default_dataset.h"
@@ -26,7 +25,6 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
   MpiSession& session = MpiSession::start();
   MpiCommunicator& comm = session.communicator();
   log_start(session.world(), global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
-  answer_stops(StopAnswer::kResume);
 
   Config config;
   agree(comm, [&] { config = load_config(arguments.config, arguments.overrides); });
