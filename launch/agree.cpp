@@ -8,7 +8,6 @@
 #include <exception>
 #include <mutex>
 #include <optional>
-#include <stop_token>
 #include <string>
 #include <thread>
 
@@ -27,21 +26,31 @@ class Rounds {
   std::optional<std::string> run(const std::function<void()>& work) {
     std::exception_ptr lost_peer;
     std::optional<std::string> error;
-    std::jthread companion([&](std::stop_token stop) {
+    std::thread companion([&] {
       try {
-        accompany(stop);
+        accompany();
       } catch (...) {
         lost_peer = std::current_exception();
       }
     });
+    const auto part = [&] {
+      const Phase phase("agreement");  // a call of MPI may hang
+      {
+        const std::lock_guard lock(mutex_);
+        is_done_ = true;
+      }
+      wake_.notify_all();
+      companion.join();
+    };
     try {
       work();
     } catch (const UserError& thrown) {
       error = thrown.what();
+    } catch (...) {
+      part();
+      throw;
     }
-    const Phase phase("agreement");  // a call of MPI may hang
-    companion.request_stop();
-    companion.join();
+    part();
     if (lost_peer) std::rethrow_exception(lost_peer);
     return error;
   }
@@ -85,16 +94,13 @@ class Rounds {
     heartbeat();
   }
 
-  void accompany(const std::stop_token& stop) {
+  void accompany() {
     constexpr std::chrono::duration<double> kPoll{.005};
     const std::chrono::duration<double> interval{std::min(1.0, watchdog_timeout() / 4)};
     uint64_t beats = 0;
-    std::mutex mutex;
-    std::condition_variable_any wake;
-    std::unique_lock lock(mutex);
+    std::unique_lock lock(mutex_);
     const auto pause = [&](auto time) {
-      wake.wait_for(lock, stop, time, [] { return false; });
-      return !stop.stop_requested();
+      return !wake_.wait_for(lock, time, [this] { return is_done_; });
     };
     while (pause(interval)) {
       if (!detail::alive_since(beats)) continue;
@@ -107,6 +113,9 @@ class Rounds {
   MpiCommunicator& comm_;
   MPI_Request request_ = MPI_REQUEST_NULL;
   Word mine_{}, result_{};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool is_done_ = false;  // the work, for the companion
 };
 
 }  // namespace
