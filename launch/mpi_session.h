@@ -16,7 +16,7 @@ namespace kt {
 /// is collective and may hang, so no destructor calls it; `run_main` does.
 class MpiSession {
  public:
-  /// Starts MPI and the watchdog. Refuses a world of one where several tasks were launched.
+  /// Starts MPI and the watchdog, once; then it is the running session. Refuses a world of one where several tasks were launched.
   /// Collective: all ranks. Throws: UserError, PeerError.
   static MpiSession& start();
   /// The running session; null before `start` and after `finish`.

@@ -2,9 +2,11 @@
 
 #include <map>
 
+#include "io/checksum.h"
 #include "launch/agree.h"
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "trainer/same_on_all.h"
 #include "trainer/share.h"
 
 namespace kt {
@@ -116,7 +118,10 @@ std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& run_dir,
   found = share_text(found, 0, comm);
   if (found.empty()) return std::nullopt;
   std::optional<Checkpoint> checkpoint;
-  agree(comm, [&] { checkpoint = Checkpoint::open(found, Verify::kManifest); });
+  same_on_all(comm, [&] {
+    checkpoint = Checkpoint::open(found, Verify::kManifest);
+    return Facts{{found, checksum_of_file(checkpoint->path() / "manifest.json").xxh128}};
+  });
   return checkpoint;
 }
 

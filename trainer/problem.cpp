@@ -5,11 +5,11 @@
 #include <numbers>
 #include <numeric>
 
-#include "launch/agree.h"
 #include "launch/errors.h"
 #include "launch/random.h"
 #include "models/content_features.h"
 #include "models/registry.h"
+#include "trainer/same_on_all.h"
 
 namespace kt {
 namespace {
@@ -132,7 +132,7 @@ std::unique_ptr<Engine> new_engine(const Problem& problem) {
 
 Problem open_problem(const Config& config, MpiCommunicator& comm) {
   Problem problem{.config = config};
-  agree(comm, [&] {
+  same_on_all(comm, [&] {
     engine_options(config);  // that this CPU has what is asked for
     problem.dataset = Dataset::open(config.data.path);
     check_world(problem.dataset.shards(), comm.world());
@@ -145,6 +145,7 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
       problem.item_features = load_item_features(problem.dataset, config);
     }
     problem.ids = problem.dataset.read_ids();
+    return Facts{{"hash of the data set", problem.dataset.hash()}};
   });
   problem.users_per_shard.assign(problem.dataset.shards(), 0);
   for (const int32_t shard : problem.ids.user_shard) ++problem.users_per_shard[shard];

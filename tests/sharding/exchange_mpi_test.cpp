@@ -274,13 +274,17 @@ INSTANTIATE_TEST_SUITE_P(ItemTables, ExchangeTest,
                          });
 
 TEST_P(ExchangeTest, ExactGradientsHaveTheBitsOfOneProcess) {
-  // All ranks on one host, two a host (and one left), each on its own.
-  for (const int ranks_of_host : {world.size, 2, 1}) {
-    const int threads = ranks_of_host == 2 ? 1 : 2;
+  struct Ranks {
+    int of_host, threads;
+  };
+  // All on one host, two a host (and one left), each on its own; then with threads of their own number.
+  for (const auto [of_host, threads] :
+       {Ranks{world.size, 2}, Ranks{2, 1}, Ranks{1, 2}, Ranks{world.size, 1 + world.rank % 3},
+        Ranks{1, 3 - world.rank % 3}}) {
     ThreadPool pool(threads);
     Parameters parameters = make_weights(specs, world, Holding::kOwnBlocks);
     Exchange::Options options = options_for(threads);
-    options.host = std::to_string(world.rank / ranks_of_host);
+    options.host = std::to_string(world.rank / of_host);
     const auto exchange = make_exact_exchange(parameters, comm, options);
     for (const Step& step : steps()) {
       run(step, parameters, *exchange, pool);

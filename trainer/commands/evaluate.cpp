@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "io/checksum.h"
 #include "io/files.h"
 #include "launch/agree.h"
 #include "launch/log.h"
@@ -10,6 +11,7 @@
 #include "launch/watchdog.h"
 #include "trainer/commands.h"
 #include "trainer/evaluator.h"
+#include "trainer/same_on_all.h"
 #include "trainer/score_files.h"
 #include "trainer/stored_run.h"
 
@@ -22,6 +24,15 @@ struct EvaluateArguments {
   std::string pairs;
   std::vector<std::string> overrides;
 };
+
+std::string checksum_of(const TestTable& table) {
+  Checksum sum;
+  sum.values(table.users);
+  sum.values(table.offsets);
+  sum.values(table.item);
+  sum.values(table.label);
+  return sum.hex();
+}
 
 int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global) {
   MpiSession& session = MpiSession::start();
@@ -37,9 +48,11 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   ThreadPool pool(static_cast<int>(config.parallel.threads));
 
   TestTable table;
-  agree(comm, [&] {
-    table = arguments.pairs.empty() ? read_test_table(run.problem)
-                                    : read_pairs(arguments.pairs, run.problem.ids);
+  same_on_all(comm, [&] {
+    const bool given = !arguments.pairs.empty();
+    table = given ? read_pairs(arguments.pairs, run.problem.ids) : read_test_table(run.problem);
+    return Facts{{"--pairs", given ? "pairs of checksum " + checksum_of(table) : "none"},
+                 {"--scores", arguments.scores.empty() ? "none" : arguments.scores}};
   });
   const auto predictor = make_host_predictor(run.problem, run.parameters, comm);
   Evaluator evaluator(run.problem, table, comm, pool);

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -79,6 +80,8 @@ void add_import(CLI::App& app, Action& action) {
       ->type_name("DATASET");
   command->add_option("--shards", arguments->options.shards, "Logical shards, a power of two")
       ->type_name("V")
+      ->check(
+          whole_number(std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
   command->add_option("--map", arguments->map, "The columns of a table in another layout")
       ->type_name("user=COL,item=COL,label=COL[,time=COL]");
@@ -97,7 +100,7 @@ void add_import(CLI::App& app, Action& action) {
       ->add_option("--threads", arguments->options.threads,
                    "0: one a processor; the data set does not depend on it")
       ->type_name("N")
-      ->check(CLI::Range(0, 1024))
+      ->check(whole_number(0, 1024))
       ->capture_default_str();
   command->footer(
       "Examples:\n"

@@ -508,7 +508,7 @@ void add_plan(CLI::App& app, Action& action) {
       ->type_name("F.yaml key.path=value");
   command->add_option("--ranks", arguments->ranks, "Ranks of the run")
       ->required()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->check(whole_number(1, 1 << 20))
       ->type_name("N");
   std::string known;
   for (const std::string& name : device_names()) known += (known.empty() ? "" : ", ") + name;
@@ -518,16 +518,16 @@ void add_plan(CLI::App& app, Action& action) {
   command
       ->add_option("--nodes", arguments->nodes,
                    "Nodes the ranks are spread over; default: one, on GPUs one for each eight")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->check(whole_number(1, 1 << 20))
       ->type_name("M");
   command
       ->add_option("--memory", arguments->memory_gb,
                    "GB of a node of cpus; default: this machine's")
-      ->check(CLI::PositiveNumber)
+      ->check(number(1e-3, 1e9))
       ->type_name("GB");
   command
       ->add_option("--cores", arguments->cores, "Cores of a node of cpus; default: this machine's")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1, 1 << 20))
       ->type_name("C");
   command->footer(
       "Without data.path it plans for KuaiRec itself. The model behind it: docs/plan.md.\n\n"

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -145,7 +146,6 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
     user_error("recommend: give either --user U, or --all-users with --out FILE");
   if (arguments.all_users && arguments.out.empty())
     user_error("recommend: --all-users needs --out FILE");
-  if (arguments.top < 1) user_error("recommend: --top: got {}, expected 1 or more", arguments.top);
   std::optional<ResultFile> out;
   if (!arguments.out.empty()) out.emplace(arguments.out);
   MpiSession& session = MpiSession::start();
@@ -204,7 +204,9 @@ void add_recommend(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<RecommendArguments>();
   command->add_option("run", arguments->run, "Folder of the run")->required()->type_name("RUN");
   command->add_option("--user", arguments->user, "Id of the user")->type_name("U");
-  command->add_option("--top", arguments->top, "How many")->type_name("K")->capture_default_str();
+  command->add_option("--top", arguments->top, "How many")
+      ->check(whole_number(1, std::numeric_limits<int32_t>::max()))
+      ->type_name("K")->capture_default_str();
   command->add_flag("--exclude-seen", arguments->exclude_seen,
                     "Leave out what the user has in the training rows");
   command

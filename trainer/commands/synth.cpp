@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -25,9 +26,11 @@ void add_synth(CLI::App& app, Action& action) {
           "--scale", options->scale,
           "Size: rows grow with it, users and videos with its square root; 1 is KuaiRec's own")
       ->type_name("S")
+      ->check(number(0, 10))
       ->capture_default_str();
   command->add_option("--seed", options->seed, "Another seed, another replica")
       ->type_name("K")
+      ->check(whole_number(0, std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
   command->footer(
       "Example:\n"

@@ -3,15 +3,17 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 
-#include "launch/agree.h"
 #include "launch/cpus.h"
+#include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
 #include "launch/watchdog.h"
 #include "trainer/commands.h"
 #include "trainer/default_dataset.h"
 #include "trainer/progress.h"
+#include "trainer/same_on_all.h"
 
 namespace kt {
 namespace {
@@ -27,7 +29,12 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
   log_start(session.world(), global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
 
   Config config;
-  agree(comm, [&] { config = load_config(arguments.config, arguments.overrides); });
+  same_on_all(comm, [&] {
+    config = load_config(arguments.config, arguments.overrides);
+    return settings_of_all_ranks(config);
+  });
+  // Lines are rank 0's, and the others stop for them where it does.
+  comm.broadcast(std::span(&config.log.every_steps, 1), 0);
   watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
   check_threads(session.world(), static_cast<int>(config.parallel.threads));
   if (config.data.path.empty()) config.data.path = default_dataset(comm);
@@ -57,6 +64,9 @@ void add_train(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("train", "Train a configuration, then evaluate it");
   const auto arguments = std::make_shared<TrainArguments>();
   command->add_option("--config", arguments->config, "Configuration; default: configs/ncf.yaml")
+      ->check([](const std::string& file) {
+        return std::string(file.empty() ? "got no name, expected that of a file" : "");
+      })
       ->type_name("F.yaml");
   command
       ->add_option("overrides", arguments->overrides,

@@ -349,7 +349,12 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   }
   std::vector<uint8_t> duration_p80;
   if (durations) duration_p80 = mark_duration_p80(pairs, comm, pool);
-  const int64_t longest = s.ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, s.ks.back());
+  // Lists are shorter than the candidates; longer ones are left out.
+  int64_t longest = kNcfTop;
+  for (size_t u = 0; u < input.users.size(); ++u)
+    longest = std::max(longest, input.offsets[u + 1] - input.offsets[u]);
+  if (s.ks.empty() || s.ks.back() < longest)
+    longest = s.ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, s.ks.back());
   s.context = {.layout = {.labels = kBinaryLabels.size() - (durations ? 0 : 1), .ks = s.ks.size()},
                .k = s.ks,
                .discount = discount_sums(longest),
