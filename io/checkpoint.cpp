@@ -13,6 +13,7 @@
 
 #include "io/files.h"
 #include "io/hdf5_file.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 
 namespace kt {
@@ -173,9 +174,9 @@ fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path
   try {
     json content = {
         {"schema_version", kSchemaVersion}, {"step", step}, {"parts", parts}, {"state", state}};
-    const std::string sum = checksum(std::as_bytes(std::span(std::string_view(content.dump()))));
+    const std::string sum = checksum(std::as_bytes(std::span(std::string_view(to_text(content)))));
     write_new_file(temporary / kManifest,
-                   json{{"content", std::move(content)}, {"xxh128", sum}}.dump(1) + "\n");
+                   to_text(json{{"content", std::move(content)}, {"xxh128", sum}}, 1) + "\n");
     sync_folder(temporary);
     if (fs::exists(fs::symlink_status(target)) &&
         ::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) {
@@ -245,7 +246,7 @@ Checkpoint Checkpoint::open(const fs::path& folder, Verify verify) {
     if (version != kSchemaVersion)
       user_error("{}: schema version {}, expected {}; use the program that wrote it", file.string(),
                  version, kSchemaVersion);
-    const std::string text = content.dump();
+    const std::string text = to_text(content);
     const std::string sum = checksum(std::as_bytes(std::span(text)));
     const auto expected = manifest.at("xxh128").get<std::string>();
     if (sum != expected)

@@ -13,6 +13,7 @@
 
 #include "io/checkpoint.h"
 #include "io/files.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 
@@ -109,7 +110,7 @@ void RunFolder::claim(const Config& config, const json& identity) {
             "{}: holds {} but no {}, expected a new folder or one of an earlier run; choose "
             "another run.dir",
             path_.string(), name, kIdentity);
-    replace_file(identity_file, identity.dump(1) + "\n");
+    replace_file(identity_file, to_text(identity, 1) + "\n");
   }
   replace_file(path_ / "config.yaml", to_yaml(config));
 }
@@ -140,11 +141,11 @@ int64_t RunFolder::cut_metrics_at(int64_t step) {
 }
 
 void RunFolder::append_metrics(const json& line) {
-  KT_CHECK(line.contains("step") && line["step"].is_number_integer(), "{}", line.dump());
+  KT_CHECK(line.contains("step") && line["step"].is_number_integer(), "{}", to_text(line));
   const fs::path file = path_ / kMetrics;
   if (metrics_ < 0)
     metrics_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  const std::string text = line.dump() + "\n";
+  const std::string text = to_text(line) + "\n";
   const ssize_t written = metrics_ < 0 ? -1 : ::write(metrics_, text.data(), text.size());
   if (written != static_cast<ssize_t>(text.size()))
     user_error("{}: cannot write it: {}; free space or mend the permissions, then run again",
@@ -152,7 +153,7 @@ void RunFolder::append_metrics(const json& line) {
 }
 
 void RunFolder::write_result(const json& result) {
-  replace_file(path_ / kResult, result.dump(2) + "\n");
+  replace_file(path_ / kResult, to_text(result, 2) + "\n");
 }
 
 std::optional<json> RunFolder::read_result() const {

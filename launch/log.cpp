@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "launch/errors.h"
+#include "launch/text.h"
 
 namespace kt {
 namespace {
@@ -65,7 +66,7 @@ void log_to_file(const std::string& path) {
 }
 
 void log_line(LogLevel level, std::string_view text) {
-  const std::string line = tag(level).append(text);
+  const std::string line = tag(level).append(printable(text));
   const bool is_info = level == LogLevel::kInfo;
   if (!is_info) log().problems->info(line);
   if (is_info && log().world.rank == 0 && !log().quiet) log().info->info(line);

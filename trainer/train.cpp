@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "io/json_text.h"
 #include "io/run_folder.h"
 #include "io/tensorboard.h"
 #include "launch/agree.h"
@@ -198,7 +199,7 @@ nlohmann::json TrainingRun::run() {
     std::string stored;
     solo(comm_, 0, "stored result", [&] {
       if (const auto json = folder_->read_result(); json && json->contains("evaluation"))
-        stored = json->dump();
+        stored = to_text(*json);
     });
     stored = share_text(stored, 0, comm_);
     if (!stored.empty()) {
