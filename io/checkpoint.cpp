@@ -14,6 +14,7 @@
 
 #include "io/files.h"
 #include "io/hdf5_file.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/watchdog.h"
@@ -131,7 +132,7 @@ json read_manifest(const fs::path& file) {
           fmt::format("{}: schema version {}, expected {}; use the program that wrote it, or train "
                       "into another run.dir",
                       file.string(), version, kSchemaVersion));
-    const std::string text = content.dump();
+    const std::string text = to_text(content);
     const std::string sum = checksum(std::as_bytes(std::span(text)));
     const auto expected = manifest.at("xxh128").get<std::string>();
     if (sum != expected)
@@ -231,9 +232,9 @@ fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path
                  target.string());
     json content = {
         {"schema_version", kSchemaVersion}, {"step", step}, {"parts", parts}, {"state", state}};
-    const std::string sum = checksum(std::as_bytes(std::span(std::string_view(content.dump()))));
+    const std::string sum = checksum(std::as_bytes(std::span(std::string_view(to_text(content)))));
     write_new_file(temporary / kManifest,
-                   json{{"content", std::move(content)}, {"xxh128", sum}}.dump(1) + "\n");
+                   to_text(json{{"content", std::move(content)}, {"xxh128", sum}}, 1) + "\n");
     sync_folder(temporary);
     const DiskWait wait("renaming", temporary);
     if (fs::exists(fs::symlink_status(target)) &&

@@ -17,6 +17,7 @@
 #include <sstream>
 #include <utility>
 
+#include "io/json_text.h"
 #include "io/numbers.h"
 #include "launch/errors.h"
 
@@ -900,10 +901,10 @@ json identity(const Config& config, const std::string& dataset_hash) {
 
 std::vector<std::string> identity_differences(const json& stored, const json& current) {
   std::map<std::string, std::pair<std::string, std::string>> both;
-  for (const auto& [key, value] : stored.items()) both[key] = {value.dump(), "absent"};
+  for (const auto& [key, value] : stored.items()) both[key] = {to_text(value), "absent"};
   for (const auto& [key, value] : current.items()) {
     const auto [entry, is_new] = both.emplace(key, std::pair{"absent", ""});
-    entry->second.second = value.dump();
+    entry->second.second = to_text(value);
   }
   std::vector<std::string> lines;
   for (const auto& [key, values] : both)

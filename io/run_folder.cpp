@@ -14,6 +14,7 @@
 #include "io/checkpoint.h"
 #include "io/checksum.h"
 #include "io/files.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/watchdog.h"
@@ -52,7 +53,7 @@ json identity_in_checkpoints(const fs::path& run_dir) {
 }
 
 std::string checksum_of(const json& values) {
-  return checksum(std::as_bytes(std::span(std::string_view(values.dump()))));
+  return checksum(std::as_bytes(std::span(std::string_view(to_text(values)))));
 }
 
 /// Who holds the lock, as its file says.
@@ -127,7 +128,7 @@ void RunFolder::claim(const Config& config, const json& identity) {
         throw UserError(fault);
       log_warning("{}: is damaged, and written again as the checkpoints have it",
                   identity_file.string());
-      replace_file(identity_file, identity.dump(1) + "\n");
+      replace_file(identity_file, to_text(identity, 1) + "\n");
     }
     if (has_checkpoints && config.checkpoint.resume == "never")
       user_error(
@@ -141,7 +142,7 @@ void RunFolder::claim(const Config& config, const json& identity) {
             "{}: holds {} but no {}, expected a new folder or one of an earlier run; choose "
             "another run.dir",
             path_.string(), name, kIdentity);
-    replace_file(identity_file, identity.dump(1) + "\n");
+    replace_file(identity_file, to_text(identity, 1) + "\n");
   }
   replace_file(path_ / "config.yaml", to_yaml(config));
 }
@@ -182,12 +183,12 @@ int64_t RunFolder::keep_metrics(const std::function<bool(const json&)>& keep) {
 }
 
 void RunFolder::append_metrics(const json& line) {
-  KT_CHECK(line.contains("step") && line["step"].is_number_integer(), "{}", line.dump());
+  KT_CHECK(line.contains("step") && line["step"].is_number_integer(), "{}", to_text(line));
   const fs::path file = path_ / kMetrics;
   const DiskWait wait("writing", file);
   if (metrics_ < 0)
     metrics_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  const std::string text = line.dump() + "\n";
+  const std::string text = to_text(line) + "\n";
   const ssize_t written = metrics_ < 0 ? -1 : ::write(metrics_, text.data(), text.size());
   if (written != static_cast<ssize_t>(text.size()))
     user_error("{}: cannot write it: {}; free space or mend the permissions, then run again",
@@ -197,7 +198,7 @@ void RunFolder::append_metrics(const json& line) {
 void RunFolder::write_result(const json& result) {
   json signed_result = result;
   signed_result[kSum] = checksum_of(result);
-  replace_file(path_ / kResult, signed_result.dump(2) + "\n");
+  replace_file(path_ / kResult, to_text(signed_result, 2) + "\n");
 }
 
 std::optional<json> RunFolder::read_result() const {
@@ -211,7 +212,7 @@ std::optional<json> RunFolder::read_result() const {
     const std::string sum = checksum_of(result);
     if (expected == sum) return result;
     fault = fmt::format("the checksum of its values is {}, expected {}", sum,
-                        expected.is_null() ? "one in it" : expected.dump());
+                        expected.is_null() ? "one in it" : to_text(expected));
   } catch (const json::exception& error) {
     fault = error.what();
   }

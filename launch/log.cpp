@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "launch/errors.h"
+#include "launch/text.h"
 #include "launch/watchdog.h"
 
 namespace kt {
@@ -69,7 +70,7 @@ void log_to_file(const std::string& path) {
 void log_line(LogLevel level, std::string_view text) {
   static const std::filesystem::path where = "a line of the log";
   const DiskWait wait("writing", where);  // a full pipe makes it wait, too
-  const std::string line = tag(level).append(text);
+  const std::string line = tag(level).append(printable(text));
   const bool is_info = level == LogLevel::kInfo;
   if (!is_info) log().problems->info(line);
   if (is_info && log().world.rank == 0 && !log().quiet) log().info->info(line);

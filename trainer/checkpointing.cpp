@@ -3,6 +3,7 @@
 #include <map>
 
 #include "io/checksum.h"
+#include "io/json_text.h"
 #include "launch/agree.h"
 #include "launch/errors.h"
 #include "launch/log.h"
@@ -56,9 +57,8 @@ void save_checkpoint(const std::filesystem::path& run_dir, Parameters& parameter
   temporary = share_text(temporary, 0, comm);
   try {
     std::string part;
-    agree(comm, [&] {
-      part = nlohmann::json(write_checkpoint_part(temporary, rank, owned_parts(parameters))).dump();
-    });
+    agree(comm,
+          [&] { part = to_text(write_checkpoint_part(temporary, rank, owned_parts(parameters))); });
     std::vector<PartFile> parts;
     for (const std::string& text : gather_texts(part, comm))
       parts.push_back(nlohmann::json::parse(text).get<PartFile>());

@@ -6,6 +6,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "io/json_text.h"
 #include "launch/agree.h"
 #include "launch/errors.h"
 #include "trainer/share.h"
@@ -87,7 +88,7 @@ void same_on_all(MpiCommunicator& comm, const std::function<Facts()>& facts_of) 
     }
   });
   const std::string text =
-      nlohmann::json(own).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+      to_text(nlohmann::json(own));
   // The least of a hash and of its complement: both are this rank's where all have the same.
   const uint64_t hash = std::hash<std::string>{}(text);
   std::array<uint64_t, 2> least{hash, ~hash};

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "io/json_text.h"
 #include "io/run_folder.h"
 #include "io/tensorboard.h"
 #include "launch/agree.h"

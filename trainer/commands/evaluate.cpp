@@ -5,6 +5,7 @@
 
 #include "io/checksum.h"
 #include "io/files.h"
+#include "io/json_text.h"
 #include "launch/agree.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -64,7 +65,7 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
       log_info("scores: {}, {} pairs", arguments.scores, table.item.size());
     });
   }
-  if (session.world().rank == 0 && global.json) fmt::print("{}\n", evaluation.report.dump(2));
+  if (session.world().rank == 0 && global.json) fmt::print("{}\n", to_text(evaluation.report, 2));
   return kExitDone;
 }
 
@@ -83,7 +84,7 @@ void add_evaluate(CLI::App& app, Action& action) {
       ->add_option(
           "--pairs", arguments->pairs,
           "Score the pairs of this CSV (user_id,video_id,watch_ratio) instead of the small "
-          "matrix")
+          "matrix; without watch_ratio they are scored alone")
       ->type_name("P.csv");
   command
       ->add_option("overrides", arguments->overrides,

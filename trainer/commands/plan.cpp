@@ -10,6 +10,7 @@
 
 #include "io/config.h"
 #include "io/dataset.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -492,7 +493,7 @@ int run_plan(const PlanArguments& arguments, const GlobalOptions& global) {
   alone.ranks = alone.nodes = 1;
   const double speed_up = make_plan(alone).step_seconds() / plan.step_seconds();
   log_plan(inputs, plan, file, speed_up);
-  if (global.json) fmt::print("{}\n", document_of(inputs, plan, speed_up).dump(2));
+  if (global.json) fmt::print("{}\n", to_text(document_of(inputs, plan, speed_up), 2));
   return kExitDone;
 }
 

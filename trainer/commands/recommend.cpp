@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "io/files.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -155,10 +156,10 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
   if (arguments.all_users) {
     recommend_all(recommender, ids, *out, arguments.out);
     if (global.json)
-      fmt::print("{}\n", nlohmann::json{{"path", arguments.out},
-                                        {"users", ids.user_id.size()},
-                                        {"checkpoint", run.checkpoint}}
-                             .dump(2));
+      fmt::print("{}\n", to_text({{"path", arguments.out},
+                                  {"users", ids.user_id.size()},
+                                  {"checkpoint", run.checkpoint}},
+                                 2));
     return kExitDone;
   }
 
@@ -189,10 +190,10 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
                     {"caption", caption}});
   }
   if (global.json)
-    fmt::print("{}\n", nlohmann::json{{"user_id", arguments.user},
-                                      {"checkpoint", run.checkpoint},
-                                      {"recommendations", json}}
-                           .dump(2));
+    fmt::print("{}\n", to_text({{"user_id", arguments.user},
+                                {"checkpoint", run.checkpoint},
+                                {"recommendations", json}},
+                               2));
   return kExitDone;
 }
 

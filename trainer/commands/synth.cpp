@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -51,23 +52,23 @@ void add_synth(CLI::App& app, Action& action) {
       log_info("  {:.1f} MB in {:.1f} s; next: kuaitrain import {} --out DATASET",
                static_cast<double>(report.bytes) / 1e6, report.seconds, out);
       if (global.json)
-        fmt::print("{}\n", nlohmann::json{{"path", out},
-                                          {"synthetic", true},
-                                          {"scale", options->scale},
-                                          {"seed", options->seed},
-                                          {"users", sizes.users},
-                                          {"videos", sizes.videos},
-                                          {"small_users", sizes.small_users},
-                                          {"small_videos", sizes.small_videos},
-                                          {"big_rows", sizes.big_rows},
-                                          {"big_duplicates", sizes.big_duplicates},
-                                          {"big_event_duplicates", sizes.big_event_duplicates},
-                                          {"small_rows", sizes.small_rows()},
-                                          {"daily_rows", sizes.daily_rows},
-                                          {"social_rows", sizes.social_rows},
-                                          {"bytes", report.bytes},
-                                          {"seconds", report.seconds}}
-                               .dump(2));
+        fmt::print("{}\n", to_text({{"path", out},
+                                    {"synthetic", true},
+                                    {"scale", options->scale},
+                                    {"seed", options->seed},
+                                    {"users", sizes.users},
+                                    {"videos", sizes.videos},
+                                    {"small_users", sizes.small_users},
+                                    {"small_videos", sizes.small_videos},
+                                    {"big_rows", sizes.big_rows},
+                                    {"big_duplicates", sizes.big_duplicates},
+                                    {"big_event_duplicates", sizes.big_event_duplicates},
+                                    {"small_rows", sizes.small_rows()},
+                                    {"daily_rows", sizes.daily_rows},
+                                    {"social_rows", sizes.social_rows},
+                                    {"bytes", report.bytes},
+                                    {"seconds", report.seconds}},
+                                   2));
       return static_cast<int>(kExitDone);
     };
   });

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "io/json_text.h"
 #include "launch/cpus.h"
 #include "launch/errors.h"
 #include "launch/log.h"
@@ -53,7 +54,7 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
   if (session.world().rank == 0) {
     log_info("weights_hash {}\nresult: {}/result.json",
              result.at("weights_hash").get<std::string>(), config.run.dir);
-    if (global.json) fmt::print("{}\n", result.dump(2));
+    if (global.json) fmt::print("{}\n", to_text(result, 2));
   }
   return kExitDone;
 }
