@@ -119,6 +119,8 @@ class Job:
     """A command on some ranks, in a session of its own."""
 
     def __init__(self, bench, folder, name, applications, harm, under, direct):
+        if bench.closing:
+            raise InterruptedError
         self.bench, self.folder, self.name = bench, folder, name
         self.trace = folder / f"{name}.trace"
         variables = {}
@@ -187,9 +189,10 @@ class Job:
                 time.sleep(.01)
         except subprocess.TimeoutExpired:
             pass
-        hung = self.kill()
-        self.process.wait()
-        self.bench.running.discard(self)
+        finally:
+            hung = self.kill()
+            self.process.wait()
+            self.bench.running.discard(self)
         code = self.process.returncode
         return Ended(-1 if hung else code if code >= 0 else 128 - code, self.out.read_text(errors="replace"),
                      self.err.read_text(errors="replace"), code < 0)
@@ -301,11 +304,14 @@ class Bench:
         self.expected, self.expected_metrics = {}, {}
         self.seconds = 0  # of the longest of these
         self.answers, self.answering = {}, threading.Lock()
-        self.running = set()
+        self.running, self.closing = set(), False
 
     def close(self):
-        for job in list(self.running):  # after an interrupt
-            job.kill()
+        self.closing = True
+        while self.running:  # after an interrupt
+            for job in list(self.running):
+                job.kill()
+            time.sleep(.05)
         shutil.rmtree(self.short, ignore_errors=True)
 
     def random(self, *of):
