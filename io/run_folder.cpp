@@ -195,10 +195,10 @@ void RunFolder::append_metrics(const json& line) {
                file.string(), std::strerror(written < 0 ? errno : ENOSPC));
 }
 
-void RunFolder::write_result(const json& result) {
-  json signed_result = result;
-  signed_result[kSum] = checksum_of(result);
-  replace_file(path_ / kResult, to_text(signed_result, 2) + "\n");
+json RunFolder::write_result(json result) {
+  result[kSum] = checksum_of(result);
+  replace_file(path_ / kResult, to_text(result, 2) + "\n");
+  return result;
 }
 
 std::optional<json> RunFolder::read_result() const {
@@ -216,8 +216,7 @@ std::optional<json> RunFolder::read_result() const {
   } catch (const json::exception& error) {
     fault = error.what();
   }
-  log_warning("{}: is damaged or was changed: {}; it is made again", file.string(), fault);
-  return std::nullopt;
+  user_error("{}: is damaged or was changed: {}", file.string(), fault);
 }
 
 json read_identity(const fs::path& run_dir) {

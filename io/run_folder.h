@@ -42,10 +42,10 @@ class RunFolder {
   /// Throws: UserError when it cannot be written.
   void append_metrics(const nlohmann::json& line);
 
-  /// Replaces result.json as a whole, with a checksum of its values (`xxh128`). Throws: UserError when it cannot be
-  /// written.
-  void write_result(const nlohmann::json& result);
-  /// The result of an earlier start of this run, as it was given; nothing, with a warning, when it is damaged.
+  /// Replaces result.json as a whole. Returns: what it holds, `result` and a checksum of it (`xxh128`).
+  /// Throws: UserError when it cannot be written.
+  nlohmann::json write_result(nlohmann::json result);
+  /// The result of an earlier start of this run, as it was given. Throws: UserError when it is damaged.
   std::optional<nlohmann::json> read_result() const;
 
  private:

@@ -95,9 +95,10 @@ std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& run_dir,
         return;
       }
       if (newest->step() > step)
-        log_info("checkpoint.resume: {} is of step {}, and {} has its own of step {}: that one is "
-                 "continued; to go back, choose another run.dir",
-                 choice.path.string(), step, run_dir.string(), newest->step());
+        log_info(
+            "checkpoint.resume: {} is of step {}, and {} has its own of step {}: that one is "
+            "continued; to go back, choose another run.dir",
+            choice.path.string(), step, run_dir.string(), newest->step());
     }
     if (!newest) {
       if (!list_checkpoints(run_dir).empty())

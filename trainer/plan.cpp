@@ -387,12 +387,12 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
     int64_t written = 0;
     for (size_t a = 0; a < inputs.parameters.size(); ++a)
       written += sizes.owned(a, rank).size() * inputs.parameters[a].cols;
-    uses.push_back({"checkpoint being written", kCheckpoint,
-                    to_bytes(kFloat) * written * (1 + sizes.slots)});
+    uses.push_back(
+        {"checkpoint being written", kCheckpoint, to_bytes(kFloat) * written * (1 + sizes.slots)});
     const bool best = inputs.config.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
-    uses.push_back({"parameters of the best checkpoint", kEvaluation,
-                    best ? to_bytes(kFloat * (static_cast<double>((2 + sizes.slots) * held) + dense))
-                         : 0});
+    uses.push_back(
+        {"parameters of the best checkpoint", kEvaluation,
+         best ? to_bytes(kFloat * (static_cast<double>((2 + sizes.slots) * held) + dense)) : 0});
   }
   if (!gpu)
     uses.push_back({"test table, scores, metrics", kEvaluation,
@@ -637,7 +637,8 @@ int64_t peak_bytes(const std::vector<MemoryUse>& uses) {
     return bytes;
   };
   using enum MemoryPhase;
-  return in(kAlways) + std::max(in(kLoading), in(kStep) + std::max(in(kCheckpoint), in(kEvaluation)));
+  return in(kAlways) +
+         std::max(in(kLoading), in(kStep) + std::max(in(kCheckpoint), in(kEvaluation)));
 }
 
 Plan make_plan(const PlanInputs& inputs) {

@@ -272,8 +272,8 @@ class HostPredictor final : public Predictor {
 
 }  // namespace
 
-std::unique_ptr<Predictor> make_host_predictor(const Problem& problem,
-                                               const Parameters& parameters, Communicator& comm) {
+std::unique_ptr<Predictor> make_host_predictor(const Problem& problem, const Parameters& parameters,
+                                               Communicator& comm) {
   return std::make_unique<HostPredictor>(problem, parameters, comm);
 }
 

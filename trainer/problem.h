@@ -55,7 +55,7 @@ class Predictor {
 
 /// Predicts on the host with the weights as they are now, which it keeps: borrows the problem alone. Collective: all
 /// ranks, since item tables are gathered.
-std::unique_ptr<Predictor> make_host_predictor(const Problem& problem,
-                                               const Parameters& parameters, Communicator& comm);
+std::unique_ptr<Predictor> make_host_predictor(const Problem& problem, const Parameters& parameters,
+                                               Communicator& comm);
 
 }  // namespace kt

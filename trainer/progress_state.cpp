@@ -152,10 +152,8 @@ bool update_best(ProgressState::Best& best, SelectionMetric metric, std::optiona
   const bool smaller_is_better =
       metric != SelectionMetric::kGauc && metric != SelectionMetric::kXauc;
   if (value && (!best.value || (smaller_is_better ? *value < *best.value : *value > *best.value))) {
-    best = {.value = value,
-            .step = step,
-            .epochs_since = 0,
-            .metric = std::string(name_of(metric))};
+    best = {
+        .value = value, .step = step, .epochs_since = 0, .metric = std::string(name_of(metric))};
     return true;
   }
   ++best.epochs_since;

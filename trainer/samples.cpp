@@ -34,7 +34,7 @@ int64_t rows_from(uint64_t key, const std::vector<std::vector<double>>& times, C
 
 /// The time from which on rows are held out: the largest that at least the wanted share of all rows have reached,
 /// found by bisection over the bits. Warns when ties hold out far more. Collective: all ranks. Throws: AgreedError when
-/// nothing is left to train on.
+/// they leave nothing to train on.
 uint64_t time_threshold(const std::vector<std::vector<double>>& times, const Dataset& dataset,
                         double fraction, Communicator& comm) {
   const int64_t rows = dataset.train_rows();
@@ -54,18 +54,20 @@ uint64_t time_threshold(const std::vector<std::vector<double>>& times, const Dat
   };
   const std::string ties = fmt::format("{} rows share one time", reached - later);
   const std::string remedy =
-      later == 0 ? "set data.validation.kind=random"
-                 : fmt::format("hold out {} at most, or set data.validation.kind=random",
-                               percent(later));
-  if (reached == rows)
-    throw AgreedError(
-        fmt::format("{}: the latest {} of the rows are to be held out (data.validation), but {}, so "
-                    "that none would be left to train on; {}",
-                    dataset.path().string(), percent(wanted), ties, remedy));
+      later == 0
+          ? "set data.validation.kind=random"
+          : fmt::format("hold out {} at most, or set data.validation.kind=random", percent(later));
+  if (reached == rows && wanted < rows)
+    throw AgreedError(fmt::format(
+        "{}: the latest {} of the rows are to be held out (data.validation), but {}, so "
+        "that none would be left to train on; {}",
+        dataset.path().string(), percent(wanted), ties, remedy));
   // A tie of a few rows is nobody's concern.
-  if (comm.world().rank == 0 && 10 * (reached - wanted) > wanted)
-    log_warning("{}: the latest {} of the rows are to be held out (data.validation), {} are: {}; {}",
-                dataset.path().string(), percent(wanted), percent(reached), ties, remedy);
+  const int64_t more = reached - wanted;
+  if (comm.world().rank == 0 && 10 * more > wanted && 100 * more > rows)
+    log_warning(
+        "{}: the latest {} of the rows are to be held out (data.validation), {} are: {}; {}",
+        dataset.path().string(), percent(wanted), percent(reached), ties, remedy);
   return threshold;
 }
 

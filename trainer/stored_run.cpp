@@ -40,8 +40,8 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
   });
   Problem problem = open_problem(config, comm);
   agree(comm, [&] {
-    const auto differences = identity_differences(identity_of(*checkpoint),
-                                                  identity(config, problem.dataset.hash()));
+    const auto differences =
+        identity_differences(identity_of(*checkpoint), identity(config, problem.dataset.hash()));
     if (!differences.empty())
       user_error("{}: the checkpoint does not fit: {}; give these keys their stored values",
                  checkpoint->path().string(), fmt::join(differences, "; "));

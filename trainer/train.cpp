@@ -243,7 +243,7 @@ nlohmann::json TrainingRun::run() {
     for (const char* key : {"config", "evaluation"}) stored[key] = std::move(json[key]);
     json = std::move(stored);
   }
-  solo(comm_, 0, "result", [&] { folder_->write_result(json); });
+  solo(comm_, 0, "result", [&] { json = folder_->write_result(std::move(json)); });
   return json;
 }
 
@@ -251,7 +251,11 @@ nlohmann::json TrainingRun::run() {
 nlohmann::json TrainingRun::stored_result() {
   std::string text;
   solo(comm_, 0, "stored result", [&] {
-    if (const auto json = folder_->read_result()) text = json->dump();
+    try {
+      if (const auto json = folder_->read_result()) text = json->dump();
+    } catch (const UserError& error) {
+      log_warning("{}; it is made again from the checkpoint", error.what());
+    }
   });
   text = share_text(text, 0, comm_);
   const std::string hash = parameters_.weights_hash(comm_);
@@ -322,11 +326,11 @@ void TrainingRun::check_selection() {
   const SelectionMetric best = config_.checkpoint.best, early = config_.train.early_stop.metric;
   const bool evaluates_best = config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
   if (evaluates_best && progress_.best.step < 0 && total_steps_ < schedule_->steps())
-    throw AgreedError(
-        fmt::format("evaluate.checkpoint=best: the run ends at step {}, before its first epoch does "
-                    "at step {}, so no checkpoint will be the best; raise train.max_steps or set "
-                    "evaluate.checkpoint=last",
-                    total_steps_, schedule_->steps()));
+    throw AgreedError(fmt::format(
+        "evaluate.checkpoint=best: the run ends at step {}, before its first epoch does "
+        "at step {}, so no checkpoint will be the best; raise train.max_steps or set "
+        "evaluate.checkpoint=last",
+        total_steps_, schedule_->steps()));
 
   ValidationResult result{.rows = validation_rows_};
   const auto of_order = [](SelectionMetric metric) {
@@ -348,13 +352,14 @@ void TrainingRun::check_selection() {
             : std::string("all held-out labels are equal");
     // A small table is no reason to refuse what nobody may have asked for.
     if (validation_rows_ == 0 && key != kEarlyStop && !evaluates_best) {
-      if (is_first()) log_warning("{}={}: {}; no checkpoint will be the best", key, name_of(metric), why);
+      if (is_first())
+        log_warning("{}={}: {}; no checkpoint will be the best", key, name_of(metric), why);
       return;
     }
-    throw AgreedError(fmt::format(
-        "{}={}: validation {} cannot be measured: {}; {} or set {}=none", key, name_of(metric),
-        name_of(metric), why,
-        validation_rows_ == 0 ? "raise the fraction" : "choose another metric", key));
+    throw AgreedError(
+        fmt::format("{}={}: validation {} cannot be measured: {}; {} or set {}=none", key,
+                    name_of(metric), name_of(metric), why,
+                    validation_rows_ == 0 ? "raise the fraction" : "choose another metric", key));
   };
   check(kEarlyStop, early);
   check("checkpoint.best", best);
@@ -367,8 +372,7 @@ void TrainingRun::resume_or_initialize() {
   if (resumed == "auto")
     checkpoint = find_checkpoint(config_.run.dir, {}, comm_);
   else if (resumed != "never")
-    checkpoint =
-        find_checkpoint(config_.run.dir, {.which = kPathOrNewer, .path = resumed}, comm_);
+    checkpoint = find_checkpoint(config_.run.dir, {.which = kPathOrNewer, .path = resumed}, comm_);
   if (checkpoint)
     resume(*checkpoint);
   else
@@ -746,10 +750,10 @@ nlohmann::json TrainingRun::final_evaluation() {
   }
   const bool best = config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
   if (best && progress_.best.step < 0)
-    throw AgreedError(
-        fmt::format("{}: no checkpoint is the best: no epoch had a value of checkpoint.best={}; set "
-                    "evaluate.checkpoint=last",
-                    config_.run.dir, name_of(config_.checkpoint.best)));
+    throw AgreedError(fmt::format(
+        "{}: no checkpoint is the best: no epoch had a value of checkpoint.best={}; set "
+        "evaluate.checkpoint=last",
+        config_.run.dir, name_of(config_.checkpoint.best)));
   if (best && progress_.best.step != progress_.step) {
     std::optional<Checkpoint> checkpoint =
         find_checkpoint(config_.run.dir,

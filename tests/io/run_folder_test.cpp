@@ -54,7 +54,8 @@ class RunFolderTest : public ::testing::Test {
 
   void save_checkpoint(int64_t step, const json& state = {}) {
     const fs::path temporary = begin_checkpoint(run_, step);
-    commit_checkpoint(run_, step, temporary, state, {write_checkpoint_part(temporary, 0, {})}, 2, {});
+    commit_checkpoint(run_, step, temporary, state, {write_checkpoint_part(temporary, 0, {})}, 2,
+                      {});
   }
 
   fs::path run_;
@@ -177,28 +178,36 @@ TEST_F(RunFolderTest, ResultIsReplacedAsAWhole) {
   folder.write_result({{"wall_seconds", 1}});
   folder.write_result({{"wall_seconds", 2}});
   EXPECT_EQ(*folder.read_result(), (json{{"wall_seconds", 2}}));
+  std::ofstream(run_ / "result.json") << "{";
+  EXPECT_THAT(message_of([&] { folder.read_result(); }), HasSubstr("result.json: is damaged"));
 }
 
-TEST_F(RunFolderTest, AResultThatWasChangedIsNone) {
+TEST_F(RunFolderTest, AResultThatWasChangedIsRefused) {
   RunFolder folder(run_);
   const json result{{"mse", 0.125}, {"k", {10, 50}}, {"name", "ncf"}};
-  folder.write_result(result);
+  const json written = folder.write_result(result);
   const std::string text = read_text_file(run_ / "result.json");
-  EXPECT_TRUE(json::parse(text).contains("xxh128"));
+  EXPECT_EQ(json::parse(text), written);
+  EXPECT_TRUE(written.contains("xxh128"));
+  const auto refused = [&](const std::string& content) {
+    std::ofstream(run_ / "result.json") << content;
+    try {
+      folder.read_result();
+    } catch (const UserError&) {
+      return true;
+    }
+    return false;
+  };
   for (size_t at = 0; at < text.size(); ++at) {
     std::string changed = text;
     changed[at] = changed[at] == '7' ? '8' : '7';
-    std::ofstream(run_ / "result.json") << changed;
-    EXPECT_FALSE(folder.read_result().has_value()) << changed;
-    std::ofstream(run_ / "result.json") << text.substr(0, at);
+    EXPECT_TRUE(refused(changed)) << changed;
     // Without its last line end it is whole.
-    EXPECT_EQ(folder.read_result().has_value(), at + 1 == text.size()) << at;
+    EXPECT_EQ(refused(text.substr(0, at)), at + 1 < text.size()) << at;
   }
-  for (const char* other : {"[]", "1", "null", "{}", "{\"mse\": 1}", "{\"xxh128\": 5}"}) {
-    std::ofstream(run_ / "result.json") << other;
-    EXPECT_FALSE(folder.read_result().has_value()) << other;
-  }
-  std::ofstream(run_ / "result.json") << text;
+  for (const char* other : {"[]", "1", "null", "{}", "{\"mse\": 1}", "{\"xxh128\": 5}"})
+    EXPECT_TRUE(refused(other)) << other;
+  EXPECT_FALSE(refused(text));
   EXPECT_EQ(folder.read_result(), result);
 }
 

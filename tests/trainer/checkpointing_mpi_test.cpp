@@ -224,10 +224,12 @@ TEST_F(Checkpointing, AStateThatIsNoneOfARunIsRefused) {
   const auto store = [&](const nlohmann::json& state) {
     first([&] {
       const auto temporary = begin_checkpoint(run(), 1);
-      commit_checkpoint(run(), 1, temporary, state,
-                        {write_checkpoint_part(temporary, 0, {})}, 2, {});
+      commit_checkpoint(run(), 1, temporary, state, {write_checkpoint_part(temporary, 0, {})}, 2,
+                        {});
     });
-    return Checkpoint::open(checkpoint_path(run(), 1));
+    Checkpoint checkpoint = Checkpoint::open(checkpoint_path(run(), 1));
+    comm.barrier();  // before the next one takes its place
+    return checkpoint;
   };
   const nlohmann::json good = to_json(at_step(1)), odd = to_json(at_step(2));
   for (const nlohmann::json& state :
@@ -242,10 +244,11 @@ TEST_F(Checkpointing, AStateThatIsNoneOfARunIsRefused) {
 
 TEST_F(Checkpointing, TheBestOfARunWithoutMetricIsRefused) {
   save(1);
-  EXPECT_EQ(user_error_of([&] { find_checkpoint(run(), {CheckpointChoice::Which::kBest}, comm); }),
-            run().string() +
-                ": no best checkpoint is known: no epoch ended with a value of checkpoint.best; use "
-                "evaluate.checkpoint=last");
+  EXPECT_EQ(
+      user_error_of([&] { find_checkpoint(run(), {CheckpointChoice::Which::kBest}, comm); }),
+      run().string() +
+          ": no best checkpoint is known: no epoch ended with a value of checkpoint.best; use "
+          "evaluate.checkpoint=last");
 }
 
 TEST_F(Checkpointing, ADamagedOneIsPassedOverUnlessItIsTheLastOrNamed) {

@@ -28,8 +28,8 @@ class LastOfMany : public Communicator {
                   std::span<const int64_t> receive_counts, DataType type, Stream) override {
     int64_t before = 0;
     for (const int64_t count : send_counts) before += count;
-    const auto* own = static_cast<const std::byte*>(in) +
-                      (before - send_counts.back()) * size_in_bytes(type);
+    const auto* own =
+        static_cast<const std::byte*>(in) + (before - send_counts.back()) * size_in_bytes(type);
     last_part(own, send_counts.back(), out, receive_counts, type);
   }
   void reduce_scatter(const void*, void*, int64_t, DataType, Reduction, Stream) override {}

@@ -51,8 +51,7 @@ class Complete : public ::testing::Test {
   /// A copy of the whole run.
   static fs::path copy(const std::string& name) {
     const fs::path to = folder() / name;
-    fs::copy(folder() / "whole", to,
-             fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+    fs::copy(folder() / "whole", to, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
     return to;
   }
   static int evaluation_lines(const std::string& name) {
@@ -82,13 +81,14 @@ TEST_F(Complete, OtherEvaluationKeysEvaluateAnew) {
     EXPECT_EQ(now.at("config").at("evaluate").at("checkpoint"), "best");
     EXPECT_THAT(now.at("evaluation").at("checkpoint").get<std::string>(), HasSubstr("(best)"));
     // What is told of the training stays.
-    for (const char* key : {"seconds", "weights_hash", "ranks", "wall_seconds", "epochs",
-                            "resumed_from"})
+    for (const char* key :
+         {"seconds", "weights_hash", "ranks", "wall_seconds", "epochs", "resumed_from"})
       EXPECT_EQ(now.at(key), whole_.at(key)) << key;
     EXPECT_EQ(evaluation_lines("anew"), 1);
   }
   const std::string before = file_text(folder() / "anew" / "result.json");
-  const Ended same = train("anew", {"evaluate.k=[5]", "evaluate.checkpoint=best", "log.every_steps=1"});
+  const Ended same =
+      train("anew", {"evaluate.k=[5]", "evaluate.checkpoint=best", "log.every_steps=1"});
   EXPECT_EQ(same.code, 0);
   EXPECT_THAT(same.out, HasSubstr("@5"));
   EXPECT_EQ(file_text(folder() / "anew" / "result.json"), before);
@@ -138,7 +138,8 @@ TEST_F(Complete, WhatIsDamagedInTheFolderIsMendedOrNamed) {
     EXPECT_EQ(file_text(dir / "identity.json"), identity);
   }
   write_file(dir / "config.yaml", "\x01{[");
-  write_file(dir / "metrics.jsonl", "{\"step\":1e999}\n[]\n\xff\n{\"step\":\"2\"}\n{\"step\":3,\"kind\":4}\n{");
+  write_file(dir / "metrics.jsonl",
+             "{\"step\":1e999}\n[]\n\xff\n{\"step\":\"2\"}\n{\"step\":3,\"kind\":4}\n{");
   fs::remove(dir / "result.json");
   EXPECT_EQ(train("folder").code, 0);
   EXPECT_THAT(file_text(dir / "config.yaml"), HasSubstr("train:\n  epochs: 3\n"));
@@ -166,7 +167,8 @@ TEST_F(Complete, AnEarlyStopSaysSoAndMorePatienceGoesOn) {
     EXPECT_EQ(again.code, 0) << again.err;
     EXPECT_THAT(again.out,
                 HasSubstr(fmt::format("this run is complete at step {}; nothing to train: it "
-                                      "stopped early, as train.early_stop.patience=1 says", stop)));
+                                      "stopped early, as train.early_stop.patience=1 says",
+                                      stop)));
   }
   const Ended on = train("early", with({"train.early_stop.patience=100"}));
   EXPECT_EQ(on.code, 0) << on.err;

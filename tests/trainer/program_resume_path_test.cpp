@@ -56,8 +56,10 @@ class ResumePath : public ::testing::Test {
     return json_file(folder() / name / "result.json");
   }
   static double mse_at(int step) {
-    return first_.at("epochs").at(step / first_.at("epochs").at(0).at("step").get<int>() - 1)
-        .at("validation").at("mse");
+    return first_.at("epochs")
+        .at(step / first_.at("epochs").at(0).at("step").get<int>() - 1)
+        .at("validation")
+        .at("mse");
   }
   static std::string name_of(int step) { return fmt::format("step-{:012}", step); }
   static std::string resume_at(int step, const std::string& run = "first") {
@@ -114,7 +116,8 @@ TEST_F(ResumePath, ABestCheckpointThatIsLostGivesWayToAnother) {
   const Ended ended = train("without-best", {path, "evaluate.checkpoint=best"});
   EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
   EXPECT_THAT(ended.err, HasSubstr(fmt::format("the best checkpoint so far, of step {}, counts no "
-                                               "more: ", best_)));
+                                               "more: ",
+                                               best_)));
   EXPECT_EQ(result("without-best").at("evaluation").at("checkpoint"),
             fmt::format("step {} (best)", 6 * steps_));
 }

@@ -37,9 +37,9 @@ class Selection : public ::testing::Test {
   static void import(const std::string& name, const std::string& text) {
     write_file(folder() / (name + ".csv"), text);
     const Ended ended = run_program(
-        folder() / "work", {"import", folder() / (name + ".csv"), "--map",
-                            "user=who,item=what,label=liked,time=day", "--keep-duplicates",
-                            "--shards", "4", "--out", folder() / name});
+        folder() / "work",
+        {"import", folder() / (name + ".csv"), "--map", "user=who,item=what,label=liked,time=day",
+         "--keep-duplicates", "--shards", "4", "--out", folder() / name});
     ASSERT_EQ(ended.code, 0) << ended.err;
   }
   /// Trains `data` into a folder of its own.

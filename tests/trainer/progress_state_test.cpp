@@ -94,8 +94,14 @@ TEST(ProgressState, OfBeforeThereWereIntervalsAndMetrics) {
 
 TEST(ProgressState, AValueOfAnotherKindIsRefused) {
   const nlohmann::json whole = to_json(ProgressState{});
-  const std::vector<nlohmann::json> kinds{nlohmann::json(), "text", -2, 1.5, 1e300, true,
-                                          ~uint64_t{0}, nlohmann::json::array({1}),
+  const std::vector<nlohmann::json> kinds{nlohmann::json(),
+                                          "text",
+                                          -2,
+                                          1.5,
+                                          1e300,
+                                          true,
+                                          ~uint64_t{0},
+                                          nlohmann::json::array({1}),
                                           nlohmann::json::object()};
   const auto read = [&](const nlohmann::json& json) {
     try {
