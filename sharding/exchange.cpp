@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "launch/agree.h"
 #include "launch/errors.h"
 #include "sharding/tree_sum.h"
 
@@ -114,7 +115,11 @@ class ExactExchange : public Exchange {
     std::array<int32_t, 2> any{here_, remote_};
     comm.all_reduce(std::span<int32_t>(any), Reduction::kMax);
     here_ = any[0], remote_ = any[1];
-    KT_CHECK(slot_parts_ * size <= INT32_MAX, "{} ranks, slots of {} parts", size, slot_parts_);
+    if (slot_parts_ * size > INT32_MAX)
+      throw AgreedError(fmt::format(
+          "{} ranks of {} threads and {} rows a step each: {} places to exchange, "
+          "expected at most {}; lower train.global_batch, the ranks or parallel.threads",
+          size, threads_, layout_.rows, slot_parts_ * size, INT32_MAX));
     unit_begin_.assign(parameters.shards().size() + 1, 0);
     if (item_tables_.empty()) return;
     for (int64_t block = parameters.shards().begin; block <= parameters.shards().end; ++block)
