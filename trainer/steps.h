@@ -35,8 +35,8 @@ class Steps {
   virtual void download(Parameters& parameters) = 0;
   /// Of all steps so far, as far as the host knows them.
   virtual StepSeconds seconds() const { return {}; }
-  /// Predicts with what the steps train. Everything is borrowed; `parameters` is as `download` left it.
-  /// Collective: all ranks.
+  /// Predicts with what the steps train, until the next `run` or `upload`. Everything is borrowed; `parameters` is as
+  /// `download` left it. Collective: all ranks.
   virtual std::unique_ptr<Predictor> make_predictor(const Problem& problem, Parameters& parameters,
                                                     Communicator& comm) {
     return make_host_predictor(problem, parameters, comm);
