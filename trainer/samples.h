@@ -30,7 +30,8 @@ struct ShardSamples {
 };
 
 /// Reads the shards of a rank and splits them. Random: a row is held out by a draw keyed by (seed, row), so the
-/// split depends neither on ranks nor on V. Temporal: the latest `fraction` of all rows, ties held out too.
+/// split depends neither on ranks nor on V. Temporal: the latest `fraction` of all rows, ties held out too, with a
+/// warning where these are many.
 /// Collective: all ranks; a shard that one rank cannot read ends all of them with that message.
 /// Throws: UserError.
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
