@@ -145,6 +145,8 @@ const char* name_of(MemoryPhase phase) {
       return "loading";
     case MemoryPhase::kStep:
       return "step";
+    case MemoryPhase::kCheckpoint:
+      return "checkpoint";
     default:
       return "evaluation";
   }
@@ -245,9 +247,9 @@ void log_memory(const PlanInputs& inputs, const Plan& plan) {
       [](const auto& a, const auto& b) { return peak_bytes(a.memory) < peak_bytes(b.memory); });
   log_info("\nmemory of rank {}, which needs most", fullest - plan.ranks.begin());
   for (const MemoryUse& use : fullest->memory)
-    log_info("  {:<30}  {:>8}  {}", use.what, scaled(static_cast<double>(use.bytes), "B"),
+    log_info("  {:<33}  {:>8}  {}", use.what, scaled(static_cast<double>(use.bytes), "B"),
              name_of(use.phase));
-  log_info("  {:<30}  {:>8}  always, and the largest other phase", "peak",
+  log_info("  {:<33}  {:>8}  always, step, and the larger rest", "peak",
            scaled(static_cast<double>(peak_bytes(fullest->memory)), "B"));
   const std::string needed = scaled(static_cast<double>(plan.memory_bytes), "B");
   const std::string has = scaled(static_cast<double>(inputs.device.memory_bytes), "B");
