@@ -715,6 +715,9 @@ std::string describe_keys() {
   return out;
 }
 
+/// Decides where a run ends, as `train.epochs` does. Runs of before have it in their identity.
+constexpr const char* kPatience = "train.early_stop.patience";
+
 json identity(const Config& config, const std::string& dataset_hash) {
   Config copy = config;
   const bool may_grow =
@@ -723,6 +726,7 @@ json identity(const Config& config, const std::string& dataset_hash) {
   for (const Key& key : keys_of(copy)) {
     if (key.path == "data.path") continue;
     if (may_grow && (key.path == "train.epochs" || key.path == "train.max_steps")) continue;
+    if (key.path == kPatience) continue;
     if (starts_with_section(key.path, "data") || starts_with_section(key.path, "model") ||
         starts_with_section(key.path, "train") || key.path == "parallel.reduce" ||
         key.path == "parallel.precision")
@@ -740,7 +744,7 @@ std::vector<std::string> identity_differences(const json& stored, const json& cu
   }
   std::vector<std::string> lines;
   for (const auto& [key, values] : both)
-    if (values.first != values.second)
+    if (values.first != values.second && key != kPatience)
       lines.push_back(fmt::format("{}: stored {}, now {}", key, values.first, values.second));
   return lines;
 }

@@ -170,7 +170,7 @@ nlohmann::json to_json(const Config& config);
 std::string describe_keys();
 
 /// What decides the result of a run, by dotted key: the data set's hash, `data` less its path,
-/// `model`, `train` less `epochs` and `max_steps`, `parallel.reduce`. A schedule that is as long as
+/// `model`, `train` less `epochs`, `max_steps` and `early_stop.patience`, `parallel.reduce`. A schedule that is as long as
 /// the run brings `epochs` and `max_steps` in: such a run may not grow.
 nlohmann::json identity(const Config& config, const std::string& dataset_hash);
 /// A line for every key that differs: `key: stored ..., now ...`.

@@ -77,7 +77,8 @@ std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& run_dir,
                                           const CheckpointChoice& choice, MpiCommunicator& comm) {
   std::string found;
   solo(comm, 0, "checkpoint check", [&] {
-    if (choice.which == CheckpointChoice::Which::kPath) {
+    using enum CheckpointChoice::Which;
+    if (choice.which == kPath) {
       found = Checkpoint::open(choice.path).path().string();
       return;
     }
@@ -85,20 +86,32 @@ std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& run_dir,
         newest_good_checkpoint(run_dir, [&](int64_t step, const std::string& message) {
           log_warning("checkpoint of step {} passed over: {}", step, message);
         });
+    if (choice.which == kPathOrNewer) {
+      const int64_t step = Checkpoint::open(choice.path, Verify::kManifest).step();
+      if (!newest || newest->step() < step) {
+        found = Checkpoint::open(choice.path).path().string();
+        return;
+      }
+      if (newest->step() > step)
+        log_info(
+            "checkpoint.resume: {} is of step {}, and {} has its own of step {}: that one is "
+            "continued; to go back, choose another run.dir",
+            choice.path.string(), step, run_dir.string(), newest->step());
+    }
     if (!newest) {
       if (!list_checkpoints(run_dir).empty())
         user_error("{}: every checkpoint is damaged; train into another run.dir", run_dir.string());
       return;
     }
     found = newest->path().string();
-    if (choice.which == CheckpointChoice::Which::kBest) {
-      const ProgressState progress = progress_from_json(newest->state().at("progress"));
-      if (progress.best.step < 0)
+    if (choice.which == kBest) {
+      const int64_t best = progress_of(*newest).best.step;
+      if (best < 0)
         user_error(
-            "{}: no best checkpoint is known: the run had no validation metric; use "
+            "{}: no best checkpoint is known: no epoch ended with a value of checkpoint.best; use "
             "evaluate.checkpoint=last",
             run_dir.string());
-      found = Checkpoint::open(checkpoint_path(run_dir, progress.best.step)).path().string();
+      found = Checkpoint::open(checkpoint_path(run_dir, best)).path().string();
     }
   });
   found = share_text(found, 0, comm);
@@ -106,6 +119,27 @@ std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& run_dir,
   std::optional<Checkpoint> checkpoint;
   agree(comm, [&] { checkpoint = Checkpoint::open(found, Verify::kManifest); });
   return checkpoint;
+}
+
+ProgressState progress_of(const Checkpoint& checkpoint) try {
+  ProgressState progress = progress_from_json(checkpoint.state().at("progress"));
+  if (progress.step != checkpoint.step() || progress.best.step > progress.step)
+    user_error("its state is of step {} with the best of step {}, expected step {}; remove it",
+               progress.step, progress.best.step, checkpoint.step());
+  return progress;
+} catch (const nlohmann::json::exception& error) {
+  user_error("{}: holds no progress of a run ({}); use another checkpoint",
+             checkpoint.path().string(), error.what());
+} catch (const UserError& error) {
+  user_error("{}: {}", checkpoint.path().string(), error.what());
+}
+
+nlohmann::json identity_of(const Checkpoint& checkpoint) {
+  const nlohmann::json& state = checkpoint.state();
+  if (!state.is_object() || !state.contains("identity"))
+    user_error("{}: holds no identity of a run; use another checkpoint",
+               checkpoint.path().string());
+  return state.at("identity");
 }
 
 void restore_parameters(Checkpoint& checkpoint, Parameters& parameters, Restore restore,

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 
 #include "io/config.h"
 #include "trainer/metrics/metrics.h"
@@ -26,17 +27,26 @@ struct ProgressState {
     std::optional<double> value;
     int64_t step = -1;
     int64_t epochs_since = 0;
+    std::string metric;  ///< of `value`; empty when it was stored without
   };
   Best best;
   Best early_stop;
   bool stopped_early = false;
+
+  /// Of the interval of the log that is not told yet, so that its line says the same after a resume.
+  struct Interval {
+    double loss = 0;
+    int64_t samples = 0;
+    double seconds = 0;
+  };
+  Interval interval;
 
   nlohmann::json epochs = nlohmann::json::array();        ///< finished epochs, as in result.json
   nlohmann::json resumed_from = nlohmann::json::array();  ///< steps this run was resumed at
 };
 
 nlohmann::json to_json(const ProgressState& state);
-/// Throws: UserError when a key is absent.
+/// Throws: UserError when a key is absent or holds what it cannot.
 ProgressState progress_from_json(const nlohmann::json& json);
 
 /// The validation result's value of a metric; absent where it is not defined.

@@ -28,8 +28,8 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
     throw AgreedError(fmt::format("{}: the run has no checkpoint yet", run_dir.string()));
   Problem problem = open_problem(config, comm);
   agree(comm, [&] {
-    const auto differences = identity_differences(checkpoint->state().at("identity"),
-                                                  identity(config, problem.dataset.hash()));
+    const auto differences =
+        identity_differences(identity_of(*checkpoint), identity(config, problem.dataset.hash()));
     if (!differences.empty())
       user_error("{}: the checkpoint does not fit: {}; give these keys their stored values",
                  checkpoint->path().string(), fmt::join(differences, "; "));

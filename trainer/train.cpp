@@ -37,6 +37,8 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+constexpr const char* kEarlyStop = "train.early_stop.metric";
+
 /// Why the loop has to do something at the end of a step. Ranks agree on the largest.
 enum Request : int32_t { kNothing = 0, kCheckpoint = 1, kSaveAndStop = 2 };
 
@@ -133,11 +135,20 @@ class TrainingRun {
     return progress_.step > 0 && progress_.step % schedule_->steps() == 0;
   }
   bool complete() const { return progress_.step >= total_steps_ || progress_.stopped_early; }
+  bool patience_is_over() const {
+    const auto& early = config_.train.early_stop;
+    return early.metric != SelectionMetric::kNone && at_epoch_end() &&
+           progress_.step < total_steps_ && progress_.early_stop.epochs_since >= early.patience;
+  }
 
   void claim_folder();
   void load_data();
+  void check_selection();
   void resume_or_initialize();
+  void resume(Checkpoint& checkpoint);
+  void check_identity(const Checkpoint& checkpoint);
   void restore(Checkpoint& checkpoint);
+  void begin_interval();
   void cut_records(int64_t last_step);
   void train_steps();
   void begin_step();
@@ -146,6 +157,7 @@ class TrainingRun {
   void end_epoch();
   void report_interval(ProgressBar& bar);
   void save();
+  nlohmann::json stored_result();
   nlohmann::json final_evaluation();
   nlohmann::json evaluate_now(const std::string& checkpoint);
   std::unique_ptr<Predictor> make_predictor();
@@ -189,33 +201,69 @@ class TrainingRun {
   Clock::time_point tick_;  // up to where wall_seconds and epoch_seconds are counted
 };
 
+/// Whether the evaluation that `stored`, a configuration, asked for is the one that `now` does.
+bool same_evaluation(const nlohmann::json& stored, const nlohmann::json& now) {
+  const auto same = [&](const char* key) {
+    const nlohmann::json::json_pointer place(key);
+    return stored.value(place, nlohmann::json()) == now.value(place, nlohmann::json());
+  };
+  return same("/evaluate/k") && same("/evaluate/checkpoint") &&
+         (now.at("evaluate").at("checkpoint") == "last" || same("/checkpoint/best"));
+}
+
 nlohmann::json TrainingRun::run() {
   claim_folder();
   load_data();
   resume_or_initialize();
+  nlohmann::json stored;
   if (complete()) {
-    // Nothing left to train: show what there is, or evaluate if the run ended before it could.
-    std::string stored;
-    solo(comm_, 0, "stored result", [&] {
-      if (const auto json = folder_->read_result(); json && json->contains("evaluation"))
-        stored = json->dump();
-    });
-    stored = share_text(stored, 0, comm_);
-    if (!stored.empty()) {
-      nlohmann::json json = nlohmann::json::parse(stored);
-      log_info("{}: this run is complete at step {}; nothing to train", config_.run.dir,
-               progress_.step);
-      if (is_first() && !json["evaluation"].is_null())
-        print_evaluation(problem_, json["evaluation"]);
-      json["already_complete"] = true;
-      return json;
+    // Nothing left to train: show what there is, or evaluate if that is not what is asked for.
+    log_info("{}: this run is complete at step {}; nothing to train{}", config_.run.dir,
+             progress_.step,
+             progress_.stopped_early
+                 ? fmt::format(": it stopped early, as train.early_stop.patience={} says",
+                               config_.train.early_stop.patience)
+                 : "");
+    stored = stored_result();
+    if (!stored.is_null() && same_evaluation(stored.at("config"), to_json(config_))) {
+      if (is_first() && !stored["evaluation"].is_null())
+        print_evaluation(problem_, stored["evaluation"]);
+      stored["already_complete"] = true;
+      return stored;
     }
+    // The run may have ended between this line and its result.
+    solo(comm_, 0, "run folder", [&] { folder_->drop_metrics("evaluation", progress_.step); });
   } else {
+    check_selection();
     train_steps();
   }
   nlohmann::json json = result(final_evaluation());
-  solo(comm_, 0, "result", [&] { folder_->write_result(json); });
+  // Of another evaluation of the same weights: what is told of their training stays.
+  if (!stored.is_null()) {
+    for (const char* key : {"config", "evaluation"}) stored[key] = std::move(json[key]);
+    json = std::move(stored);
+  }
+  solo(comm_, 0, "result", [&] { json = folder_->write_result(std::move(json)); });
   return json;
+}
+
+/// What result.json says of these very weights; null where it says nothing, or is of an earlier end of the run.
+nlohmann::json TrainingRun::stored_result() {
+  std::string text;
+  solo(comm_, 0, "stored result", [&] {
+    try {
+      if (const auto json = folder_->read_result()) text = json->dump();
+    } catch (const UserError& error) {
+      log_warning("{}; it is made again from the checkpoint", error.what());
+    }
+  });
+  text = share_text(text, 0, comm_);
+  const std::string hash = parameters_.weights_hash(comm_);
+  if (text.empty()) return nullptr;
+  nlohmann::json json = nlohmann::json::parse(text);
+  const bool of_these = json.at("weights_hash") == hash && json.at("steps") == progress_.step &&
+                        json.at("stopped_early") == progress_.stopped_early;
+  return of_these ? json : nullptr;
 }
 
 void TrainingRun::claim_folder() {
@@ -264,31 +312,128 @@ void TrainingRun::load_data() {
   }
 }
 
-void TrainingRun::resume_or_initialize() {
-  const std::string& resume = config_.checkpoint.resume;
-  std::optional<Checkpoint> checkpoint;
-  if (resume == "auto")
-    checkpoint = find_checkpoint(config_.run.dir, {}, comm_);
-  else if (resume != "never")
-    checkpoint = find_checkpoint(config_.run.dir,
-                                 {.which = CheckpointChoice::Which::kPath, .path = resume}, comm_);
-  if (checkpoint) {
-    std::vector<std::string> differences;
-    agree(comm_, [&] {
-      differences = identity_differences(checkpoint->state().at("identity"), identity_);
-      if (!differences.empty())
-        user_error(
-            "{}: the checkpoint is of another run: {}; give run.dir another folder, or these keys "
-            "their stored values",
-            checkpoint->path().string(), fmt::join(differences, "; "));
-    });
-    restore(*checkpoint);
-    progress_.resumed_from.push_back(progress_.step);
-    log_info("resumed {} at step {}", checkpoint->path().string(), progress_.step);
-  } else {
-    initialize(parameters_, problem_, comm_);
+/// Predicts nothing: what labels alone decide about metrics shows with any scores.
+class ZeroPredictor final : public Predictor {
+ public:
+  void predict(std::span<const int32_t>, std::span<const int32_t>,
+               std::span<float> out) const override {
+    std::ranges::fill(out, 0.f);
   }
+};
+
+/// Refuses to train for a metric that no epoch will have.
+void TrainingRun::check_selection() {
+  const SelectionMetric best = config_.checkpoint.best, early = config_.train.early_stop.metric;
+  const bool evaluates_best = config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
+  if (evaluates_best && progress_.best.step < 0 && total_steps_ < schedule_->steps())
+    throw AgreedError(fmt::format(
+        "evaluate.checkpoint=best: the run ends at step {}, before its first epoch does "
+        "at step {}, so no checkpoint will be the best; raise train.max_steps or set "
+        "evaluate.checkpoint=last",
+        total_steps_, schedule_->steps()));
+
+  ValidationResult result{.rows = validation_rows_};
+  const auto of_order = [](SelectionMetric metric) {
+    return metric == SelectionMetric::kGauc || metric == SelectionMetric::kXauc;
+  };
+  if (validation_rows_ > 0 && (of_order(best) || of_order(early))) {
+    const Phase phase("validation");
+    validator_.emplace(samples_, comm_, pool_);
+    result = validator_->validate(ZeroPredictor());
+  }
+  const auto check = [&](const char* key, SelectionMetric metric) {
+    if (metric == SelectionMetric::kNone || value_of(result, metric)) return;
+    const std::string why =
+        validation_rows_ == 0
+            ? fmt::format("data.validation.fraction={} leaves none of {} rows for it",
+                          config_.data.validation.fraction, problem_.dataset.train_rows())
+        : metric == SelectionMetric::kGauc
+            ? fmt::format("no user has held-out labels on both sides of {}", kPositiveRatio)
+            : std::string("all held-out labels are equal");
+    // A small table is no reason to refuse what nobody may have asked for.
+    if (validation_rows_ == 0 && key != kEarlyStop && !evaluates_best) {
+      if (is_first())
+        log_warning("{}={}: {}; no checkpoint will be the best", key, name_of(metric), why);
+      return;
+    }
+    throw AgreedError(
+        fmt::format("{}={}: validation {} cannot be measured: {}; {} or set {}=none", key,
+                    name_of(metric), name_of(metric), why,
+                    validation_rows_ == 0 ? "raise the fraction" : "choose another metric", key));
+  };
+  check(kEarlyStop, early);
+  check("checkpoint.best", best);
+}
+
+void TrainingRun::resume_or_initialize() {
+  const std::string& resumed = config_.checkpoint.resume;
+  using enum CheckpointChoice::Which;
+  std::optional<Checkpoint> checkpoint;
+  if (resumed == "auto")
+    checkpoint = find_checkpoint(config_.run.dir, {}, comm_);
+  else if (resumed != "never")
+    checkpoint = find_checkpoint(config_.run.dir, {.which = kPathOrNewer, .path = resumed}, comm_);
+  if (checkpoint)
+    resume(*checkpoint);
+  else
+    initialize(parameters_, problem_, comm_);
   cut_records(checkpoint ? progress_.step : -1);
+}
+
+/// Goes on from a checkpoint. Afterwards it is in the run's own folder, and the best one is too.
+void TrainingRun::resume(Checkpoint& checkpoint) {
+  check_identity(checkpoint);
+  const auto save_here = [&] {
+    save_checkpoint(config_.run.dir, parameters_, progress_, identity_, config_.checkpoint.keep,
+                    comm_);
+  };
+  const auto beside = [&](int64_t step) {
+    return checkpoint.path().parent_path() / checkpoint_path({}, step).filename();
+  };
+  bool save = checkpoint.path() != checkpoint_path(config_.run.dir, checkpoint.step());
+  ProgressState::Best best;
+  agree(comm_, [&] { best = progress_of(checkpoint).best; });
+  std::string lost;  // why there is no best one any more
+  const std::string_view metric = name_of(config_.checkpoint.best);
+  if (best.step >= 0 && !best.metric.empty() && best.metric != metric) {
+    lost = fmt::format("it was chosen by {}, and checkpoint.best is {}", best.metric, metric);
+  } else if (best.step >= 0 && best.step != checkpoint.step()) {
+    std::optional<Checkpoint> found;
+    try {
+      found = find_checkpoint(config_.run.dir,
+                              {.which = CheckpointChoice::Which::kPath, .path = beside(best.step)},
+                              comm_);
+      check_identity(*found);
+    } catch (const AgreedError& error) {
+      lost = error.what();
+    }
+    if (save && lost.empty()) {
+      restore(*found);
+      save_here();
+    }
+  }
+  restore(checkpoint);
+  if (!lost.empty()) {
+    if (is_first())
+      log_warning("the best checkpoint so far, of step {}, counts no more: {}; another begins",
+                  best.step, lost);
+    progress_.best = {};
+    save = true;
+  }
+  if (save) save_here();
+  progress_.resumed_from.push_back(progress_.step);
+  log_info("resumed {} at step {}", checkpoint.path().string(), progress_.step);
+}
+
+void TrainingRun::check_identity(const Checkpoint& checkpoint) {
+  agree(comm_, [&] {
+    const auto differences = identity_differences(identity_of(checkpoint), identity_);
+    if (!differences.empty())
+      user_error(
+          "{}: the checkpoint is of another run: {}; give run.dir another folder, or these keys "
+          "their stored values",
+          checkpoint.path().string(), fmt::join(differences, "; "));
+  });
 }
 
 void TrainingRun::cut_records(int64_t last_step) {
@@ -300,9 +445,19 @@ void TrainingRun::cut_records(int64_t last_step) {
 }
 
 void TrainingRun::restore(Checkpoint& checkpoint) {
-  agree(comm_, [&] { progress_ = progress_from_json(checkpoint.state().at("progress")); });
+  agree(comm_, [&] { progress_ = progress_of(checkpoint); });
   restore_parameters(checkpoint, parameters_, Restore::kWeightsAndOptimizer, comm_);
   saved_step_ = progress_.step;
+  progress_.stopped_early = patience_is_over();  // epochs or patience may have grown
+  begin_interval();
+}
+
+/// As far as `progress_` is in the current interval of the log.
+void TrainingRun::begin_interval() {
+  interval_loss_ = progress_.interval.loss;
+  interval_samples_ = progress_.interval.samples;
+  interval_start_ = Clock::now() - std::chrono::duration_cast<Clock::duration>(
+                                       std::chrono::duration<double>(progress_.interval.seconds));
 }
 
 void TrainingRun::train_steps() {
@@ -311,7 +466,8 @@ void TrainingRun::train_steps() {
   else
     steps_ = std::make_unique<HostSteps>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
   ProgressBar bar(options_.progress_bar && is_first(), "training", total_steps_, "steps");
-  train_start_ = interval_start_ = tick_ = Clock::now();
+  train_start_ = tick_ = Clock::now();
+  begin_interval();
   const auto due = [this](int64_t every) { return every > 0 && progress_.step % every == 0; };
   const auto ended = [this] { return at_epoch_end() || progress_.step == total_steps_; };
   while (!complete()) {
@@ -499,8 +655,8 @@ void TrainingRun::end_epoch() {
   if (early.metric != SelectionMetric::kNone) {
     update_best(progress_.early_stop, early.metric, value_of(validation, early.metric),
                 progress_.step);
-    if (progress_.early_stop.epochs_since >= early.patience && progress_.step < total_steps_) {
-      progress_.stopped_early = true;
+    progress_.stopped_early = patience_is_over();
+    if (progress_.stopped_early) {
       log_info("early stop: validation {} has not improved for {} epochs", name_of(early.metric),
                progress_.early_stop.epochs_since);
     }
@@ -526,6 +682,9 @@ void TrainingRun::save() {
   progress_.wall_seconds += passed;
   progress_.epoch_seconds += passed;
   tick_ = Clock::now();
+  progress_.interval = {.loss = interval_loss_,
+                        .samples = interval_samples_,
+                        .seconds = seconds_since(interval_start_)};
   save_checkpoint(config_.run.dir, parameters_, progress_, identity_, config_.checkpoint.keep,
                   comm_);
   saved_step_ = progress_.step;
@@ -540,20 +699,26 @@ nlohmann::json TrainingRun::final_evaluation() {
     log_info("no evaluation: the data set has no test table");
     return nullptr;
   }
-  if (config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest &&
-      progress_.best.step != progress_.step) {
-    std::optional<Checkpoint> best = find_checkpoint(
-        config_.run.dir, {.which = CheckpointChoice::Which::kBest, .path = {}}, comm_);
-    KT_CHECK(best);
+  const bool best = config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
+  if (best && progress_.best.step < 0)
+    throw AgreedError(fmt::format(
+        "{}: no checkpoint is the best: no epoch had a value of checkpoint.best={}; set "
+        "evaluate.checkpoint=last",
+        config_.run.dir, name_of(config_.checkpoint.best)));
+  if (best && progress_.best.step != progress_.step) {
+    std::optional<Checkpoint> checkpoint =
+        find_checkpoint(config_.run.dir,
+                        {.which = CheckpointChoice::Which::kPath,
+                         .path = checkpoint_path(config_.run.dir, progress_.best.step)},
+                        comm_);
     Parameters weights = make_parameters(problem_, comm_.world());
-    restore_parameters(*best, weights, Restore::kWeights, comm_);
+    restore_parameters(*checkpoint, weights, Restore::kWeights, comm_);
     std::swap(weights, parameters_);
     if (steps_) steps_->upload(parameters_);
     nlohmann::json json = evaluate_now(fmt::format("step {} (best)", progress_.best.step));
     std::swap(weights, parameters_);
     return json;
   }
-  const bool best = config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
   return evaluate_now(fmt::format("step {} ({})", progress_.step, best ? "best" : "last"));
 }
 
