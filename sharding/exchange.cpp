@@ -132,9 +132,9 @@ class ExactExchange : public Exchange {
     here_ = any[0], remote_ = any[1];
     if (slot_parts_ * size > INT32_MAX)
       throw AgreedError(fmt::format(
-          "{} ranks of {} threads and {} rows a step each: {} places to exchange, "
+          "{} ranks of {} threads in all and {} rows a step each: {} places to exchange, "
           "expected at most {}; lower train.global_batch, the ranks or parallel.threads",
-          size, threads_, layout_.rows, slot_parts_ * size, INT32_MAX));
+          size, threads_.all(), layout_.rows, slot_parts_ * size, INT32_MAX));
     unit_begin_.assign(parameters.shards().size() + 1, 0);
     if (item_tables_.empty()) return;
     for (int64_t block = parameters.shards().begin; block <= parameters.shards().end; ++block)
