@@ -13,6 +13,7 @@
 
 #include "io/files.h"
 #include "io/hdf5_file.h"
+#include "io/json_reader.h"
 #include "launch/errors.h"
 
 namespace kt {
@@ -239,7 +240,7 @@ Checkpoint Checkpoint::open(const fs::path& folder, Verify verify) {
   Checkpoint checkpoint;
   checkpoint.path_ = folder;
   try {
-    const json manifest = json::parse(read_text_file(file));
+    const json manifest = parse_json(read_text_file(file));
     const json& content = manifest.at("content");
     const int version = content.at("schema_version").get<int>();
     if (version != kSchemaVersion)

@@ -13,6 +13,7 @@
 
 #include "io/checkpoint.h"
 #include "io/files.h"
+#include "io/json_reader.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 
@@ -28,7 +29,7 @@ constexpr const char* kResult = "result.json";
 
 json parse_file(const fs::path& path) {
   try {
-    return json::parse(read_text_file(path));
+    return parse_json(read_text_file(path));
   } catch (const json::exception& error) {
     user_error("{}: is damaged: {}; take another run.dir or move this folder away", path.string(),
                error.what());
