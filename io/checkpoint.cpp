@@ -117,13 +117,14 @@ void to_json(json& out, const PartFile& part) {
 
 void from_json(const json& in, PartFile& part) {
   part.name = in.at("name").get<std::string>();
-  part.sum.bytes = in.at("bytes").get<int64_t>();
+  part.sum.bytes = whole_number(in.at("bytes"));
   part.sum.xxh128 = in.at("xxh128").get<std::string>();
   part.ranges.clear();
   for (const json& range : in.at("ranges"))
-    part.ranges.push_back({range.at("array").get<std::string>(), range.at("shape").at(0),
-                           range.at("shape").at(1), range.at("rows").at(0),
-                           range.at("rows").at(1)});
+    part.ranges.push_back(
+        {range.at("array").get<std::string>(), whole_number(range.at("shape").at(0)),
+         whole_number(range.at("shape").at(1)), whole_number(range.at("rows").at(0)),
+         whole_number(range.at("rows").at(1))});
 }
 
 fs::path begin_checkpoint(const fs::path& run_dir, int64_t step) {
@@ -242,7 +243,7 @@ Checkpoint Checkpoint::open(const fs::path& folder, Verify verify) {
   try {
     const json manifest = parse_json(read_text_file(file));
     const json& content = manifest.at("content");
-    const int version = content.at("schema_version").get<int>();
+    const int64_t version = whole_number(content.at("schema_version"));
     if (version != kSchemaVersion)
       user_error("{}: schema version {}, expected {}; use the program that wrote it", file.string(),
                  version, kSchemaVersion);
@@ -252,7 +253,7 @@ Checkpoint Checkpoint::open(const fs::path& folder, Verify verify) {
     if (sum != expected)
       user_error("{}: is damaged: its checksum is {}, expected {}; {}", file.string(), sum,
                  expected, kRemedy);
-    checkpoint.step_ = content.at("step").get<int64_t>();
+    checkpoint.step_ = whole_number(content.at("step"));
     checkpoint.state_ = content.at("state");
     checkpoint.parts_ = content.at("parts").get<std::vector<PartFile>>();
   } catch (const json::exception& error) {

@@ -18,10 +18,11 @@ const PartFile& part() {
 
 void open_and_read(Verify verify) {
   Checkpoint checkpoint = Checkpoint::open(fuzz::folder(), verify);
-  for (const auto& [name, shape] : checkpoint.arrays()) {
+  for (const auto& array : checkpoint.arrays()) {
+    const Checkpoint::Shape shape = array.second;
     if (shape.rows > 100 || shape.cols > 100) continue;
     std::vector<float> values(static_cast<size_t>(shape.rows * shape.cols));
-    fuzz::accepted([&] { checkpoint.read_rows(name, 0, shape.rows, values); });
+    fuzz::accepted([&] { checkpoint.read_rows(array.first, 0, shape.rows, values); });
   }
   fuzz::accepted([&] {
     if (!checkpoint.state().is_object() || !checkpoint.state().contains("progress")) return;
@@ -42,7 +43,9 @@ void run(std::string_view text) {
   const std::string dumped = content.dump();
   const std::string sum = checksum(std::as_bytes(std::span(dumped)));
   fuzz::write("manifest.json", nlohmann::json{{"content", content}, {"xxh128", sum}}.dump());
-  fuzz::accepted([] { open_and_read(Verify::kManifest); });
+  if (fuzz::accepted([] { open_and_read(Verify::kManifest); }))
+    KT_CHECK(Checkpoint::open(fuzz::folder(), Verify::kManifest).step() == content.at("step"),
+             "not the step of the manifest");
   fuzz::accepted([] { describe_checkpoint(fuzz::folder()); });
 }
 
