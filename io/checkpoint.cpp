@@ -10,11 +10,14 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <utility>
 
 #include "io/files.h"
 #include "io/hdf5_file.h"
-#include "io/json_reader.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
+#include "launch/log.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -44,6 +47,7 @@ void make_folder(const fs::path& path) {
 }
 
 void rename_or_throw(const fs::path& from, const fs::path& to) {
+  const DiskWait wait("renaming", from);
   if (::rename(from.c_str(), to.c_str()) != 0)
     user_error("{}: cannot rename it to {}: {}; mend the permissions, then run again",
                from.string(), to.string(), std::strerror(errno));
@@ -53,10 +57,9 @@ void rename_or_throw(const fs::path& from, const fs::path& to) {
 /// checkpoint.
 void remove_checkpoint(const fs::path& checkpoints, const fs::path& path) {
   const fs::path condemned = checkpoints / (kTemporaryPrefix + path.filename().string() + "-old");
-  std::error_code ignored;
-  fs::remove_all(condemned, ignored);
+  abandon_checkpoint(condemned);
   rename_or_throw(path, condemned);
-  fs::remove_all(condemned, ignored);
+  abandon_checkpoint(condemned);
 }
 
 /// What is wrong with the ranges of the parts: they must tile every array once. Empty: nothing.
@@ -89,16 +92,67 @@ std::string tiling_fault(const std::vector<PartFile>& parts,
   return {};
 }
 
+/// For people's convenience alone: without it a run goes on.
 void point_latest_at(const fs::path& run_dir, int64_t step) {
-  const fs::path temporary = run_dir / ".tmp-latest";
+  const fs::path temporary = run_dir / ".tmp-latest", latest = run_dir / "latest";
   std::error_code error;
   fs::remove(temporary, error);
   fs::create_directory_symlink(fs::path("checkpoints") / folder_name(step), temporary, error);
-  if (error)
-    user_error("{}: cannot make this link: {}; mend the permissions, then run again",
-               temporary.string(), error.message());
-  rename_or_throw(temporary, run_dir / "latest");
+  if (!error) fs::rename(temporary, latest, error);
+  if (error) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    static bool told = false;
+    if (!std::exchange(told, true))
+      log_warning(
+          "{}: cannot be made a link to the newest checkpoint: {}; the run goes on without it. "
+          "When a copy of the run made a folder of it, remove that",
+          latest.string(), error.message());
+    return;
+  }
   sync_folder(run_dir);
+}
+
+/// A checkpoint of a program with another form of them: good, for that program.
+struct OtherSchema : UserError {
+  using UserError::UserError;
+};
+
+json read_manifest(const fs::path& file) {
+  if (!fs::is_regular_file(file))
+    user_error("{}: no such file, expected the manifest of a checkpoint; {}", file.string(),
+               kRemedy);
+  json content;
+  try {
+    json manifest = parse_json(read_text_file(file));
+    content = std::move(manifest.at("content"));
+    const int64_t version = whole_number(content.at("schema_version"));
+    if (version != kSchemaVersion)
+      throw OtherSchema(
+          fmt::format("{}: schema version {}, expected {}; use the program that wrote it, or train "
+                      "into another run.dir",
+                      file.string(), version, kSchemaVersion));
+    const std::string text = to_text(content);
+    const std::string sum = checksum(std::as_bytes(std::span(text)));
+    const auto expected = manifest.at("xxh128").get<std::string>();
+    if (sum != expected)
+      user_error("{}: is damaged: its checksum is {}, expected {}; {}", file.string(), sum,
+                 expected, kRemedy);
+  } catch (const json::exception& error) {
+    user_error("{}: is damaged: {}; {}", file.string(), error.what(), kRemedy);
+  }
+  return content;
+}
+
+/// Not ours to delete.
+bool is_of_other_schema(const fs::path& checkpoint) {
+  try {
+    read_manifest(checkpoint / kManifest);
+  } catch (const OtherSchema&) {
+    return true;
+  } catch (const UserError&) {
+  }
+  return false;
 }
 
 }  // namespace
@@ -164,7 +218,7 @@ PartFile write_checkpoint_part(const fs::path& temporary, int rank,
 
 fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path& temporary,
                            const json& state, const std::vector<PartFile>& parts, int64_t keep,
-                           std::optional<int64_t> best_step) {
+                           std::span<const int64_t> kept_steps) {
   KT_CHECK(keep >= 1, "keep {}", keep);
   std::map<std::string, Checkpoint::Shape> shapes;
   const std::string fault = tiling_fault(parts, shapes);
@@ -173,12 +227,17 @@ fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path
   const fs::path checkpoints = folder_of(run_dir);
   const fs::path target = checkpoint_path(run_dir, step);
   try {
+    if (is_of_other_schema(target))
+      user_error("{}: is of a program with another schema, expected none of this step; train into "
+                 "another run.dir",
+                 target.string());
     json content = {
         {"schema_version", kSchemaVersion}, {"step", step}, {"parts", parts}, {"state", state}};
-    const std::string sum = checksum(std::as_bytes(std::span(std::string_view(content.dump()))));
+    const std::string sum = checksum(std::as_bytes(std::span(std::string_view(to_text(content)))));
     write_new_file(temporary / kManifest,
-                   json{{"content", std::move(content)}, {"xxh128", sum}}.dump(1) + "\n");
+                   to_text(json{{"content", std::move(content)}, {"xxh128", sum}}, 1) + "\n");
     sync_folder(temporary);
+    const DiskWait wait("renaming", temporary);
     if (fs::exists(fs::symlink_status(target)) &&
         ::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) {
       abandon_checkpoint(temporary);  // now holds what was replaced
@@ -198,13 +257,23 @@ fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path
   // Newer ones than this belong to a run that was continued from an older checkpoint: not ours to count.
   int64_t kept = 0;
   for (const int64_t other : list_checkpoints(run_dir)) {
-    if (other > step || ++kept <= keep || other == best_step) continue;
-    remove_checkpoint(checkpoints, checkpoint_path(run_dir, other));
+    const fs::path path = checkpoint_path(run_dir, other);
+    if (other > step || is_of_other_schema(path) || ++kept <= keep ||
+        std::ranges::count(kept_steps, other) > 0)
+      continue;
+    remove_checkpoint(checkpoints, path);
   }
   return target;
 }
 
+void drop_checkpoints_after(const fs::path& run_dir, int64_t step) {
+  point_latest_at(run_dir, step);
+  for (const int64_t other : list_checkpoints(run_dir))
+    if (other > step) remove_checkpoint(folder_of(run_dir), checkpoint_path(run_dir, other));
+}
+
 void abandon_checkpoint(const fs::path& temporary) noexcept {
+  const DiskWait wait("removing", temporary);
   std::error_code ignored;
   fs::remove_all(temporary, ignored);
 }
@@ -235,24 +304,10 @@ Checkpoint::~Checkpoint() = default;
 
 Checkpoint Checkpoint::open(const fs::path& folder, Verify verify) {
   const fs::path file = folder / kManifest;
-  if (!fs::is_regular_file(file))
-    user_error("{}: no such file, expected the manifest of a checkpoint; {}", file.string(),
-               kRemedy);
+  const json content = read_manifest(file);
   Checkpoint checkpoint;
   checkpoint.path_ = folder;
   try {
-    const json manifest = parse_json(read_text_file(file));
-    const json& content = manifest.at("content");
-    const int64_t version = whole_number(content.at("schema_version"));
-    if (version != kSchemaVersion)
-      user_error("{}: schema version {}, expected {}; use the program that wrote it", file.string(),
-                 version, kSchemaVersion);
-    const std::string text = content.dump();
-    const std::string sum = checksum(std::as_bytes(std::span(text)));
-    const auto expected = manifest.at("xxh128").get<std::string>();
-    if (sum != expected)
-      user_error("{}: is damaged: its checksum is {}, expected {}; {}", file.string(), sum,
-                 expected, kRemedy);
     checkpoint.step_ = whole_number(content.at("step"));
     checkpoint.state_ = content.at("state");
     checkpoint.parts_ = content.at("parts").get<std::vector<PartFile>>();
@@ -310,6 +365,8 @@ std::optional<Checkpoint> newest_good_checkpoint(
   for (const int64_t step : list_checkpoints(run_dir)) {
     try {
       return Checkpoint::open(checkpoint_path(run_dir, step));
+    } catch (const OtherSchema&) {
+      throw;
     } catch (const UserError& error) {
       on_bad(step, error.what());
     }

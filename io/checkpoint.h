@@ -61,7 +61,8 @@ PartFile write_checkpoint_part(const std::filesystem::path& temporary, int rank,
                                std::span<const ArrayPart> arrays);
 
 /// Writes the manifest and makes the checkpoint appear as a whole, then points `latest` at it and deletes
-/// the checkpoints before it past the newest `keep`, never `best_step`. One of the same step is replaced.
+/// the checkpoints before it past the newest `keep`, never those of `kept_steps`, nor those of another schema. One of
+/// the same step is replaced. `latest` is left as it is, with a warning, where it cannot be made a link.
 /// Shapes: the ranges of `parts` tile every array (KT_CHECK).
 /// Throws: UserError when it cannot be written; earlier checkpoints and `latest` are then as before, and
 /// the temporary folder is gone.
@@ -70,7 +71,10 @@ std::filesystem::path commit_checkpoint(const std::filesystem::path& run_dir, in
                                         const std::filesystem::path& temporary,
                                         const nlohmann::json& state,
                                         const std::vector<PartFile>& parts, int64_t keep,
-                                        std::optional<int64_t> best_step);
+                                        std::span<const int64_t> kept_steps);
+
+/// Removes the checkpoints after `step`: the run went back to that one. Throws: UserError.
+void drop_checkpoints_after(const std::filesystem::path& run_dir, int64_t step);
 
 /// Removes a temporary folder that will not be committed.
 void abandon_checkpoint(const std::filesystem::path& temporary) noexcept;
@@ -117,7 +121,7 @@ class Checkpoint {
 };
 
 /// The newest checkpoint of a run without damage; `on_bad(step, message)` is told of each damaged one that is
-/// passed over.
+/// passed over. Throws: UserError at one of another schema: not damaged, but not for this program.
 std::optional<Checkpoint> newest_good_checkpoint(
     const std::filesystem::path& run_dir,
     const std::function<void(int64_t, const std::string&)>& on_bad);

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "launch/errors.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -50,6 +51,7 @@ std::string checksum(std::span<const std::byte> bytes) {
 }
 
 FileSum checksum_of_file(const std::filesystem::path& path) {
+  const DiskWait wait("reading", path);
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0)
     user_error("{}: cannot read it: {}; check the path", path.string(), std::strerror(errno));
@@ -62,6 +64,7 @@ FileSum checksum_of_file(const std::filesystem::path& path) {
     if (count < 0) break;
     sum.bytes(std::span(buffer).first(static_cast<size_t>(count)));
     bytes += count;
+    heartbeat();
   }
   const int error = errno;
   ::close(file);

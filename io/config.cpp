@@ -2,11 +2,11 @@
 
 #include <fmt/core.h>
 #include <fmt/ranges.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -17,6 +17,8 @@
 #include <sstream>
 #include <utility>
 
+#include "io/json_text.h"
+#include "io/numbers.h"
 #include "launch/errors.h"
 
 namespace kt {
@@ -43,9 +45,11 @@ constexpr Names<OptimizerName, 3> kOptimizers{{{OptimizerName::kAdam, "adam"},
 constexpr Names<ScheduleName, 3> kSchedules{{{ScheduleName::kConstant, "constant"},
                                              {ScheduleName::kLinear, "linear"},
                                              {ScheduleName::kCosine, "cosine"}}};
-constexpr Names<SelectionMetric, 5> kMetrics{{{SelectionMetric::kNone, "none"},
+constexpr Names<SelectionMetric, 7> kMetrics{{{SelectionMetric::kNone, "none"},
                                               {SelectionMetric::kMse, "mse"},
                                               {SelectionMetric::kMae, "mae"},
+                                              {SelectionMetric::kMseClipped, "mse_clipped"},
+                                              {SelectionMetric::kMaeClipped, "mae_clipped"},
                                               {SelectionMetric::kGauc, "gauc"},
                                               {SelectionMetric::kXauc, "xauc"}}};
 constexpr Names<OnBadStep, 3> kOnBadSteps{
@@ -92,64 +96,82 @@ std::string join(const std::vector<std::string_view>& words) {
 // What a key may hold. Each type: what is expected (in words), a reader that says whether the YAML node is
 // that, and a writer.
 
+template <class T>
 struct Range {
-  double low = -std::numeric_limits<double>::infinity();
-  double high = std::numeric_limits<double>::infinity();
-  bool low_open = false;
+  T low, high;
   bool high_open = false;
-  bool holds(double x) const {
-    return (low_open ? x > low : x >= low) && (high_open ? x < high : x <= high);
+  bool or_zero = false;
+  bool holds(T x) const {
+    return (or_zero && x == 0) || (x >= low && (high_open ? x < high : x <= high));
   }
-  std::string text() const {
-    std::vector<std::string> parts;
-    if (std::isfinite(low)) parts.push_back(fmt::format("{} {}", low_open ? ">" : ">=", low));
-    if (std::isfinite(high)) parts.push_back(fmt::format("{} {}", high_open ? "<" : "<=", high));
-    return fmt::format("{}", fmt::join(parts, " and "));
+  std::string text(std::string_view what) const {
+    return fmt::format("{}{} >= {} and {} {}", or_zero ? "0, or " : "", what, low,
+                       high_open ? "<" : "<=", high);
   }
 };
-constexpr Range at_least(double low) { return {.low = low}; }
-constexpr Range above(double low) { return {.low = low, .low_open = true}; }
-constexpr Range below_one() { return {.low = 0, .high = 1, .high_open = true}; }
+// Bounds of counts: above what any run can want, and so small that what is computed from them is exact. Epochs times
+// the steps of one, which are at most the rows, fit 64 bits; so do sums of steps, which doubles hold, too.
+constexpr int64_t kMostEpochs = 1'000'000;
+constexpr int64_t kMostSteps = 1'000'000'000'000'000;
+constexpr int64_t kMostRows = 1'000'000'000;  // of a step; an index is 32 bits
+constexpr int64_t kMostSeconds = 100'000'000;
+constexpr size_t kMostLists = 100;
+constexpr Range<int64_t> whole(int64_t low, int64_t high) { return {.low = low, .high = high}; }
+// Of a value that becomes a float: within what a float holds with full precision, so that it neither vanishes nor
+// becomes infinite.
+constexpr Range<double> of_a_float() { return {.low = 1e-37, .high = 3e38}; }
+constexpr Range<double> of_a_float_or_zero() {
+  return {.low = 1e-37, .high = 3e38, .or_zero = true};
+}
+constexpr Range<double> below_one() { return {.low = 0, .high = 1, .high_open = true}; }
+// A float below one; the next double below one is a float of one.
+constexpr Range<double> decay() { return {.low = 0, .high = 0.9999999}; }
 
-struct Text {
-  std::vector<std::string_view> allowed;  ///< empty: any
+/// A word of these.
+struct Word {
+  std::vector<std::string_view> allowed;
+};
+/// Name of a file or folder.
+struct Path {
   bool may_be_empty = true;
 };
 struct Any {};
 
-/// A plain (unquoted) scalar: what numbers are written as.
-bool is_plain(const YAML::Node& node) { return node.IsScalar() && node.Tag() != "!"; }
+// yaml-cpp's words for a scalar without quotes and for one in quotes. A node of ours has none; any other tag was
+// written, and means to change what the value is.
+bool is_plain(const YAML::Node& node) { return node.IsScalar() && node.Tag() == "?"; }
+bool is_quoted(const YAML::Node& node) { return node.IsScalar() && node.Tag() == "!"; }
+bool is_tagged(const YAML::Node& node) {
+  return !node.IsNull() && node.Tag() != "?" && node.Tag() != "!" && !node.Tag().empty();
+}
 
 template <class T>
-bool read_number(const YAML::Node& node, const Range& range, T& out) {
+bool read_number(const YAML::Node& node, const Range<T>& range, T& out) {
   if (!is_plain(node)) return false;
-  const std::string& text = node.Scalar();
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size()) return false;
-  if (!std::isfinite(static_cast<double>(value)) || !range.holds(static_cast<double>(value)))
-    return false;
-  out = value;
+  const std::optional<T> value = number_in<T>(node.Scalar());
+  if (!value || !range.holds(*value)) return false;
+  out = *value;
   return true;
 }
 
-std::string expected(int64_t, const Range& range) { return "a whole number " + range.text(); }
-bool read(const YAML::Node& node, const Range& range, int64_t& out) {
+std::string expected(int64_t, const Range<int64_t>& range) { return range.text("a whole number"); }
+bool read(const YAML::Node& node, const Range<int64_t>& range, int64_t& out) {
   return read_number(node, range, out);
 }
 json write(int64_t value) { return value; }
 
-std::string expected(double, const Range& range) { return "a number " + range.text(); }
-bool read(const YAML::Node& node, const Range& range, double& out) {
+std::string expected(double, const Range<double>& range) { return range.text("a number"); }
+bool read(const YAML::Node& node, const Range<double>& range, double& out) {
   return read_number(node, range, out);
 }
 json write(double value) { return value; }
 
-std::string expected(const std::vector<int64_t>&, const Range& range) {
-  return fmt::format("a growing list of whole numbers {}, as [10, 50, 100]", range.text());
+std::string expected(const std::vector<int64_t>&, const Range<int64_t>& range) {
+  return fmt::format("a growing list of at most {} whole numbers {}, as [10, 50, 100]", kMostLists,
+                     range.text("each"));
 }
-bool read(const YAML::Node& node, const Range& range, std::vector<int64_t>& out) {
-  if (!node.IsSequence() || node.size() == 0) return false;
+bool read(const YAML::Node& node, const Range<int64_t>& range, std::vector<int64_t>& out) {
+  if (!node.IsSequence() || node.size() == 0 || node.size() > kMostLists) return false;
   std::vector<int64_t> values;
   for (const YAML::Node& element : node) {
     int64_t value = 0;
@@ -162,16 +184,28 @@ bool read(const YAML::Node& node, const Range& range, std::vector<int64_t>& out)
 }
 json write(const std::vector<int64_t>& values) { return values; }
 
-std::string expected(const std::string&, const Text& text) {
-  if (!text.allowed.empty()) return join(text.allowed);
-  return text.may_be_empty ? "text (\"\" for none)" : "text";
+std::string expected(const std::string&, const Word& word) { return join(word.allowed); }
+bool read(const YAML::Node& node, const Word& word, std::string& out) {
+  if (!node.IsScalar() ||
+      std::find(word.allowed.begin(), word.allowed.end(), node.Scalar()) == word.allowed.end())
+    return false;
+  out = node.Scalar();
+  return true;
 }
-bool read(const YAML::Node& node, const Text& text, std::string& out) {
+
+bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
+std::string expected(const std::string&, const Path& path) {
+  return fmt::format(
+      "text{}, without control characters, nor ~ for a home folder, which only a shell knows",
+      path.may_be_empty ? " (\"\" for none)" : "");
+}
+bool read(const YAML::Node& node, const Path& path, std::string& out) {
   if (!node.IsScalar()) return false;
   const std::string& value = node.Scalar();
-  if (value.empty() && !text.may_be_empty) return false;
-  if (!text.allowed.empty() &&
-      std::find(text.allowed.begin(), text.allowed.end(), value) == text.allowed.end())
+  if (value.empty() && !path.may_be_empty) return false;
+  if (value == "~" || value.starts_with("~/") ||
+      std::any_of(value.begin(), value.end(), is_control))
     return false;
   out = value;
   return true;
@@ -246,17 +280,18 @@ std::vector<Key> keys_of(Config& config) {
   };
 
   auto& data = config.data;
-  add("data.path", data.path, Text{}, "the data set; none: ./kuaitrain-data, made when absent");
+  add("data.path", data.path, Path{}, "the data set; none: ./kuaitrain-data, made when absent");
   add("data.validation.kind", data.validation.kind, Any{},
       "rows held out: a random part, or the last in time");
   add("data.validation.fraction", data.validation.fraction, below_one(),
       "share of the training rows held out; 0: none");
-  add("data.target.clip", data.target.clip, at_least(0), "labels are cut to this; 0: off");
+  add("data.target.clip", data.target.clip, of_a_float_or_zero(),
+      "labels that are trained on are cut to this; 0: off");
   add("data.features.until", data.features.until, Any{}, "daily features up to this day alone");
   add("data.features.missing", data.features.missing, Any{}, "what a missing feature becomes");
 
   auto& model = config.model;
-  add("model.name", model.name, Text{{"ncf"}, false}, "the model");
+  add("model.name", model.name, Word{{"ncf"}}, "the model");
   add("model.content", model.content, Any{}, "content features: of the daily table, or none");
 
   add("model.engine", model.engine, Any{},
@@ -267,31 +302,33 @@ std::vector<Key> keys_of(Config& config) {
       "for each of a step's ids; auto: ids from a global batch of 512");
 
   auto& train = config.train;
-  add("train.epochs", train.epochs, at_least(1), "passes over the training rows");
-  add("train.max_steps", train.max_steps, at_least(0), "ends the training at this step; 0: off");
-  add("train.seed", train.seed, at_least(0), "of every random draw");
-  add("train.global_batch", train.global_batch, at_least(1),
+  add("train.epochs", train.epochs, whole(1, kMostEpochs), "passes over the training rows");
+  add("train.max_steps", train.max_steps, whole(0, kMostSteps),
+      "ends the training at this step; 0: off");
+  add("train.seed", train.seed, whole(0, std::numeric_limits<int64_t>::max()),
+      "of every random draw");
+  add("train.global_batch", train.global_batch, whole(1, kMostRows),
       "rows of a step over all ranks, whose number never changes it");
-  add("train.weight_decay", train.weight_decay, at_least(0),
+  add("train.weight_decay", train.weight_decay, of_a_float_or_zero(),
       "adamw: decoupled; adam, sgd: added to the gradient");
-  add("train.clip_norm", train.clip_norm, at_least(0),
+  add("train.clip_norm", train.clip_norm, of_a_float_or_zero(),
       "largest norm of the whole gradient; 0: off");
   add("train.optimizer.name", train.optimizer.name, Any{}, "the optimizer");
-  add("train.optimizer.lr", train.optimizer.lr, above(0), "learning rate");
-  add("train.optimizer.beta1", train.optimizer.beta1, below_one(), "adam, adamw: first moment");
-  add("train.optimizer.beta2", train.optimizer.beta2, below_one(), "adam, adamw: second moment");
-  add("train.optimizer.epsilon", train.optimizer.epsilon, above(0),
+  add("train.optimizer.lr", train.optimizer.lr, of_a_float(), "learning rate");
+  add("train.optimizer.beta1", train.optimizer.beta1, decay(), "adam, adamw: first moment");
+  add("train.optimizer.beta2", train.optimizer.beta2, decay(), "adam, adamw: second moment");
+  add("train.optimizer.epsilon", train.optimizer.epsilon, of_a_float(),
       "adam, adamw: added to the root of the second moment");
-  add("train.optimizer.momentum", train.optimizer.momentum, below_one(), "sgd alone");
+  add("train.optimizer.momentum", train.optimizer.momentum, decay(), "sgd alone");
   add("train.schedule.name", train.schedule.name, Any{}, "learning rate after the warm-up");
-  add("train.schedule.warmup_steps", train.schedule.warmup_steps, at_least(0),
+  add("train.schedule.warmup_steps", train.schedule.warmup_steps, whole(0, kMostSteps),
       "steps from lr / warmup_steps up to lr");
-  add("train.schedule.steps", train.schedule.steps, at_least(0),
+  add("train.schedule.steps", train.schedule.steps, whole(0, kMostSteps),
       "length of linear and cosine, warm-up included; 0: as long as the run, which may then not "
       "grow");
   add("train.early_stop.metric", train.early_stop.metric, Any{},
       "validation metric that must improve");
-  add("train.early_stop.patience", train.early_stop.patience, at_least(1),
+  add("train.early_stop.patience", train.early_stop.patience, whole(1, kMostEpochs),
       "epochs without improvement before the stop");
   add("train.on_bad_step", train.on_bad_step, Any{},
       "at a loss or gradient that is not finite: end, leave the step out, or go back to the last "
@@ -307,29 +344,31 @@ std::vector<Key> keys_of(Config& config) {
       "all");
   add("parallel.precision", parallel.precision, Any{},
       "of products on GPUs: fp32, or with reduce: fast tf32 or bf16; weights are fp32 always");
-  add("parallel.threads", parallel.threads, Range{.low = 1, .high = 1024}, "threads of a rank");
-  add("parallel.timeout_s", parallel.timeout_s, at_least(1),
+  add("parallel.threads", parallel.threads, whole(1, 1024), "threads of a rank");
+  add("parallel.timeout_s", parallel.timeout_s, whole(1, kMostSeconds),
       "seconds of silence before a run is given up");
 
   auto& evaluate = config.evaluate;
-  add("evaluate.every", evaluate.every, at_least(0), "epochs between evaluations; 0: at the end");
-  add("evaluate.k", evaluate.k, at_least(1), "lengths of the lists of the ranking metrics");
+  add("evaluate.every", evaluate.every, whole(0, kMostEpochs),
+      "epochs between evaluations; 0: at the end");
+  add("evaluate.k", evaluate.k, whole(1, kMostRows), "lengths of the lists of the ranking metrics");
   add("evaluate.checkpoint", evaluate.checkpoint, Any{}, "which weights the end evaluates");
 
   auto& checkpoint = config.checkpoint;
-  add("checkpoint.every_steps", checkpoint.every_steps, at_least(0), "0: at epochs only");
-  add("checkpoint.every_seconds", checkpoint.every_seconds, at_least(0), "0: never by time");
-  add("checkpoint.keep", checkpoint.keep, at_least(2),
+  add("checkpoint.every_steps", checkpoint.every_steps, whole(0, kMostSteps), "0: at epochs only");
+  add("checkpoint.every_seconds", checkpoint.every_seconds, whole(0, kMostSeconds),
+      "0: never by time");
+  add("checkpoint.keep", checkpoint.keep, whole(2, kMostEpochs),
       "the newest so many are kept, and the best one");
   add("checkpoint.best", checkpoint.best, Any{}, "validation metric that decides the best one");
-  add("checkpoint.resume", checkpoint.resume, Text{{}, false},
+  add("checkpoint.resume", checkpoint.resume, Path{.may_be_empty = false},
       "auto: continue what run.dir holds; never: refuse a run.dir that holds checkpoints; a path: "
       "continue that checkpoint");
 
-  add("log.every_steps", config.log.every_steps, at_least(1), "steps between lines");
-  add("run.dir", config.run.dir, Text{},
+  add("log.every_steps", config.log.every_steps, whole(1, kMostSteps), "steps between lines");
+  add("run.dir", config.run.dir, Path{},
       "folder of the run; none: runs/<name of the configuration>");
-  add("run.max_seconds", config.run.max_seconds, at_least(0),
+  add("run.max_seconds", config.run.max_seconds, whole(0, kMostSeconds),
       "saves and ends the run (exit 85) after this time; 0: off");
   return keys;
 }
@@ -373,16 +412,112 @@ std::string nearest_key(const std::vector<Key>& keys, std::string_view unknown) 
   return best;
 }
 
+/// For messages: what cannot be printed is escaped, and of a long text only the beginning is shown.
+std::string shown(std::string_view text) {
+  constexpr size_t kMost = 200;
+  std::string cut(text.substr(0, kMost));
+  const std::string escaped = json(cut).dump(-1, ' ', false, json::error_handler_t::replace);
+  if (escaped != '"' + cut + '"' && std::any_of(cut.begin(), cut.end(), [](char c) {
+        return is_control(c) || static_cast<unsigned char>(c) >= 0x80;
+      }))
+    cut = escaped;
+  return text.size() > kMost ? cut + "..." : cut;
+}
+
 std::string got(const YAML::Node& node) {
   if (node.IsMap()) return "a section";
   if (node.IsNull()) return "nothing";
+  std::string text;
   if (node.IsSequence()) {
     std::vector<std::string> elements;
     for (const YAML::Node& element : node)
       elements.push_back(element.IsScalar() ? element.Scalar() : "...");
-    return fmt::format("[{}]", fmt::join(elements, ", "));
+    text = shown(fmt::format("[{}]", fmt::join(elements, ", ")));
+  } else {
+    text = shown(node.Scalar());
   }
-  return fmt::format("{}{}", node.Scalar(), is_plain(node) ? "" : " in quotes");
+  return fmt::format("{}{}{}", text, is_quoted(node) ? " in quotes" : "",
+                     is_tagged(node) ? " with the tag " + shown(node.Tag()) : "");
+}
+
+/// Why a text is not read. Line 0 is its first.
+struct Refusal {
+  int line;
+  std::string message;
+};
+
+/// Sees to it that a text is one YAML document. yaml-cpp 0.7 reads what belongs to no document, as a comma before
+/// any bracket, as empty documents without end, so it is never asked for more than the second.
+class OneDocument final : public YAML::EventHandler {
+ public:
+  static void check(const std::string& text) {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    OneDocument handler;
+    if (parser.HandleNextDocument(handler)) parser.HandleNextDocument(handler);
+  }
+
+ private:
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (++documents_ > 1)
+      throw Refusal{mark.line,
+                    "got a second document, or text that belongs to no key, expected one document; "
+                    "keep one of them"};
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+  int documents_ = 0;
+};
+
+bool is_utf8(const std::string& text) {
+  return json(text).dump(-1, ' ', false, json::error_handler_t::ignore).size() ==
+         json(text).dump(-1, ' ', false, json::error_handler_t::replace).size();
+}
+
+// Of a file and of a value of the command line: the time and memory a parser takes are bounded by it.
+constexpr size_t kMostFileBytes = 64 << 10;
+constexpr size_t kMostValueBytes = 8 << 10;
+
+/// Throws: Refusal, YAML::Exception.
+YAML::Node parse(const std::string& text, size_t most_bytes, std::string_view allowed_controls) {
+  if (text.size() > most_bytes)
+    throw Refusal{0, fmt::format("got more than the {} bytes that are read, expected a "
+                                 "configuration; check that it is one",
+                                 most_bytes)};
+  int line = 0;
+  std::string of_line;
+  std::istringstream lines(text);
+  for (; std::getline(lines, of_line); ++line) {
+    const bool controls = std::any_of(of_line.begin(), of_line.end(), [&](char c) {
+      return is_control(c) && allowed_controls.find(c) == allowed_controls.npos;
+    });
+    if (controls || !is_utf8(of_line))
+      throw Refusal{line, fmt::format("got {}, expected UTF-8 text without control characters; "
+                                      "write it anew",
+                                      shown(of_line))};
+  }
+  OneDocument::check(text);
+  return YAML::Load(text);
+}
+
+/// Whether `node` is all of `text`: not what is left of it without a comment, or blanks at its ends.
+bool is_whole(const YAML::Node& node, const std::string& text) {
+  const char first = text.front(), last = text.back();
+  if (is_plain(node)) return node.Scalar() == text;
+  if (is_quoted(node)) return text.size() > 1 && first == last && (first == '"' || first == '\'');
+  if (node.IsNull()) return text == "~" || text == "null" || text == "Null" || text == "NULL";
+  if (node.IsSequence()) return first == '[' && last == ']';
+  return true;
 }
 
 class Reader {
@@ -392,20 +527,18 @@ class Reader {
   void read_file(const std::string& text, const std::string& name) {
     file_ = name;
     try {
-      const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-      if (documents.size() > 1) {
-        fault(place(documents[1].Mark()), "got a second document, expected one; keep one of them");
-        return;
-      }
-      if (documents.empty() || documents[0].IsNull()) return;
-      if (!documents[0].IsMap()) {
+      const YAML::Node document = parse(text, kMostFileBytes, "\t\r");
+      if (document.IsNull()) return;
+      if (!document.IsMap()) {
         fault(
-            place(documents[0].Mark()),
+            place(document.Mark()),
             fmt::format("got {}, expected sections of keys, as 'train:' and below it '  epochs: 5'",
-                        got(documents[0])));
+                        got(document)));
         return;
       }
-      read_section("", documents[0]);
+      read_section("", document);
+    } catch (const Refusal& refusal) {
+      fault(fmt::format("{}:{}", file_, refusal.line + 1), refusal.message);
     } catch (const YAML::Exception& error) {
       fault(place(error.mark),
             fmt::format("got text that is no YAML ({}), expected 'key: value' lines; check the "
@@ -415,10 +548,13 @@ class Reader {
   }
 
   void read_override(const std::string& argument) {
-    const std::string at = "command line: " + argument;
+    const std::string at = "command line: " + shown(argument);
     const size_t equals = argument.find('=');
     if (equals == std::string::npos || equals == 0) {
-      fault(at, "got no 'key=value', expected as train.epochs=5; add '=' and a value");
+      const bool is_file = argument.ends_with(".yaml") || argument.ends_with(".yml");
+      fault(at, fmt::format("got no 'key=value', expected as train.epochs=5; {}",
+                            is_file ? "a configuration is named by --config " + shown(argument)
+                                    : "add '=' and a value"));
       return;
     }
     const std::string path = argument.substr(0, equals);
@@ -433,7 +569,16 @@ class Reader {
       return;
     }
     try {
-      set(*key, at, value.empty() ? YAML::Node(std::string()) : YAML::Load(value));
+      if (value.empty()) return set(*key, at, YAML::Node(std::string()));
+      const YAML::Node node = parse(value, kMostValueBytes, "");
+      if (!is_whole(node, value))
+        fault(at, fmt::format("{}: got a value that YAML reads as {}, expected {}; put it in "
+                              "quotes that reach the program, as '{}=\"...\"'",
+                              path, got(node), key->expected, path));
+      else
+        set(*key, at, node);
+    } catch (const Refusal& refusal) {
+      fault(at, fmt::format("{}: {}", path, refusal.message));
     } catch (const YAML::Exception& error) {
       fault(at, fmt::format("got a value that is no YAML ({}), expected {}; put it in quotes",
                             error.msg, key->expected));
@@ -526,11 +671,10 @@ class Reader {
     return fmt::format(
         "got the unknown key {}, expected a known one; the nearest is {} (kuaitrain validate "
         "--help lists all)",
-        path, nearest_key(keys_, path));
+        shown(path), nearest_key(keys_, path));
   }
 
   void read_section(const std::string& section, const YAML::Node& map) {
-    std::map<std::string, int> first_line;
     for (const auto& entry : map) {
       const YAML::Node& name = entry.first;
       const YAML::Node& value = entry.second;
@@ -540,7 +684,7 @@ class Reader {
         continue;
       }
       const std::string path = section.empty() ? name.Scalar() : section + "." + name.Scalar();
-      const auto [seen, is_new] = first_line.emplace(path, name.Mark().line + 1);
+      const auto [seen, is_new] = first_line_.emplace(path, name.Mark().line + 1);
       if (!is_new) {
         fault(at, fmt::format("{}: got it a second time, expected once; the first is in line {}",
                               path, seen->second));
@@ -561,7 +705,7 @@ class Reader {
 
   void set(const Key& key, const std::string& at, const YAML::Node& value) {
     places_[key.path] = at;
-    if (key.read(value)) return;
+    if (!is_tagged(value) && key.read(value)) return;
     fault(at, fmt::format("{}: got {}, expected {}", key.path, got(value), key.expected));
   }
 
@@ -586,6 +730,8 @@ class Reader {
   ConfigReading& reading_;
   std::vector<Key> keys_;
   std::string file_;
+  std::map<std::string, int>
+      first_line_;  // of every key and section of the file, however it is spelt
   std::map<std::string, std::string> places_;
 };
 
@@ -656,10 +802,11 @@ ConfigReading read_config(const std::string& text, const fs::path& name,
 
 ConfigReading read_config_file(const fs::path& file, const std::vector<std::string>& overrides) {
   const fs::path path = file.empty() ? default_config_path() : file;
-  std::ifstream stream(path);
-  std::ostringstream text;
-  if (stream && !fs::is_directory(path)) text << stream.rdbuf();
-  if (!stream || fs::is_directory(path)) {
+  std::ifstream stream(path, std::ios::binary);
+  std::string text(kMostFileBytes + 1, '\0');
+  const bool readable = stream && !fs::is_directory(path);
+  if (readable) stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!readable || stream.bad()) {
     ConfigReading reading;
     reading.faults.push_back(
         fmt::format("{}: got no readable file, expected a configuration; check the path (the "
@@ -667,7 +814,8 @@ ConfigReading read_config_file(const fs::path& file, const std::vector<std::stri
                     path.string()));
     return reading;
   }
-  return read_config(text.str(), path, overrides);
+  text.resize(static_cast<size_t>(stream.gcount()));
+  return read_config(text, path, overrides);
 }
 
 Config load_config(const fs::path& file, const std::vector<std::string>& overrides) {
@@ -715,6 +863,25 @@ std::string describe_keys() {
   return out;
 }
 
+std::vector<std::pair<std::string, std::string>> settings_of_all_ranks(const Config& config) {
+  std::error_code ignored;
+  const fs::path here = fs::current_path(ignored);
+  Config copy = config;
+  copy.run.dir = (here / config.run.dir).lexically_normal().string();
+  const std::string& resume = config.checkpoint.resume;
+  if (resume != "auto" && resume != "never")
+    copy.checkpoint.resume = (here / resume).lexically_normal().string();
+  std::vector<std::pair<std::string, std::string>> settings;
+  for (const Key& key : keys_of(copy))
+    if (key.path != "parallel.threads" && key.path != "parallel.simd" &&
+        !starts_with_section(key.path, "log"))
+      settings.emplace_back(key.path, yaml_value(key.write()));
+  return settings;
+}
+
+/// Decides where a run ends, as `train.epochs` does. Runs of before have it in their identity.
+constexpr const char* kPatience = "train.early_stop.patience";
+
 json identity(const Config& config, const std::string& dataset_hash) {
   Config copy = config;
   const bool may_grow =
@@ -723,6 +890,7 @@ json identity(const Config& config, const std::string& dataset_hash) {
   for (const Key& key : keys_of(copy)) {
     if (key.path == "data.path") continue;
     if (may_grow && (key.path == "train.epochs" || key.path == "train.max_steps")) continue;
+    if (key.path == kPatience) continue;
     if (starts_with_section(key.path, "data") || starts_with_section(key.path, "model") ||
         starts_with_section(key.path, "train") || key.path == "parallel.reduce" ||
         key.path == "parallel.precision")
@@ -733,14 +901,14 @@ json identity(const Config& config, const std::string& dataset_hash) {
 
 std::vector<std::string> identity_differences(const json& stored, const json& current) {
   std::map<std::string, std::pair<std::string, std::string>> both;
-  for (const auto& [key, value] : stored.items()) both[key] = {value.dump(), "absent"};
+  for (const auto& [key, value] : stored.items()) both[key] = {to_text(value), "absent"};
   for (const auto& [key, value] : current.items()) {
     const auto [entry, is_new] = both.emplace(key, std::pair{"absent", ""});
-    entry->second.second = value.dump();
+    entry->second.second = to_text(value);
   }
   std::vector<std::string> lines;
   for (const auto& [key, values] : both)
-    if (values.first != values.second)
+    if (values.first != values.second && key != kPatience)
       lines.push_back(fmt::format("{}: stored {}, now {}", key, values.first, values.second));
   return lines;
 }

@@ -5,6 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 /// The configuration of a run: a YAML file of sections, plus `a.b=value` from the command line. The
@@ -21,8 +22,8 @@ enum class EngineName { kAuto, kFused, kTorch };
 enum class FormName { kAuto, kRows, kIds };
 enum class OptimizerName { kAdam, kAdamW, kSgd };
 enum class ScheduleName { kConstant, kLinear, kCosine };
-/// A metric of the validation rows that a run may select by; mse and mae are better when smaller.
-enum class SelectionMetric { kNone, kMse, kMae, kGauc, kXauc };
+/// A metric of the validation rows that a run may select by; errors are better when smaller.
+enum class SelectionMetric { kNone, kMse, kMae, kMseClipped, kMaeClipped, kGauc, kXauc };
 enum class OnBadStep { kStop, kSkip, kRewind };
 enum class Backend { kAuto, kMpi, kNccl };
 enum class Reduce { kExact, kFast };
@@ -169,8 +170,13 @@ nlohmann::json to_json(const Config& config);
 /// All keys with their default, range and use, for people.
 std::string describe_keys();
 
+/// Key and value of everything that must be the same on all ranks of a run: all keys but `parallel.threads`,
+/// `parallel.simd` and `log.*`. The folder of the run and a checkpoint to resume, which all ranks must find, are
+/// absolute; what `data.path` leads to is compared by its hash as well.
+std::vector<std::pair<std::string, std::string>> settings_of_all_ranks(const Config& config);
+
 /// What decides the result of a run, by dotted key: the data set's hash, `data` less its path,
-/// `model`, `train` less `epochs` and `max_steps`, `parallel.reduce`. A schedule that is as long as
+/// `model`, `train` less `epochs`, `max_steps` and `early_stop.patience`, `parallel.reduce`. A schedule that is as long as
 /// the run brings `epochs` and `max_steps` in: such a run may not grow.
 nlohmann::json identity(const Config& config, const std::string& dataset_hash);
 /// A line for every key that differs: `key: stored ..., now ...`.

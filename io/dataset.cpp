@@ -6,7 +6,7 @@
 #include "io/checksum.h"
 #include "io/files.h"
 #include "io/hdf5_file.h"
-#include "io/json_reader.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 
 namespace kt {
@@ -16,7 +16,7 @@ constexpr const char* kAgain = "import the data set again";
 constexpr const char* kSeal = "manifest_xxh128";
 
 std::string seal_of(const nlohmann::json& manifest) {
-  const std::string text = manifest.dump();
+  const std::string text = to_text(manifest);
   return checksum(std::as_bytes(std::span(text)));
 }
 
@@ -87,7 +87,7 @@ std::string shard_file_name(int64_t shard) { return fmt::format("shards/shard-{:
 void write_sealed_manifest(const std::filesystem::path& path, nlohmann::json manifest) {
   manifest.erase(kSeal);
   manifest[kSeal] = seal_of(manifest);
-  write_new_file(path, manifest.dump(2) + "\n");
+  write_new_file(path, to_text(manifest, 2) + "\n");
 }
 
 Dataset Dataset::open(const std::filesystem::path& folder) {
@@ -110,12 +110,12 @@ Dataset Dataset::open(const std::filesystem::path& folder) {
     user_error("{}: is no manifest of a data set, or is damaged; {}", path.string(), kAgain);
   if (manifest["schema_version"] != kDatasetSchema)
     user_error("{}: schema_version is {}, expected {}: it was made by another version; {}",
-               path.string(), manifest["schema_version"].dump(), kDatasetSchema, kAgain);
+               path.string(), to_text(manifest["schema_version"]), kDatasetSchema, kAgain);
   const nlohmann::json expected = manifest.contains(kSeal) ? manifest[kSeal] : nullptr;
   manifest.erase(kSeal);
   if (const std::string got = seal_of(manifest); expected != got)
     user_error("{}: is damaged: its checksum is {}, expected {}; {}", path.string(), got,
-               expected.dump(), kAgain);
+               to_text(expected), kAgain);
   expect_keys(path, manifest, kKeys);
   for (const auto& file : manifest["files"]) expect_keys(path, file, kKeysOfFile);
   for (const auto& shard : manifest["shards"]) expect_keys(path, shard, kKeysOfShard);

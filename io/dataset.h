@@ -32,7 +32,7 @@ struct Shard {
   std::vector<int32_t> user;   ///< [n] index into `users`
   std::vector<int32_t> item;   ///< [n] dense item index
   std::vector<float> label;    ///< [n]
-  std::vector<uint32_t> row;   ///< [n] ordinal in the source file, from 0
+  std::vector<uint32_t> row;   ///< [n] line in the source file, from 0 where the rows begin
   int64_t size() const { return static_cast<int64_t>(row.size()); }
 };
 
@@ -41,7 +41,7 @@ struct TestTable {
   std::vector<int32_t> users;           ///< [U] dense user indices, ascending, those with pairs
   std::vector<int64_t> offsets;         ///< [U + 1] into the columns below
   std::vector<int32_t> item;            ///< [N] dense, ascending inside a user
-  std::vector<double> label;            ///< [N]
+  std::vector<double> label;            ///< [N]; empty if the pairs have none
   std::vector<int32_t> video_duration;  ///< [N] milliseconds; empty if the table has none
 };
 

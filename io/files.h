@@ -19,15 +19,31 @@ void write_new_file(const std::filesystem::path& path, std::span<const std::byte
                     Sync sync = Sync::kNow);
 void write_new_file(const std::filesystem::path& path, std::string_view text,
                     Sync sync = Sync::kNow);
-/// Replaces `path`, or makes it: written beside it, synced, renamed, the folder synced.
+/// Replaces `path`, or makes it: written beside it, synced, renamed, the folder synced. Removes what killed
+/// processes left of doing so.
 void replace_file(const std::filesystem::path& path, std::string_view text);
+/// A file that a user names for results: regular ones are replaced as a whole, links followed; pipes, devices and what
+/// is standard output are written to as they are.
+class ResultFile {
+ public:
+  /// Before the work whose results it is for. Throws: UserError when it could not be written.
+  ResultFile(const std::filesystem::path& path);
+  /// A reader of a pipe that goes away is no error.
+  void write(std::string_view text) const;
+
+ private:
+  std::filesystem::path path_, target_;
+  bool is_stream_ = false;
+  int stream_ = -1;  ///< file descriptor of this process that it is
+};
+
 /// The whole file. Throws: UserError when absent too.
 std::string read_text_file(const std::filesystem::path& path);
 /// Makes what is known of the entries of a folder durable.
 void sync_folder(const std::filesystem::path& folder);
 
 /// A folder made under a temporary name beside `target`, removed with all in it unless `commit` is
-/// reached.
+/// reached: when a signal ends the process, too, and else by the next that is made for the same target.
 class NewFolder {
  public:
   /// Throws: UserError when `target` exists; `remedy` is what to do about it.
@@ -43,6 +59,7 @@ class NewFolder {
 
  private:
   std::filesystem::path target_, temporary_;
+  int lock_ = -1;  ///< file descriptor: others see by its lock that the folder is in use
   bool committed_ = false;
 };
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "launch/errors.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -19,13 +20,15 @@ std::mutex& library_mutex() {
 /// Locks the library, and keeps it from printing its error stack.
 class Library {
  public:
-  Library() : lock_(library_mutex()) {
+  explicit Library(const std::filesystem::path& path)
+      : lock_(library_mutex()), wait_("reading", path) {
     [[maybe_unused]] static const herr_t once = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
     H5Eclear2(H5E_DEFAULT);
   }
 
  private:
   std::lock_guard<std::mutex> lock_;
+  DiskWait wait_;
 };
 
 struct Handle {
@@ -39,8 +42,14 @@ struct Handle {
   herr_t (*close)(hid_t);
 };
 
-/// The cause at the bottom of the error stack; of a system call, what the system said.
-std::string cause() {
+struct Cause {
+  std::string text;
+  bool is_of_system = false;  ///< what the system said of a call, which is no fault of the file's bytes
+  bool is_lock = false;
+};
+
+/// The bottom of the error stack.
+Cause cause() {
   std::string text;
   H5Ewalk2(
       H5E_DEFAULT, H5E_WALK_UPWARD,
@@ -49,22 +58,34 @@ std::string cause() {
         return 0;
       },
       &text);
+  Cause cause{.text = text.empty() ? "unknown HDF5 error" : text};
+  cause.is_lock = text.find("lock file") != text.npos;
   const std::string_view key = "error message = '";
   if (const auto at = text.find(key); at != std::string::npos) {
     const auto begin = at + key.size();
-    text = text.substr(begin, text.find('\'', begin) - begin);
+    cause.text = text.substr(begin, text.find('\'', begin) - begin);
+    cause.is_of_system = true;
   }
-  return text.empty() ? "unknown HDF5 error" : text;
+  return cause;
 }
 
 [[noreturn]] void write_failed(const std::filesystem::path& path, std::string_view what) {
   user_error("{}: cannot write {}: {}; free space or mend the permissions, then run again",
-             path.string(), what, cause());
+             path.string(), what, cause().text);
 }
 
 [[noreturn]] void read_failed(const std::filesystem::path& path, std::string_view what) {
+  const Cause why = cause();
+  if (why.is_lock)
+    user_error(
+        "{}: cannot read {}: cannot lock it: {}; wait for the process that has it locked, or set "
+        "HDF5_USE_FILE_LOCKING=FALSE",
+        path.string(), what, why.text);
+  if (why.is_of_system)
+    user_error("{}: cannot read {}: {}; mend the permissions or the disk, then run again",
+               path.string(), what, why.text);
   user_error("{}: cannot read {}: {}; the file is damaged or not one of ours: make it again",
-             path.string(), what, cause());
+             path.string(), what, why.text);
 }
 
 template <class T>
@@ -169,7 +190,7 @@ void write_attribute_of(hid_t file, const std::filesystem::path& path, const std
 
 template <class T>
 T read_scalar_attribute(hid_t file, const std::filesystem::path& path, const std::string& name) {
-  const Library library;
+  const Library library(path);
   const Handle attribute(H5Aopen(file, name.c_str(), H5P_DEFAULT), H5Aclose);
   T value{};
   if (attribute.id < 0 || H5Aread(attribute.id, memory_type<T>(), &value) < 0)
@@ -180,7 +201,7 @@ T read_scalar_attribute(hid_t file, const std::filesystem::path& path, const std
 }  // namespace
 
 Hdf5File Hdf5File::create(const std::filesystem::path& path) {
-  const Library library;
+  const Library library(path);
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_fapl_core(access.id, kGrowth, /*backing_store=*/false);
   const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access.id);
@@ -191,7 +212,7 @@ Hdf5File Hdf5File::create(const std::filesystem::path& path) {
 Hdf5File Hdf5File::open(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path))
     user_error("{}: no such file; expected an HDF5 file", path.string());
-  const Library library;
+  const Library library(path);
   const Handle access(file_access(), H5Pclose);
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id);
   if (file < 0) read_failed(path, "it as HDF5");
@@ -203,7 +224,7 @@ Hdf5File::Hdf5File(Hdf5File&& other) noexcept
 
 Hdf5File::~Hdf5File() {
   if (file_ < 0) return;
-  const Library library;
+  const Library library(path_);
   H5Fclose(file_);
 }
 
@@ -229,7 +250,7 @@ FileSum Hdf5File::close(Sync sync) {
 
 template <class T>
 void Hdf5File::write(const std::string& name, std::span<const T> values) {
-  const Library library;
+  const Library library(path_);
   const hsize_t shape[] = {values.size()};
   write_dataset(file_, path_, name, memory_type<T>(), values.data(), shape);
 }
@@ -239,7 +260,7 @@ void Hdf5File::write(const std::string& name, std::span<const T> values, int64_t
                      int64_t columns) {
   KT_CHECK(static_cast<int64_t>(values.size()) == rows * columns, "{}: {} values for {} x {}", name,
            values.size(), rows, columns);
-  const Library library;
+  const Library library(path_);
   const hsize_t shape[] = {static_cast<hsize_t>(rows), static_cast<hsize_t>(columns)};
   write_dataset(file_, path_, name, memory_type<T>(), values.data(), shape);
 }
@@ -256,31 +277,31 @@ void Hdf5File::write_strings(const std::string& name, std::span<const std::strin
 }
 
 void Hdf5File::write_attribute(const std::string& name, int64_t value) {
-  const Library library;
+  const Library library(path_);
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
   write_attribute_of(file_, path_, name, H5T_NATIVE_INT64, space.id, &value);
 }
 
 void Hdf5File::write_attribute(const std::string& name, double value) {
-  const Library library;
+  const Library library(path_);
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
   write_attribute_of(file_, path_, name, H5T_NATIVE_DOUBLE, space.id, &value);
 }
 
 void Hdf5File::write_attribute(const std::string& name, std::string_view value) {
-  const Library library;
+  const Library library(path_);
   const hsize_t size = value.size();
   const Handle space(H5Screate_simple(1, &size, nullptr), H5Sclose);
   write_attribute_of(file_, path_, name, H5T_NATIVE_UINT8, space.id, value.data());
 }
 
 bool Hdf5File::has(const std::string& name) const {
-  const Library library;
+  const Library library(path_);
   return H5Lexists(file_, name.c_str(), H5P_DEFAULT) > 0;
 }
 
 std::vector<std::string> Hdf5File::names() const {
-  const Library library;
+  const Library library(path_);
   std::vector<std::string> names;
   const herr_t status = H5Literate(
       file_, H5_INDEX_NAME, H5_ITER_INC, nullptr,
@@ -294,19 +315,19 @@ std::vector<std::string> Hdf5File::names() const {
 }
 
 std::vector<int64_t> Hdf5File::shape(const std::string& name) const {
-  const Library library;
+  const Library library(path_);
   const OpenDataset open(file_, path_, name);
   return {open.shape.begin(), open.shape.end()};
 }
 
 std::string Hdf5File::type_name(const std::string& name) const {
-  const Library library;
+  const Library library(path_);
   return name_of_type(OpenDataset(file_, path_, name).type.id);
 }
 
 template <class T>
 std::vector<T> Hdf5File::read(const std::string& name) const {
-  const Library library;
+  const Library library(path_);
   const OpenDataset open(file_, path_, name);
   open.expect_type(path_, name, memory_type<T>());
   hsize_t size = 1;
@@ -321,7 +342,7 @@ std::vector<T> Hdf5File::read(const std::string& name) const {
 template <class T>
 void Hdf5File::read_rows(const std::string& name, int64_t begin, int64_t end,
                          std::span<T> out) const {
-  const Library library;
+  const Library library(path_);
   const OpenDataset open(file_, path_, name);
   open.expect_type(path_, name, memory_type<T>());
   const int64_t rows = static_cast<int64_t>(open.shape[0]);
@@ -359,7 +380,7 @@ std::vector<std::string> Hdf5File::read_strings(const std::string& name) const {
 }
 
 bool Hdf5File::has_attribute(const std::string& name) const {
-  const Library library;
+  const Library library(path_);
   return H5Aexists(file_, name.c_str()) > 0;
 }
 
@@ -372,7 +393,7 @@ double Hdf5File::read_double_attribute(const std::string& name) const {
 }
 
 std::string Hdf5File::read_string_attribute(const std::string& name) const {
-  const Library library;
+  const Library library(path_);
   const Handle attribute(H5Aopen(file_, name.c_str(), H5P_DEFAULT), H5Aclose);
   if (attribute.id < 0) read_failed(path_, "attribute " + name);
   const Handle space(H5Aget_space(attribute.id), H5Sclose);

@@ -32,6 +32,8 @@ const InteractionColumns kOfficialColumns = {"user_id",       "video_id",       
                                              "date",          "timestamp",      true};
 constexpr int64_t kUsersPerPiece = 64;
 constexpr int64_t kRowsPerPiece = 65'536;
+constexpr double kForeignShare =
+    .9;  ///< of a test table's ids; more of them unknown look like a slip
 
 size_t at(int64_t index) { return static_cast<size_t>(index); }
 
@@ -45,11 +47,12 @@ class RowReader {
     if (position < begin_ || position >= end_) find_block(position);
     return rows_[position - begin_];
   }
-  /// The ordinal of a row in the source.
+  /// Where a row is in the source (RowBlock).
   uint32_t number(int64_t position) {
     if (position < begin_ || position >= end_) find_block(position);
     return block_->number(at(position - begin_));
   }
+  int64_t line(int64_t position) { return table_.first_line + number(position); }
 
  private:
   void find_block(int64_t position) {
@@ -224,9 +227,10 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
     for (size_t i = 0; i < order.size(); ++i) {
       const auto position = static_cast<uint32_t>(order[i]);
       if (i > 0 && order[i] >> 32 == order[i - 1] >> 32) {
-        log.add(Fault::kRepeated, int64_t{rows.number(position)} + 2,
+        log.add(Fault::kRepeated, rows.line(position),
                 fmt::format("the pair of user {} and item {} a second time, expected each once",
-                            users.ids()[at(user)], items.ids()[at(order[i] >> 32)]));
+                            shown_plain(users.ids()[at(user)]),
+                            shown_plain(items.ids()[at(order[i] >> 32)])));
       } else {
         group[count++] = position;
       }
@@ -365,10 +369,11 @@ class Deduplication {
       ++found;
       if (!official) continue;
       keep[position] = 0;
-      log.add(Fault::kInBothTables, int64_t{rows.number(position)} + 2,
+      log.add(Fault::kInBothTables, rows.line(position),
               fmt::format("the pair of user {} and item {} is in the test table too, expected no "
                           "pair in both: the test would leak into training",
-                          users_.ids()[at(user)], items_.ids()[at(row.item)]));
+                          shown_plain(users_.ids()[at(user)]),
+                          shown_plain(items_.ids()[at(row.item)])));
     }
     return found;
   }
@@ -568,13 +573,13 @@ class Import {
                    side_ids_.items_from};
     }
     label_ = columns.label;
-    const char delimiter = options_.map ? options_.delimiter : ',';
-    train_ = read_interactions<float>(train, delimiter, columns, user_rule, item_rule,
+    const Dialect dialect = options_.map ? options_.dialect : Dialect();
+    train_ = read_interactions<float>(train, dialect, columns, user_rule, item_rule,
                                       options_.on_fault, pool_);
     // To evaluate on given pairs takes no times.
     columns.timestamp_optional = options_.map.has_value();
     if (test)
-      test_ = read_interactions<double>(*test, delimiter, columns, user_rule, item_rule,
+      test_ = read_interactions<double>(*test, dialect, columns, user_rule, item_rule,
                                         options_.on_fault, pool_);
     report_.rows_read = train_.rows_read;
     train_faults_ = train_.faults;
@@ -612,8 +617,8 @@ class Import {
         write_test(*test_, users_, items_, label_, folder_, options_.on_fault, pool_);
     add_counts(test_faults_, result.repeated);
     report_.test_rows = result.rows;
-    manifest_["test_users"] = result.users;
-    manifest_["test_items"] = result.items;
+    manifest_["test_users"] = report_.test_users = result.users;
+    manifest_["test_items"] = report_.test_items = result.items;
     manifest_["columns"]["test"] = std::move(result.columns);
     for (WrittenFile& file : result.files) add(std::move(file));
     pairs_ = std::move(result.pairs);
@@ -711,15 +716,28 @@ class Import {
   void count_test_only(const std::vector<int64_t>& user_rows,
                        const std::vector<int64_t>& item_rows) {
     if (!pairs_) return;
-    std::vector<bool> counted(item_rows.size(), false);
-    for (const int32_t item : pairs_->item) {
-      if (item_rows[at(item)] > 0 || counted[at(item)]) continue;
-      counted[at(item)] = true;
-      ++report_.test_only_items;
-    }
+    std::vector<bool> user_tested(user_rows.size()), item_tested(item_rows.size());
+    for (const int32_t item : pairs_->item) item_tested[at(item)] = true;
     for (size_t user = 0; user < user_rows.size(); ++user)
-      if (user_rows[user] == 0 && pairs_->offsets[user] < pairs_->offsets[user + 1])
-        ++report_.test_only_users;
+      user_tested[user] = pairs_->offsets[user] < pairs_->offsets[user + 1];
+    const auto count = [](const std::vector<bool>& tested, const std::vector<int64_t>& rows,
+                          const IdIndex& ids, auto& foreign) {
+      int64_t all = 0, test_only = 0;
+      std::optional<size_t> stranger, trained;
+      for (size_t id = 0; id < rows.size(); ++id) {
+        if (rows[id] > 0 && !trained) trained = id;
+        if (!tested[id]) continue;
+        ++all;
+        if (rows[id] > 0) continue;
+        ++test_only;
+        if (!stranger) stranger = id;
+      }
+      if (static_cast<double>(test_only) > kForeignShare * static_cast<double>(all) && trained)
+        foreign.emplace(ids.ids()[*stranger], ids.ids()[*trained]);
+      return test_only;
+    };
+    report_.test_only_users = count(user_tested, user_rows, users_, report_.foreign_users);
+    report_.test_only_items = count(item_tested, item_rows, items_, report_.foreign_items);
   }
 
   void write_manifest() {
@@ -755,7 +773,7 @@ class Import {
   }
 
   void add_source(const std::filesystem::path& path, const FileSum& sum) {
-    const std::string name = path.filename().string();
+    const std::string name = shown_plain(path.filename().string());
     (train_name_.empty() ? train_name_ : test_name_) = name;
     json entry = to_json(sum);
     entry["name"] = name;
@@ -802,21 +820,26 @@ class Import {
 
 }  // namespace
 
-ColumnMap parse_column_map(const std::string& text) {
+ColumnMap parse_column_map(const std::string& text, Header header) {
   ColumnMap map;
   std::map<std::string, std::string*> parts = {
       {"user", &map.user}, {"item", &map.item}, {"label", &map.label}, {"time", &map.time}};
-  const std::string wanted = "expected user=COL,item=COL,label=COL[,time=COL]";
+  const bool named = header == Header::kFirstRecord;
+  const std::string wanted = named ? "expected user=COL,item=COL,label=COL[,time=COL]"
+                                   : "expected user=N,item=N,label=N[,time=N], numbers of columns "
+                                     "from 1, since there is no header";
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
     const std::string part = text.substr(begin, end - begin);
     const size_t equals = part.find('=');
     const auto place = parts.find(part.substr(0, equals));
-    if (equals == part.npos || place == parts.end() || equals + 1 == part.size())
+    if (equals == part.npos || place == parts.end() || equals + 1 == part.size() ||
+        (!named && short_digits(part.substr(equals + 1)).value_or(0) == 0))
       user_error("--map: got \"{}\" in \"{}\", {}", part, text, wanted);
     if (!place->second->empty())
       user_error("--map: {} is given twice in \"{}\", {}", place->first, text, wanted);
-    *place->second = part.substr(equals + 1);
+    const std::string column = part.substr(equals + 1);
+    *place->second = named ? column : column_name(*short_digits(column));
     begin = end + 1;
   }
   for (const auto& [name, column] : parts)
@@ -825,10 +848,12 @@ ColumnMap parse_column_map(const std::string& text) {
   return map;
 }
 
-char parse_delimiter(const std::string& text) {
-  if (text == "\\t" || text == "tab") return '\t';
-  if (text.size() == 1 && text[0] != '"' && text[0] != '\n' && text[0] != '\r') return text[0];
-  user_error("--delimiter: got \"{}\", expected one character (no quote), or tab", text);
+std::string parse_delimiter(const std::string& text) {
+  if (text == "\\t" || text == "tab") return "\t";
+  if (text.empty() || text.find_first_of("\"\r\n") != text.npos)
+    user_error("--delimiter: got {}, expected one character or more (no quote), or tab",
+               shown(text));
+  return text;
 }
 
 ImportReport import_dataset(const ImportOptions& options) { return Import(options).run(); }

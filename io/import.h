@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/interactions.h"
@@ -18,10 +19,11 @@ namespace kt {
 struct ColumnMap {
   std::string user, item, label, time;
 };
-/// Reads "user=COL,item=COL,label=COL[,time=COL]". Throws: UserError saying what is wrong with it.
-ColumnMap parse_column_map(const std::string& text);
-/// Reads a delimiter: one character, or `\t`, or `tab`. Throws: UserError.
-char parse_delimiter(const std::string& text);
+/// Reads "user=COL,item=COL,label=COL[,time=COL]"; in a table without a header COL is a number, from 1.
+/// Throws: UserError saying what is wrong with it.
+ColumnMap parse_column_map(const std::string& text, Header header = Header::kFirstRecord);
+/// Reads a delimiter: one character or more, or `\t`, or `tab`. Throws: UserError.
+std::string parse_delimiter(const std::string& text);
 
 enum class Duplicates { kDrop, kKeep };
 
@@ -31,7 +33,7 @@ struct ImportOptions {
   int64_t shards = 64;           ///< logical shards; a power of two up to kLargestShards
   std::optional<ColumnMap> map;
   std::optional<std::filesystem::path> test;  ///< with `map`: the table to evaluate on
-  char delimiter = ',';                       ///< with `map`
+  Dialect dialect;                            ///< with `map`, of both tables
   Duplicates duplicates = Duplicates::kDrop;
   OnFault on_fault = OnFault::kStop;
   int threads = 0;  ///< 0: all usable CPUs. The result does not depend on it
@@ -47,7 +49,10 @@ struct ImportReport {
   int64_t rows_read = 0, rows = 0;  ///< of the training table, and kept
   int64_t duplicates = 0;           ///< dropped
   int64_t test_rows_read = 0, test_rows = 0;
+  int64_t test_users = 0, test_items = 0;
   int64_t test_only_users = 0, test_only_items = 0;
+  /// Where hardly any id of the test table is in the training table: an id of each, "1.0" and "1".
+  std::optional<std::pair<std::string, std::string>> foreign_users, foreign_items;
   int64_t rows_in_test = 0;  ///< training rows whose pair is in the test table too
   /// Malformed rows dropped, by source file and reason.
   std::map<std::string, std::map<std::string, int64_t>> malformed;

@@ -8,6 +8,7 @@
 
 #include "io/csv.h"
 #include "launch/errors.h"
+#include "launch/text.h"
 #include "launch/watchdog.h"
 
 namespace kt {
@@ -131,12 +132,10 @@ class RowParser {
   }
 
   Fault label(std::string_view field, Row<Label>& row) {
-    const auto value = parse_number(field);
+    const auto value = parse_label(field);
     if (!value)
-      return fail(Fault::kNotANumber, "{} is {}, expected a number", columns_.label, shown(field));
-    if (!std::isfinite(*value) || std::abs(*value) > std::numeric_limits<float>::max())
-      return fail(Fault::kLabel, "{} is {}, expected a finite number", columns_.label,
-                  shown(field));
+      return fail(parse_number(field) ? Fault::kLabel : Fault::kNotANumber,
+                  "{} is {}, expected a number: {}", columns_.label, shown(field), kLabelExpected);
     if (columns_.official) {
       if (*value < 0)
         return fail(Fault::kLabel, "{} is {}, expected 0 or more", columns_.label, shown(field));
@@ -165,15 +164,17 @@ class RowParser {
                     shown(timestamp));
     }
     if (timestamp.empty()) return Fault::kNone;
-    const auto seconds = parse_number(timestamp);
+    const auto seconds = columns_.official ? parse_number(timestamp) : parse_time(timestamp);
     if (!seconds || !std::isfinite(*seconds))
-      return fail(Fault::kNotANumber, "{} is {}, expected a finite number or nothing",
-                  columns_.timestamp, shown(timestamp));
+      return fail(Fault::kNotANumber, "{} is {}, expected {} or nothing", columns_.timestamp,
+                  shown(timestamp),
+                  columns_.official ? "a finite number"
+                                    : "seconds since 1970, a time as 2020-07-05 12:30:11,");
     row.timestamp = *seconds;
     if (places_.date < 0) return Fault::kNone;
     const auto date = parse_date(fields[at(places_.date)]);
     if (!date)
-      return fail(Fault::kTime, "{} is {}, expected a day as yyyymmdd", columns_.date,
+      return fail(Fault::kTime, "{} is {}, expected a day as yyyymmdd that exists", columns_.date,
                   shown(fields[at(places_.date)]));
     row.date = *date;
     return Fault::kNone;
@@ -189,46 +190,48 @@ class RowParser {
   std::string message_;
 };
 
-/// Reads the lines of a block; stops at its first fault if faults stop the import.
+/// Reads the rows of a block; stops at its first fault if faults stop the import.
 template <class Label>
-RowBlock<Label> read_block(const LineReader::Block& block, char delimiter, RowParser<Label>& parser,
-                           FaultLog& log) {
+RowBlock<Label> read_block(const LineReader::Block& block, int64_t first_line,
+                           const Dialect& dialect, RowParser<Label>& parser, FaultLog& log) {
   RowBlock<Label> out;
-  out.first_number = static_cast<uint32_t>(block.first_line - 2);
+  const auto number_of = [&](int64_t line) { return static_cast<uint32_t>(line - first_line); };
+  out.first_number = number_of(block.first_line);
   out.rows.reserve(static_cast<size_t>(block.lines));
-  bool all_well_formed = true;
-  LineCutter lines(block.text, delimiter);
-  for (int64_t line = block.first_line; lines.next(); ++line) {
+  bool every_line_a_row = true;
+  const auto not_every_line = [&] {
+    if (!std::exchange(every_line_a_row, false)) return;
+    out.numbers.resize(out.rows.size());
+    std::iota(out.numbers.begin(), out.numbers.end(), out.first_number);
+  };
+  LineCutter lines(block.text, dialect);
+  for (int64_t line = block.first_line; lines.next(); line += lines.lines()) {
+    ++out.records;
     bool faulty = false;
     const auto fault = [&](Fault reason, std::string message) {
       faulty = true;
-      if (std::exchange(all_well_formed, false)) {
-        out.numbers.resize(out.rows.size());
-        std::iota(out.numbers.begin(), out.numbers.end(), out.first_number);
-      }
+      not_every_line();
       log.add(reason, line, std::move(message));
     };
     Row<Label> row;
     if (lines.has_nul()) {
       fault(Fault::kNulByte, "a NUL byte, expected text: the file is damaged or not a table");
-    } else if (lines.open_end()) {
-      fault(Fault::kTruncated,
-            fmt::format("the file ends inside this line ({}), expected a line end: it was "
-                        "cut short; give the complete file, or, if the line is whole, end it "
-                        "with a newline",
-                        shown(lines.line())));
-    } else if (const Cut cut = lines.cut(); cut != Cut::kDone) {
-      fault(Fault::kQuote,
-            cut == Cut::kOpenQuote
-                ? "a quote that is not closed on its line, expected no line ends inside "
-                  "the fields of this table"
-                : "text after a closing quote, expected the delimiter");
-    } else if (const Fault reason = parser.parse(lines.fields(), row); reason != Fault::kNone) {
+    } else if (const Cut cut = lines.cut(); cut == Cut::kOpenQuote) {
+      fault(Fault::kOpenQuote, "a quote that is never closed");
+    } else if (cut == Cut::kTextAfterQuote) {
+      fault(Fault::kQuote, "text after a closing quote, expected the delimiter");
+    } else if (const Fault reason = parser.parse(lines.fields(), row);
+               reason == Fault::kFieldCount && lines.open_end()) {
+      fault(Fault::kTruncated, fmt::format("the file ends inside this line ({}): {}; give the "
+                                           "complete file",
+                                           shown(lines.line()), parser.message()));
+    } else if (reason != Fault::kNone) {
       fault(reason, parser.message());
     } else {
       out.rows.push_back(row);
-      if (!all_well_formed) out.numbers.push_back(static_cast<uint32_t>(line - 2));
+      if (!every_line_a_row) out.numbers.push_back(number_of(line));
     }
+    if (lines.lines() > 1) not_every_line();
     if (faulty && log.stops()) break;
   }
   return out;
@@ -242,12 +245,16 @@ std::string_view fault_name(Fault fault) {
       return "wrong_field_count";
     case Fault::kQuote:
       return "bad_quote";
+    case Fault::kOpenQuote:
+      return "open_quote";
     case Fault::kNulByte:
       return "nul_byte";
     case Fault::kTruncated:
       return "truncated";
     case Fault::kEmptyId:
       return "empty_id";
+    case Fault::kEncoding:
+      return "not_utf8";
     case Fault::kNotANumber:
       return "not_a_number";
     case Fault::kNegative:
@@ -274,21 +281,24 @@ std::string_view fault_name(Fault fault) {
 void FaultLog::add(Fault fault, int64_t line, std::string message) {
   const std::lock_guard<std::mutex> lock(mutex_);
   ++counts_[static_cast<size_t>(fault)];
+  if (!stops() && fault != Fault::kOpenQuote) return;
   if (line_ >= 0 && line_ <= line) return;
   line_ = line;
+  fault_ = fault;
   message_ = std::move(message);
 }
 
 bool FaultLog::failed() const {
-  if (!stops()) return false;
   const std::lock_guard<std::mutex> lock(mutex_);
   return line_ >= 0;
 }
 
 void FaultLog::check() const {
   if (failed())
-    user_error("{}:{}: {}; mend it, or give --skip-malformed to drop such rows and count them",
-               path_.string(), line_, message_);
+    user_error("{}:{}: {}; {}", path_.string(), line_, message_,
+               fault_ == Fault::kOpenQuote
+                   ? "close it, or, if quotes are text in this table, give --quote none"
+                   : "mend it, or give --skip-malformed to drop such rows and count them");
 }
 
 IdDictionary::Made IdRule::check(std::string_view column, std::string_view field,
@@ -299,6 +309,9 @@ IdDictionary::Made IdRule::check(std::string_view column, std::string_view field
   };
   if (field.empty())
     return refuse(Fault::kEmptyId, fmt::format("{} is empty, expected an id", column));
+  if (!integers && !is_utf8(field))
+    return refuse(Fault::kEncoding, fmt::format("{} is {}, which is not UTF-8: {}", column,
+                                                shown(field), kConvertToUtf8));
   if (!integers) return {0, std::string(field)};
   const auto value = parse_integer(field);
   if (!value || *value > kLargestInt32)
@@ -339,14 +352,15 @@ void Interactions<Label>::index(const IdIndex& user_index, const IdIndex& item_i
 }
 
 template <class Label>
-Interactions<Label> read_interactions(const std::filesystem::path& path, char delimiter,
+Interactions<Label> read_interactions(const std::filesystem::path& path, const Dialect& dialect,
                                       const InteractionColumns& columns, const IdRule& user_rule,
                                       const IdRule& item_rule, OnFault on_fault, ThreadPool& pool) {
-  LineReader reader(path, delimiter);
+  LineReader reader(path, dialect);
   const Places places = find_places(path, reader.header(), columns);
   FaultLog log(path, on_fault);
   Interactions<Label> table;
   table.path = path;
+  table.first_line = reader.first_line();
   table.users.resize(static_cast<size_t>(pool.threads()));
   table.items.resize(static_cast<size_t>(pool.threads()));
   table.has_durations = places.video >= 0;
@@ -358,12 +372,12 @@ Interactions<Label> read_interactions(const std::filesystem::path& path, char de
     LineReader::Block block;
     // Blocks are handed out in order, so every line before a faulty one is looked at all the same.
     while (!log.failed() && reader.next(block)) {
-      RowBlock<Label> rows = read_block(block, delimiter, parser, log);
+      if (block.first_line + block.lines > int64_t{std::numeric_limits<uint32_t>::max()})
+        user_error("{}: more than 2^32 lines; split the table", path.string());
+      RowBlock<Label> rows = read_block(block, table.first_line, dialect, parser, log);
       rows.thread = thread;
       const std::lock_guard<std::mutex> lock(mutex);
-      table.rows_read += block.lines;
-      if (table.rows_read > int64_t{std::numeric_limits<uint32_t>::max()})
-        user_error("{}: more than 2^32 rows; split the table", path.string());
+      table.rows_read += rows.records;
       table.blocks.push_back(std::move(rows));
       heartbeat();
     }
@@ -384,10 +398,10 @@ Interactions<Label> read_interactions(const std::filesystem::path& path, char de
 
 template struct Interactions<float>;
 template struct Interactions<double>;
-template Interactions<float> read_interactions(const std::filesystem::path&, char,
+template Interactions<float> read_interactions(const std::filesystem::path&, const Dialect&,
                                                const InteractionColumns&, const IdRule&,
                                                const IdRule&, OnFault, ThreadPool&);
-template Interactions<double> read_interactions(const std::filesystem::path&, char,
+template Interactions<double> read_interactions(const std::filesystem::path&, const Dialect&,
                                                 const InteractionColumns&, const IdRule&,
                                                 const IdRule&, OnFault, ThreadPool&);
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "io/checksum.h"
+#include "io/csv.h"
 #include "io/id_dictionary.h"
 #include "launch/parallel_for.h"
 
@@ -20,9 +21,11 @@ enum class Fault : int8_t {
   kNone,
   kFieldCount,
   kQuote,
+  kOpenQuote,
   kNulByte,
   kTruncated,
   kEmptyId,
+  kEncoding,
   kNotANumber,
   kNegative,
   kUnknownId,
@@ -41,14 +44,14 @@ using FaultCounts = std::array<int64_t, static_cast<size_t>(Fault::kCount)>;
 
 enum class OnFault { kStop, kSkip };
 
-/// What a malformed row does: ends the import with the lowest line's message, or is counted. May be called
-/// from several threads.
+/// What a malformed row does: ends the import with the lowest line's message, or is counted. A quote that is never
+/// closed ends it in any case: all that follows would be lost in it. May be called from several threads.
 class FaultLog {
  public:
   FaultLog(std::filesystem::path path, OnFault on_fault)
       : path_(std::move(path)), on_fault_(on_fault) {}
   bool stops() const { return on_fault_ == OnFault::kStop; }
-  /// `message` says got and expected; it matters only if faults stop the import.
+  /// `message` says got and expected; it matters only if the fault stops the import.
   void add(Fault fault, int64_t line, std::string message);
   bool failed() const;
   /// Throws: UserError with the message of the lowest line, if a fault is to stop the import.
@@ -60,6 +63,7 @@ class FaultLog {
   OnFault on_fault_;
   mutable std::mutex mutex_;
   int64_t line_ = -1;
+  Fault fault_ = Fault::kNone;
   std::string message_;
   FaultCounts counts_{};
 };
@@ -96,15 +100,15 @@ struct [[gnu::packed]] Row {
   double timestamp;        ///< seconds since the epoch; NaN when missing
 };
 
-/// The well-formed rows of a block of lines.
+/// The well-formed rows of a block of lines. A row's number is its line in the source, from 0 where the rows begin.
 template <class Label>
 struct RowBlock {
   std::vector<Row<Label>> rows;
-  int thread = 0;             ///< who read it
-  int64_t begin = 0;          ///< how many rows are before it
-  uint32_t first_number = 0;  ///< ordinal of its first line in the source, malformed rows counted
-  std::vector<uint32_t>
-      numbers;  ///< ordinals of the rows if a line is malformed, else empty: they follow on
+  int thread = 0;                 ///< who read it
+  int64_t begin = 0;              ///< how many rows are before it
+  int64_t records = 0;            ///< malformed ones counted
+  uint32_t first_number = 0;      ///< of its first line
+  std::vector<uint32_t> numbers;  ///< of the rows; empty if they follow on: every line is a row
   uint32_t number(size_t index) const {
     return numbers.empty() ? first_number + static_cast<uint32_t>(index) : numbers[index];
   }
@@ -113,6 +117,7 @@ struct RowBlock {
 template <class Label>
 struct Interactions {
   std::filesystem::path path;
+  int64_t first_line = 0;                  ///< where the rows begin
   std::vector<RowBlock<Label>> blocks;     ///< in source order
   std::vector<IdDictionary> users, items;  ///< [threads]
   int64_t rows_read = 0;
@@ -128,7 +133,7 @@ struct Interactions {
 /// Throws: UserError with file and line for a malformed row (unless these are skipped), no rows, or missing
 /// columns.
 template <class Label>
-Interactions<Label> read_interactions(const std::filesystem::path& path, char delimiter,
+Interactions<Label> read_interactions(const std::filesystem::path& path, const Dialect& dialect,
                                       const InteractionColumns& columns, const IdRule& users,
                                       const IdRule& items, OnFault on_fault, ThreadPool& pool);
 

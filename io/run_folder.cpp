@@ -12,10 +12,12 @@
 #include <utility>
 
 #include "io/checkpoint.h"
+#include "io/checksum.h"
 #include "io/files.h"
-#include "io/json_reader.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -26,6 +28,7 @@ using nlohmann::json;
 constexpr const char* kIdentity = "identity.json";
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kResult = "result.json";
+constexpr const char* kSum = "xxh128";
 
 json parse_file(const fs::path& path) {
   try {
@@ -34,6 +37,23 @@ json parse_file(const fs::path& path) {
     user_error("{}: is damaged: {}; take another run.dir or move this folder away", path.string(),
                error.what());
   }
+}
+
+/// What the checkpoints of a run say that it is; null where none says anything.
+json identity_in_checkpoints(const fs::path& run_dir) {
+  for (const int64_t step : list_checkpoints(run_dir)) try {
+      const Checkpoint checkpoint =
+          Checkpoint::open(checkpoint_path(run_dir, step), Verify::kManifest);
+      if (checkpoint.state().is_object() && checkpoint.state().contains("identity"))
+        return checkpoint.state().at("identity");
+    } catch (const UserError&) {
+      // A damaged one is told of when it is looked at to go on from.
+    }
+  return nullptr;
+}
+
+std::string checksum_of(const json& values) {
+  return checksum(std::as_bytes(std::span(std::string_view(to_text(values)))));
 }
 
 /// Who holds the lock, as its file says.
@@ -92,12 +112,24 @@ void RunFolder::claim(const Config& config, const json& identity) {
   const fs::path identity_file = path_ / kIdentity;
   const bool has_checkpoints = !list_checkpoints(path_).empty();
   if (fs::exists(identity_file)) {
-    const auto differences = identity_differences(parse_file(identity_file), identity);
-    if (!differences.empty())
-      user_error(
-          "{}: holds another run, expected one of the same data, model and training; choose "
-          "another run.dir, or set these back:\n  {}",
-          path_.string(), fmt::join(differences, "\n  "));
+    std::string fault;
+    try {
+      const auto differences = identity_differences(parse_file(identity_file), identity);
+      if (!differences.empty())
+        fault = fmt::format(
+            "{}: holds another run, expected one of the same data, model and training; choose "
+            "another run.dir, or set these back:\n  {}",
+            path_.string(), fmt::join(differences, "\n  "));
+    } catch (const UserError& error) {
+      fault = error.what();
+    }
+    if (!fault.empty()) {
+      if (!identity_differences(identity_in_checkpoints(path_), identity).empty())
+        throw UserError(fault);
+      log_warning("{}: is damaged, and written again as the checkpoints have it",
+                  identity_file.string());
+      replace_file(identity_file, to_text(identity, 1) + "\n");
+    }
     if (has_checkpoints && config.checkpoint.resume == "never")
       user_error(
           "{}: holds checkpoints, expected none with checkpoint.resume=never; choose another "
@@ -110,12 +142,22 @@ void RunFolder::claim(const Config& config, const json& identity) {
             "{}: holds {} but no {}, expected a new folder or one of an earlier run; choose "
             "another run.dir",
             path_.string(), name, kIdentity);
-    replace_file(identity_file, identity.dump(1) + "\n");
+    replace_file(identity_file, to_text(identity, 1) + "\n");
   }
   replace_file(path_ / "config.yaml", to_yaml(config));
 }
 
 int64_t RunFolder::cut_metrics_at(int64_t step) {
+  return keep_metrics([&](const json& line) { return line["step"].get<int64_t>() <= step; });
+}
+
+void RunFolder::drop_metrics(std::string_view kind, int64_t step) {
+  keep_metrics([&](const json& line) {
+    return line["step"].get<int64_t>() != step || line.value("kind", json()) != kind;
+  });
+}
+
+int64_t RunFolder::keep_metrics(const std::function<bool(const json&)>& keep) {
   const fs::path file = path_ / kMetrics;
   if (!fs::exists(file)) return 0;
   const std::string text = read_text_file(file);
@@ -128,7 +170,7 @@ int64_t RunFolder::cut_metrics_at(int64_t step) {
     const json value = json::parse(line, nullptr, /*allow_exceptions=*/false);
     const bool whole = end != std::string::npos && value.is_object() && value.contains("step") &&
                        value["step"].is_number_integer();
-    if (whole && value["step"].get<int64_t>() <= step)
+    if (whole && keep(value))
       kept += line;
     else
       ++dropped;
@@ -141,11 +183,12 @@ int64_t RunFolder::cut_metrics_at(int64_t step) {
 }
 
 void RunFolder::append_metrics(const json& line) {
-  KT_CHECK(line.contains("step") && line["step"].is_number_integer(), "{}", line.dump());
+  KT_CHECK(line.contains("step") && line["step"].is_number_integer(), "{}", to_text(line));
   const fs::path file = path_ / kMetrics;
+  const DiskWait wait("writing", file);
   if (metrics_ < 0)
     metrics_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  const std::string text = line.dump() + "\n";
+  const std::string text = to_text(line) + "\n";
   const ssize_t written = metrics_ < 0 ? -1 : ::write(metrics_, text.data(), text.size());
   if (written != static_cast<ssize_t>(text.size()))
     user_error("{}: cannot write it: {}; free space or mend the permissions, then run again",
@@ -153,13 +196,28 @@ void RunFolder::append_metrics(const json& line) {
 }
 
 void RunFolder::write_result(const json& result) {
-  replace_file(path_ / kResult, result.dump(2) + "\n");
+  json signed_result = result;
+  signed_result[kSum] = checksum_of(result);
+  replace_file(path_ / kResult, to_text(signed_result, 2) + "\n");
 }
 
 std::optional<json> RunFolder::read_result() const {
   const fs::path file = path_ / kResult;
   if (!fs::exists(file)) return std::nullopt;
-  return parse_file(file);
+  std::string fault;
+  try {
+    json result = parse_json(read_text_file(file));
+    const json expected = result.is_object() ? result.value(kSum, json()) : json();
+    if (result.is_object()) result.erase(kSum);
+    const std::string sum = checksum_of(result);
+    if (expected == sum) return result;
+    fault = fmt::format("the checksum of its values is {}, expected {}", sum,
+                        expected.is_null() ? "one in it" : to_text(expected));
+  } catch (const json::exception& error) {
+    fault = error.what();
+  }
+  log_warning("{}: is damaged or was changed: {}; it is made again", file.string(), fault);
+  return std::nullopt;
 }
 
 json read_identity(const fs::path& run_dir) {

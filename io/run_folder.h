@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "io/config.h"
 
@@ -26,7 +28,7 @@ class RunFolder {
   std::filesystem::path tensorboard_path() const { return path_ / "tensorboard"; }
 
   /// Makes the folder that of the run `identity` (io/config.h), or checks that it is; stores `config` as
-  /// config.yaml.
+  /// config.yaml. An identity.json that is damaged is written again where the checkpoints tell the same identity.
   /// Throws: UserError with every difference when the folder holds another run, when it holds files of
   /// another kind, and when `checkpoint.resume` is `never` but it holds checkpoints.
   void claim(const Config& config, const nlohmann::json& identity);
@@ -34,16 +36,22 @@ class RunFolder {
   /// Drops what metrics.jsonl has past `step`, and a last line that was not finished; a run that starts anew
   /// cuts at -1. Returns: the number of lines dropped.
   int64_t cut_metrics_at(int64_t step);
+  /// Drops the lines of one kind at `step`: what is to be told again.
+  void drop_metrics(std::string_view kind, int64_t step);
   /// Adds one line to metrics.jsonl, handed to the operating system at once. `line` has an integer `step`.
   /// Throws: UserError when it cannot be written.
   void append_metrics(const nlohmann::json& line);
 
-  /// Replaces result.json as a whole. Throws: UserError when it cannot be written.
+  /// Replaces result.json as a whole, with a checksum of its values (`xxh128`). Throws: UserError when it cannot be
+  /// written.
   void write_result(const nlohmann::json& result);
-  /// The result of an earlier start of this run. Throws: UserError when it is no JSON.
+  /// The result of an earlier start of this run, as it was given; nothing, with a warning, when it is damaged.
   std::optional<nlohmann::json> read_result() const;
 
  private:
+  /// Keeps the whole lines of metrics.jsonl that `keep` says. Returns: the number of lines dropped.
+  int64_t keep_metrics(const std::function<bool(const nlohmann::json&)>& keep);
+
   std::filesystem::path path_;
   int lock_ = -1;     ///< file descriptor; the lock goes with it
   int metrics_ = -1;  ///< file descriptor, opened by the first line

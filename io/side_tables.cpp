@@ -8,6 +8,7 @@
 
 #include "io/csv.h"
 #include "launch/errors.h"
+#include "launch/text.h"
 #include "launch/watchdog.h"
 
 namespace kt {
@@ -150,12 +151,12 @@ class Records {
   bool next(std::vector<std::string_view>& fields) {
     while (++record_ < table_.records()) {
       if (record_ % kRecordsPerHeartbeat == 0) heartbeat();
-      const Cut cut = table_.cut(record_, cut_);
+      const Cut cut = table_.cut(record_, cut_);  // no open quote: the table would have thrown
       const auto has_nul = [](std::string_view field) { return field.find('\0') != field.npos; };
       if (cut != Cut::kDone) {
         fault(Fault::kQuote, "text after a closing quote, expected the delimiter");
       } else if (cut_.size() != places_.size()) {
-        fault(Fault::kFieldCount,
+        fault(table_.open_end(record_) ? Fault::kTruncated : Fault::kFieldCount,
               fmt::format("{} fields, expected {} as in the header", cut_.size(), places_.size()));
       } else if (table_.has_nul() && std::any_of(cut_.begin(), cut_.end(), has_nul)) {
         fault(Fault::kNulByte, "a NUL byte, expected text: the file is damaged or not a table");
@@ -173,6 +174,14 @@ class Records {
   void fault(Fault reason, std::string message) {
     log_.add(reason, table_.line(record_), std::move(message));
     log_.check();
+  }
+
+  /// Whether a text that is kept is UTF-8; one that is not is malformed.
+  bool is_text(std::string_view column, std::string_view field) {
+    if (is_utf8(field)) return true;
+    fault(Fault::kEncoding,
+          fmt::format("{} is {}, which is not UTF-8: {}", column, shown(field), kConvertToUtf8));
+    return false;
   }
 
   /// The number of the id in `field` among the distinct ones of the table, by `ids`; nothing when it is malformed.
@@ -265,9 +274,10 @@ class NumberColumn {
   std::vector<double> doubles_;
 };
 
+/// Negative for a text that is not UTF-8.
 int32_t code_of(IdDictionary& dictionary, std::string_view text) {
   return dictionary.find_or_add(text, [](std::string_view value) {
-    return IdDictionary::Made{0, std::string(value)};
+    return is_utf8(value) ? IdDictionary::Made{0, std::string(value)} : IdDictionary::Made{-1, {}};
   });
 }
 
@@ -300,7 +310,7 @@ SideTable write_features(Records records, const std::string& id_name, Ids ids,
   id_column.reserve(records.count());
   for (size_t c = 1; c < count; ++c)
     is_text[c] ? codes[c].reserve(records.count()) : numbers[c].reserve(records.count());
-  std::vector<double> parsed(count);
+  std::vector<double> parsed(count);  // of a text its code
   std::vector<std::string_view> fields;
   while (records.next(fields)) {
     const auto dense = records.id(columns[0], fields[0], id_rule, index);
@@ -325,16 +335,22 @@ SideTable write_features(Records records, const std::string& id_name, Ids ids,
       if (good)
         parsed[c] = *value;
       else
-        records.fault(Fault::kNotANumber,
-                      fmt::format("{} is {}, expected {}", columns[c], shown(fields[c]),
-                                  is_date[c] ? "a day as yyyymmdd" : "a number or nothing"));
+        records.fault(
+            Fault::kNotANumber,
+            fmt::format("{} is {}, expected {}", columns[c], shown(fields[c]),
+                        is_date[c] ? "a day as yyyymmdd that exists" : "a number or nothing"));
+    }
+    for (size_t c = 1; c < count && good; ++c) {
+      if (!is_text[c]) continue;
+      parsed[c] = code_of(texts[c], fields[c]);
+      good = parsed[c] >= 0 || records.is_text(columns[c], fields[c]);
     }
     if (!good) continue;
     seen[at(*dense)] = true;
     id_column.push_back(*dense);
     for (size_t c = 1; c < count; ++c) {
       if (is_text[c])
-        codes[c].push_back(code_of(texts[c], fields[c]));
+        codes[c].push_back(static_cast<int32_t>(parsed[c]));
       else
         numbers[c].add(parsed[c]);
     }
@@ -441,6 +457,8 @@ SideTable write_captions(const std::filesystem::path& path, const IdRule& rule,
                       fmt::format("{} is {}, expected a whole number",
                                   kCaptionColumns[4 + 2 * level], shown(field)));
     }
+    for (const size_t text : {1, 2, 3, 5, 7, 9})
+      good = good && records.is_text(kCaptionColumns[text], fields[text]);
     if (!good) continue;
     seen[dense] = true;
     ++rows;

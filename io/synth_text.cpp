@@ -38,6 +38,7 @@ class OutputFile {
     if (file_ >= 0) ::close(file_);
   }
   void write(std::string_view text) {
+    const DiskWait wait("writing", path_);
     bytes_ += static_cast<int64_t>(text.size());
     if (bytes_ - started_ >= kHeadStart) {
       // The disk begins while text is still being made; what fails here fails again in `finish`.
@@ -52,6 +53,7 @@ class OutputFile {
     }
   }
   int64_t finish() {
+    const DiskWait wait("syncing", path_);
     if (::fsync(file_) != 0) write_failed(path_, errno);
     const int closed = ::close(file_);
     file_ = -1;

@@ -11,6 +11,7 @@
 
 #include "io/files.h"
 #include "launch/errors.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -160,6 +161,7 @@ void EventFile::add(int64_t step, double wall_time,
   std::string rest;
   put_bytes(rest, 5, summary);
   const std::string bytes = record(event(wall_time, step, rest));
+  const DiskWait wait("writing", path_);
   const ssize_t written = ::write(file_, bytes.data(), bytes.size());
   if (written != static_cast<ssize_t>(bytes.size()))
     user_error("{}: cannot write it: {}; free space or mend the permissions, then run again",

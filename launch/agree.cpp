@@ -4,138 +4,151 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
 #include <optional>
 #include <string>
-#include <vector>
+#include <thread>
 
 #include "launch/watchdog.h"
 
 namespace kt {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-constexpr int kTag = 32767;
-// What the root tells the others: alive, done, or 1 + the length of the error text that follows.
-constexpr int64_t kAlive = -1;
-constexpr int64_t kDone = 0;
-
-class Relay final : public detail::HeartbeatRelay {
+/// Rounds of a small all-reduce, until one in which every rank has done its work. A rank whose work takes long joins
+/// them from a second thread for as long as the work shows signs of life: each round is one to those who wait.
+class Rounds {
  public:
-  Relay(MPI_Comm comm, World world)
-      : comm_(comm), world_(world), interval_(std::min(1.0, watchdog_timeout() / 4)) {
-    detail::set_heartbeat_relay(this);
-  }
-  ~Relay() override { detail::set_heartbeat_relay(nullptr); }
-  Relay(const Relay&) = delete;
-  Relay& operator=(const Relay&) = delete;
+  explicit Rounds(MpiCommunicator& comm) : comm_(comm) {}
 
-  void relay() override {
-    const Clock::time_point now = Clock::now();
-    if (now - last_ < interval_) return;
-    int sent = 0;
-    check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &sent,
-                          MPI_STATUSES_IGNORE),
-              "MPI_Testall");
-    if (!sent) return;
-    last_ = now;
-    requests_.clear();
-    for (int rank = 0; rank < world_.size; ++rank) {
-      if (rank == world_.rank) continue;
-      check_mpi(MPI_Isend(&kAlive, 1, MPI_INT64_T, rank, kTag, comm_, &requests_.emplace_back()),
-                "MPI_Isend");
+  /// Returns the text of the UserError that `work` threw.
+  std::optional<std::string> run(const std::function<void()>& work) {
+    std::exception_ptr lost_peer;
+    std::optional<std::string> error;
+    std::thread companion([&] {
+      try {
+        accompany();
+      } catch (...) {
+        lost_peer = std::current_exception();
+      }
+    });
+    const auto part = [&] {
+      const Phase phase("agreement");  // a call of MPI may hang
+      {
+        const std::lock_guard lock(mutex_);
+        is_done_ = true;
+      }
+      wake_.notify_all();
+      companion.join();
+    };
+    try {
+      work();
+    } catch (const UserError& thrown) {
+      error = thrown.what();
+    } catch (...) {
+      part();
+      throw;
     }
+    part();
+    if (lost_peer) std::rethrow_exception(lost_peer);
+    return error;
   }
-  void wait() {
-    for (MPI_Request& request : requests_) {
-      check_mpi(MPI_Wait(&request, MPI_STATUS_IGNORE), "MPI_Wait");
-    }
+
+  /// Waits without spinning. Returns the lowest rank whose work failed, or the number of ranks.
+  int64_t settle(bool failed) {
+    const World world = comm_.world();
+    const Phase phase("agreement");
+    do {
+      finish();  // the companion's last
+      begin({1, failed ? world.rank : world.size});
+      finish();
+    } while (result_.done == 0);
+    return result_.failing;
   }
 
  private:
-  MPI_Comm comm_;
-  World world_;
-  std::chrono::duration<double> interval_;
-  Clock::time_point last_ = Clock::now();
-  std::vector<MPI_Request> requests_;
-};
+  /// Of all ranks, the least of each.
+  struct Word {
+    int64_t done;
+    int64_t failing;
+  };
 
-std::optional<std::string> run(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const UserError& error) {
-    return error.what();
+  void begin(Word word) {
+    mine_ = word;
+    detail::arrived();
+    check_mpi(
+        MPI_Iallreduce(&mine_, &result_, 2, MPI_INT64_T, MPI_MIN, comm_.handle(), &request_),
+        "agreement");
   }
-  return std::nullopt;
-}
 
-void tell(MPI_Comm comm, World world, const std::optional<std::string>& error) {
-  const int64_t word = error ? 1 + static_cast<int64_t>(error->size()) : kDone;
-  for (int rank = 0; rank < world.size; ++rank) {
-    if (rank == world.rank) continue;
-    check_mpi(MPI_Send(&word, 1, MPI_INT64_T, rank, kTag, comm), "MPI_Send");
-    if (error) {
-      check_mpi(
-          MPI_Send(error->data(), static_cast<int>(error->size()), MPI_CHAR, rank, kTag, comm),
-          "MPI_Send");
-    }
+  bool is_over() {
+    int over = 0;
+    check_mpi(MPI_Test(&request_, &over, MPI_STATUS_IGNORE), "agreement");
+    return over != 0;
   }
-}
 
-std::optional<std::string> wait_for(MPI_Comm comm, int root) {
-  int64_t word = kAlive;
-  timespec pause{0, 50'000};
-  while (word == kAlive) {
-    int arrived = 0;
-    check_mpi(MPI_Iprobe(root, kTag, comm, &arrived, MPI_STATUS_IGNORE), "MPI_Iprobe");
-    if (!arrived) {
+  void finish() {
+    for (timespec pause{0, 20'000}; !is_over(); pause.tv_nsec = std::min(2 * pause.tv_nsec, 5'000'000L))
       nanosleep(&pause, nullptr);
-      pause.tv_nsec = std::min(2 * pause.tv_nsec, 5'000'000L);
-      continue;
-    }
-    check_mpi(MPI_Recv(&word, 1, MPI_INT64_T, root, kTag, comm, MPI_STATUS_IGNORE), "MPI_Recv");
     heartbeat();
   }
-  if (word == kDone) return std::nullopt;
-  std::string text(static_cast<size_t>(word - 1), '\0');
-  check_mpi(MPI_Recv(text.data(), static_cast<int>(text.size()), MPI_CHAR, root, kTag, comm,
-                     MPI_STATUS_IGNORE),
-            "MPI_Recv");
-  return text;
-}
+
+  void accompany() {
+    constexpr std::chrono::duration<double> kPoll{.005};
+    const std::chrono::duration<double> interval{std::min(1.0, watchdog_timeout() / 4)};
+    uint64_t beats = 0;
+    std::unique_lock lock(mutex_);
+    const auto pause = [&](auto time) {
+      return !wake_.wait_for(lock, time, [this] { return is_done_; });
+    };
+    while (pause(interval)) {
+      if (!detail::alive_since(beats)) continue;
+      begin({0, comm_.world().size});
+      while (!is_over())
+        if (!pause(kPoll)) return;
+    }
+  }
+
+  MpiCommunicator& comm_;
+  MPI_Request request_ = MPI_REQUEST_NULL;
+  Word mine_{}, result_{};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool is_done_ = false;  // the work, for the companion
+};
 
 }  // namespace
 
-void agree(Communicator& communicator, const std::function<void()>& work) {
-  const World world = communicator.world();
-  const std::optional<std::string> error = run(work);
-  int64_t failing = error ? world.rank : world.size;
-  communicator.all_reduce(std::span(&failing, 1), Reduction::kMin);
+void agree(MpiCommunicator& comm, const std::function<void()>& work) {
+  const World world = comm.world();
+  if (world.size == 1) {
+    try {
+      return work();
+    } catch (const UserError& thrown) {
+      throw AgreedError(thrown.what());
+    }
+  }
+  Rounds rounds(comm);
+  const std::optional<std::string> error = rounds.run(work);
+  const int64_t failing = rounds.settle(error.has_value());
   if (failing == world.size) return;
   const int root = static_cast<int>(failing);
   std::string text = root == world.rank ? *error : std::string();
   auto length = static_cast<int64_t>(text.size());
-  communicator.broadcast(std::span(&length, 1), root);
+  comm.broadcast(std::span(&length, 1), root);
   text.resize(static_cast<size_t>(length));
-  communicator.broadcast(text.data(), length, DataType::kUint8, root);
+  comm.broadcast(text.data(), length, DataType::kUint8, root);
   throw AgreedError(text);
 }
 
-void solo(MpiCommunicator& communicator, int root, const char* phase,
-          const std::function<void()>& work) {
-  const World world = communicator.world();
+void solo(MpiCommunicator& comm, int root, const char* phase, const std::function<void()>& work) {
+  const World world = comm.world();
   KT_CHECK(root >= 0 && root < world.size, "root {} of {}", root, world.size);
   const Phase named(phase);
-  std::optional<std::string> error;
-  if (world.rank == root) {
-    Relay relay(communicator.handle(), world);
-    error = run(work);
-    relay.wait();
-    tell(communicator.handle(), world, error);
-  } else {
-    error = wait_for(communicator.handle(), root);
-  }
-  if (error) throw AgreedError(*error);
+  agree(comm, [&] {
+    if (world.rank == root) work();
+  });
 }
 
 }  // namespace kt

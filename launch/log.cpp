@@ -4,9 +4,12 @@
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
+#include <filesystem>
 #include <memory>
 
 #include "launch/errors.h"
+#include "launch/text.h"
+#include "launch/watchdog.h"
 
 namespace kt {
 namespace {
@@ -65,7 +68,9 @@ void log_to_file(const std::string& path) {
 }
 
 void log_line(LogLevel level, std::string_view text) {
-  const std::string line = tag(level).append(text);
+  static const std::filesystem::path where = "a line of the log";
+  const DiskWait wait("writing", where);  // a full pipe makes it wait, too
+  const std::string line = tag(level).append(printable(text));
   const bool is_info = level == LogLevel::kInfo;
   if (!is_info) log().problems->info(line);
   if (is_info && log().world.rank == 0 && !log().quiet) log().info->info(line);

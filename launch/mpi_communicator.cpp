@@ -12,7 +12,7 @@
 namespace kt {
 namespace {
 
-constexpr int64_t kTags = 32767;  // the tags every MPI has, less the one of `solo`
+constexpr int64_t kTags = 32768;  // that every MPI has
 
 MPI_Datatype mpi_type(DataType type) {
   switch (type) {

@@ -38,7 +38,7 @@ class MpiCommunicator final : public Communicator {
   using Communicator::all_to_all;
   using Communicator::broadcast;
 
-  /// For what the interface does not have: `solo` waits for one rank without spinning.
+  /// For what the interface does not have: `agree` waits without spinning.
   MPI_Comm handle() const { return comm_; }
   /// The number of the latest collective, counted from 1. Equal on all ranks.
   int64_t sequence() const { return sequence_; }

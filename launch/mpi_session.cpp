@@ -10,6 +10,7 @@
 
 #include "launch/agree.h"
 #include "launch/errors.h"
+#include "launch/shared_slots.h"
 #include "launch/watchdog.h"
 
 namespace kt {
@@ -41,6 +42,12 @@ int launched_tasks() {
   return 1;
 }
 
+int launched_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"})
+    if (std::getenv(name)) return environment_int(name, 0);
+  return 0;
+}
+
 void refuse_lonely_world(World world) {
   const int tasks = launched_tasks();
   if (world.size > 1 || tasks <= 1) return;
@@ -68,11 +75,11 @@ void refuse_several_ranks(std::string_view command) {
 }
 
 MpiSession& MpiSession::start() {
-  KT_CHECK(session == nullptr, "MPI is started twice");
+  if (session) return *session;
   // Never destroyed: what it holds may not be freed once MPI has ended.
   auto& started = *new MpiSession;
   started.host_ = host_name();
-  watchdog_start({environment_int("OMPI_COMM_WORLD_RANK", 0), launched_tasks()}, started.host_,
+  watchdog_start({launched_rank(), launched_tasks()}, started.host_,
                  kStartTimeout_s);
   const Phase phase("start of MPI");
 
@@ -81,9 +88,9 @@ MpiSession& MpiSession::start() {
   // Between ranks of a host, messages up to this size (bytes) go without a handshake: dense gradients of a small MLP.
   setenv("OMPI_MCA_btl_vader_eager_limit", "32768", 0);
   int provided = MPI_THREAD_SINGLE;
-  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   session = &started;
-  KT_CHECK(provided >= MPI_THREAD_FUNNELED, "this MPI allows no threads at all");
+  KT_CHECK(provided >= MPI_THREAD_SERIALIZED, "this MPI is for one thread alone");
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   World world;
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank");
@@ -92,6 +99,7 @@ MpiSession& MpiSession::start() {
 
   started.communicator_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD);
   started.ending_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD);
+  watchdog_share(*started.ending_, this_host());
   MPI_Comm node = MPI_COMM_NULL;
   check_mpi(
       MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node),

@@ -11,11 +11,12 @@ namespace kt {
 
 /// MPI from start to end: one a process, because MPI can be started only once.
 ///
-/// Works without `mpirun`, as a world of one. The main thread alone calls MPI. The end is explicit: `finish`
+/// Works without `mpirun`, as a world of one. One thread at a time calls MPI: the main thread, and while this is at
+/// work in `agree` (launch/agree.h) one of its own. The end is explicit: `finish`
 /// is collective and may hang, so no destructor calls it; `run_main` does.
 class MpiSession {
  public:
-  /// Starts MPI and the watchdog. Refuses a world of one where several tasks were launched.
+  /// Starts MPI and the watchdog, once; then it is the running session. Refuses a world of one where several tasks were launched.
   /// Collective: all ranks. Throws: UserError, PeerError.
   static MpiSession& start();
   /// The running session; null before `start` and after `finish`.
@@ -26,7 +27,7 @@ class MpiSession {
   World node() const { return node_; }
   const std::string& host() const { return host_; }
   MpiCommunicator& communicator() { return *communicator_; }
-  /// For the end of the run alone: nothing else is ever sent on it.
+  /// For the end of the run alone: after the start nothing else is sent on it.
   MPI_Comm ending() const { return ending_->handle(); }
   /// Collective: all ranks, when everything is written and printed. Ends this process by a hard deadline
   /// when MPI_Finalize hangs.
@@ -44,6 +45,8 @@ class MpiSession {
 /// How many tasks mpirun or srun started together with this process, by the environment; 1 by hand and in
 /// a batch script (SLURM_NTASKS alone is set for all of a batch script's processes).
 int launched_tasks();
+/// Which of them this process is.
+int launched_rank();
 /// Throws: UserError when several tasks were launched and each is a world of its own: `srun` without PMI,
 /// or the `mpirun` of another MPI.
 void refuse_lonely_world(World world);

@@ -79,6 +79,7 @@ struct ThreadPool::State {
         if (index >= share.end || index >= limit.load(std::memory_order_relaxed)) break;
         try {
           (*work)(index, thread);
+          heartbeat();
         } catch (...) {
           const std::lock_guard lock(mutex);
           if (index < limit.load(std::memory_order_relaxed)) {
@@ -145,23 +146,12 @@ void ThreadPool::parallel_for(int64_t n, const std::function<void(int64_t, int)>
   }
   s.run_pieces(0);
   const auto done = [&] { return s.running.load() == 0; };
-  // The heartbeats of the workers reach the other ranks through this thread.
-  std::exception_ptr lost_peer;
   if (!look_out(done)) {
     std::unique_lock lock(s.mutex);
-    while (!s.end.wait_for(lock, std::chrono::milliseconds(200), done)) {
-      lock.unlock();
-      try {
-        detail::relay_heartbeats();
-      } catch (...) {
-        lost_peer = std::current_exception();
-      }
-      lock.lock();
-    }
+    s.end.wait(lock, done);
   }
   s.work = nullptr;
   const std::exception_ptr failure = std::exchange(s.failure, nullptr);
-  if (lost_peer) std::rethrow_exception(lost_peer);
   if (failure) std::rethrow_exception(failure);
 }
 

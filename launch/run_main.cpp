@@ -1,18 +1,24 @@
 #include "launch/run_main.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <string>
+#include <system_error>
 
 #include "launch/agree.h"
 #include "launch/cpu_check.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
+#include "launch/signals.h"
 #include "launch/watchdog.h"
 
 namespace kt {
@@ -45,6 +51,22 @@ End abort_all(End end) {
   return end;
 }
 
+/// Unless what was printed did not arrive. `error` is what the system said last, 0 when it is all right by now.
+/// A reader that went away wants no more: that is no error, as with every filter.
+End with_output(End end, int error) {
+  if (std::ferror(stdout) == 0 || error == EPIPE || end.code != kExitDone) return end;
+  return {kExitUser, false,
+          fmt::format("standard output: {}; free space or send it elsewhere, then run again",
+                      error != 0 ? std::strerror(error) : "not all of it could be written")};
+}
+
+/// What the system says of standard output now.
+int output_error() {
+  if (std::fflush(stdout) != 0) return errno;
+  // The reason of an earlier failure went with the text; another try has the same.
+  return std::ferror(stdout) != 0 && ::write(STDOUT_FILENO, "\n", 1) < 0 ? errno : 0;
+}
+
 End run(const std::function<int()>& body) {
   try {
     return {body(), true, {}};
@@ -62,6 +84,10 @@ End run(const std::function<int()>& body) {
   } catch (const BugError& error) {
     return abort_all(
         {kExitBug, true, fmt::format("this is a bug, please report it: {}", error.what())});
+  } catch (const std::system_error& error) {
+    if (std::ferror(stdout) != 0) return with_output({}, error.code().value());
+    return abort_all(
+        {kExitBug, true, fmt::format("unexpected error, please report it: {}", error.what())});
   } catch (const std::exception& error) {
     return abort_all(
         {kExitBug, true, fmt::format("unexpected error, please report it: {}", error.what())});
@@ -77,6 +103,7 @@ int end_together(MpiSession& session, const End& end) {
   constexpr int64_t kFine = std::numeric_limits<int64_t>::max();
   const int64_t mine = end.code == kExitDone ? kFine : (int64_t{world.rank} << 8) | end.code;
   int64_t first = kFine;  // the lowest rank that failed, and its code
+  detail::arrived();
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Iallreduce(&mine, &first, 1, MPI_INT64_T, MPI_MIN, session.ending(), &request),
             "end of the run");
@@ -93,13 +120,27 @@ int end_together(MpiSession& session, const End& end) {
   return first == kFine ? int{kExitDone} : static_cast<int>(first & 0xff);
 }
 
+// The loader runs it before the constructors of the libraries, which take most of a start's time.
+__attribute__((section(".preinit_array"), used)) void (*const block_first)() = block_stop_signals;
+
+/// A file must not get the number of a standard stream that was closed, or it would be written to; nor can what is
+/// printed to one be lost in silence.
+void take_closed_streams() {
+  for (int stream = 0; stream <= 2; ++stream)
+    if (fcntl(stream, F_GETFD) < 0) [[maybe_unused]] const int taken = open("/dev/null", O_RDONLY);
+}
+
 }  // namespace
 
 int run_main(const std::function<int()>& body) {
   detail::cpu_checked();
+  take_closed_streams();
+  catch_stop_signals();
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);  // a file too large is an error of its write, like a full disk
   End end = run(body);
+  answer_stops(StopAnswer::kNone);
+  end = with_output(end, output_error());
   try {
     if (is_alone()) {
       print(end);

@@ -5,7 +5,8 @@
 namespace kt {
 
 /// Runs `body` and turns what it returns or throws into the process's exit code (launch/errors.h). The only
-/// place that does, and the only one that ends MPI.
+/// place that does, and the only one that ends MPI. `body` says how it answers requests to stop (launch/signals.h);
+/// until then they wait.
 ///
 /// UserError 2: printed once, however many ranks throw it; one that a single rank throws elsewhere than in
 /// `agree` ends all ranks too. SavedOnRequest 85. BugError and anything unexpected 70, PeerError 75: the

@@ -3,7 +3,20 @@
 #   launch/setup.sh [--no-install] [--program-only] [PRESET]      (default preset: release, with its tests)
 # Environment: CMAKE_PREFIX_PATH with a libtorch of your own is used instead of the downloaded one.
 set -euo pipefail
+
+# Folders that the caller names are meant from where the caller stands.
+absolute() {  # VARIABLE: its folders, separated by : or ;
+  local IFS=':;' folder folders=
+  for folder in ${!1:-}; do
+    case $folder in /* | '') ;; *) folder=$PWD/$folder ;; esac
+    folders+=${folders:+:}$folder
+  done
+  [ -z "$folders" ] || export "$1=$folders"
+}
+for variable in CMAKE_PREFIX_PATH NCCL_ROOT CUDAToolkit_ROOT; do absolute $variable; done
+case ${CUDACXX:-} in /*) ;; */*) export CUDACXX=$PWD/$CUDACXX ;; esac
 cd "$(dirname "$0")/.."
+mkdir -p build
 
 install=yes
 preset=release

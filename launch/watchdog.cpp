@@ -1,5 +1,6 @@
 #include "launch/watchdog.h"
 
+#include <fcntl.h>
 #include <mpi.h>
 #include <pthread.h>
 #include <signal.h>
@@ -11,12 +12,16 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <cstring>
+#include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "launch/shared_slots.h"
 
 namespace kt {
 namespace {
@@ -31,10 +36,30 @@ struct Frame {
   int64_t sequence;
 };
 
+/// What a rank's watchdog lets those of its host see, at each of its ticks. Zeros at first.
+struct Sighting {
+  std::atomic<int64_t> ticks;
+  std::atomic<uint64_t> beats;
+  std::atomic<int64_t> arrivals;
+  std::atomic<int32_t> process;
+  std::atomic<bool> waits_for_disk;
+  std::array<char, 128> doing;  // ends in a zero; may be half the next, which matters to no one
+};
+static_assert(std::atomic<int64_t>::is_always_lock_free);
+
+/// What was last seen of another rank.
+struct Seen {
+  int64_t ticks = 0;
+  uint64_t beats = 0;
+};
+
 struct State {
   std::mutex mutex;  // guards what follows, up to `thread`
   std::condition_variable wake;
   std::vector<Frame> frames;
+  std::vector<const DiskWait*> waits;
+  std::unique_ptr<SharedSlots> slots;  // a Sighting each
+  std::vector<Seen> seen;              // [ranks]
   World world;
   std::string host;
   double timeout_s = 60;
@@ -42,6 +67,7 @@ struct State {
 
   std::thread thread;
   std::atomic<uint64_t> beats{0};
+  std::atomic<int64_t> arrivals{0};
   std::atomic<int64_t> step{-1};
 };
 
@@ -51,9 +77,6 @@ State& state() {
   return state;
 }
 
-thread_local detail::HeartbeatRelay* this_thread_relay = nullptr;
-thread_local uint64_t relayed_beats = 0;
-
 void write_stderr(std::string_view text) {
   while (!text.empty()) {
     const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
@@ -62,34 +85,149 @@ void write_stderr(std::string_view text) {
   }
 }
 
-// Plain write(2): the main thread may be stuck with any lock of stdio or of the log.
-void report(const State& s, double silence_s) {
-  std::array<char, 1024> text;
-  char* out = text.data();
-  const auto append = [&]<class... Args>(fmt::format_string<Args...> format, Args&&... args) {
-    const auto room = static_cast<size_t>(text.data() + text.size() - out);
-    out = fmt::format_to_n(out, room, format, std::forward<Args>(args)...).out;
-  };
-  append("[rank {}] error: host {}: ", s.world.rank, s.host);
+/// Text in a buffer of its own: the main thread may be stuck with any lock of stdio, of the log or of malloc.
+class Line {
+ public:
+  template <class... Args>
+  void append(fmt::format_string<Args...> format, Args&&... args) {
+    const auto room = static_cast<size_t>(text_.data() + text_.size() - end_);
+    end_ = std::min(fmt::format_to_n(end_, room, format, std::forward<Args>(args)...).out,
+                    text_.data() + text_.size());
+  }
+  std::string_view text() const { return {text_.data(), static_cast<size_t>(end_ - text_.data())}; }
+
+ private:
+  std::array<char, 1024> text_;
+  char* end_ = text_.data();
+};
+
+void append_doing(Line& line, const State& s) {
+  if (s.waits.empty() && s.frames.empty()) line.append("its own work");
+  if (!s.waits.empty())
+    line.append("{} {}{}", s.waits.back()->doing(), s.waits.back()->path().native(),
+                s.frames.empty() ? "" : " in ");
   for (size_t i = s.frames.size(); i-- > 0;) {
-    append("{}", s.frames[i].name);
-    if (s.frames[i].sequence >= 0) append(" #{}", s.frames[i].sequence);
-    append("{}", i > 0 ? " in " : "");
+    line.append("{}", s.frames[i].name);
+    if (s.frames[i].sequence >= 0) line.append(" #{}", s.frames[i].sequence);
+    line.append("{}", i > 0 ? " in " : "");
   }
   const int64_t step = s.step.load(std::memory_order_relaxed);
-  if (step >= 0) append(", step {}", step);
-  append(
-      ": no sign of life for {:.1f} s (parallel.timeout_s = {:g}): a rank is lost or stuck; all "
-      "ranks end with exit code {}, run again to continue\n",
-      silence_s, s.timeout_s, static_cast<int>(kExitPeer));
-  write_stderr({text.data(), static_cast<size_t>(out - text.data())});
+  if (step >= 0) line.append(", step {}", step);
+}
+
+/// What the system says of a process.
+const char* state_of(int32_t process) {
+  std::array<char, 64> path{}, text{};
+  fmt::format_to_n(path.data(), path.size() - 1, "/proc/{}/stat", process);
+  const int file = ::open(path.data(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return "dead";
+  const ssize_t size = ::read(file, text.data(), text.size() - 1);
+  ::close(file);
+  // pid (name) state; the name has at most 15 bytes.
+  const char* name_end = size > 0 ? std::strrchr(text.data(), ')') : nullptr;
+  switch (name_end ? name_end[2] : '?') {
+    case 'T':
+    case 't':
+      return "stopped by a signal";
+    case 'Z':
+    case 'X':
+      return "dead";
+    case 'D':
+      return "waits for the system";
+    default:
+      return "alive";
+  }
+}
+
+Sighting& sighting(const State& s, int rank) {
+  return *reinterpret_cast<Sighting*>(s.slots->slot(rank));
+}
+
+bool is_seen(const State& s, int rank) { return rank != s.world.rank && s.slots->shared_with(rank); }
+
+void show_myself(const State& s) {
+  Sighting& mine = sighting(s, s.world.rank);
+  Line line;
+  append_doing(line, s);
+  const size_t size = line.text().copy(mine.doing.data(), mine.doing.size() - 1);
+  mine.doing[size] = '\0';
+  mine.process = ::getpid();
+  mine.arrivals = s.arrivals.load();
+  mine.beats = s.beats.load();
+  mine.waits_for_disk = !s.waits.empty();
+  ++mine.ticks;
+}
+
+/// Whether a rank of this host that has not come as far as this one is at work.
+bool someone_is_on_the_way(State& s) {
+  bool found = false;
+  for (int rank = 0; rank < s.world.size; ++rank) {
+    if (!is_seen(s, rank)) continue;
+    const Sighting& other = sighting(s, rank);
+    const Seen now{other.ticks, other.beats};
+    const Seen before = std::exchange(s.seen[static_cast<size_t>(rank)], now);
+    if (other.arrivals >= s.arrivals) continue;
+    found |= now.beats != before.beats || (other.waits_for_disk && now.ticks != before.ticks);
+  }
+  return found;
+}
+
+/// Who is to blame, as far as this host knows.
+void append_blame(Line& line, const State& s) {
+  constexpr int kMost = 4;
+  int missing = 0, hidden = 0;
+  bool others_are_ahead = false;
+  for (int rank = 0; s.slots && rank < s.world.size; ++rank) {
+    if (rank == s.world.rank) continue;
+    if (!is_seen(s, rank)) {
+      ++hidden;
+      continue;
+    }
+    const Sighting& other = sighting(s, rank);
+    others_are_ahead |= other.arrivals > s.arrivals;
+    if (other.arrivals >= s.arrivals || ++missing > kMost) continue;
+    line.append("{}rank {} does not come (process {}, {}, last seen in {})",
+                missing > 1 ? ", " : "", rank, other.process.load(), state_of(other.process),
+                other.doing.data());
+  }
+  if (missing > kMost) line.append(" and {} more", missing - kMost);
+  if (missing > 0) return;
+  if (s.world.size == 1 || others_are_ahead)
+    line.append("this rank is stuck");
+  else if (hidden > 0)
+    line.append("a rank of another host is lost or stuck, or the network is");
+  else
+    line.append("a rank is lost or stuck");
+}
+
+void report(const State& s, double silence_s) {
+  Line line;
+  line.append("[rank {}] error: host {}: ", s.world.rank, s.host);
+  append_doing(line, s);
+  line.append(": no sign of life for {:.1f} s (parallel.timeout_s = {:g}): ", silence_s,
+              s.timeout_s);
+  append_blame(line, s);
+  line.append("; all ranks end with exit code {}, run again to continue\n",
+              static_cast<int>(kExitPeer));
+  write_stderr(line.text());
+}
+
+void warn_of_the_disk(const State& s, double silence_s) {
+  Line line;
+  line.append("[rank {}] warning: host {}: ", s.world.rank, s.host);
+  append_doing(line, s);
+  line.append(
+      ": the disk or its server has not answered for {:.1f} s; the run waits for it, "
+      "parallel.timeout_s does not count this\n",
+      silence_s);
+  write_stderr(line.text());
 }
 
 void watch() {
   State& s = state();
   Clock::time_point last = Clock::now();
   uint64_t seen = 0;
-  Seconds silence{0};
+  Seconds silence{0}, told{0};  // of the silence, how much a warning has told of
   std::unique_lock lock(s.mutex);
   while (!s.stopping) {
     const Seconds tick{std::clamp(s.timeout_s / 20, .005, .5)};
@@ -98,14 +236,20 @@ void watch() {
     // A tick counts no more than twice its length: the time a process was suspended is not silence.
     const Seconds passed = std::min<Seconds>(now - last, 2 * tick);
     last = now;
+    if (s.slots) show_myself(s);
+    const bool others = s.slots && someone_is_on_the_way(s);
     const uint64_t beats = s.beats.load(std::memory_order_relaxed);
-    if (beats != seen || s.frames.empty()) {
-      seen = beats;
-      silence = Seconds{0};
+    if (std::exchange(seen, beats) != beats || (s.waits.empty() && (s.frames.empty() || others))) {
+      silence = told = Seconds{0};
       continue;
     }
     silence += passed;
-    if (silence.count() < s.timeout_s) continue;
+    if ((silence - told).count() < s.timeout_s) continue;
+    if (!s.waits.empty()) {
+      warn_of_the_disk(s, silence.count());
+      told = silence;
+      continue;
+    }
     report(s, silence.count());
     lock.unlock();
     abort_run(kExitPeer);
@@ -139,6 +283,15 @@ void watchdog_set_timeout(double timeout_s) {
   s.wake.notify_all();
 }
 
+void watchdog_share(Communicator& comm, const std::string& host) {
+  auto slots = std::make_unique<SharedSlots>(comm, sizeof(Sighting), 1, host);
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  s.seen.resize(static_cast<size_t>(comm.world().size));
+  s.slots = std::move(slots);
+  show_myself(s);
+}
+
 double watchdog_timeout() {
   State& s = state();
   const std::lock_guard lock(s.mutex);
@@ -160,16 +313,14 @@ void watchdog_stop() {
 void set_step(int64_t step) { state().step.store(step, std::memory_order_relaxed); }
 int64_t current_step() { return state().step.load(std::memory_order_relaxed); }
 
-void heartbeat() {
-  state().beats.fetch_add(1, std::memory_order_relaxed);
-  if (this_thread_relay) this_thread_relay->relay();
-}
+void heartbeat() { state().beats.fetch_add(1, std::memory_order_relaxed); }
 
 Phase::Phase(const char* name, int64_t sequence) {
   State& s = state();
   const std::lock_guard lock(s.mutex);
   s.frames.push_back({name, sequence});
   s.beats.fetch_add(1, std::memory_order_relaxed);
+  if (sequence >= 0) detail::arrived();
 }
 
 Phase::~Phase() {
@@ -177,6 +328,21 @@ Phase::~Phase() {
   const std::lock_guard lock(s.mutex);
   s.frames.pop_back();
   s.beats.fetch_add(1, std::memory_order_relaxed);
+}
+
+DiskWait::DiskWait(const char* doing, const std::filesystem::path& path)
+    : doing_(doing), path_(path) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  s.waits.push_back(this);
+  heartbeat();
+}
+
+DiskWait::~DiskWait() {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  std::erase(s.waits, this);
+  heartbeat();
 }
 
 void abort_run(int code) {
@@ -203,13 +369,13 @@ void abort_run(int code) {
 
 namespace detail {
 
-void set_heartbeat_relay(HeartbeatRelay* relay) { this_thread_relay = relay; }
+void arrived() { state().arrivals.fetch_add(1, std::memory_order_relaxed); }
 
-void relay_heartbeats() {
-  const uint64_t beats = state().beats.load(std::memory_order_relaxed);
-  if (!this_thread_relay || beats == relayed_beats) return;
-  relayed_beats = beats;
-  this_thread_relay->relay();
+bool alive_since(uint64_t& beats) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  const uint64_t now = s.beats.load(std::memory_order_relaxed);
+  return std::exchange(beats, now) != now || !s.waits.empty();
 }
 
 }  // namespace detail

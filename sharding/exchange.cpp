@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "launch/agree.h"
 #include "launch/errors.h"
 #include "sharding/tree_sum.h"
 
@@ -53,17 +54,31 @@ struct Section {
 
 constexpr int64_t kFloatBytes = sizeof(float);
 
+/// Threads of all ranks, numbered rank by rank.
+struct Threads {
+  /// Collective: all ranks.
+  Threads(Communicator& comm, int64_t own) : first(comm.world().size + 1, 0) {
+    const std::vector<int64_t> ones(comm.world().size, 1);
+    comm.all_gather<int64_t>(std::span<const int64_t>(&own, 1), std::span(first).subspan(1), ones);
+    std::partial_sum(first.begin(), first.end(), first.begin());
+  }
+  int64_t of_rank(int rank) const { return first[rank + 1] - first[rank]; }
+  int64_t all() const { return first.back(); }
+
+  std::vector<int64_t> first;  ///< [ranks + 1]
+};
+
 /// Where things lie in a rank's slot: parts first, then at these offsets (bytes). The same on all ranks.
 struct Layout {
   /// Collective: all ranks.
-  Layout(Communicator& comm, const Exchange::Options& options, int64_t held) {
+  Layout(Communicator& comm, const Exchange::Options& options, int64_t held, int64_t threads) {
     std::array<int64_t, 2> most{held, options.most_rows};
     comm.all_reduce(std::span<int64_t>(most), Reduction::kMax);
     rows = most[1];
     gradients = whole_lines(most[0] * options.part_width * kFloatBytes);
     requests = whole_lines(gradients + rows * options.part_width * kFloatBytes);
     sections = whole_lines(requests + rows * static_cast<int64_t>(sizeof(int32_t)));
-    bytes = sections + comm.world().size * options.threads * static_cast<int64_t>(sizeof(Section));
+    bytes = sections + threads * static_cast<int64_t>(sizeof(Section));
   }
   static int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -82,11 +97,11 @@ class ExactExchange : public Exchange {
         dense_(of_kind(parameters, ArrayKind::kDense)),
         first_item_(item_tables_.empty() ? 0 : item_tables_[0]->held.begin),
         held_(item_tables_.empty() ? 0 : item_tables_[0]->held.size()),
-        threads_(options.threads),
-        layout_(comm, options, held_),
+        threads_(comm, options.threads),
+        layout_(comm, options, held_, threads_.all()),
         slots_(comm, layout_.bytes, std::max<int64_t>(width_, 1) * kFloatBytes, options.host),
         slot_parts_(width_ > 0 ? slots_.slot_bytes() / (width_ * kFloatBytes) : 0),
-        next_(comm.world().size * threads_),
+        next_(threads_.all()),
         needed_(held_ + 1, 0) {
     const int size = comm.world().size;
     for (int rank = 0; rank < size; ++rank) {
@@ -94,12 +109,13 @@ class ExactExchange : public Exchange {
       for (const TreeNode& node : subtrees(blocks)) nodes_.push_back(node);
       nodes_of_rank_.push_back(
           leaves_ == Leaves::kOfUnits ? static_cast<int64_t>(subtrees(blocks).size()) : 1);
-      for (int thread = 0; thread < threads_ && !item_tables_.empty(); ++thread) {
+      const int64_t threads = item_tables_.empty() ? 0 : threads_.of_rank(rank);
+      for (int64_t thread = 0; thread < threads; ++thread) {
         const std::vector<int64_t>& begin = item_tables_[0]->block_begin;
-        const Range own = blocks_of_thread(blocks, thread);
+        const Range own = blocks_of_thread(blocks, rank, thread);
         for (int64_t item = begin[own.begin]; item < begin[own.end]; ++item)
           places_.push_back(
-              {rank * threads_ + thread,
+              {static_cast<int32_t>(threads_.first[rank] + thread),
                static_cast<int32_t>(rank * slot_parts_ + item - begin[blocks.begin])});
       }
       if (rank != comm.world().rank) (is_here(rank) ? here_ : remote_) = 1;
@@ -114,7 +130,11 @@ class ExactExchange : public Exchange {
     std::array<int32_t, 2> any{here_, remote_};
     comm.all_reduce(std::span<int32_t>(any), Reduction::kMax);
     here_ = any[0], remote_ = any[1];
-    KT_CHECK(slot_parts_ * size <= INT32_MAX, "{} ranks, slots of {} parts", size, slot_parts_);
+    if (slot_parts_ * size > INT32_MAX)
+      throw AgreedError(
+          fmt::format("{} ranks of {} threads and {} rows a step each: {} places to exchange, "
+                      "expected at most {}; lower train.global_batch, the ranks or parallel.threads",
+                      size, threads_, layout_.rows, slot_parts_ * size, INT32_MAX));
     unit_begin_.assign(parameters.shards().size() + 1, 0);
     if (item_tables_.empty()) return;
     for (int64_t block = parameters.shards().begin; block <= parameters.shards().end; ++block)
@@ -178,13 +198,13 @@ class ExactExchange : public Exchange {
     // Rank by rank, each rank's in (shard, position) order: so in that order over all ranks.
     const Range all{0, width_};
     const int64_t units = parameters_.shards().size();
-    pool.parallel_for(threads_, [&](int64_t thread, int) {
-      const Range blocks = blocks_of_thread({0, units}, thread);
+    const int self = comm_.world().rank;
+    pool.parallel_for(threads_.of_rank(self), [&](int64_t thread, int) {
+      const Range blocks = blocks_of_thread({0, units}, self, thread);
       for (int64_t k = unit_begin_[blocks.begin]; k < unit_begin_[blocks.end]; ++k)
         std::fill_n(sums + owned_[k] * width_, width_, 0.f);
       for (int rank = 0; rank < comm_.world().size; ++rank) {
-        const Section section =
-            sections_of(rank)[comm_.world().rank * threads_ + static_cast<int>(thread)];
+        const Section section = sections_of(rank)[threads_.first[self] + thread];
         const float* from = gradients_of(rank) + section.begin * width_;
         for (const int32_t item : requests_in(rank, section)) {
           add_columns(from, all, sums + (item - first_item_) * width_);
@@ -235,7 +255,7 @@ class ExactExchange : public Exchange {
 
  private:
   struct Place {
-    int32_t owner;  // thread of a rank: rank * threads + thread
+    int32_t owner;  // thread, of all ranks'
     int32_t part;   // row of the parts of all ranks
   };
 
@@ -251,21 +271,22 @@ class ExactExchange : public Exchange {
   float* gradients_of(int rank) const { return in_slot<float>(rank, layout_.gradients); }
   /// The item of each row. Shapes: [rows].
   int32_t* requests_of(int rank) const { return in_slot<int32_t>(rank, layout_.requests); }
-  /// Of its rows, those for each thread of each rank. Shapes: [ranks, threads].
+  /// Of its rows, those for each thread of each rank. Shapes: [threads of all ranks].
   Section* sections_of(int rank) const { return in_slot<Section>(rank, layout_.sections); }
   std::span<const int32_t> requests_in(int rank, Section rows) const {
     return {requests_of(rank) + rows.begin, static_cast<size_t>(rows.count)};
   }
   /// Those of a thread's items, so that what it sums stays with it.
-  Range blocks_of_thread(Range blocks, int64_t thread) const {
-    return {blocks.begin + blocks.size() * thread / threads_,
-            blocks.begin + blocks.size() * (thread + 1) / threads_};
+  Range blocks_of_thread(Range blocks, int rank, int64_t thread) const {
+    const int64_t threads = threads_.of_rank(rank);
+    return {blocks.begin + blocks.size() * thread / threads,
+            blocks.begin + blocks.size() * (thread + 1) / threads};
   }
   /// What `from` has for all threads of `to`.
   Section section(int from, int to) const {
-    const Section* first = sections_of(from) + to * threads_;
-    const Section& last = first[threads_ - 1];
-    return {first->begin, last.begin + last.count - first->begin};
+    const Section& first = sections_of(from)[threads_.first[to]];
+    const Section& last = sections_of(from)[threads_.first[to + 1] - 1];
+    return {first.begin, last.begin + last.count - first.begin};
   }
   Section section_for_me(int rank) const { return section(rank, comm_.world().rank); }
   /// The items of the rows whose gradients this rank gets from `rank`, in order.
@@ -296,18 +317,19 @@ class ExactExchange : public Exchange {
   void send_section_numbers() {
     const int size = comm_.world().size, self = comm_.world().rank;
     std::vector<int64_t> counts;
-    for (int rank = 0; rank < size; ++rank) counts.push_back(is_here(rank) ? 0 : threads_);
+    for (int rank = 0; rank < size; ++rank)
+      counts.push_back(is_here(rank) ? 0 : threads_.of_rank(self));
     const std::vector<int64_t> incoming =
         send_remote<int64_t>(counts, [&](int rank, std::vector<int64_t>& outgoing) {
-          for (int thread = 0; thread < threads_; ++thread)
-            outgoing.push_back(sections_of(self)[rank * threads_ + thread].count);
+          for (int64_t owner = threads_.first[rank]; owner < threads_.first[rank + 1]; ++owner)
+            outgoing.push_back(sections_of(self)[owner].count);
         });
     const int64_t* from = incoming.data();
     for (int rank = 0; rank < size; ++rank) {
       if (is_here(rank)) continue;
       int64_t begin = 0;
-      for (int thread = 0; thread < threads_; ++thread) {
-        sections_of(rank)[self * threads_ + thread] = {begin, *from};
+      for (int64_t owner = threads_.first[self]; owner < threads_.first[self + 1]; ++owner) {
+        sections_of(rank)[owner] = {begin, *from};
         begin += *from++;
       }
     }
@@ -391,7 +413,7 @@ class ExactExchange : public Exchange {
   const int64_t width_;
   std::vector<ParameterArray*> item_tables_, dense_;
   const int64_t first_item_, held_;  // items this rank has the rows of
-  const int threads_;
+  const Threads threads_;
   std::vector<int64_t> block_begin_;    // [own blocks + 1] held rows
   std::vector<Place> places_;           // [items]
   std::vector<TreeNode> nodes_;         // every rank's subtrees, in leaf order
@@ -407,7 +429,7 @@ class ExactExchange : public Exchange {
   int32_t here_ = 0, remote_ = 0;  // whether some ranks share memory, and some do not
 
   // The route of the current step.
-  std::vector<int64_t> next_;        // [ranks, threads] row
+  std::vector<int64_t> next_;        // [threads of all ranks] row
   std::vector<uint8_t> needed_;      // [held rows], 0 between steps
   std::vector<int64_t> unit_begin_;  // [own blocks + 1] in owned_
   std::vector<float> outgoing_, incoming_;

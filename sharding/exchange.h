@@ -35,7 +35,7 @@ class Exchange {
   struct Options {
     int64_t part_width = 0;  ///< floats of an item's part
     int64_t most_rows = 0;   ///< rows of this rank in any step
-    int threads = 1;  ///< of a rank, the same on all: each sums the gradients of its own items
+    int threads = 1;  ///< of this rank: each sums the gradients of its own items
     Leaves leaves = Leaves::kOfUnits;
     std::string host = this_host();
   };

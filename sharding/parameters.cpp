@@ -8,7 +8,7 @@
 
 #include "launch/errors.h"
 #include "sharding/gather_shards.h"
-#include "sharding/tree_sum.h"
+#include "sharding/squared_norm.h"
 
 namespace kt {
 
@@ -141,30 +141,21 @@ void Parameters::publish_dense(Communicator& comm) {
   }
 }
 
-double Parameters::squared_gradient_norm(Communicator& comm) {
-  const auto width = static_cast<int64_t>(arrays.size());
-  std::vector<double> own;
-  for (int64_t block = shards_.begin; block < shards_.end; ++block) {
+void Parameters::squared_gradient_norms(std::span<double> norms, ThreadPool& pool) {
+  KT_CHECK(std::ssize(norms) == shards_.size());
+  pool.parallel_for(shards_.size(), [&](int64_t k, int) {
+    norms[k] = 0;
     for (ParameterArray& array : arrays) {
-      const Range rows = block_rows(array, block);
+      const Range rows = block_rows(array, shards_.begin + k);
       const uint8_t* has_gradient = touched(array);
-      double sum = 0;
-      for (int64_t row = rows.begin; row < rows.end; ++row) {
-        if (has_gradient && !has_gradient[row - array.held.begin]) continue;
-        for (const float g : array.rows(array.gradient, {row, row + 1}))
-          sum += static_cast<double>(g) * g;
-      }
-      own.push_back(sum);
+      const float* gradient = array.gradient.data();
+      SquaredNorm norm;
+      for (int64_t row = rows.begin - array.held.begin; row < rows.end - array.held.begin; ++row)
+        if (!has_gradient || has_gradient[row])
+          norm.add_row(gradient + row * array.spec.cols, array.spec.cols);
+      norms[k] += norm.total();
     }
-  }
-  const std::vector<double> all = gather_shards<double>(comm, own, shard_count_, width);
-  double total = 0;
-  std::vector<double> column(shard_count_);
-  for (int64_t a = 0; a < width; ++a) {
-    for (int64_t block = 0; block < shard_count_; ++block) column[block] = all[block * width + a];
-    total += tree_sum(column);
-  }
-  return total;
+  });
 }
 
 std::string Parameters::weights_hash(Communicator& comm) {
@@ -184,10 +175,12 @@ std::string Parameters::weights_hash(Communicator& comm) {
 }
 
 bool Parameters::finite() const {
-  for (const ParameterArray& array : arrays)
-    for (const float value : array.value)
-      if (!std::isfinite(value)) return false;
-  return true;
+  const auto all_finite = [](const AlignedFloats& data) {
+    return std::ranges::all_of(data, [](float x) { return std::isfinite(x); });
+  };
+  return std::ranges::all_of(arrays, [&](const ParameterArray& array) {
+    return all_finite(array.value) && all_finite(array.slots[0]) && all_finite(array.slots[1]);
+  });
 }
 
 }  // namespace kt

@@ -84,13 +84,13 @@ class Parameters {
 
   /// Brings the full copies of the dense arrays up to date. Collective: all ranks.
   void publish_dense(Communicator& comm);
-  /// Sum of the squares of all gradients: inside a block in order, blocks over the tree, in double.
-  /// Collective: all ranks.
-  double squared_gradient_norm(Communicator& comm);
+  /// The squared norm of the gradients of each own block: `SquaredNorm` of each array, arrays in order. The whole one
+  /// is their sum over the tree. Shapes: norms [own shards].
+  void squared_gradient_norms(std::span<double> norms, ThreadPool& pool);
   /// 128-bit hash, in hex, of every value, block by block: the same hash, the same bits on any
   /// number of ranks. Collective: all ranks.
   std::string weights_hash(Communicator& comm);
-  /// Whether all values this rank owns are finite.
+  /// Whether all values and optimizer state this rank holds are finite.
   bool finite() const;
 
  private:

@@ -2,9 +2,12 @@
 
 #include <map>
 
+#include "io/checksum.h"
+#include "io/json_text.h"
 #include "launch/agree.h"
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "trainer/same_on_all.h"
 #include "trainer/share.h"
 
 namespace kt {
@@ -43,7 +46,8 @@ void save_checkpoint(const std::filesystem::path& run_dir, Parameters& parameter
   agree(comm, [&] {
     if (!parameters.finite())
       user_error(
-          "step {}: the weights are not finite, so no checkpoint is written; lower "
+          "step {}: the weights or the optimizer's state are not finite, so no checkpoint is "
+          "written; lower "
           "train.optimizer.lr or set train.clip_norm, and run again: the newest checkpoint is good",
           progress.step);
   });
@@ -53,18 +57,16 @@ void save_checkpoint(const std::filesystem::path& run_dir, Parameters& parameter
   temporary = share_text(temporary, 0, comm);
   try {
     std::string part;
-    agree(comm, [&] {
-      part = nlohmann::json(write_checkpoint_part(temporary, rank, owned_parts(parameters))).dump();
-    });
+    agree(comm,
+          [&] { part = to_text(write_checkpoint_part(temporary, rank, owned_parts(parameters))); });
     std::vector<PartFile> parts;
     for (const std::string& text : gather_texts(part, comm))
       parts.push_back(nlohmann::json::parse(text).get<PartFile>());
     solo(comm, 0, "checkpoint commit", [&] {
-      const std::optional<int64_t> best =
-          progress.best.step >= 0 ? std::optional(progress.best.step) : std::nullopt;
+      const int64_t kept[] = {progress.best.step, progress.health.good_checkpoint};
       commit_checkpoint(run_dir, progress.step, temporary,
                         {{"progress", to_json(progress)}, {"identity", identity}}, parts, keep,
-                        best);
+                        kept);
     });
   } catch (const AgreedError&) {
     // All ranks are here, so nobody writes into the folder any more.
@@ -77,7 +79,8 @@ std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& run_dir,
                                           const CheckpointChoice& choice, MpiCommunicator& comm) {
   std::string found;
   solo(comm, 0, "checkpoint check", [&] {
-    if (choice.which == CheckpointChoice::Which::kPath) {
+    using enum CheckpointChoice::Which;
+    if (choice.which == kPath) {
       found = Checkpoint::open(choice.path).path().string();
       return;
     }
@@ -85,27 +88,62 @@ std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& run_dir,
         newest_good_checkpoint(run_dir, [&](int64_t step, const std::string& message) {
           log_warning("checkpoint of step {} passed over: {}", step, message);
         });
+    if (choice.which == kPathOrNewer) {
+      const int64_t step = Checkpoint::open(choice.path, Verify::kManifest).step();
+      if (!newest || newest->step() < step) {
+        found = Checkpoint::open(choice.path).path().string();
+        return;
+      }
+      if (newest->step() > step)
+        log_info("checkpoint.resume: {} is of step {}, and {} has its own of step {}: that one is "
+                 "continued; to go back, choose another run.dir",
+                 choice.path.string(), step, run_dir.string(), newest->step());
+    }
     if (!newest) {
       if (!list_checkpoints(run_dir).empty())
         user_error("{}: every checkpoint is damaged; train into another run.dir", run_dir.string());
       return;
     }
     found = newest->path().string();
-    if (choice.which == CheckpointChoice::Which::kBest) {
-      const ProgressState progress = progress_from_json(newest->state().at("progress"));
-      if (progress.best.step < 0)
+    if (choice.which == kBest) {
+      const int64_t best = progress_of(*newest).best.step;
+      if (best < 0)
         user_error(
-            "{}: no best checkpoint is known: the run had no validation metric; use "
+            "{}: no best checkpoint is known: no epoch ended with a value of checkpoint.best; use "
             "evaluate.checkpoint=last",
             run_dir.string());
-      found = Checkpoint::open(checkpoint_path(run_dir, progress.best.step)).path().string();
+      found = Checkpoint::open(checkpoint_path(run_dir, best)).path().string();
     }
   });
   found = share_text(found, 0, comm);
   if (found.empty()) return std::nullopt;
   std::optional<Checkpoint> checkpoint;
-  agree(comm, [&] { checkpoint = Checkpoint::open(found, Verify::kManifest); });
+  same_on_all(comm, [&] {
+    checkpoint = Checkpoint::open(found, Verify::kManifest);
+    return Facts{{found, checksum_of_file(checkpoint->path() / "manifest.json").xxh128}};
+  });
   return checkpoint;
+}
+
+ProgressState progress_of(const Checkpoint& checkpoint) try {
+  ProgressState progress = progress_from_json(checkpoint.state().at("progress"));
+  if (progress.step != checkpoint.step() || progress.best.step > progress.step)
+    user_error("its state is of step {} with the best of step {}, expected step {}; remove it",
+               progress.step, progress.best.step, checkpoint.step());
+  return progress;
+} catch (const nlohmann::json::exception& error) {
+  user_error("{}: holds no progress of a run ({}); use another checkpoint",
+             checkpoint.path().string(), error.what());
+} catch (const UserError& error) {
+  user_error("{}: {}", checkpoint.path().string(), error.what());
+}
+
+nlohmann::json identity_of(const Checkpoint& checkpoint) {
+  const nlohmann::json& state = checkpoint.state();
+  if (!state.is_object() || !state.contains("identity"))
+    user_error("{}: holds no identity of a run; use another checkpoint",
+               checkpoint.path().string());
+  return state.at("identity");
 }
 
 void restore_parameters(Checkpoint& checkpoint, Parameters& parameters, Restore restore,

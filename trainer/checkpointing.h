@@ -15,15 +15,20 @@
 namespace kt {
 
 /// Every rank writes its blocks, rank 0 puts the checkpoint in place once all have. Its state is
-/// {"progress", "identity"}. Keeps the newest `keep` and the best one. Collective: all ranks. Throws: UserError, the same on all ranks, with nothing left behind.
+/// {"progress", "identity"}. Keeps the newest `keep`, the best one and the newest known to be good. Collective: all ranks. Throws: UserError, the same on all ranks, with nothing left behind.
 void save_checkpoint(const std::filesystem::path& run_dir, Parameters& parameters,
                      const ProgressState& progress, const nlohmann::json& identity, int64_t keep,
                      MpiCommunicator& comm);
 
 /// Which checkpoint to read.
 struct CheckpointChoice {
-  enum class Which { kNewest, kBest, kPath } which = Which::kNewest;
-  std::filesystem::path path;  ///< kPath alone
+  enum class Which {
+    kNewest,
+    kBest,
+    kPath,        ///< the one at `path`
+    kPathOrNewer  ///< the one at `path`, unless the run has one of its step or a later one
+  } which = Which::kNewest;
+  std::filesystem::path path;
 };
 
 /// A damaged newest checkpoint is reported, and the one before it taken.
@@ -31,6 +36,10 @@ struct CheckpointChoice {
 /// Throws: UserError, the same on all ranks, when every checkpoint, or the one named, is damaged.
 std::optional<Checkpoint> find_checkpoint(const std::filesystem::path& run_dir,
                                           const CheckpointChoice& choice, MpiCommunicator& comm);
+
+/// What `save_checkpoint` was given. Throws: UserError naming the checkpoint, when that is not in it.
+ProgressState progress_of(const Checkpoint& checkpoint);
+nlohmann::json identity_of(const Checkpoint& checkpoint);
 
 enum class Restore { kWeights, kWeightsAndOptimizer };
 /// Reads what this rank holds. Collective: all ranks.

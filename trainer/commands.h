@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <string>
 
 namespace CLI {
 class App;
@@ -18,6 +20,12 @@ struct GlobalOptions {
 };
 
 using Action = std::function<int(const GlobalOptions&)>;
+
+/// What is wrong with a number of the command line; empty for nothing. CLI11 itself takes what strtoll and strtod do:
+/// 010 for eight, 0x10, nan, 1e300.
+using NumberCheck = std::function<std::string(const std::string&)>;
+NumberCheck whole_number(int64_t low, int64_t high);
+NumberCheck number(double low, double high);
 
 void add_train(CLI::App& app, Action& action);
 void add_synth(CLI::App& app, Action& action);

@@ -1,10 +1,12 @@
 #include "trainer/default_dataset.h"
 
 #include <filesystem>
+#include <functional>
 
 #include "io/import.h"
 #include "io/synth.h"
 #include "launch/agree.h"
+#include "launch/errors.h"
 #include "launch/log.h"
 #include "sharding/assignment.h"
 
@@ -15,14 +17,28 @@ constexpr double kScale = .05;
 constexpr const char* kSource = "kuaitrain-data/synthetic-0.05-csv";
 constexpr const char* kDataset = "kuaitrain-data/synthetic-0.05";
 
+/// Lets `make` make a folder that is not there yet. Another process may be making it too: who comes second takes
+/// what is there by then, which is whole (io/files.h).
+void make_if_absent(const std::filesystem::path& path, const std::function<void()>& make) {
+  if (std::filesystem::exists(path)) return;
+  try {
+    make();
+  } catch (const UserError&) {
+    if (!std::filesystem::exists(path)) throw;
+  }
+}
+
 }  // namespace
 
 std::string default_dataset(MpiCommunicator& comm) {
   solo(comm, 0, "default data set", [] {
     if (!std::filesystem::exists(kDataset)) {
       log_info("no data.path given: making a small synthetic data set in ./{}", kDataset);
-      if (!std::filesystem::exists(kSource)) synthesize({.out = kSource, .scale = kScale});
-      import_dataset({.source = kSource, .out = kDataset, .assign_users = assign_users_to_shards});
+      make_if_absent(kSource, [] { synthesize({.out = kSource, .scale = kScale}); });
+      make_if_absent(kDataset, [] {
+        import_dataset(
+            {.source = kSource, .out = kDataset, .assign_users = assign_users_to_shards});
+      });
     }
     log_info(
         "data: ./{}, a synthetic replica: its figures are not KuaiRec's. For your own data: "

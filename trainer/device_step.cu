@@ -15,7 +15,7 @@
 namespace kt {
 namespace {
 
-constexpr int64_t kMostSteps = 4096;  // losses kept on the device
+constexpr int64_t kMostSteps = 4096;  // outcomes kept on the device
 
 /// One array of the flat buffers.
 struct Part {
@@ -84,7 +84,7 @@ class DeviceStep::State {
 
   bool samples_resident() const { return samples_->resident(); }
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update);
-  std::vector<double> take_losses();
+  std::vector<StepOutcome> take_outcomes();
   void upload(const Parameters& parameters);
   void download(Parameters& parameters);
   std::unique_ptr<Predictor> make_predictor(const Problem& problem);
@@ -100,12 +100,11 @@ class DeviceStep::State {
   void gather(int64_t epoch, int64_t step);
   void fetch_items(int64_t step);
   void compute(int64_t step, const DeviceEngine::Written& written);
-  void judge();
   void reduce_exact(int64_t step);
   void reduce_aside(float* data, int64_t count);
   void reduce_fast();
   void sum_user_rows();
-  void clip();
+  void judge();
   void publish_dense();
 
   template <class Body>
@@ -158,7 +157,7 @@ class DeviceStep::State {
   DeviceArray<double> unit_losses_, all_losses_;          // [units], [V]
   DeviceArray<int32_t> bad_;                              // [1]
   DeviceArray<float> scale_;                              // [1]
-  DeviceArray<double> log_;                               // [kMostSteps]
+  DeviceArray<StepOutcome> log_;                          // [kMostSteps]
   int64_t logged_ = 0;
   PairSort by_user_, by_item_;
   std::optional<DeviceSamples> samples_;  // made last: it takes what room is left
@@ -178,11 +177,12 @@ class DeviceStep::State {
   std::vector<int64_t> block_send_, block_receive_;
   DeviceArray<int64_t> published_index_;  // element of dense_ of each element gathered
   DeviceArray<float> published_;          // [dense size] in rank order
-  std::vector<int64_t> published_counts_, loss_counts_;
+  std::vector<int64_t> published_counts_;
+  std::vector<int64_t> block_counts_;  // [ranks] own blocks (and shards) of each
 
-  DeviceArray<int64_t> norm_begin_, norm_end_;  // [own blocks, arrays]
-  DeviceArray<double> norms_, all_norms_;
-  std::vector<int64_t> norm_counts_;
+  // The gradient's norm. Shapes: B own blocks, A arrays.
+  DeviceArray<int64_t> norm_begin_, norm_end_, norm_cols_;  // [B, A], [B, A], [A]
+  DeviceArray<double> lanes_, norms_, all_norms_;           // [B, A, lanes], [B], [V]
 };
 
 void DeviceStep::State::lay_out(const Parameters& parameters) {
@@ -222,7 +222,6 @@ void DeviceStep::State::plan_exact(const Parameters& parameters) {
   std::vector<int64_t> nodes_of_rank;
   for (int rank = 0; rank < world.size; ++rank) {
     const Range blocks = shards_of_rank(shard_count_, {rank, world.size});
-    loss_counts_.push_back(blocks.size());
     const std::vector<TreeNode> theirs = subtrees(blocks);
     nodes.insert(nodes.end(), theirs.begin(), theirs.end());
     nodes_of_rank.push_back(static_cast<int64_t>(theirs.size()));
@@ -261,8 +260,7 @@ void DeviceStep::State::plan_exact(const Parameters& parameters) {
 }
 
 void DeviceStep::State::plan_norms(const Parameters& parameters) {
-  if (options_.clip_norm <= 0) return;
-  std::vector<int64_t> begin, end;
+  std::vector<int64_t> begin, end, cols;
   for (int64_t block = shards_.begin; block < shards_.end; ++block)
     for (size_t a = 0; a < parts_.size(); ++a) {
       const ParameterArray& array = parameters.arrays[a];
@@ -272,14 +270,15 @@ void DeviceStep::State::plan_norms(const Parameters& parameters) {
       begin.push_back(element(array.block_begin[block]));
       end.push_back(element(array.block_begin[block + 1]));
     }
+  for (const Part& part : parts_) cols.push_back(part.cols);
   norm_begin_ = {begin, stream_};
   norm_end_ = {end, stream_};
-  norms_ = DeviceArray<double>(norm_begin_.size());
-  const auto arrays = static_cast<int64_t>(parts_.size());
-  all_norms_ = DeviceArray<double>(shard_count_ * arrays);
+  norm_cols_ = {cols, stream_};
+  lanes_ = DeviceArray<double>(norm_begin_.size() * SquaredNorm::kLanes);
+  norms_ = DeviceArray<double>(shards_.size());
+  all_norms_ = DeviceArray<double>(shard_count_);
   for (int rank = 0; rank < comm_.world().size; ++rank)
-    norm_counts_.push_back(shards_of_rank(shard_count_, {rank, comm_.world().size}).size() *
-                           arrays);
+    block_counts_.push_back(shards_of_rank(shard_count_, {rank, comm_.world().size}).size());
   wait();
 }
 
@@ -375,7 +374,6 @@ void DeviceStep::State::run(int64_t epoch, int64_t step, double learning_rate, i
     reduce_fast();
   }
   judge();
-  clip();
   each(value_.size(), kernel::Update{.factors = update_factors(optimizer_, learning_rate, update),
                                      .bad = bad_.data(),
                                      .scale = scale_.data(),
@@ -477,17 +475,6 @@ void DeviceStep::State::compute(int64_t step, const DeviceEngine::Written& writt
   }
 }
 
-void DeviceStep::State::judge() {
-  double* losses = unit_losses_.data();
-  if (exact_) {
-    comm_.all_gather(losses, all_losses_.data(), loss_counts_, DataType::kFloat64,
-                     stream_.handle());
-    losses = all_losses_.data();
-  }
-  each(1, kernel::JudgeLoss{losses, exact_ ? shard_count_ : 1, log_.data() + logged_, bad_.data()});
-  ++logged_;
-}
-
 void DeviceStep::State::reduce_exact(int64_t step) {
   each(dense_size_,
        kernel::AddBuffers{subtree_adds_.data(), subtree_adds_.size(), dense_size_, leaves_.data()});
@@ -569,14 +556,22 @@ void DeviceStep::State::sum_user_rows() {
   }
 }
 
-void DeviceStep::State::clip() {
-  if (options_.clip_norm <= 0) return;
-  each(norms_.size(),
-       kernel::SquaredNorms{norm_begin_.data(), norm_end_.data(), gradient_.data(), norms_.data()});
-  comm_.all_gather(norms_.data(), all_norms_.data(), norm_counts_, DataType::kFloat64,
+void DeviceStep::State::judge() {
+  double* losses = unit_losses_.data();
+  if (exact_) {
+    comm_.all_gather(losses, all_losses_.data(), block_counts_, DataType::kFloat64,
+                     stream_.handle());
+    losses = all_losses_.data();
+  }
+  const auto arrays = static_cast<int64_t>(parts_.size());
+  each(lanes_.size(), kernel::SquaredLanes{norm_begin_.data(), norm_end_.data(), norm_cols_.data(),
+                                           arrays, gradient_.data(), lanes_.data()});
+  each(norms_.size(), kernel::FoldLanes{lanes_.data(), arrays, norms_.data()});
+  comm_.all_gather(norms_.data(), all_norms_.data(), block_counts_, DataType::kFloat64,
                    stream_.handle());
-  each(1, kernel::ClipScale{all_norms_.data(), shard_count_, static_cast<int64_t>(parts_.size()),
-                            options_.clip_norm, scale_.data()});
+  each(1, kernel::Judge{losses, exact_ ? shard_count_ : 1, all_norms_.data(), shard_count_,
+                        options_.clip_norm, log_.data() + logged_, bad_.data(), scale_.data()});
+  ++logged_;
 }
 
 void DeviceStep::State::publish_dense() {
@@ -585,13 +580,13 @@ void DeviceStep::State::publish_dense() {
   each(dense_size_, kernel::Scatter{published_.data(), published_index_.data(), dense_.data()});
 }
 
-std::vector<double> DeviceStep::State::take_losses() {
-  std::vector<double> losses(static_cast<size_t>(logged_));
-  log_.download(losses, stream_);
+std::vector<StepOutcome> DeviceStep::State::take_outcomes() {
+  std::vector<StepOutcome> outcomes(static_cast<size_t>(logged_));
+  log_.download(outcomes, stream_);
   bad_.zero(stream_);
   wait();
   logged_ = 0;
-  return losses;
+  return outcomes;
 }
 
 void DeviceStep::State::upload(const Parameters& parameters) {
@@ -657,7 +652,7 @@ void DeviceStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t 
 }
 bool DeviceStep::samples_resident() const { return state_->samples_resident(); }
 int64_t DeviceStep::most_ahead() const { return kMostSteps; }
-std::vector<double> DeviceStep::take_losses() { return state_->take_losses(); }
+std::vector<StepOutcome> DeviceStep::take_outcomes() { return state_->take_outcomes(); }
 void DeviceStep::upload(const Parameters& parameters) { state_->upload(parameters); }
 void DeviceStep::download(Parameters& parameters) { state_->download(parameters); }
 std::unique_ptr<Predictor> DeviceStep::make_predictor(const Problem& problem, Parameters&,

@@ -20,7 +20,7 @@ namespace kt {
 /// give them. Parameters, optimizer state and item features stay in device memory, samples where they have room
 /// (trainer/device_samples.h).
 ///
-/// `run` only enqueues; the host waits once an epoch, in `take_losses`, `upload` and `download`, and for the step
+/// `run` only enqueues; the host waits once an epoch, in `take_outcomes`, `upload` and `download`, and for the step
 /// before the last where samples do not stay on the device.
 ///
 /// `reduce: exact`, an item table: requests to the owners, answers, gradients back, each one all_to_all; a dense
@@ -51,7 +51,7 @@ class DeviceStep final : public Steps {
   /// Uses `control` too where an epoch is begun.
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
   int64_t most_ahead() const override;
-  std::vector<double> take_losses() override;
+  std::vector<StepOutcome> take_outcomes() override;
   void upload(const Parameters& parameters) override;
   void download(Parameters& parameters) override;
   /// Item tables are gathered on the devices. While it is used, no step may run.

@@ -12,7 +12,7 @@
 namespace kt {
 namespace {
 
-void refuse_reduced_precision(const Config& config, Communicator& control) {
+void refuse_reduced_precision(const Config& config, MpiCommunicator& control) {
   agree(control, [&] {
     if (config.parallel.precision != Precision::kFp32)
       user_error(

@@ -117,7 +117,8 @@ std::string evaluation_table(const EvaluationTitle& title, const EvaluationResul
   if (title.synthetic) {
     text += "The data is synthetic: these figures are not those of the real KuaiRec.\n";
   }
-  text += "In brackets chance: a random order, or for errors and r2 the training mean.\n\n";
+  if (!result.metrics.empty())
+    text += "In brackets chance: a random order, or for errors and r2 the training mean.\n\n";
   text += table.figures("errors", {"mse", "mse_clipped", "rmse", "rmse_clipped", "mae",
                                    "mae_clipped", "mae_macro", "r2"});
   text +=

@@ -71,8 +71,9 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
       comm_(comm),
       pool_(pool),
       user_rank_(rank_of_users(problem, table, comm.world().size)),
-      begin_(1, 0),
-      metrics_(prepare_metrics(problem, table, user_rank_, comm, pool, prepare_seconds_)) {
+      begin_(1, 0) {
+  if (!table.label.empty())
+    metrics_.emplace(prepare_metrics(problem, table, user_rank_, comm, pool, prepare_seconds_));
   for (size_t k = 0; k < user_rank_.size(); ++k) {
     if (user_rank_[k] != comm.world().rank) continue;
     own_.push_back(static_cast<int32_t>(k));
@@ -113,9 +114,16 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
   Evaluation evaluation{.report = {}, .scores = score(predictor)};
   comm_.barrier();  // so that who waits for the slowest rank counts that as scoring
   const double score_seconds = seconds_since(start);
-  const EvaluationResult result = metrics_.evaluate(evaluation.scores, comm_, pool_);
+  EvaluationResult result;
+  if (metrics_) {
+    result = metrics_->evaluate(evaluation.scores, comm_, pool_);
+  } else {
+    result.users = std::ssize(table_.users);
+    result.pairs = std::ssize(table_.item);
+    result.notes = {"The pairs have no labels (watch_ratio): scored, without metrics."};
+  }
   const double prepare_seconds = std::exchange(prepare_seconds_, 0);
-  const double prepare_order = prepare_seconds > 0 ? metrics_.order_preparation_s() : 0;
+  const double prepare_order = prepare_seconds > 0 ? metrics_->order_preparation_s() : 0;
   std::vector<double> seconds{prepare_seconds + seconds_since(start),
                               prepare_seconds - prepare_order,
                               prepare_order,

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,7 +32,7 @@ struct Evaluation {
 /// Evaluates on one table, any number of times.
 class Evaluator {
  public:
-  /// Borrows everything. Collective: all ranks, with the same table.
+  /// Borrows everything. A table without labels is scored alone. Collective: all ranks, with the same table.
   Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
             ThreadPool& pool);
 
@@ -50,11 +51,11 @@ class Evaluator {
   const TestTable& table_;
   MpiCommunicator& comm_;
   ThreadPool& pool_;
-  std::vector<int32_t> user_rank_;  // [users of the table]
-  std::vector<int32_t> own_;        // this rank's users, by place in the table
-  std::vector<int64_t> begin_;      // [own + 1] their pairs
-  double prepare_seconds_ = 0;      // not reported yet
-  TestMetrics metrics_;
+  std::vector<int32_t> user_rank_;      // [users of the table]
+  std::vector<int32_t> own_;            // this rank's users, by place in the table
+  std::vector<int64_t> begin_;          // [own + 1] their pairs
+  double prepare_seconds_ = 0;          // not reported yet
+  std::optional<TestMetrics> metrics_;  // none without labels
 };
 
 /// Prints the table of such a report for people. One process.

@@ -7,7 +7,9 @@
 #include "launch/random.h"
 #include "sharding/optimizer.h"
 #include "sharding/schedule.h"
+#include "sharding/squared_norm.h"
 #include "sharding/tree_sum.h"
+#include "trainer/step_outcome.h"
 
 /// The bodies of a device step's loops (`for_each`, launch/device.h): element k of each, in any order. All
 /// pointers are device memory, and no two elements write to one place.
@@ -139,54 +141,68 @@ struct AddBuffers {
 };
 
 /// The tree over n = 2^i scalars; destroys them.
-KT_HOST_DEVICE inline double sum_tree(double* leaves, int64_t n, int64_t stride) {
+KT_HOST_DEVICE inline double sum_tree(double* leaves, int64_t n) {
   for (int64_t step = 1; step < n; step *= 2)
-    for (int64_t k = 0; k < n; k += 2 * step) leaves[k * stride] += leaves[(k + step) * stride];
+    for (int64_t k = 0; k < n; k += 2 * step) leaves[k] += leaves[k + step];
   return leaves[0];
 }
 
-/// The loss of the step, into the log; once it is not finite, no step changes anything. Over 1.
-struct JudgeLoss {
-  double* unit_losses;  // [n], destroyed
-  int64_t n;
-  double* log;
-  int32_t* bad;
-  KT_HOST_DEVICE void operator()(int64_t) const {
-    const double loss = sum_tree(unit_losses, n, 1);
-    *log = loss;
-    if (!(loss - loss == 0)) *bad = 1;
-  }
-};
-
-/// Sums of squares, each in order. Over the parts.
-struct SquaredNorms {
-  const int64_t* begin;  // [parts] elements of `gradient`
-  const int64_t* end;    // [parts]
+/// One lane of the squared norm (sharding/squared_norm.h) of an array's rows in a block. Over blocks x arrays x lanes.
+struct SquaredLanes {
+  const int64_t* begin;  // [blocks, arrays] elements of `gradient`
+  const int64_t* end;    // [blocks, arrays]
+  const int64_t* cols;   // [arrays]
+  int64_t arrays;
   const float* gradient;
-  double* to;
-  KT_HOST_DEVICE void operator()(int64_t part) const {
+  double* to;  // [blocks, arrays, lanes]
+  KT_HOST_DEVICE void operator()(int64_t e) const {
+    const int64_t part = e / SquaredNorm::kLanes, lane = e % SquaredNorm::kLanes;
+    const int64_t width = cols[part % arrays];
     double sum = 0;
-    for (int64_t k = begin[part]; k < end[part]; ++k)
-      sum += static_cast<double>(gradient[k]) * gradient[k];
-    to[part] = sum;
+    for (int64_t row = begin[part]; row < end[part]; row += width)
+      for (int64_t c = lane; c < width; c += SquaredNorm::kLanes)
+        sum += static_cast<double>(gradient[row + c]) * gradient[row + c];
+    to[e] = sum;
   }
 };
 
-/// The factor that clips the gradients. Over 1.
-struct ClipScale {
-  double* norms;  // [blocks, arrays], destroyed
-  int64_t blocks, arrays;
+/// The squared norm of a block: its arrays in order, lane by lane each. Over the blocks.
+struct FoldLanes {
+  const double* lanes;  // [blocks, arrays, lanes]
+  int64_t arrays;
+  double* to;  // [blocks]
+  KT_HOST_DEVICE void operator()(int64_t block) const {
+    double sum = 0;
+    for (int64_t a = 0; a < arrays; ++a) {
+      SquaredNorm norm;
+      for (int64_t lane = 0; lane < SquaredNorm::kLanes; ++lane)
+        norm.lanes[lane] = lanes[(block * arrays + a) * SquaredNorm::kLanes + lane];
+      sum += norm.total();
+    }
+    to[block] = sum;
+  }
+};
+
+/// What the step found, into the log, and the factor that clips; once an outcome is not sound, no step changes
+/// anything. Over 1.
+struct Judge {
+  double* losses;  // [leaves], destroyed
+  int64_t leaves;
+  double* squared_norms;  // [blocks], destroyed
+  int64_t blocks;
   double clip_norm;
+  StepOutcome* log;
+  int32_t* bad;
   float* scale;
   KT_HOST_DEVICE void operator()(int64_t) const {
-    double total = 0;
-    for (int64_t a = 0; a < arrays; ++a) total += sum_tree(norms + a, blocks, arrays);
-    const double norm = std::sqrt(total);
-    *scale = norm > clip_norm ? static_cast<float>(clip_norm / norm) : 1.f;
+    const StepOutcome outcome{sum_tree(losses, leaves), std::sqrt(sum_tree(squared_norms, blocks))};
+    *log = outcome;
+    if (!is_sound(outcome, clip_norm)) *bad = 1;
+    *scale = clip_factor(outcome.gradient_norm, clip_norm);
   }
 };
 
-/// One update of every element, unless the loss was bad. Over the elements.
+/// One update of every element, unless an outcome was bad. Over the elements.
 struct Update {
   UpdateFactors factors;
   const int32_t* bad;

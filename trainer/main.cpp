@@ -2,14 +2,18 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "launch/errors.h"
 #include "launch/log.h"
+#include "launch/mpi_session.h"
 #include "launch/run_main.h"
+#include "launch/signals.h"
 #include "trainer/commands.h"
 #include "trainer/run_facts.h"
+#include "trainer/same_on_all.h"
 
 namespace kt {
 namespace {
@@ -31,12 +35,38 @@ std::vector<std::string> with_command(const CLI::App& app, int argc, char** argv
       return arguments;
     }
     if (!argument.starts_with("-") && argument.find('=') == std::string::npos)
-      user_error("got the unknown command {}, expected one of {}, or key.path=value to train",
-                 argument, fmt::join(commands, ", "));
+      user_error("got the unknown command {}, expected one of {}, or key.path=value to train{}",
+                 argument, fmt::join(commands, ", "),
+                 argument.ends_with(".yaml") || argument.ends_with(".yml")
+                     ? "; a configuration is named by --config " + argument
+                     : "");
     break;
   }
   arguments.insert(arguments.begin(), "train");
   return arguments;
+}
+
+/// Sets `action` to what the arguments ask for. Returns: the command's name. Throws: UserError.
+std::string parse(CLI::App& app, int argc, char** argv, Action& action) {
+  std::vector<std::string> arguments = with_command(app, argc, argv);
+  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them last first
+  try {
+    app.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream out, err;
+    if (app.exit(error, out, err) != 0) {
+      std::string message = err.str();
+      message.erase(message.find_last_not_of('\n') + 1);
+      throw UserError(message);
+    }
+    action = [text = out.str()](const GlobalOptions&) {
+      if (!MpiSession::running() || MpiSession::running()->world().rank == 0)
+        fmt::print("{}", text);
+      return static_cast<int>(kExitDone);
+    };
+    return error.get_name() == "CallForVersion" ? "--version" : "--help";
+  }
+  return app.get_subcommands().front()->get_name();
 }
 
 int run(int argc, char** argv) {
@@ -61,15 +91,16 @@ int run(int argc, char** argv) {
     part->add_flag("--json", global.json, "One JSON document on stdout; text goes to stderr");
     part->add_flag("--quiet", global.quiet, "Warnings and errors only");
   }
-  std::vector<std::string> arguments = with_command(app, argc, argv);
-  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them last first
-  try {
-    app.parse(arguments);
-  } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? kExitDone : kExitUser;
+  if (launched_tasks() == 1) {
+    parse(app, argc, argv, action);
+  } else {
+    // Whatever the arguments of a rank are: others may wait for it.
+    MpiCommunicator& comm = MpiSession::start().communicator();
+    same_build_on_all(comm, program_build());
+    same_on_all(comm, [&] { return Facts{{"command", parse(app, argc, argv, action)}}; });
   }
   log_start({}, global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
+  answer_stops(app.got_subcommand("train") ? StopAnswer::kResume : StopAnswer::kEnd);
   return action(global);
 }
 

@@ -36,7 +36,7 @@ constexpr double kAdamElement_s = .6e-9;
 constexpr double kSgdElement_s = .4e-9;
 // Memory of a process before any data, and of the metrics for each test pair. Source: likewise.
 constexpr int64_t kProcessBytes = 150'000'000;
-constexpr int64_t kMetricsBytesPerPair = 36;
+constexpr int64_t kMetricsBytesPerPair = 26;
 
 // Never measured here: nothing had a GPU. Source: assumed, docs/plan.md, "Assumed constants".
 constexpr double kGpuFlopShare = .35;
@@ -382,6 +382,18 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
     uses.push_back(
         {"parts of users and items", kEvaluation,
          to_bytes(kFloat) * (users * inputs.user_part + inputs.items * inputs.item_part)});
+  // The file of a checkpoint is made in memory; another model is read beside the one that was trained.
+  if (!gpu) {
+    int64_t written = 0;
+    for (size_t a = 0; a < inputs.parameters.size(); ++a)
+      written += sizes.owned(a, rank).size() * inputs.parameters[a].cols;
+    uses.push_back({"checkpoint being written", kCheckpoint,
+                    to_bytes(kFloat) * written * (1 + sizes.slots)});
+    const bool best = inputs.config.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
+    uses.push_back({"parameters of the best checkpoint", kEvaluation,
+                    best ? to_bytes(kFloat * (static_cast<double>((2 + sizes.slots) * held) + dense))
+                         : 0});
+  }
   if (!gpu)
     uses.push_back({"test table, scores, metrics", kEvaluation,
                     16 * inputs.test_pairs + 4 * inputs.test_pairs / sizes.ranks +
@@ -571,10 +583,6 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
     all.push_back(traffic.all_to_all("item gradients", kFloat * static_cast<double>(cols),
                                      [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
   };
-  const auto losses = [&] {
-    all.push_back(sizes.exact ? traffic.all_gather("leaf losses", kDouble, shard_counts)
-                              : traffic.all_reduce("loss", kDouble, 1));
-  };
   if (sizes.exact) {
     const auto item_ids = [&] {
       all.push_back(traffic.all_to_all("item ids", kInt,
@@ -594,7 +602,6 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
         all.push_back(
             traffic.all_to_all("item rows", kFloat * static_cast<double>(cols),
                                [&](int64_t r, int64_t s) { return requests.rows[s][r]; }));
-      losses();
     }
     all.push_back(traffic.all_to_all("dense subtrees", kFloat, [&](int64_t r, int64_t s) {
       return sizes.nodes[r] * sizes.own_dense[s];
@@ -602,18 +609,20 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
     for (size_t table = 0; !host && table < sizes.item_cols.size(); ++table)
       item_gradients(sizes.item_cols[table]);
   } else {
-    if (!host) losses();
+    if (!host) all.push_back(traffic.all_reduce("loss", kDouble, 1));
     all.push_back(traffic.all_reduce("dense gradients", kFloat, static_cast<double>(sizes.dense)));
     for (const ParameterSpec& spec : inputs.parameters)
       if (spec.kind == ParameterKind::kItemTable)
         all.push_back(
             traffic.all_reduce("item gradients", kFloat, static_cast<double>(spec.size())));
   }
-  if (host) losses();
-  if (inputs.config.train.clip_norm > 0) {
-    std::vector<double> norms = shard_counts;
-    for (double& count : norms) count *= static_cast<double>(inputs.parameters.size());
-    all.push_back(traffic.all_gather("gradient norms", kDouble, norms));
+  if (host) {
+    constexpr const char* kOutcome = "losses and gradient norms";
+    all.push_back(sizes.exact ? traffic.all_gather(kOutcome, 2 * kDouble, shard_counts)
+                              : traffic.all_reduce(kOutcome, kDouble, 2));
+  } else {
+    if (sizes.exact) all.push_back(traffic.all_gather("leaf losses", kDouble, shard_counts));
+    all.push_back(traffic.all_gather("gradient norms", kDouble, shard_counts));
   }
   if (sizes.exact) all.push_back(traffic.all_gather("dense parameters", kFloat, sizes.own_dense));
   // On devices the host asks only where it looks at the losses.
@@ -622,14 +631,13 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
 }
 
 int64_t peak_bytes(const std::vector<MemoryUse>& uses) {
-  int64_t always = 0, phases[3] = {};
-  for (const MemoryUse& use : uses) {
-    if (use.phase == MemoryPhase::kAlways)
-      always += use.bytes;
-    else
-      phases[static_cast<int>(use.phase) - 1] += use.bytes;
-  }
-  return always + *std::max_element(std::begin(phases), std::end(phases));
+  const auto in = [&](MemoryPhase phase) {
+    int64_t bytes = 0;
+    for (const MemoryUse& use : uses) bytes += use.phase == phase ? use.bytes : 0;
+    return bytes;
+  };
+  using enum MemoryPhase;
+  return in(kAlways) + std::max(in(kLoading), in(kStep) + std::max(in(kCheckpoint), in(kEvaluation)));
 }
 
 Plan make_plan(const PlanInputs& inputs) {

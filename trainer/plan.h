@@ -70,8 +70,9 @@ Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& 
 /// and the request at the step's end in trainer/train.cpp make them; on devices as trainer/device_step.cu does.
 std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests);
 
-/// When memory is needed. The most a rank needs is what it always needs and the largest of the others.
-enum class MemoryPhase { kAlways, kLoading, kStep, kEvaluation };
+/// When memory is needed. The most a rank needs is what it always needs, and then what loading needs, or a step (kept
+/// till the end) with a checkpoint being written or an evaluation.
+enum class MemoryPhase { kAlways, kLoading, kStep, kCheckpoint, kEvaluation };
 
 struct MemoryUse {
   std::string what;

@@ -5,11 +5,11 @@
 #include <numbers>
 #include <numeric>
 
-#include "launch/agree.h"
 #include "launch/errors.h"
 #include "launch/random.h"
 #include "models/content_features.h"
 #include "models/registry.h"
+#include "trainer/same_on_all.h"
 
 namespace kt {
 namespace {
@@ -121,11 +121,19 @@ EngineOptions engine_options(const Config& config) {
                                       : SimdLevel::kAvx2};
 }
 
-Problem open_problem(const Config& config, Communicator& comm) {
+namespace {
+
+std::unique_ptr<Engine> new_engine(const Problem& problem) {
+  return make_engine(make_layers(problem.config.model.name, problem.model),
+                     engine_options(problem.config));
+}
+
+}  // namespace
+
+Problem open_problem(const Config& config, MpiCommunicator& comm) {
   Problem problem{.config = config};
-  EngineOptions options;
-  agree(comm, [&] {
-    options = engine_options(config);
+  same_on_all(comm, [&] {
+    engine_options(config);  // that this CPU has what is asked for
     problem.dataset = Dataset::open(config.data.path);
     check_world(problem.dataset.shards(), comm.world());
     if (config.model.content == Content::kDaily) {
@@ -137,6 +145,7 @@ Problem open_problem(const Config& config, Communicator& comm) {
       problem.item_features = load_item_features(problem.dataset, config);
     }
     problem.ids = problem.dataset.read_ids();
+    return Facts{{"hash of the data set", problem.dataset.hash()}};
   });
   problem.users_per_shard.assign(problem.dataset.shards(), 0);
   for (const int32_t shard : problem.ids.user_shard) ++problem.users_per_shard[shard];
@@ -149,7 +158,7 @@ Problem open_problem(const Config& config, Communicator& comm) {
       .users = problem.dataset.users(),
       .items = items,
       .features = items > 0 ? static_cast<int64_t>(problem.item_features.size()) / items : 0};
-  problem.engine = make_engine(make_layers(config.model.name, problem.model), options);
+  problem.engine = new_engine(problem);
   return problem;
 }
 
@@ -189,12 +198,13 @@ void initialize(Parameters& parameters, const Problem& problem, Communicator& co
 
 namespace {
 
-/// With every part computed once.
+/// With every part computed once. The dense weights are its own, and so is the engine that computes with them: the
+/// problem's goes on with others.
 class HostPredictor final : public Predictor {
  public:
-  HostPredictor(const Problem& problem, Parameters& parameters, Communicator& comm)
-      : problem_(problem) {
-    problem.engine->set_dense(parameters.dense);
+  HostPredictor(const Problem& problem, const Parameters& parameters, Communicator& comm)
+      : problem_(problem), dense_(parameters.dense), engine_(new_engine(problem)) {
+    engine_->set_dense(dense_);
     for (const ParameterArray& array : parameters.arrays)
       if (array.spec.kind == ArrayKind::kUserTable) first_user_row_ = array.held.begin;
     user_parts_ = parts_of(Side::kUser, ArrayKind::kUserTable, parameters);
@@ -203,7 +213,7 @@ class HostPredictor final : public Predictor {
       item_parts_ = std::move(own);
       return;
     }
-    const int64_t width = problem.engine->part_width(Side::kItem);
+    const int64_t width = engine_->part_width(Side::kItem);
     std::vector<int64_t> counts;
     for (int rank = 0; rank < comm.world().size; ++rank) {
       const Range blocks = shards_of_rank(parameters.shard_count(), {rank, comm.world().size});
@@ -222,20 +232,19 @@ class HostPredictor final : public Predictor {
     std::vector<int32_t> rows(users.size());
     for (size_t k = 0; k < users.size(); ++k)
       rows[k] = static_cast<int32_t>(problem_.user_row[users[k]] - first_user_row_);
-    problem_.engine->predict_rows({.n = std::ssize(items),
-                                   .user_parts = user_parts_.data(),
-                                   .item_parts = item_parts_.data(),
-                                   .user = rows.data(),
-                                   .item = items.data(),
-                                   .item_id = items.data(),
-                                   .features = problem_.item_features.data()},
-                                  out.data());
+    engine_->predict_rows({.n = std::ssize(items),
+                           .user_parts = user_parts_.data(),
+                           .item_parts = item_parts_.data(),
+                           .user = rows.data(),
+                           .item = items.data(),
+                           .item_id = items.data(),
+                           .features = problem_.item_features.data()},
+                          out.data());
   }
 
  private:
   /// Of all held rows of the side's tables.
   std::vector<float> parts_of(Side side, ArrayKind kind, const Parameters& parameters) const {
-    const Engine& engine = *problem_.engine;
     IdBatch batch;
     Range held;
     for (const ParameterArray& array : parameters.arrays) {
@@ -247,13 +256,15 @@ class HostPredictor final : public Predictor {
     std::iota(rows.begin(), rows.end(), 0);
     batch.n = held.size();
     batch.row = rows.data();
-    batch.features = problem_.item_features.data() + held.begin * engine.feature_count();
-    std::vector<float> parts(batch.n * engine.part_width(side));
-    engine.forward_ids(side, batch, parts.data());
+    batch.features = problem_.item_features.data() + held.begin * engine_->feature_count();
+    std::vector<float> parts(batch.n * engine_->part_width(side));
+    engine_->forward_ids(side, batch, parts.data());
     return parts;
   }
 
   const Problem& problem_;
+  const std::vector<float> dense_;
+  const std::unique_ptr<Engine> engine_;
   int64_t first_user_row_ = 0;
   std::vector<float> user_parts_;  // [held users, part width]
   std::vector<float> item_parts_;  // [items, part width]
@@ -261,8 +272,8 @@ class HostPredictor final : public Predictor {
 
 }  // namespace
 
-std::unique_ptr<Predictor> make_host_predictor(const Problem& problem, Parameters& parameters,
-                                               Communicator& comm) {
+std::unique_ptr<Predictor> make_host_predictor(const Problem& problem,
+                                               const Parameters& parameters, Communicator& comm) {
   return std::make_unique<HostPredictor>(problem, parameters, comm);
 }
 

@@ -7,7 +7,7 @@
 
 #include "io/config.h"
 #include "io/dataset.h"
-#include "launch/communicator.h"
+#include "launch/mpi_communicator.h"
 #include "models/model.h"
 #include "models/registry.h"
 #include "sharding/parameters.h"
@@ -34,7 +34,7 @@ void resolve_engine(Config& config, bool on_devices);
 EngineOptions engine_options(const Config& config);
 
 /// Opens the data set and builds the model. Collective: all ranks. Throws: UserError, the same on all.
-Problem open_problem(const Config& config, Communicator& comm);
+Problem open_problem(const Config& config, MpiCommunicator& comm);
 
 /// The parameter arrays of the model, not yet initialised.
 Parameters make_parameters(const Problem& problem, World world);
@@ -42,7 +42,7 @@ Parameters make_parameters(const Problem& problem, World world);
 /// Initial weights: each element a pure function of (seed, array, row's id, column). Collective: all ranks.
 void initialize(Parameters& parameters, const Problem& problem, Communicator& comm);
 
-/// Predictions with the weights as they were when it was made.
+/// Predictions with given weights: whose, and how long they stay, says who makes it.
 class Predictor {
  public:
   virtual ~Predictor() = default;
@@ -53,9 +53,9 @@ class Predictor {
                        std::span<float> out) const = 0;
 };
 
-/// Predicts with the model's engine on the host. Borrows problem and parameters. Collective: all ranks, since
-/// item tables are gathered.
-std::unique_ptr<Predictor> make_host_predictor(const Problem& problem, Parameters& parameters,
-                                               Communicator& comm);
+/// Predicts on the host with the weights as they are now, which it keeps: borrows the problem alone. Collective: all
+/// ranks, since item tables are gathered.
+std::unique_ptr<Predictor> make_host_predictor(const Problem& problem,
+                                               const Parameters& parameters, Communicator& comm);
 
 }  // namespace kt

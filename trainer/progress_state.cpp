@@ -5,16 +5,69 @@
 namespace kt {
 namespace {
 
-nlohmann::json to_json(const ProgressState::Best& best) {
-  return {{"value", best.value ? nlohmann::json(*best.value) : nlohmann::json()},
-          {"step", best.step},
-          {"epochs_since", best.epochs_since}};
+using nlohmann::json;
+
+[[noreturn]] void refuse(const std::string& what) {
+  user_error("the checkpoint's state is not one of this program: {}; remove that checkpoint", what);
 }
 
-ProgressState::Best best_from_json(const nlohmann::json& json) {
-  ProgressState::Best best{.step = json.at("step"), .epochs_since = json.at("epochs_since")};
-  if (!json.at("value").is_null()) best.value = json.at("value").get<double>();
+int64_t whole_number(const json& object, const char* key, int64_t least = 0) {
+  const json& value = object.at(key);
+  // One above int64 becomes negative.
+  if (!value.is_number_integer() || value.get<int64_t>() < least)
+    refuse(fmt::format("'{}' is {}, expected a whole number of at least {}", key, value.dump(),
+                       least));
+  return value;
+}
+
+json list(const json& object, const char* key) {
+  const json& value = object.at(key);
+  if (!value.is_array()) refuse(fmt::format("'{}' is {}, expected a list", key, value.dump()));
+  return value;
+}
+
+json to_json(const ProgressState::Best& best) {
+  return {{"value", best.value ? json(*best.value) : json()},
+          {"step", best.step},
+          {"epochs_since", best.epochs_since},
+          {"metric", best.metric}};
+}
+
+ProgressState::Best best_from_json(const json& object) {
+  ProgressState::Best best{.step = whole_number(object, "step", -1),
+                           .epochs_since = whole_number(object, "epochs_since"),
+                           .metric = object.value("metric", "")};
+  if (!object.at("value").is_null()) best.value = object.at("value").get<double>();
   return best;
+}
+
+json to_json(const ProgressState::Health& health) {
+  return {{"bad_in_a_row", health.bad_in_a_row},
+          {"good_checkpoint", health.good_checkpoint},
+          {"usual_loss", health.usual_loss},
+          {"usual_samples", health.usual_samples}};
+}
+
+/// None in checkpoints of before there was one.
+ProgressState::Health health_from_json(const json& state) {
+  if (!state.contains("health")) return {};
+  const json& object = state.at("health");
+  return {.bad_in_a_row = whole_number(object, "bad_in_a_row"),
+          .good_checkpoint = whole_number(object, "good_checkpoint", -1),
+          .usual_loss = object.at("usual_loss"),
+          .usual_samples = whole_number(object, "usual_samples")};
+}
+
+/// None in checkpoints of before there was one: the first interval is then of its steps since.
+ProgressState::Interval interval_from_json(const json& state) {
+  if (!state.contains("interval")) return {};
+  const json& object = state.at("interval");
+  return {.loss = object.at("loss"),
+          .samples = whole_number(object, "samples"),
+          .norms = object.at("norms"),
+          .norm_max = object.at("norm_max"),
+          .updates = whole_number(object, "updates"),
+          .seconds = object.at("seconds")};
 }
 
 }  // namespace
@@ -24,6 +77,7 @@ nlohmann::json to_json(const ProgressState& state) {
           {"updates", state.updates},
           {"pass_over", state.pass_over},
           {"bad_steps", state.bad_steps},
+          {"health", to_json(state.health)},
           {"epoch_loss", state.epoch_loss},
           {"epoch_samples", state.epoch_samples},
           {"epoch_seconds", state.epoch_seconds},
@@ -31,27 +85,45 @@ nlohmann::json to_json(const ProgressState& state) {
           {"best", to_json(state.best)},
           {"early_stop", to_json(state.early_stop)},
           {"stopped_early", state.stopped_early},
+          {"interval",
+           {{"loss", state.interval.loss},
+            {"samples", state.interval.samples},
+            {"norms", state.interval.norms},
+            {"norm_max", state.interval.norm_max},
+            {"updates", state.interval.updates},
+            {"seconds", state.interval.seconds}}},
           {"epochs", state.epochs},
           {"resumed_from", state.resumed_from}};
 }
 
 ProgressState progress_from_json(const nlohmann::json& json) try {
-  return {.step = json.at("step"),
-          .updates = json.at("updates"),
-          .pass_over = json.at("pass_over"),
-          .bad_steps = json.at("bad_steps"),
+  return {.step = whole_number(json, "step"),
+          .updates = whole_number(json, "updates"),
+          .pass_over = whole_number(json, "pass_over"),
+          .bad_steps = whole_number(json, "bad_steps"),
+          .health = health_from_json(json),
           .epoch_loss = json.at("epoch_loss"),
-          .epoch_samples = json.at("epoch_samples"),
+          .epoch_samples = whole_number(json, "epoch_samples"),
           .epoch_seconds = json.at("epoch_seconds"),
           .wall_seconds = json.at("wall_seconds"),
           .best = best_from_json(json.at("best")),
           .early_stop = best_from_json(json.at("early_stop")),
           .stopped_early = json.at("stopped_early"),
-          .epochs = json.at("epochs"),
-          .resumed_from = json.at("resumed_from")};
+          .interval = interval_from_json(json),
+          .epochs = list(json, "epochs"),
+          .resumed_from = list(json, "resumed_from")};
 } catch (const nlohmann::json::exception& error) {
-  user_error("the checkpoint's state is not one of this program: {}; remove that checkpoint",
-             error.what());
+  refuse(error.what());
+}
+
+bool is_usual_loss(ProgressState::Health& health, double loss, int64_t samples) {
+  constexpr double kFactor = 1000;
+  const double limit = kFactor * health.usual_loss * static_cast<double>(samples);
+  if (health.usual_samples > 0 && loss * static_cast<double>(health.usual_samples) > limit)
+    return false;
+  health.usual_loss += loss;
+  health.usual_samples += samples;
+  return true;
 }
 
 std::optional<double> value_of(const ValidationResult& result, SelectionMetric metric) {
@@ -63,6 +135,10 @@ std::optional<double> value_of(const ValidationResult& result, SelectionMetric m
       return result.mse;
     case SelectionMetric::kMae:
       return result.mae;
+    case SelectionMetric::kMseClipped:
+      return result.mse_clipped;
+    case SelectionMetric::kMaeClipped:
+      return result.mae_clipped;
     case SelectionMetric::kGauc:
       return result.gauc;
     case SelectionMetric::kXauc:
@@ -73,9 +149,13 @@ std::optional<double> value_of(const ValidationResult& result, SelectionMetric m
 
 bool update_best(ProgressState::Best& best, SelectionMetric metric, std::optional<double> value,
                  int64_t step) {
-  const bool smaller_is_better = metric == SelectionMetric::kMse || metric == SelectionMetric::kMae;
+  const bool smaller_is_better =
+      metric != SelectionMetric::kGauc && metric != SelectionMetric::kXauc;
   if (value && (!best.value || (smaller_is_better ? *value < *best.value : *value > *best.value))) {
-    best = {.value = value, .step = step, .epochs_since = 0};
+    best = {.value = value,
+            .step = step,
+            .epochs_since = 0,
+            .metric = std::string(name_of(metric))};
     return true;
   }
   ++best.epochs_since;

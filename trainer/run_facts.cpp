@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "io/checksum.h"
 #include "kuaitrain_commit.h"
 
 namespace kt {
@@ -25,6 +26,11 @@ std::string cpu_name() {
 }  // namespace
 
 const char* program_version() { return KT_VERSION; }
+
+std::string program_build() {
+  return fmt::format("{}, commit {}, file {}", KT_VERSION, KT_COMMIT,
+                     checksum_of_file("/proc/self/exe").xxh128);
+}
 
 nlohmann::json run_facts(Communicator& comm, int64_t threads) {
   rusage usage{};

@@ -1,11 +1,14 @@
 #include "trainer/samples.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
 
 #include "launch/agree.h"
 #include "launch/errors.h"
+#include "launch/log.h"
 #include "launch/random.h"
 #include "sharding/gather_shards.h"
 #include "sharding/schedule.h"
@@ -20,27 +23,56 @@ uint64_t time_key(double seconds) {
   return bits & kSign ? ~bits : bits | kSign;
 }
 
-/// The largest time that at least `wanted` of all rows have reached, found by bisection over the bits.
-/// Collective: all ranks.
-uint64_t time_threshold(const std::vector<std::vector<double>>& times, int64_t wanted,
-                        Communicator& comm) {
+/// Rows of all ranks at this time or later. Collective: all ranks.
+int64_t rows_from(uint64_t key, const std::vector<std::vector<double>>& times, Communicator& comm) {
+  int64_t rows = 0;
+  for (const auto& shard : times)
+    rows += std::count_if(shard.begin(), shard.end(), [&](double t) { return time_key(t) >= key; });
+  comm.all_reduce(std::span(&rows, 1), Reduction::kSum);
+  return rows;
+}
+
+/// The time from which on rows are held out: the largest that at least the wanted share of all rows have reached,
+/// found by bisection over the bits. Warns when ties hold out far more. Collective: all ranks. Throws: AgreedError when
+/// nothing is left to train on.
+uint64_t time_threshold(const std::vector<std::vector<double>>& times, const Dataset& dataset,
+                        double fraction, Communicator& comm) {
+  const int64_t rows = dataset.train_rows();
+  const auto wanted = static_cast<int64_t>(std::ceil(fraction * static_cast<double>(rows)));
   uint64_t threshold = 0;
+  int64_t reached = rows;
   for (int bit = 63; bit >= 0; --bit) {
     const uint64_t candidate = threshold | (uint64_t{1} << bit);
-    int64_t reached = 0;
-    for (const auto& shard : times)
-      reached += std::count_if(shard.begin(), shard.end(),
-                               [&](double t) { return time_key(t) >= candidate; });
-    comm.all_reduce(std::span(&reached, 1), Reduction::kSum);
-    if (reached >= wanted) threshold = candidate;
+    const int64_t count = rows_from(candidate, times, comm);
+    if (count < wanted) continue;
+    threshold = candidate;
+    reached = count;
   }
+  const int64_t later = rows_from(threshold + 1, times, comm);
+  const auto percent = [&](int64_t n) {
+    return fmt::format("{:.3g} %", 100 * static_cast<double>(n) / static_cast<double>(rows));
+  };
+  const std::string ties = fmt::format("{} rows share one time", reached - later);
+  const std::string remedy =
+      later == 0 ? "set data.validation.kind=random"
+                 : fmt::format("hold out {} at most, or set data.validation.kind=random",
+                               percent(later));
+  if (reached == rows)
+    throw AgreedError(
+        fmt::format("{}: the latest {} of the rows are to be held out (data.validation), but {}, so "
+                    "that none would be left to train on; {}",
+                    dataset.path().string(), percent(wanted), ties, remedy));
+  // A tie of a few rows is nobody's concern.
+  if (comm.world().rank == 0 && 10 * (reached - wanted) > wanted)
+    log_warning("{}: the latest {} of the rows are to be held out (data.validation), {} are: {}; {}",
+                dataset.path().string(), percent(wanted), percent(reached), ties, remedy);
   return threshold;
 }
 
 }  // namespace
 
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
-                                       Communicator& comm) {
+                                       MpiCommunicator& comm) {
   const double fraction = config.data.validation.fraction;
   const bool temporal = config.data.validation.kind == ValidationKind::kTemporal && fraction > 0;
   if (temporal && !dataset.has_timestamps())
@@ -58,11 +90,7 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
     }
   });
   uint64_t threshold = 0;
-  if (temporal) {
-    const auto wanted =
-        static_cast<int64_t>(std::ceil(fraction * static_cast<double>(dataset.train_rows())));
-    threshold = time_threshold(times, wanted, comm);
-  }
+  if (temporal) threshold = time_threshold(times, dataset, fraction, comm);
 
   const auto clip = static_cast<float>(config.data.target.clip);
   const auto seed = static_cast<uint64_t>(config.train.seed);
@@ -77,10 +105,11 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
               ? time_key(times[j][k]) >= threshold
               : to_uniform(random_bits(seed, Purpose::kValidationSplit, shard.row[k])) < fraction;
       (held_out ? samples[j].validation : train)
-          .push_back({.user = shard.user[k],
-                      .item = shard.item[k],
-                      .label = clip > 0 ? std::min(shard.label[k], clip) : shard.label[k],
-                      .row = shard.row[k]});
+          .push_back(
+              {.user = shard.user[k],
+               .item = shard.item[k],
+               .label = clip > 0 && !held_out ? std::min(shard.label[k], clip) : shard.label[k],
+               .row = shard.row[k]});
     }
     const Permutation order =
         first_order(std::ssize(train), seed, shards.begin + static_cast<int64_t>(j));

@@ -5,8 +5,8 @@
 
 #include "io/config.h"
 #include "io/dataset.h"
-#include "launch/communicator.h"
 #include "launch/huge_pages.h"
+#include "launch/mpi_communicator.h"
 #include "sharding/plan.h"
 
 /// The rows this rank trains and validates on, in memory: 16 bytes a row.
@@ -16,8 +16,8 @@ namespace kt {
 struct Sample {
   int32_t user = 0;  ///< index into ShardSamples::users
   int32_t item = 0;
-  float label = 0;   ///< after data.target.clip
-  uint32_t row = 0;  ///< ordinal in the source file
+  float label = 0;   ///< of training rows after data.target.clip, of held-out rows as it is
+  uint32_t row = 0;  ///< where it is in the source file (Shard::row)
   friend bool operator==(const Sample&, const Sample&) = default;
 };
 
@@ -30,11 +30,12 @@ struct ShardSamples {
 };
 
 /// Reads the shards of a rank and splits them. Random: a row is held out by a draw keyed by (seed, row), so the
-/// split depends neither on ranks nor on V. Temporal: the latest `fraction` of all rows, ties held out too.
+/// split depends neither on ranks nor on V. Temporal: the latest `fraction` of all rows, ties held out too, with a
+/// warning where these are many.
 /// Collective: all ranks; a shard that one rank cannot read ends all of them with that message.
 /// Throws: UserError.
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
-                                       Communicator& comm);
+                                       MpiCommunicator& comm);
 
 /// Training samples of every shard. Shapes: [V]. Collective: all ranks.
 std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,

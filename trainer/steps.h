@@ -6,6 +6,7 @@
 
 #include "sharding/parameters.h"
 #include "trainer/problem.h"
+#include "trainer/step_outcome.h"
 
 namespace kt {
 
@@ -24,19 +25,18 @@ class Steps {
   /// Begins step `step` of `epoch`, as update number `update` (from 1). Its batch must not be empty.
   /// Collective: all ranks.
   virtual void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) = 0;
-  /// Steps that may be begun before their losses are taken.
+  /// Steps that may be begun before their outcomes are taken.
   virtual int64_t most_ahead() const = 0;
-  /// The losses of the steps since the last call, sums over the global batch, the same on all ranks; waits for
-  /// them. A step whose loss is not finite changes nothing, nor does any step begun after it before this call.
-  /// Collective: all ranks. Throws: PeerError.
-  virtual std::vector<double> take_losses() = 0;
+  /// The outcomes of the steps since the last call; waits for them. A step whose outcome is not sound changes nothing,
+  /// nor does any step begun after it before this call. Collective: all ranks. Throws: PeerError.
+  virtual std::vector<StepOutcome> take_outcomes() = 0;
   /// What the steps train, and `parameters`, made the same again: values, optimizer state and dense copies.
   virtual void upload(const Parameters& parameters) = 0;
   virtual void download(Parameters& parameters) = 0;
   /// Of all steps so far, as far as the host knows them.
   virtual StepSeconds seconds() const { return {}; }
-  /// Predicts with what the steps train. Everything is borrowed; `parameters` is as `download` left it.
-  /// Collective: all ranks.
+  /// Predicts with what the steps train, until the next `run` or `upload`. Everything is borrowed; `parameters` is as
+  /// `download` left it. Collective: all ranks.
   virtual std::unique_ptr<Predictor> make_predictor(const Problem& problem, Parameters& parameters,
                                                     Communicator& comm) {
     return make_host_predictor(problem, parameters, comm);

@@ -5,18 +5,21 @@
 #include "launch/agree.h"
 #include "launch/errors.h"
 #include "trainer/checkpointing.h"
+#include "trainer/same_on_all.h"
 
 namespace kt {
 
 StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::string>& overrides,
                    MpiCommunicator& comm) {
   Config config;
-  agree(comm, [&] {
+  same_on_all(comm, [&] {
     const std::filesystem::path file = run_dir / "config.yaml";
     if (!std::filesystem::exists(file))
       user_error("{}: no config.yaml there; expected the folder of a run (run.dir)",
                  run_dir.string());
     config = load_config(file, overrides);
+    config.run.dir = run_dir.string();
+    return settings_of_all_ranks(config);
   });
   const bool best = config.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
   std::optional<Checkpoint> checkpoint = find_checkpoint(
@@ -26,9 +29,18 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
       comm);
   if (!checkpoint)
     throw AgreedError(fmt::format("{}: the run has no checkpoint yet", run_dir.string()));
+  agree(comm, [&] {
+    const std::filesystem::path data = config.data.path;
+    std::error_code ignored;
+    if (data.is_relative() && !std::filesystem::exists(data, ignored))
+      user_error(
+          "{}: the data set of the run is {}, which is not there from {}; say where it is: "
+          "data.path=DATASET",
+          run_dir.string(), data.string(), std::filesystem::current_path(ignored).string());
+  });
   Problem problem = open_problem(config, comm);
   agree(comm, [&] {
-    const auto differences = identity_differences(checkpoint->state().at("identity"),
+    const auto differences = identity_differences(identity_of(*checkpoint),
                                                   identity(config, problem.dataset.hash()));
     if (!differences.empty())
       user_error("{}: the checkpoint does not fit: {}; give these keys their stored values",

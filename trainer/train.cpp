@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "io/json_text.h"
 #include "io/run_folder.h"
 #include "io/tensorboard.h"
 #include "launch/agree.h"
@@ -36,6 +37,8 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
+
+constexpr const char* kEarlyStop = "train.early_stop.metric";
 
 /// Why the loop has to do something at the end of a step. Ranks agree on the largest.
 enum Request : int32_t { kNothing = 0, kCheckpoint = 1, kSaveAndStop = 2 };
@@ -88,10 +91,10 @@ class HostSteps final : public Steps {
                .clip_norm = problem.config.train.clip_norm}) {}
 
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
-    losses_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).loss);
+    outcomes_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).outcome);
   }
   int64_t most_ahead() const override { return 1; }
-  std::vector<double> take_losses() override { return std::exchange(losses_, {}); }
+  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
   StepSeconds seconds() const override { return step_.seconds(); }
   // The parameters are those of the run.
   void upload(const Parameters&) override {}
@@ -110,7 +113,7 @@ class HostSteps final : public Steps {
   const Schedule& schedule_;
   std::unique_ptr<Exchange> exchange_;
   TrainStep step_;
-  std::vector<double> losses_;
+  std::vector<StepOutcome> outcomes_;
 };
 
 class TrainingRun {
@@ -133,19 +136,30 @@ class TrainingRun {
     return progress_.step > 0 && progress_.step % schedule_->steps() == 0;
   }
   bool complete() const { return progress_.step >= total_steps_ || progress_.stopped_early; }
+  bool patience_is_over() const {
+    const auto& early = config_.train.early_stop;
+    return early.metric != SelectionMetric::kNone && at_epoch_end() &&
+           progress_.step < total_steps_ && progress_.early_stop.epochs_since >= early.patience;
+  }
 
   void claim_folder();
   void load_data();
+  void check_selection();
   void resume_or_initialize();
+  void resume(Checkpoint& checkpoint);
+  void check_identity(const Checkpoint& checkpoint);
   void restore(Checkpoint& checkpoint);
+  void begin_interval();
   void cut_records(int64_t last_step);
   void train_steps();
   void begin_step();
   bool settle();
-  bool bad_step(double loss);
+  bool bad_step(const StepOutcome& outcome);
+  void rewind(const std::string& fault);
   void end_epoch();
   void report_interval(ProgressBar& bar);
   void save();
+  nlohmann::json stored_result();
   nlohmann::json final_evaluation();
   nlohmann::json evaluate_now(const std::string& checkpoint);
   std::unique_ptr<Predictor> make_predictor();
@@ -171,7 +185,8 @@ class TrainingRun {
   int64_t saved_step_ = -1;  // of the newest checkpoint
   std::optional<Requests> requests_;
   std::unique_ptr<Steps> steps_;
-  std::vector<int64_t> begun_;  // steps whose losses are not taken yet
+  bool proven_ = false;  // whether a step from the weights of `saved_step_` has been looked at
+  std::vector<int64_t> begun_;  // steps whose outcomes are not taken yet
 
   // This invocation's time in the loop.
   Clock::time_point train_start_;
@@ -182,40 +197,69 @@ class TrainingRun {
   std::optional<RunFolder> folder_;
   std::optional<EventFile> events_;
 
-  // The current interval of the log.
-  double interval_loss_ = 0;
-  int64_t interval_samples_ = 0;
-  Clock::time_point interval_start_;
+  Clock::time_point interval_start_;  // of `progress_.interval`
   Clock::time_point tick_;  // up to where wall_seconds and epoch_seconds are counted
 };
+
+/// Whether the evaluation that `stored`, a configuration, asked for is the one that `now` does.
+bool same_evaluation(const nlohmann::json& stored, const nlohmann::json& now) {
+  const auto same = [&](const char* key) {
+    const nlohmann::json::json_pointer place(key);
+    return stored.value(place, nlohmann::json()) == now.value(place, nlohmann::json());
+  };
+  return same("/evaluate/k") && same("/evaluate/checkpoint") &&
+         (now.at("evaluate").at("checkpoint") == "last" || same("/checkpoint/best"));
+}
 
 nlohmann::json TrainingRun::run() {
   claim_folder();
   load_data();
   resume_or_initialize();
+  nlohmann::json stored;
   if (complete()) {
-    // Nothing left to train: show what there is, or evaluate if the run ended before it could.
-    std::string stored;
-    solo(comm_, 0, "stored result", [&] {
-      if (const auto json = folder_->read_result(); json && json->contains("evaluation"))
-        stored = json->dump();
-    });
-    stored = share_text(stored, 0, comm_);
-    if (!stored.empty()) {
-      nlohmann::json json = nlohmann::json::parse(stored);
-      log_info("{}: this run is complete at step {}; nothing to train", config_.run.dir,
-               progress_.step);
-      if (is_first() && !json["evaluation"].is_null())
-        print_evaluation(problem_, json["evaluation"]);
-      json["already_complete"] = true;
-      return json;
+    // Nothing left to train: show what there is, or evaluate if that is not what is asked for.
+    log_info("{}: this run is complete at step {}; nothing to train{}", config_.run.dir,
+             progress_.step,
+             progress_.stopped_early
+                 ? fmt::format(": it stopped early, as train.early_stop.patience={} says",
+                               config_.train.early_stop.patience)
+                 : "");
+    stored = stored_result();
+    if (!stored.is_null() && same_evaluation(stored.at("config"), to_json(config_))) {
+      if (is_first() && !stored["evaluation"].is_null())
+        print_evaluation(problem_, stored["evaluation"]);
+      stored["already_complete"] = true;
+      return stored;
     }
+    // The run may have ended between this line and its result.
+    solo(comm_, 0, "run folder", [&] { folder_->drop_metrics("evaluation", progress_.step); });
   } else {
+    check_selection();
     train_steps();
   }
   nlohmann::json json = result(final_evaluation());
+  // Of another evaluation of the same weights: what is told of their training stays.
+  if (!stored.is_null()) {
+    for (const char* key : {"config", "evaluation"}) stored[key] = std::move(json[key]);
+    json = std::move(stored);
+  }
   solo(comm_, 0, "result", [&] { folder_->write_result(json); });
   return json;
+}
+
+/// What result.json says of these very weights; null where it says nothing, or is of an earlier end of the run.
+nlohmann::json TrainingRun::stored_result() {
+  std::string text;
+  solo(comm_, 0, "stored result", [&] {
+    if (const auto json = folder_->read_result()) text = json->dump();
+  });
+  text = share_text(text, 0, comm_);
+  const std::string hash = parameters_.weights_hash(comm_);
+  if (text.empty()) return nullptr;
+  nlohmann::json json = nlohmann::json::parse(text);
+  const bool of_these = json.at("weights_hash") == hash && json.at("steps") == progress_.step &&
+                        json.at("stopped_early") == progress_.stopped_early;
+  return of_these ? json : nullptr;
 }
 
 void TrainingRun::claim_folder() {
@@ -264,31 +308,129 @@ void TrainingRun::load_data() {
   }
 }
 
-void TrainingRun::resume_or_initialize() {
-  const std::string& resume = config_.checkpoint.resume;
-  std::optional<Checkpoint> checkpoint;
-  if (resume == "auto")
-    checkpoint = find_checkpoint(config_.run.dir, {}, comm_);
-  else if (resume != "never")
-    checkpoint = find_checkpoint(config_.run.dir,
-                                 {.which = CheckpointChoice::Which::kPath, .path = resume}, comm_);
-  if (checkpoint) {
-    std::vector<std::string> differences;
-    agree(comm_, [&] {
-      differences = identity_differences(checkpoint->state().at("identity"), identity_);
-      if (!differences.empty())
-        user_error(
-            "{}: the checkpoint is of another run: {}; give run.dir another folder, or these keys "
-            "their stored values",
-            checkpoint->path().string(), fmt::join(differences, "; "));
-    });
-    restore(*checkpoint);
-    progress_.resumed_from.push_back(progress_.step);
-    log_info("resumed {} at step {}", checkpoint->path().string(), progress_.step);
-  } else {
-    initialize(parameters_, problem_, comm_);
+/// Predicts nothing: what labels alone decide about metrics shows with any scores.
+class ZeroPredictor final : public Predictor {
+ public:
+  void predict(std::span<const int32_t>, std::span<const int32_t>,
+               std::span<float> out) const override {
+    std::ranges::fill(out, 0.f);
   }
+};
+
+/// Refuses to train for a metric that no epoch will have.
+void TrainingRun::check_selection() {
+  const SelectionMetric best = config_.checkpoint.best, early = config_.train.early_stop.metric;
+  const bool evaluates_best = config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
+  if (evaluates_best && progress_.best.step < 0 && total_steps_ < schedule_->steps())
+    throw AgreedError(
+        fmt::format("evaluate.checkpoint=best: the run ends at step {}, before its first epoch does "
+                    "at step {}, so no checkpoint will be the best; raise train.max_steps or set "
+                    "evaluate.checkpoint=last",
+                    total_steps_, schedule_->steps()));
+
+  ValidationResult result{.rows = validation_rows_};
+  const auto of_order = [](SelectionMetric metric) {
+    return metric == SelectionMetric::kGauc || metric == SelectionMetric::kXauc;
+  };
+  if (validation_rows_ > 0 && (of_order(best) || of_order(early))) {
+    const Phase phase("validation");
+    validator_.emplace(samples_, comm_, pool_);
+    result = validator_->validate(ZeroPredictor());
+  }
+  const auto check = [&](const char* key, SelectionMetric metric) {
+    if (metric == SelectionMetric::kNone || value_of(result, metric)) return;
+    const std::string why =
+        validation_rows_ == 0
+            ? fmt::format("data.validation.fraction={} leaves none of {} rows for it",
+                          config_.data.validation.fraction, problem_.dataset.train_rows())
+        : metric == SelectionMetric::kGauc
+            ? fmt::format("no user has held-out labels on both sides of {}", kPositiveRatio)
+            : std::string("all held-out labels are equal");
+    // A small table is no reason to refuse what nobody may have asked for.
+    if (validation_rows_ == 0 && key != kEarlyStop && !evaluates_best) {
+      if (is_first()) log_warning("{}={}: {}; no checkpoint will be the best", key, name_of(metric), why);
+      return;
+    }
+    throw AgreedError(fmt::format(
+        "{}={}: validation {} cannot be measured: {}; {} or set {}=none", key, name_of(metric),
+        name_of(metric), why,
+        validation_rows_ == 0 ? "raise the fraction" : "choose another metric", key));
+  };
+  check(kEarlyStop, early);
+  check("checkpoint.best", best);
+}
+
+void TrainingRun::resume_or_initialize() {
+  const std::string& resumed = config_.checkpoint.resume;
+  using enum CheckpointChoice::Which;
+  std::optional<Checkpoint> checkpoint;
+  if (resumed == "auto")
+    checkpoint = find_checkpoint(config_.run.dir, {}, comm_);
+  else if (resumed != "never")
+    checkpoint =
+        find_checkpoint(config_.run.dir, {.which = kPathOrNewer, .path = resumed}, comm_);
+  if (checkpoint)
+    resume(*checkpoint);
+  else
+    initialize(parameters_, problem_, comm_);
   cut_records(checkpoint ? progress_.step : -1);
+}
+
+/// Goes on from a checkpoint. Afterwards it is in the run's own folder, and the best one is too.
+void TrainingRun::resume(Checkpoint& checkpoint) {
+  check_identity(checkpoint);
+  const auto save_here = [&] {
+    save_checkpoint(config_.run.dir, parameters_, progress_, identity_, config_.checkpoint.keep,
+                    comm_);
+  };
+  const auto beside = [&](int64_t step) {
+    return checkpoint.path().parent_path() / checkpoint_path({}, step).filename();
+  };
+  bool save = checkpoint.path() != checkpoint_path(config_.run.dir, checkpoint.step());
+  ProgressState::Best best;
+  agree(comm_, [&] { best = progress_of(checkpoint).best; });
+  std::string lost;  // why there is no best one any more
+  const std::string_view metric = name_of(config_.checkpoint.best);
+  if (best.step >= 0 && !best.metric.empty() && best.metric != metric) {
+    lost = fmt::format("it was chosen by {}, and checkpoint.best is {}", best.metric, metric);
+  } else if (best.step >= 0 && best.step != checkpoint.step()) {
+    std::optional<Checkpoint> found;
+    try {
+      found = find_checkpoint(config_.run.dir,
+                              {.which = CheckpointChoice::Which::kPath, .path = beside(best.step)},
+                              comm_);
+      check_identity(*found);
+    } catch (const AgreedError& error) {
+      lost = error.what();
+    }
+    if (save && lost.empty()) {
+      restore(*found);
+      save_here();
+    }
+  }
+  restore(checkpoint);
+  if (save) progress_.health.good_checkpoint = -1;  // stayed where it was
+  if (!lost.empty()) {
+    if (is_first())
+      log_warning("the best checkpoint so far, of step {}, counts no more: {}; another begins",
+                  best.step, lost);
+    progress_.best = {};
+    save = true;
+  }
+  if (save) save_here();
+  progress_.resumed_from.push_back(progress_.step);
+  log_info("resumed {} at step {}", checkpoint.path().string(), progress_.step);
+}
+
+void TrainingRun::check_identity(const Checkpoint& checkpoint) {
+  agree(comm_, [&] {
+    const auto differences = identity_differences(identity_of(checkpoint), identity_);
+    if (!differences.empty())
+      user_error(
+          "{}: the checkpoint is of another run: {}; give run.dir another folder, or these keys "
+          "their stored values",
+          checkpoint.path().string(), fmt::join(differences, "; "));
+  });
 }
 
 void TrainingRun::cut_records(int64_t last_step) {
@@ -300,9 +442,18 @@ void TrainingRun::cut_records(int64_t last_step) {
 }
 
 void TrainingRun::restore(Checkpoint& checkpoint) {
-  agree(comm_, [&] { progress_ = progress_from_json(checkpoint.state().at("progress")); });
+  agree(comm_, [&] { progress_ = progress_of(checkpoint); });
   restore_parameters(checkpoint, parameters_, Restore::kWeightsAndOptimizer, comm_);
   saved_step_ = progress_.step;
+  proven_ = false;
+  progress_.stopped_early = patience_is_over();  // epochs or patience may have grown
+  begin_interval();
+}
+
+/// As far as `progress_` is in the current interval of the log.
+void TrainingRun::begin_interval() {
+  interval_start_ = Clock::now() - std::chrono::duration_cast<Clock::duration>(
+                                       std::chrono::duration<double>(progress_.interval.seconds));
 }
 
 void TrainingRun::train_steps() {
@@ -311,13 +462,15 @@ void TrainingRun::train_steps() {
   else
     steps_ = std::make_unique<HostSteps>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
   ProgressBar bar(options_.progress_bar && is_first(), "training", total_steps_, "steps");
-  train_start_ = interval_start_ = tick_ = Clock::now();
+  train_start_ = tick_ = Clock::now();
+  begin_interval();
   const auto due = [this](int64_t every) { return every > 0 && progress_.step % every == 0; };
   const auto ended = [this] { return at_epoch_end() || progress_.step == total_steps_; };
+  answer_stops(StopAnswer::kSave);
   while (!complete()) {
     begin_step();
     bar.update(progress_.step);
-    // On devices the host looks at nothing until it has to: neither at losses nor at requests.
+    // On devices the host looks at nothing until it has to: neither at outcomes nor at requests.
     if (std::ssize(begun_) < steps_->most_ahead() && steps_->most_ahead() > 1 && !ended() &&
         !due(config_.log.every_steps) && !due(config_.checkpoint.every_steps))
       continue;
@@ -341,6 +494,12 @@ void TrainingRun::train_steps() {
           fmt::format("saved at step {} of {} as asked; run the same command again to continue",
                       progress_.step, total_steps_));
   }
+  answer_stops(StopAnswer::kResume);
+  if (is_first() && progress_.health.bad_in_a_row > 0)
+    log_warning(
+        "the last {} steps made no update: the weights may have diverged; the checkpoint of step {} "
+        "is the newest known to be good",
+        progress_.health.bad_in_a_row, progress_.health.good_checkpoint);
   report_seconds();
 }
 
@@ -384,81 +543,119 @@ void TrainingRun::begin_step() {
   ++progress_.step;
 }
 
-/// Takes the losses of the steps that were begun. False when the run went back to a checkpoint.
+/// Takes the outcomes of the steps that were begun. False when the run went back to a checkpoint.
 bool TrainingRun::settle() {
   const std::vector<int64_t> begun = std::exchange(begun_, {});
-  const std::vector<double> losses = steps_->take_losses();
-  KT_CHECK(losses.size() == begun.size());
+  const std::vector<StepOutcome> outcomes = steps_->take_outcomes();
+  KT_CHECK(outcomes.size() == begun.size());
   for (size_t k = 0; k < begun.size(); ++k) {
-    if (!std::isfinite(losses[k])) {
+    const auto& [loss, gradient_norm] = outcomes[k];
+    const bool is_first_since_save = !std::exchange(proven_, true) && saved_step_ >= 0;
+    if (!is_sound(outcomes[k], config_.train.clip_norm)) {
       // The steps begun after it changed nothing: they are taken again.
       progress_.step = begun[k];
-      return bad_step(losses[k]);
+      return bad_step(outcomes[k]);
     }
     const int64_t samples = schedule_->batch_size(begun[k] % schedule_->steps());
     ++progress_.updates;
-    progress_.epoch_loss += losses[k];
+    progress_.health.bad_in_a_row = 0;
+    if (is_usual_loss(progress_.health, loss, samples) && is_first_since_save)
+      progress_.health.good_checkpoint = saved_step_;
+    progress_.epoch_loss += loss;
     progress_.epoch_samples += samples;
-    interval_loss_ += losses[k];
-    interval_samples_ += samples;
+    ProgressState::Interval& interval = progress_.interval;
+    interval.loss += loss;
+    interval.samples += samples;
+    interval.norms += gradient_norm;
+    interval.norm_max = std::max(interval.norm_max, gradient_norm);
+    ++interval.updates;
   }
   return true;
 }
 
-/// At the step of a loss that is not finite. False when the run went back to a checkpoint.
-bool TrainingRun::bad_step(double loss) {
-  const int64_t step = progress_.step;
+/// At the step whose outcome is not sound. False when the run went back to a checkpoint.
+bool TrainingRun::bad_step(const StepOutcome& outcome) {
+  // So many in a row come from the weights, not from the rows.
+  constexpr int64_t kMostInARow = 32;
+  const int64_t step = progress_.step, good = progress_.health.good_checkpoint;
+  const std::string fault = fault_of(outcome);
   const OnBadStep policy = config_.train.on_bad_step;
   if (policy == OnBadStep::kStop)
     throw AgreedError(
-        fmt::format("step {} (epoch {}): the loss is {}; lower train.optimizer.lr, set "
-                    "train.clip_norm, or choose train.on_bad_step=skip or rewind",
-                    step, epoch() + 1, loss));
+        fmt::format("step {} (epoch {}): {}; lower train.optimizer.lr, set train.clip_norm, or "
+                    "choose train.on_bad_step=skip or rewind",
+                    step, epoch() + 1, fault));
+  if (progress_.health.bad_in_a_row + 1 >= kMostInARow)
+    throw AgreedError(
+        fmt::format("step {}: {}, and so it was at the {} steps before: the weights have diverged; "
+                    "lower train.optimizer.lr, set train.clip_norm{} in another run.dir{}",
+                    step, fault, kMostInARow - 1,
+                    policy == OnBadStep::kSkip ? " or train.on_bad_step=rewind" : "",
+                    good >= 0 ? fmt::format("; the checkpoint of step {} is good", good) : ""));
   if (policy == OnBadStep::kRewind) {
-    std::optional<Checkpoint> checkpoint = find_checkpoint(config_.run.dir, {}, comm_);
-    if (!checkpoint)
-      throw AgreedError(
-          fmt::format("step {}: the loss is {} and there is no checkpoint to rewind to; set "
-                      "checkpoint.every_steps, or lower train.optimizer.lr",
-                      step, loss));
-    restore(*checkpoint);
-    steps_->upload(parameters_);
-    cut_records(progress_.step);
-    if (is_first())
-      log_warning(
-          "step {}: the loss is {}; back to step {}, and the steps up to {} are passed over", step,
-          loss, progress_.step, step);
-    progress_.pass_over = step + 1;
-    ++progress_.bad_steps;
+    rewind(fault);
     return false;
   }
-  if (is_first()) log_warning("step {}: the loss is {}; no update", step, loss);
+  if (is_first()) log_warning("step {}: {}; no update", step, fault);
+  ++progress_.health.bad_in_a_row;
   ++progress_.bad_steps;
   ++progress_.step;
   return true;
 }
 
+/// Back to the newest checkpoint that is known to be good, or to the newest where none is.
+void TrainingRun::rewind(const std::string& fault) {
+  const int64_t step = progress_.step, good = progress_.health.good_checkpoint;
+  const int64_t bad_steps = progress_.bad_steps, in_a_row = progress_.health.bad_in_a_row;
+  CheckpointChoice choice;
+  if (good >= 0)
+    choice = {.which = CheckpointChoice::Which::kPath,
+              .path = checkpoint_path(config_.run.dir, good)};
+  std::optional<Checkpoint> checkpoint = find_checkpoint(config_.run.dir, choice, comm_);
+  if (!checkpoint)
+    throw AgreedError(
+        fmt::format("step {}: {} and there is no checkpoint to rewind to; set "
+                    "checkpoint.every_steps, or lower train.optimizer.lr",
+                    step, fault));
+  restore(*checkpoint);
+  steps_->upload(parameters_);
+  cut_records(progress_.step);
+  solo(comm_, 0, "checkpoints", [&] { drop_checkpoints_after(config_.run.dir, progress_.step); });
+  if (is_first())
+    log_warning("step {}: {}; back to step {}, and the steps up to {} are passed over", step, fault,
+                progress_.step, step);
+  progress_.pass_over = step + 1;
+  progress_.bad_steps = bad_steps + 1;
+  progress_.health.bad_in_a_row = in_a_row + 1;
+}
+
 void TrainingRun::report_interval(ProgressBar& bar) {
+  const ProgressState::Interval interval = std::exchange(progress_.interval, {});
   const double seconds = seconds_since(interval_start_);
-  const double loss = interval_samples_ > 0
-                          ? interval_loss_ / static_cast<double>(interval_samples_)
+  const double loss = interval.samples > 0
+                          ? interval.loss / static_cast<double>(interval.samples)
                           : std::nan("");
-  const double rate = static_cast<double>(interval_samples_) / std::max(seconds, 1e-9);
+  const double rate = static_cast<double>(interval.samples) / std::max(seconds, 1e-9);
   const double lr = learning_rate(config_.train.optimizer.lr, config_.train.schedule,
                                   progress_.step - 1, total_steps_);
   bar.clear();
   const int64_t epoch_number = (progress_.step - 1) / schedule_->steps() + 1;
-  log_info("epoch {}/{} step {}/{}  loss {:.5f}  lr {:.3g}  {:.0f} samples/s", epoch_number,
-           config_.train.epochs, progress_.step, total_steps_, loss, lr, rate);
-  if (interval_samples_ > 0)
+  const double norm =
+      interval.norms / static_cast<double>(std::max<int64_t>(interval.updates, 1));
+  log_info(
+      "epoch {}/{} step {}/{}  loss {:.5f}  gradient norm {:.3g} (largest {:.3g})  lr {:.3g}  "
+      "{:.0f} samples/s",
+      epoch_number, config_.train.epochs, progress_.step, total_steps_, loss, norm,
+      interval.norm_max, lr, rate);
+  if (interval.samples > 0)
     record({{"kind", "interval"},
             {"step", progress_.step},
             {"epoch", epoch_number},
             {"loss", loss},
+            {"gradient_norm", norm},
+            {"gradient_norm_max", interval.norm_max},
             {"learning_rate", lr},
             {"samples_per_second", rate}});
-  interval_loss_ = 0;
-  interval_samples_ = 0;
   interval_start_ = Clock::now();
 }
 
@@ -483,15 +680,20 @@ void TrainingRun::end_epoch() {
     json = {{"rows", validation.rows},
             {"mse", validation.mse},
             {"rmse", validation.rmse},
-            {"mae", validation.mae}};
+            {"mae", validation.mae},
+            {"mse_clipped", validation.mse_clipped},
+            {"rmse_clipped", validation.rmse_clipped},
+            {"mae_clipped", validation.mae_clipped}};
     if (validation.gauc) json["gauc"] = *validation.gauc;
     if (validation.xauc) json["xauc"] = *validation.xauc;
   }
-  log_info("epoch {}/{} done in {:.1f} s: train loss {:.5f}{}", number, config_.train.epochs,
-           training_seconds, progress_.epoch_loss / rows,
-           validation.rows > 0
-               ? fmt::format(", validation mse {:.5f} mae {:.5f}", validation.mse, validation.mae)
-               : "");
+  log_info(
+      "epoch {}/{} done in {:.1f} s: train loss {:.5f}{}", number, config_.train.epochs,
+      training_seconds, progress_.epoch_loss / rows,
+      validation.rows > 0
+          ? fmt::format(", validation mse {:.5f} mae {:.5f}, clipped {:.5f} {:.5f}", validation.mse,
+                        validation.mae, validation.mse_clipped, validation.mae_clipped)
+          : "");
   progress_.epochs.push_back(line);
   update_best(progress_.best, config_.checkpoint.best,
               value_of(validation, config_.checkpoint.best), progress_.step);
@@ -499,8 +701,8 @@ void TrainingRun::end_epoch() {
   if (early.metric != SelectionMetric::kNone) {
     update_best(progress_.early_stop, early.metric, value_of(validation, early.metric),
                 progress_.step);
-    if (progress_.early_stop.epochs_since >= early.patience && progress_.step < total_steps_) {
-      progress_.stopped_early = true;
+    progress_.stopped_early = patience_is_over();
+    if (progress_.stopped_early) {
       log_info("early stop: validation {} has not improved for {} epochs", name_of(early.metric),
                progress_.early_stop.epochs_since);
     }
@@ -526,9 +728,11 @@ void TrainingRun::save() {
   progress_.wall_seconds += passed;
   progress_.epoch_seconds += passed;
   tick_ = Clock::now();
+  progress_.interval.seconds = seconds_since(interval_start_);
   save_checkpoint(config_.run.dir, parameters_, progress_, identity_, config_.checkpoint.keep,
                   comm_);
   saved_step_ = progress_.step;
+  proven_ = false;
   requests_->checkpoint_saved();
   interval_start_ += Clock::now() - tick_;  // an interval's rate is that of training
   progress_.wall_seconds += seconds_since(tick_);
@@ -540,20 +744,26 @@ nlohmann::json TrainingRun::final_evaluation() {
     log_info("no evaluation: the data set has no test table");
     return nullptr;
   }
-  if (config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest &&
-      progress_.best.step != progress_.step) {
-    std::optional<Checkpoint> best = find_checkpoint(
-        config_.run.dir, {.which = CheckpointChoice::Which::kBest, .path = {}}, comm_);
-    KT_CHECK(best);
+  const bool best = config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
+  if (best && progress_.best.step < 0)
+    throw AgreedError(
+        fmt::format("{}: no checkpoint is the best: no epoch had a value of checkpoint.best={}; set "
+                    "evaluate.checkpoint=last",
+                    config_.run.dir, name_of(config_.checkpoint.best)));
+  if (best && progress_.best.step != progress_.step) {
+    std::optional<Checkpoint> checkpoint =
+        find_checkpoint(config_.run.dir,
+                        {.which = CheckpointChoice::Which::kPath,
+                         .path = checkpoint_path(config_.run.dir, progress_.best.step)},
+                        comm_);
     Parameters weights = make_parameters(problem_, comm_.world());
-    restore_parameters(*best, weights, Restore::kWeights, comm_);
+    restore_parameters(*checkpoint, weights, Restore::kWeights, comm_);
     std::swap(weights, parameters_);
     if (steps_) steps_->upload(parameters_);
     nlohmann::json json = evaluate_now(fmt::format("step {} (best)", progress_.best.step));
     std::swap(weights, parameters_);
     return json;
   }
-  const bool best = config_.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
   return evaluate_now(fmt::format("step {} ({})", progress_.step, best ? "best" : "last"));
 }
 

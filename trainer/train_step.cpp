@@ -39,6 +39,7 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
       leaves_((exchange.leaves() == Exchange::Leaves::kOfUnits ? units_ : pool.threads()) *
               dense_size_),
       losses_(units_),
+      squared_norms_(units_),
       moments_(engine.batch_norms().size()) {
   int64_t users = 0;
   for (const ShardSamples& shard : samples) {
@@ -71,16 +72,13 @@ TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_
     compute_leaves(1 / static_cast<double>(result.samples));
     return_item_gradients();
     exchange_.reduce(leaves_, pool_);
+    parameters_.squared_gradient_norms(squared_norms_, pool_);
   });
-  communication_.time([&] { result.loss = total_loss(); });
-  if (!std::isfinite(result.loss)) return result;
+  communication_.time([&] { result.outcome = share_outcome(); });
+  if (!is_sound(result.outcome, options_.clip_norm)) return result;
 
   update_.time([&] {
-    float scale = 1;
-    if (options_.clip_norm > 0) {
-      const double norm = std::sqrt(parameters_.squared_gradient_norm(comm_));
-      if (norm > options_.clip_norm) scale = static_cast<float>(options_.clip_norm / norm);
-    }
+    const float scale = clip_factor(result.outcome.gradient_norm, options_.clip_norm);
     parameters_.update(learning_rate, update, scale, pool_);
     update_running_values();
   });
@@ -276,13 +274,25 @@ void TrainStep::return_item_gradients() {
   });
 }
 
-double TrainStep::total_loss() {
-  if (parameters_.holding() == Holding::kOwnBlocks)
-    return tree_sum(gather_shards<double>(comm_, losses_, parameters_.shard_count()));
-  double loss = 0;
-  for (const double of_unit : losses_) loss += of_unit;
-  comm_.all_reduce(std::span(&loss, 1), Reduction::kSum);
-  return loss;
+// Both in one collective.
+StepOutcome TrainStep::share_outcome() {
+  if (parameters_.holding() == Holding::kReplica) {
+    double sums[2] = {};
+    for (int64_t unit = 0; unit < units_; ++unit) {
+      sums[0] += losses_[unit];
+      sums[1] += squared_norms_[unit];
+    }
+    comm_.all_reduce(std::span<double>(sums), Reduction::kSum);
+    return {.loss = sums[0], .gradient_norm = std::sqrt(sums[1])};
+  }
+  std::vector<double> own;
+  for (int64_t unit = 0; unit < units_; ++unit) {
+    own.push_back(losses_[unit]);
+    own.push_back(squared_norms_[unit]);
+  }
+  const std::vector<double> sums =
+      tree_sums(gather_shards<double>(comm_, own, parameters_.shard_count(), 2), 2);
+  return {.loss = sums[0], .gradient_norm = std::sqrt(sums[1])};
 }
 
 }  // namespace kt

@@ -13,6 +13,7 @@
 #include "sharding/parameters.h"
 #include "sharding/schedule.h"
 #include "trainer/samples.h"
+#include "trainer/step_outcome.h"
 #include "trainer/steps.h"
 
 namespace kt {
@@ -33,6 +34,7 @@ Exchange::Options exchange_options(const Engine& engine, const Parameters& param
 ///   Exchange::return_item_gradients              -> their sums, at the items' owners
 ///   Engine::backward_ids of items                -> gradients of items, more dense gradients
 ///   Exchange::reduce                             -> gradients of the blocks this rank owns
+///   share_outcome                                -> loss and gradient norm: whether an update is made
 ///   Parameters::update, publish_dense            -> the next step's weights
 class TrainStep {
  public:
@@ -47,9 +49,9 @@ class TrainStep {
             std::span<const float> item_features, const Options& options);
 
   struct Result {
-    double loss = 0;       ///< sum over the global batch
+    StepOutcome outcome;
     int64_t samples = 0;   ///< of the global batch
-    bool updated = false;  ///< false when the loss was not finite: no weight was changed then
+    bool updated = false;  ///< false when the outcome was not sound: no weight was changed then
   };
 
   /// Step `step` of `epoch`, as update number `update` (from 1). Collective: all ranks; the result is the same
@@ -75,7 +77,7 @@ class TrainStep {
   void share_statistics(int64_t pass);
   void update_running_values();
   void return_item_gradients();
-  double total_loss();
+  StepOutcome share_outcome();
   IdBatch item_batch(Range owned) const;
   std::span<float> leaf(int64_t unit, int thread);
 
@@ -100,7 +102,7 @@ class TrainStep {
   AlignedFloats user_parts_, user_part_gradients_;  // [held users, user width]
   AlignedFloats item_part_sums_;                    // [held items, item width]
   std::vector<float> leaves_;                       // [units or threads, dense size]
-  std::vector<double> losses_;                      // [units]
+  std::vector<double> losses_, squared_norms_;      // [units]
   std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
 
   Stopwatch input_, compute_, communication_, statistics_, update_;

@@ -26,12 +26,12 @@ const InteractionColumns kMapped = {.user = "user",
                                     .timestamp_optional = true};
 
 template <class Label>
-void read(const std::filesystem::path& path, std::string_view delimiter, bool official,
+void read(const std::filesystem::path& path, const Dialect& dialect, bool official,
           OnFault on_fault, ThreadPool& pool) {
   static const std::vector<int64_t> known = {0, 1, 2, 7, 10, 11, 12, 2147483647};
   const IdRule rule{official, official ? &known : nullptr, "the side table"};
-  auto table = read_interactions<Label>(path, parse_delimiter(std::string(delimiter)),
-                                        official ? kOfficial : kMapped, rule, rule, on_fault, pool);
+  auto table = read_interactions<Label>(path, dialect, official ? kOfficial : kMapped, rule, rule,
+                                        on_fault, pool);
   int64_t faulty = 0;
   for (const int64_t count : table.faults) faulty += count;
   KT_CHECK(table.rows + faulty == table.rows_read, "{} + {} of {}", table.rows, faulty,
@@ -55,15 +55,18 @@ void read(const std::filesystem::path& path, std::string_view delimiter, bool of
 void run(std::span<const uint8_t> input) {
   static ThreadPool pool(1);
   const uint8_t how = input[0];
-  const std::string_view delimiter = std::array{",", "tab", ";", "|"}[how >> 2 & 3];
+  Dialect dialect;
+  dialect.delimiter = std::array{",", "\t", ";", "::"}[how >> 2 & 3];
+  if ((how & 16) != 0) dialect.quotes = Quotes::kNone;
+  if ((how & 32) != 0) dialect.header = Header::kNone;
   const OnFault on_fault = (how & 1) != 0 ? OnFault::kSkip : OnFault::kStop;
   const bool official = (how & 2) != 0;
   const std::string_view text(reinterpret_cast<const char*>(input.data()) + 1, input.size() - 1);
   const auto path = fuzz::write("table.csv", text);
-  fuzz::accepted([&] { read<float>(path, delimiter, official, on_fault, pool); });
-  fuzz::accepted([&] { read<double>(path, delimiter, official, on_fault, pool); });
+  fuzz::accepted([&] { read<float>(path, dialect, official, on_fault, pool); });
+  fuzz::accepted([&] { read<double>(path, dialect, official, on_fault, pool); });
   fuzz::accepted([&] {
-    CsvTable table(path, delimiter == "tab" ? '\t' : delimiter[0]);
+    CsvTable table(path, dialect);
     std::vector<std::string_view> fields;
     for (int64_t record = 0; record < table.records(); ++record) {
       if (table.cut(record, fields) != Cut::kDone) continue;
@@ -72,6 +75,7 @@ void run(std::span<const uint8_t> input) {
         (void)parse_integer(field);
         (void)parse_number(field);
         (void)parse_date(field);
+        (void)parse_time(field);
         fuzz::check_message(shown(field));
       }
     }

@@ -6,8 +6,8 @@
 namespace kt {
 namespace {
 
-/// Parts: a letter (k: keep duplicates; s: skip malformed rows; b: both), the column map, the delimiter, the table,
-/// the test table (empty: none).
+/// Parts: letters (k: keep duplicates; s: skip malformed rows; q: no quotes; h: no header), the column map, the
+/// delimiter, the table, the test table (empty: none).
 void run(const std::vector<std::string>& parts) {
   const auto out = fuzz::folder() / "dataset";
   ImportOptions options;
@@ -15,9 +15,11 @@ void run(const std::vector<std::string>& parts) {
   options.out = out;
   options.shards = 2;
   options.threads = 1;
+  if (parts[0].find('q') != parts[0].npos) options.dialect.quotes = Quotes::kNone;
+  if (parts[0].find('h') != parts[0].npos) options.dialect.header = Header::kNone;
   if (!parts[4].empty()) options.test = fuzz::write("test.csv", parts[4]);
-  if (parts[0] == "k" || parts[0] == "b") options.duplicates = Duplicates::kKeep;
-  if (parts[0] == "s" || parts[0] == "b") options.on_fault = OnFault::kSkip;
+  if (parts[0].find('k') != parts[0].npos) options.duplicates = Duplicates::kKeep;
+  if (parts[0].find('s') != parts[0].npos) options.on_fault = OnFault::kSkip;
   options.assign_users = [](std::span<const int64_t> rows, int64_t shards) {
     std::vector<int32_t> shard(rows.size());
     for (size_t user = 0; user < rows.size(); ++user)
@@ -25,8 +27,8 @@ void run(const std::vector<std::string>& parts) {
     return shard;
   };
   const bool done = fuzz::accepted([&] {
-    options.map = parse_column_map(parts[1]);
-    options.delimiter = parse_delimiter(parts[2]);
+    options.dialect.delimiter = parse_delimiter(parts[2]);
+    options.map = parse_column_map(parts[1], options.dialect.header);
     const ImportReport report = import_dataset(options);
     KT_CHECK(report.rows > 0 && report.rows <= report.rows_read);
     // What an import made can be read.

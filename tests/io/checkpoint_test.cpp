@@ -69,10 +69,12 @@ class CheckpointTest : public ::testing::Test {
     return parts;
   }
 
-  fs::path save(int64_t step, int ranks = 1, int64_t keep = 2, std::optional<int64_t> best = {}) {
+  fs::path save(int64_t step, int ranks = 1, int64_t keep = 2,
+                std::vector<int64_t> kept_steps = {}) {
     const fs::path temporary = begin_checkpoint(run_, step);
     const auto parts = write_parts(temporary, step, ranks);
-    return commit_checkpoint(run_, step, temporary, {{"epoch", step / 10}}, parts, keep, best);
+    return commit_checkpoint(run_, step, temporary, {{"epoch", step / 10}}, parts, keep,
+                             kept_steps);
   }
 
   std::vector<std::string> entries() {
@@ -137,9 +139,9 @@ TEST_F(CheckpointTest, LatestPointsAtTheNewestAndOldOnesGo) {
 
 TEST_F(CheckpointTest, TheBestIsNeverDeleted) {
   save(10);
-  for (const int64_t step : {20, 30, 40}) save(step, 1, 2, 10);
+  for (const int64_t step : {20, 30, 40}) save(step, 1, 2, {10});
   EXPECT_THAT(list_checkpoints(run_), ElementsAre(40, 30, 10));
-  save(50, 1, 2, 40);
+  save(50, 1, 2, {40});
   EXPECT_THAT(list_checkpoints(run_), ElementsAre(50, 40));
 }
 
@@ -244,6 +246,30 @@ TEST_F(CheckpointTest, ADamagedNewestIsReportedAndTheOneBeforeItUsed) {
   save(20);
   EXPECT_EQ(newest_good_checkpoint(run_, on_bad)->step(), 20);
   EXPECT_THAT(bad, ElementsAre(20));
+}
+
+TEST_F(CheckpointTest, OneOfAnotherSchemaIsNeitherPassedOverNorDeleted) {
+  save(10);
+  const fs::path manifest = save(20) / "manifest.json";
+  json other = json::parse(read_text_file(manifest));
+  other["content"]["schema_version"] = 2;
+  replace_file(manifest, other.dump());
+  EXPECT_THAT(message_of([&] {
+                newest_good_checkpoint(run_, [](int64_t, const std::string&) { ADD_FAILURE(); });
+              }),
+              AllOf(HasSubstr("step-000000000020/manifest.json: schema version 2, expected 1"),
+                    HasSubstr("use the program that wrote it")));
+  EXPECT_THAT(message_of([&] { save(20); }), HasSubstr("is of a program with another schema"));
+  for (const int64_t step : {30, 40, 50}) save(step);
+  EXPECT_THAT(entries(), ElementsAre("step-000000000020", "step-000000000040", "step-000000000050"));
+}
+
+TEST_F(CheckpointTest, WithoutALinkTheRunGoesOn) {
+  fs::create_directories(run_ / "latest" / "copied");
+  save(10);
+  EXPECT_TRUE(fs::exists(run_ / "latest" / "copied"));
+  EXPECT_FALSE(fs::exists(fs::symlink_status(run_ / ".tmp-latest")));
+  EXPECT_EQ(newest_good_checkpoint(run_, [](int64_t, const std::string&) {})->step(), 10);
 }
 
 TEST_F(CheckpointTest, RowsThatAreNotThereAreRefused) {

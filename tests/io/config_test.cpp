@@ -103,7 +103,8 @@ TEST(Config, WrongTypesAndRanges) {
   };
   EXPECT_EQ(
       one("train.epochs=many"),
-      "command line: train.epochs=many: train.epochs: got many, expected a whole number >= 1");
+      "command line: train.epochs=many: train.epochs: got many, expected a whole number >= 1 and "
+      "<= 1000000");
   EXPECT_EQ(one("data.validation.fraction=1"),
             "command line: data.validation.fraction=1: data.validation.fraction: got 1, expected a "
             "number >= 0 and < 1");
@@ -112,15 +113,15 @@ TEST(Config, WrongTypesAndRanges) {
             "random or temporal");
   EXPECT_THAT(one("train.epochs=0"), HasSubstr("got 0, expected a whole number >= 1"));
   EXPECT_THAT(one("train.epochs=1.5"), HasSubstr("got 1.5"));
-  EXPECT_THAT(one("train.epochs=99999999999999999999"), HasSubstr("expected a whole number"));
   EXPECT_THAT(one("train.epochs='5'"), HasSubstr("got 5 in quotes"));
   EXPECT_THAT(one("train.epochs="), HasSubstr("expected a whole number"));
   EXPECT_THAT(one("train.epochs=[1]"), HasSubstr("got [1]"));
-  EXPECT_THAT(one("train.optimizer.lr=0"), HasSubstr("a number > 0"));
+  EXPECT_THAT(one("train.optimizer.lr=0"), HasSubstr("a number >= 1e-37 and <= 3e+38"));
   EXPECT_THAT(one("train.optimizer.lr=nan"), HasSubstr("got nan"));
   EXPECT_THAT(one("train.optimizer.lr=inf"), HasSubstr("got inf"));
   EXPECT_THAT(one("train.optimizer.lr=.inf"), HasSubstr("got .inf"));
-  EXPECT_THAT(one("evaluate.k=10"), HasSubstr("expected a growing list of whole numbers >= 1"));
+  EXPECT_THAT(one("evaluate.k=10"),
+              HasSubstr("expected a growing list of at most 100 whole numbers"));
   EXPECT_THAT(one("evaluate.k=[]"), HasSubstr("growing list"));
   EXPECT_THAT(one("evaluate.k=[5, 5]"), HasSubstr("got [5, 5]"));
   EXPECT_THAT(one("evaluate.k=[0]"), HasSubstr("got [0]"));
@@ -228,7 +229,7 @@ TEST(Config, ContradictionsNameTheKeys) {
 
 TEST(Config, EffectiveConfigurationReadsBackEqual) {
   const std::vector<std::string> overrides = {"train.optimizer.lr=0.1",
-                                              "train.optimizer.epsilon=1e-300",
+                                              "train.optimizer.epsilon=1e-30",
                                               "data.target.clip=0.30000000000000004",
                                               "data.path='a: b # \"c\"'",
                                               "data.features.until=2020-08-01",
@@ -243,7 +244,7 @@ TEST(Config, EffectiveConfigurationReadsBackEqual) {
   EXPECT_THAT(second.faults, IsEmpty()) << text;
   EXPECT_EQ(to_yaml(second.config), text);
   EXPECT_EQ(to_json(second.config), to_json(first.config));
-  EXPECT_EQ(second.config.train.optimizer.epsilon, 1e-300);
+  EXPECT_EQ(second.config.train.optimizer.epsilon, 1e-30);
   EXPECT_EQ(second.config.data.target.clip, 0.30000000000000004);
   EXPECT_EQ(second.config.data.path, "a: b # \"c\"");
   EXPECT_EQ(second.config.train.seed, 9007199254740993);
@@ -294,8 +295,9 @@ TEST(Config, IdentityDifferencesAreReadable) {
 }
 
 TEST(Config, EveryKeyIsDescribed) {
-  EXPECT_THAT(describe_keys(),
-              HasSubstr("train.optimizer.lr: 0.001\n      a number > 0; learning"));
+  EXPECT_THAT(
+      describe_keys(),
+      HasSubstr("train.optimizer.lr: 0.001\n      a number >= 1e-37 and <= 3e+38; learning"));
 }
 
 TEST(Config, EveryFileOfTheProjectLoads) {

@@ -86,17 +86,68 @@ TEST(LineCutter, CutsAsAPlainLoopDoes) {
 }
 
 TEST(LineCutter, TellsOfQuotesAndNuls) {
-  std::string text("a,\"b\n\"a\"b\nc\0d,e\nf\n", 18);
+  std::string text("\"a\"b\nc\0d,e\n\"\0\n\"\nf\n\"g\n", 24);
   LineCutter lines(text, ',');
-  ASSERT_TRUE(lines.next());
-  EXPECT_EQ(lines.cut(), Cut::kOpenQuote);
   ASSERT_TRUE(lines.next());
   EXPECT_EQ(lines.cut(), Cut::kTextAfterQuote);
   ASSERT_TRUE(lines.next());
   EXPECT_TRUE(lines.has_nul());
   ASSERT_TRUE(lines.next());
+  EXPECT_TRUE(lines.has_nul()) << "in quotes";
+  ASSERT_TRUE(lines.next());
   EXPECT_FALSE(lines.has_nul());
   EXPECT_THAT(lines.fields(), ElementsAre("f"));
+  ASSERT_TRUE(lines.next());
+  EXPECT_EQ(lines.cut(), Cut::kOpenQuote);
+  EXPECT_FALSE(lines.next());
+}
+
+// Against `cut_fields` on records whose ends are known.
+TEST(LineCutter, NewlinesInQuotesEndNoRecord) {
+  Dialect two('x');
+  two.delimiter = "::";
+  for (const Dialect& dialect : {Dialect(','), two}) {
+    std::vector<std::string> records;
+    for (int i = 0; i < 200; ++i) {
+      std::string record = std::string(static_cast<size_t>(i % 67), 'a') + dialect.delimiter;
+      if (i % 2 == 0) record += "\"" + std::string(static_cast<size_t>(i % 71), '\n') + "\"\"\"";
+      record += dialect.delimiter + "5\" disk";
+      if (i % 3 == 0) record += dialect.delimiter + "\"1\r\n2\"";
+      records.push_back(record);
+    }
+    std::string text;
+    for (const std::string& record : records) text += record + "\n";
+    LineCutter lines(text, dialect);
+    std::vector<std::string_view> fields;
+    for (std::string& record : records) {
+      ASSERT_TRUE(lines.next());
+      EXPECT_EQ(lines.line(), record);
+      EXPECT_EQ(lines.lines(), 1 + std::count(record.begin(), record.end(), '\n'));
+      EXPECT_EQ(lines.cut(), Cut::kDone);
+      cut_fields(record.data(), record.data() + record.size(), dialect, fields);
+      EXPECT_THAT(lines.fields(), ::testing::ElementsAreArray(fields));
+    }
+    EXPECT_FALSE(lines.next());
+  }
+}
+
+TEST(LineCutter, DelimitersOfSeveralCharactersAndQuotesThatAreText) {
+  Dialect dialect;
+  dialect.delimiter = "::";
+  dialect.quotes = Quotes::kNone;
+  std::string text = "a:b:::c::\"d\n::\"e\"f::\n";
+  LineCutter lines(text, dialect);
+  ASSERT_TRUE(lines.next());
+  EXPECT_EQ(lines.cut(), Cut::kDone);
+  EXPECT_THAT(lines.fields(), ElementsAre("a:b", ":c", "\"d"));
+  ASSERT_TRUE(lines.next());
+  EXPECT_EQ(lines.cut(), Cut::kDone);
+  EXPECT_THAT(lines.fields(), ElementsAre("", "\"e\"f", ""));
+  EXPECT_FALSE(lines.next());
+  std::string line = "a:b:::c::\"d";
+  std::vector<std::string_view> fields;
+  EXPECT_EQ(cut_fields(line.data(), line.data() + line.size(), dialect, fields), Cut::kDone);
+  EXPECT_THAT(fields, ElementsAre("a:b", ":c", "\"d"));
 }
 
 TEST(ShortText, IsItsBytes) {
@@ -149,14 +200,19 @@ TEST(ParseNumber, WholeFieldsOnly) {
 TEST(ParseDate, DaysOnly) {
   EXPECT_EQ(parse_date("20200705"), 20200705);
   EXPECT_EQ(parse_date("20200705.0"), 20200705);
-  for (const char* text :
-       {"", "2020-07-05", "20201305", "20200732", "20200700", "20200705.5", "-2020070"})
+  for (const char* text : {"", "2020-07-05", "20201305", "20200732", "20200700", "20200705.5",
+                           "-2020070", "20200230", "20190229", "20200631"})
     EXPECT_EQ(parse_date(text), std::nullopt) << text;
+  EXPECT_EQ(parse_date("20200229"), 20200229);
 }
 
 TEST(Shown, IsPrintable) {
   EXPECT_EQ(shown("a\r\x01"), "\"a\\x0d\\x01\"");
   EXPECT_EQ(shown(std::string(100, 'a')).size(), 65u);
+  EXPECT_EQ(shown(std::string("u\0\n", 3)), "\"u\\x00\\x0a\"");
+  EXPECT_EQ(shown("bew\xe4rtung \xc3\xa4"), "\"bew\\xe4rtung \xc3\xa4\"");
+  // Not cut inside a character.
+  EXPECT_EQ(shown(std::string(59, 'a') + "\xe4\xbd\xa0z"), '"' + std::string(59, 'a') + "...\"");
 }
 
 // Lines cross the blocks that are read; every line has to arrive once, whole, with its number.
@@ -193,6 +249,69 @@ TEST(LineReader, TellsOfAMissingLastLineEnd) {
   EXPECT_FALSE(reader.next(block));
 }
 
+// Records of several lines cross the blocks; every one has to arrive whole, with the number of its first line.
+TEST(LineReader, CutsBlocksOutsideQuotes) {
+  std::string text = "\xEF\xBB\xBF\"he\nad\",er\n";
+  int records = 0;
+  for (; text.size() < size_t{14} << 20; ++records)
+    text += std::to_string(records) + ",\"" +
+            std::string(static_cast<size_t>(records % 3000), '\n') + "\"\n5\" disk," +
+            std::string(static_cast<size_t>(records % 100), 'x') + "\n";
+  LineReader reader(write(text + "\n\r\n\n"), ',');
+  EXPECT_THAT(reader.header(), ElementsAre("he\nad", "er"));
+  EXPECT_EQ(reader.first_line(), 3);
+  LineReader::Block block;
+  std::string joined;
+  int64_t line = 3, read = 0;
+  int blocks = 0;
+  for (; reader.next(block); ++blocks) {
+    EXPECT_EQ(block.first_line, line);
+    joined.append(block.text.begin(), block.text.end());
+    LineCutter lines(block.text, ',');
+    for (; lines.next(); ++read) {
+      ASSERT_EQ(lines.cut(), Cut::kDone);
+      ASSERT_EQ(lines.fields().size(), 2u);
+      if (read % 2 == 0)
+        EXPECT_EQ(lines.fields()[0], std::to_string(read / 2));
+      else
+        EXPECT_EQ(lines.fields()[0], "5\" disk");
+      line += lines.lines();
+    }
+    EXPECT_EQ(block.first_line + block.lines, line);
+  }
+  EXPECT_GT(blocks, 2);
+  EXPECT_EQ(read, 2 * records);
+  EXPECT_TRUE(joined == text.substr(text.find("er\n") + 3)) << "without the empty last lines";
+}
+
+TEST(LineReader, AQuoteThatIsNeverClosedTakesBoundedMemory) {
+  std::string text = "h,i\n1,2\n3,\"open\n";
+  while (text.size() < size_t{20} << 20) text += "4,5,padding-padding-padding-padding\n";
+  LineReader reader(write(text), ',');
+  LineReader::Block block;
+  try {
+    while (reader.next(block)) EXPECT_LE(block.capacity, size_t{8} << 20);
+    FAIL() << "no error";
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(), HasSubstr(":3: a quote that is not closed within"));
+    EXPECT_THAT(error.what(), HasSubstr("--quote none"));
+  }
+}
+
+TEST(LineReader, WithoutAHeaderColumnsHaveNumbers) {
+  Dialect dialect;
+  dialect.header = Header::kNone;
+  LineReader reader(write("\xEF\xBB\xBF"
+                          "1,2,3\n4,5,6"),
+                    dialect);
+  EXPECT_THAT(reader.header(), ElementsAre("column 1", "column 2", "column 3"));
+  EXPECT_EQ(reader.first_line(), 1);
+  LineReader::Block block;
+  ASSERT_TRUE(reader.next(block));
+  EXPECT_EQ(std::string(block.text.begin(), block.text.end()), "1,2,3\n4,5,6");
+  EXPECT_EQ(block.lines, 2);
+}
+
 TEST(LineReader, ALineWithoutEndIsAnError) {
   LineReader reader(write("h\n" + std::string(size_t{10} << 20, 'x') + "\n"), ',');
   LineReader::Block block;
@@ -220,14 +339,22 @@ TEST(CsvTable, RecordsEndAtNewlinesOutsideQuotes) {
   EXPECT_EQ(table.line(2), 5);  // the second record has two lines
 }
 
-TEST(CsvTable, CrlfFollowsTheHeader) {
-  CsvTable crlf(write("a,b\r\n1,x\r\n"), ',');
+TEST(CsvTable, LineEndsOfAnyKind) {
+  CsvTable mixed(write("\xEF\xBB\xBF\"a\",b\n1,x\r\n2,\"y\r\n\"\r\n3,z\n4,last\r\n\r\n\n"), ',');
+  EXPECT_THAT(mixed.header(), ElementsAre("a", "b"));
+  ASSERT_EQ(mixed.records(), 4);
   std::vector<std::string_view> fields;
-  ASSERT_EQ(crlf.cut(0, fields), Cut::kDone);
-  EXPECT_THAT(fields, ElementsAre("1", "x"));
-  CsvTable lf(write("a,b\n1,x\r\n"), ',');
-  ASSERT_EQ(lf.cut(0, fields), Cut::kDone);
-  EXPECT_THAT(fields, ElementsAre("1", "x\r"));
+  for (const auto& [record, text] : {std::pair{0, "x"}, {1, "y\r\n"}, {2, "z"}, {3, "last"}}) {
+    ASSERT_EQ(mixed.cut(record, fields), Cut::kDone);
+    EXPECT_EQ(fields[1], text);
+    EXPECT_FALSE(mixed.open_end(record));
+  }
+  EXPECT_EQ(mixed.line(3), 6);
+  CsvTable open(write("a,b\n1,x\n2,y"), ',');
+  ASSERT_EQ(open.records(), 2);
+  ASSERT_EQ(open.cut(1, fields), Cut::kDone);
+  EXPECT_THAT(fields, ElementsAre("2", "y"));
+  EXPECT_TRUE(open.open_end(1));
 }
 
 TEST(FindColumns, NamesWhatIsWrong) {
@@ -245,6 +372,16 @@ TEST(FindColumns, NamesWhatIsWrong) {
               HasSubstr("t.csv:1: there is no column \"c\"; the columns found are a, b, a"));
   EXPECT_THAT(message({"a"}, false), HasSubstr("\"a\" is there twice"));
   EXPECT_THAT(message({"b"}, true), HasSubstr("unknown column \"a\""));
+  const std::vector<std::string> many(500, std::string("\xe4\x01") + std::string(500, 'x'));
+  try {
+    find_columns("t.csv", many, std::vector<std::string>{"c\n"}, false);
+    FAIL() << "no error";
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(),
+                HasSubstr("no column \"c\\x0a\"; the columns found are \\xe4\\x01xxx"));
+    EXPECT_THAT(error.what(), HasSubstr("..., and 440 more"));
+    EXPECT_LT(std::string(error.what()).size(), 6000u);
+  }
 }
 
 }  // namespace

@@ -2,7 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <fstream>
@@ -94,6 +97,41 @@ TEST_F(Files, NewFolderAppearsOnCommitOnly) {
     write_new_file(dropped.path() / "file", "x");
   }
   EXPECT_EQ(entries(), 1);
+}
+
+TEST_F(Files, WhatEndedProcessesLeftIsRemoved) {
+  // No process has such a number; the last is held, as by a process at work; others' names only look alike.
+  for (const char* name : {"a.tmp-99999998", "a.tmp-99999999", "a.tmp-9x", "b.tmp-99999998"})
+    std::ofstream(root_ / name) << "left";
+  fs::create_directories(root_ / ".a.tmp-99999998/sub");
+  const int held = ::open((root_ / "a.tmp-99999999").c_str(), O_RDONLY);
+  ASSERT_EQ(::flock(held, LOCK_EX), 0);
+  replace_file(root_ / "a", "text");
+  EXPECT_FALSE(fs::exists(root_ / "a.tmp-99999998"));
+  for (const char* name : {"a.tmp-99999999", "a.tmp-9x", "b.tmp-99999998", ".a.tmp-99999998"})
+    EXPECT_TRUE(fs::exists(root_ / name)) << name;
+  ::close(held);
+  fs::remove(root_ / "a");
+  { NewFolder folder(root_ / "a", ""); }
+  EXPECT_FALSE(fs::exists(root_ / ".a.tmp-99999998"));
+}
+
+TEST_F(Files, ResultsGoThroughLinks) {
+  fs::create_directories(root_ / "far");
+  fs::create_symlink("far/a", root_ / "link");
+  for (const char* text : {"new", "newer"}) {
+    ResultFile(root_ / "link").write(text);
+    EXPECT_EQ(read_text_file(root_ / "far/a"), text);
+  }
+  EXPECT_TRUE(fs::is_symlink(root_ / "link"));
+  fs::create_symlink("turn", root_ / "about");
+  fs::create_symlink("about", root_ / "turn");
+  for (const char* name : {"about", "none/a", "far", "far/", "far/a/b", ""})
+    EXPECT_THAT(error_of([&] { ResultFile{root_ / name}; }), HasSubstr(name));
+  ResultFile("/dev/null").write("text");
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  EXPECT_THAT(error_of([&] { ResultFile("/dev/full").write("text"); }),
+              HasSubstr("/dev/full: cannot write it: No space left"));
 }
 
 TEST_F(Files, UnreadableOnesAreNamed) {

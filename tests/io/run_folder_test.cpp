@@ -52,9 +52,9 @@ class RunFolderTest : public ::testing::Test {
     return {};
   }
 
-  void save_checkpoint(int64_t step) {
+  void save_checkpoint(int64_t step, const json& state = {}) {
     const fs::path temporary = begin_checkpoint(run_, step);
-    commit_checkpoint(run_, step, temporary, {}, {write_checkpoint_part(temporary, 0, {})}, 2, {});
+    commit_checkpoint(run_, step, temporary, state, {write_checkpoint_part(temporary, 0, {})}, 2, {});
   }
 
   fs::path run_;
@@ -74,7 +74,7 @@ TEST_F(RunFolderTest, ASecondStartMayChangeWhatDecidesNothing) {
     claim(folder, {"train.epochs=2"});
   }
   RunFolder folder(run_);
-  claim(folder, {"train.epochs=3", "parallel.threads=2"});
+  claim(folder, {"train.epochs=3", "parallel.threads=2", "train.early_stop.patience=5"});
   EXPECT_EQ(load_config(run_ / "config.yaml", {}).train.epochs, 3);
 }
 
@@ -177,8 +177,54 @@ TEST_F(RunFolderTest, ResultIsReplacedAsAWhole) {
   folder.write_result({{"wall_seconds", 1}});
   folder.write_result({{"wall_seconds", 2}});
   EXPECT_EQ(*folder.read_result(), (json{{"wall_seconds", 2}}));
-  std::ofstream(run_ / "result.json") << "{";
-  EXPECT_THAT(message_of([&] { folder.read_result(); }), HasSubstr("result.json: is damaged"));
+}
+
+TEST_F(RunFolderTest, AResultThatWasChangedIsNone) {
+  RunFolder folder(run_);
+  const json result{{"mse", 0.125}, {"k", {10, 50}}, {"name", "ncf"}};
+  folder.write_result(result);
+  const std::string text = read_text_file(run_ / "result.json");
+  EXPECT_TRUE(json::parse(text).contains("xxh128"));
+  for (size_t at = 0; at < text.size(); ++at) {
+    std::string changed = text;
+    changed[at] = changed[at] == '7' ? '8' : '7';
+    std::ofstream(run_ / "result.json") << changed;
+    EXPECT_FALSE(folder.read_result().has_value()) << changed;
+    std::ofstream(run_ / "result.json") << text.substr(0, at);
+    // Without its last line end it is whole.
+    EXPECT_EQ(folder.read_result().has_value(), at + 1 == text.size()) << at;
+  }
+  for (const char* other : {"[]", "1", "null", "{}", "{\"mse\": 1}", "{\"xxh128\": 5}"}) {
+    std::ofstream(run_ / "result.json") << other;
+    EXPECT_FALSE(folder.read_result().has_value()) << other;
+  }
+  std::ofstream(run_ / "result.json") << text;
+  EXPECT_EQ(folder.read_result(), result);
+}
+
+TEST_F(RunFolderTest, LinesOfAKindAreDropped) {
+  RunFolder folder(run_);
+  for (const int64_t step : {1, 2})
+    for (const char* kind : {"interval", "evaluation"})
+      folder.append_metrics({{"step", step}, {"kind", kind}});
+  folder.drop_metrics("evaluation", 2);
+  EXPECT_EQ(read_text_file(run_ / "metrics.jsonl"),
+            "{\"kind\":\"interval\",\"step\":1}\n{\"kind\":\"evaluation\",\"step\":1}\n"
+            "{\"kind\":\"interval\",\"step\":2}\n");
+}
+
+TEST_F(RunFolderTest, ADamagedIdentityIsThatOfTheCheckpoints) {
+  RunFolder folder(run_);
+  claim(folder, {});
+  const fs::path file = run_ / "identity.json";
+  const std::string whole = read_text_file(file);
+  std::ofstream(file) << whole.substr(0, whole.size() / 2);
+  EXPECT_THAT(message_of([&] { claim(folder, {}); }), HasSubstr("identity.json: is damaged"));
+  save_checkpoint(10, {{"identity", json::parse(whole)}});
+  EXPECT_THAT(message_of([&] { claim(folder, {"train.seed=2"}); }),
+              HasSubstr("identity.json: is damaged"));
+  claim(folder, {});
+  EXPECT_EQ(read_text_file(file), whole);
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
 // Ends in the way its argument names; the tests look at its exit code and message (CMakeLists.txt).
 #include <mpi.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "launch/log.h"
 #include "launch/mpi_session.h"
 #include "launch/run_main.h"
+#include "launch/signals.h"
 #include "launch/watchdog.h"
 
 namespace {
@@ -42,6 +45,7 @@ namespace kt {
 namespace {
 
 int probe() {
+  answer_stops(StopAnswer::kEnd);
   if (mode == "old_cpu") refuse_cpu();
   if (mode == "single_process") {
     refuse_several_ranks("import");
@@ -71,7 +75,7 @@ int probe() {
   if (mode == "saved") throw SavedOnRequest("saved at step 7");
   if (mode == "returns_2") return is_last ? kExitUser : kExitDone;
 
-  if (mode == "stuck" || mode == "abort_hangs" || mode == "silent_solo" || mode == "never_ends") {
+  if (mode == "stopped" || mode == "slow_disk" || mode == "stuck" || mode == "abort_hangs" || mode == "silent_solo" || mode == "never_ends") {
     watchdog_set_timeout(1);
   }
   if (mode == "silent_solo") {
@@ -89,9 +93,18 @@ int probe() {
     if (mode == "unexpected") throw std::runtime_error("odd");
     if (mode == "peer_error") throw PeerError("ncclAllReduce #5 failed: unhandled system error");
     if (mode == "killed") raise(SIGKILL);
+    if (mode == "stopped") raise(SIGSTOP);
+    if (mode == "slow_disk") {
+      const std::filesystem::path file = "part.h5";
+      const DiskWait wait("writing", file);
+      const timespec twice_the_limit{2, 0};
+      nanosleep(&twice_the_limit, nullptr);
+      return kExitDone;
+    }
     if (mode != "mpi_fails") hang();
   }
-  comm.barrier();
+  // A rank that waits for its disk has come to the end, where all meet.
+  if (mode != "slow_disk") comm.barrier();
   return kExitDone;
 }
 

@@ -12,6 +12,7 @@
 #include "launch/mpi_session.h"
 #include "launch/nccl_communicator.h"
 #include "launch/run_main.h"
+#include "launch/signals.h"
 #include "launch/watchdog.h"
 #include "tests/support/nccl_stand_in/stand_in.h"
 
@@ -37,6 +38,7 @@ stand_in::Faults faults_of(World world) {
 }
 
 int probe() {
+  answer_stops(StopAnswer::kEnd);
   MpiSession& session = MpiSession::start();
   const World world = session.world();
   const bool has_fault = world.rank == world.size - 1;

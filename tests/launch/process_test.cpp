@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/cpu_check.h"
@@ -78,28 +80,79 @@ TEST(ThreadPool, DoesNotNest) {
       BugError);
 }
 
-TEST(Signals, AskForAStop) {
-  for (const int number : {SIGUSR2, SIGTERM, SIGINT}) {
+/// Sends the process a signal, which another thread takes.
+void send(int number) { kill(getpid(), number); }
+
+TEST(SignalsDeathTest, AskForAStop) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  for (const int number : {SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGHUP}) {
     EXPECT_EXIT(
         {
           catch_stop_signals();
+          answer_stops(StopAnswer::kSave);
           if (stop_requested()) _exit(1);
-          raise(number);
-          _exit(stop_requested() ? 0 : 2);
+          send(number);
+          while (!stop_requested()) sched_yield();
+          _exit(0);
         },
         ExitedWithCode(0), "");
   }
 }
 
-TEST(Signals, ASecondInterruptEndsTheProcess) {
+TEST(SignalsDeathTest, ASecondInterruptEndsTheProcess) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(
       {
         catch_stop_signals();
-        raise(SIGINT);
-        raise(SIGINT);
-        _exit(0);
+        answer_stops(StopAnswer::kSave);
+        send(SIGINT);
+        while (!stop_requested()) sched_yield();
+        send(SIGINT);
+        for (;;) pause();
       },
       ::testing::KilledBySignal(SIGINT), "");
+}
+
+TEST(SignalsDeathTest, WhereNothingIsSavedTheyEndTheProcess) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto folder = std::filesystem::path(::testing::TempDir()) / "signals-temporary";
+  for (const auto& [number, answer] : {std::pair{SIGUSR1, StopAnswer::kEnd},
+                                       std::pair{SIGTERM, StopAnswer::kResume}}) {
+    std::filesystem::create_directories(folder);
+    EXPECT_EXIT(
+        {
+          catch_stop_signals();
+          remove_at_stop(folder);
+          send(number);  // waits, or finds the answer
+          answer_stops(answer);
+          for (;;) pause();
+        },
+        ExitedWithCode(kExitRequested), "run");
+    EXPECT_FALSE(std::filesystem::exists(folder));
+  }
+  EXPECT_EXIT(
+      {
+        catch_stop_signals();
+        answer_stops(StopAnswer::kEnd);
+        send(SIGTERM);
+        for (;;) pause();
+      },
+      ::testing::KilledBySignal(SIGTERM), "");
+}
+
+TEST(SignalsDeathTest, ADoneProcessTakesNoNotice) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        catch_stop_signals();
+        answer_stops(StopAnswer::kNone);
+        send(SIGTERM);
+        sigset_t left;
+        do sigpending(&left);
+        while (sigismember(&left, SIGTERM));  // until it is taken
+        _exit(stop_requested() ? 1 : 0);
+      },
+      ExitedWithCode(0), "");
 }
 
 TEST(Cpus, FollowTheAffinityMask) {
@@ -144,7 +197,7 @@ TEST(WatchdogDeathTest, NamesTheInnermostPhaseAndTheStep) {
       ExitedWithCode(kExitPeer),
       "\\[rank 2\\] error: host node-a: all_reduce #41 in checkpoint, step 120: no sign of life "
       "for "
-      "[0-9.]+ s \\(parallel.timeout_s = 0.2\\).*exit code 75");
+      "[0-9.]+ s \\(parallel.timeout_s = 0.2\\): a rank is lost or stuck; all ranks end with exit code 75");
 }
 
 TEST(WatchdogDeathTest, SilenceOutsideOfPhasesIsNotWatched) {

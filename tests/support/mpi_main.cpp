@@ -6,6 +6,7 @@
 
 #include "launch/mpi_session.h"
 #include "launch/run_main.h"
+#include "launch/signals.h"
 #include "launch/watchdog.h"
 #include "tests/support/mpi_test.h"
 
@@ -36,6 +37,7 @@ class RankListener : public ::testing::EmptyTestEventListener {
 };
 
 int run_tests() {
+  answer_stops(StopAnswer::kEnd);
   MpiSession& session = MpiSession::start();
   watchdog_set_timeout(kTimeout_s);
   const World world = session.world();

@@ -247,6 +247,14 @@ void write_ratings(const fs::path& folder) {
   write_file(folder / "held_out.tsv", test);
 }
 
+void write_noise(const fs::path& folder) {
+  std::string text = "who\twhat\tstars\twhen\n";
+  for (uint32_t k = 0; k < 600; ++k)
+    text += fmt::format("user {}\titem-{}\t{}\t{}\n", k % 11, 7 * k % 40,
+                        1 + (k * 2654435761u >> 11) % 5, 1'600'000'000 + k);
+  write_file(folder / "ratings.tsv", text);
+}
+
 void import_ratings(const fs::path& folder) {
   const Ended import = run_program(
       folder / "work", {"import", folder / "ratings.tsv", "--map",

@@ -91,6 +91,8 @@ void make_replica(const std::filesystem::path& folder, int shards);
 /// who, what, stars, when. Eleven users; `whale` has half of the rows, `ghost` none but in the second table,
 /// which also has the item `unseen`. Ratings follow a taste of each user.
 void write_ratings(const std::filesystem::path& folder);
+/// Puts ratings of no taste in place of ratings.tsv, 600 of eleven users: after a good epoch, training does harm.
+void write_noise(const std::filesystem::path& folder);
 /// Imports them as `folder`/ratings of 16 shards, so some are empty.
 void import_ratings(const std::filesystem::path& folder);
 

@@ -78,7 +78,7 @@ class TenSteps : public SmallProblem,
     for (int64_t t = 0; t < kSteps; ++t) {
       const TrainStep::Result of_step = step.run(schedule, kEpoch, t, kRate, t + 1);
       EXPECT_TRUE(of_step.updated);
-      result.losses.push_back(of_step.loss);
+      result.losses.push_back(of_step.outcome.loss);
       result.samples.push_back(of_step.samples);
     }
     result.after = all_arrays(problem, parameters, ranks);

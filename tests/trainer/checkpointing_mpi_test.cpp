@@ -192,11 +192,59 @@ TEST_F(Checkpointing, TheNewestTheBestAndOneByItsPath) {
   EXPECT_EQ(step_of({CheckpointChoice::Which::kPath, checkpoint_path(run(), 1)}), 1);
 }
 
+TEST_F(Checkpointing, OneByItsPathGivesWayToTheRunsOwnOfItsStepOrLater) {
+  const std::filesystem::path other = root / "other";
+  const auto save_at = [&](const std::filesystem::path& where, int64_t step) {
+    Parameters parameters = trained(comm, step);
+    save_checkpoint(where, parameters, at_step(step), {}, 10, comm);
+  };
+  save_at(other, 2);
+  const auto path_of = [&](const std::filesystem::path& path) {
+    return find_checkpoint(run(), {CheckpointChoice::Which::kPathOrNewer, path}, comm)
+        .value()
+        .path();
+  };
+  const std::filesystem::path path = checkpoint_path(other, 2);
+  EXPECT_EQ(path_of(path), path);
+  save_at(run(), 1);
+  EXPECT_EQ(path_of(path), path);
+  save_at(run(), 2);
+  EXPECT_EQ(path_of(path), checkpoint_path(run(), 2));
+  save_at(run(), 3);
+  EXPECT_EQ(path_of(path), checkpoint_path(run(), 3));
+  EXPECT_EQ(path_of(checkpoint_path(run(), 1)), checkpoint_path(run(), 3));
+  damage(3);
+  damage(2);
+  EXPECT_EQ(path_of(path), path);
+  EXPECT_THAT(user_error_of([&] { path_of(other / "nothing"); }), HasSubstr("no such file"));
+}
+
+TEST_F(Checkpointing, AStateThatIsNoneOfARunIsRefused) {
+  const std::string place = checkpoint_path(run(), 1).string();
+  const auto store = [&](const nlohmann::json& state) {
+    first([&] {
+      const auto temporary = begin_checkpoint(run(), 1);
+      commit_checkpoint(run(), 1, temporary, state,
+                        {write_checkpoint_part(temporary, 0, {})}, 2, {});
+    });
+    return Checkpoint::open(checkpoint_path(run(), 1));
+  };
+  const nlohmann::json good = to_json(at_step(1)), odd = to_json(at_step(2));
+  for (const nlohmann::json& state :
+       {nlohmann::json(), nlohmann::json(1), nlohmann::json::array(), nlohmann::json::object(),
+        nlohmann::json{{"progress", 1}}, nlohmann::json{{"progress", odd}}}) {
+    const Checkpoint checkpoint = store(state);
+    EXPECT_THAT(user_error_of([&] { progress_of(checkpoint); }), HasSubstr(place)) << state;
+    EXPECT_THAT(user_error_of([&] { identity_of(checkpoint); }), HasSubstr(place)) << state;
+  }
+  EXPECT_EQ(progress_of(store({{"progress", good}, {"identity", {{"a", 1}}}})).step, 1);
+}
+
 TEST_F(Checkpointing, TheBestOfARunWithoutMetricIsRefused) {
   save(1);
   EXPECT_EQ(user_error_of([&] { find_checkpoint(run(), {CheckpointChoice::Which::kBest}, comm); }),
             run().string() +
-                ": no best checkpoint is known: the run had no validation metric; use "
+                ": no best checkpoint is known: no epoch ended with a value of checkpoint.best; use "
                 "evaluate.checkpoint=last");
 }
 
@@ -223,7 +271,8 @@ TEST_F(Checkpointing, WeightsThatAreNotFiniteAreNotWritten) {
   if (world.rank == world.size - 1)
     parameters.arrays[0].value.back() = std::numeric_limits<float>::infinity();
   EXPECT_EQ(user_error_of([&] { save_checkpoint(run(), parameters, at_step(2), {}, 2, comm); }),
-            "step 2: the weights are not finite, so no checkpoint is written; lower "
+            "step 2: the weights or the optimizer's state are not finite, so no checkpoint is "
+            "written; lower "
             "train.optimizer.lr or set "
             "train.clip_norm, and run again: the newest checkpoint is good");
   EXPECT_EQ(list_checkpoints(run()), std::vector<int64_t>{1});

@@ -139,45 +139,69 @@ TEST(DeviceKernels, TreesAreThoseOfTheCpu) {
   std::vector<double> leaves;
   for (uint64_t k = 0; k < kLeaves; ++k) leaves.push_back(number(4, k) * 1e-7 + number(5, k));
   const double sum = tree_sum(leaves);
-  EXPECT_EQ(kernel::sum_tree(leaves.data(), kLeaves, 1), sum);
+  EXPECT_EQ(kernel::sum_tree(leaves.data(), kLeaves), sum);
 }
 
-TEST(DeviceKernels, ALossThatIsNotFiniteStopsEveryUpdate) {
-  for (const double odd :
-       {1., std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
-    std::vector<double> losses{2, odd, 3, 4};
-    double log = 0;
+TEST(DeviceKernels, AnOutcomeThatIsNotSoundStopsEveryUpdate) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  struct Case {
+    double loss, squared_norm, clip_norm;
+    bool bad;
+  };
+  for (const auto& [loss, squared_norm, clip_norm, is_bad] :
+       {Case{1, 2, 0, false}, Case{kNan, 2, 0, true}, Case{kInfinity, 2, 0, true},
+        Case{1, kNan, 0, true}, Case{1, kInfinity, 1, true}, Case{1, 1e40, 0, true},
+        Case{1, 1e40, 1, false}}) {
+    std::vector<double> losses{2, loss, 3, 4}, norms{1, squared_norm};
+    StepOutcome log;
     int32_t bad = 0;
-    run(1, kernel::JudgeLoss{losses.data(), 4, &log, &bad});
-    EXPECT_EQ(bad, odd == 1 ? 0 : 1);
-    if (odd == 1) {
-      EXPECT_EQ(log, 10);
+    float scale = 0;
+    run(1, kernel::Judge{losses.data(), 4, norms.data(), 2, clip_norm, &log, &bad, &scale});
+    EXPECT_EQ(bad, is_bad) << loss << " " << squared_norm;
+    if (loss == 1) {
+      EXPECT_EQ(log.loss, 10);
     }
-    const float scale = 1, gradient = 1;
+    if (squared_norm == 2) {
+      EXPECT_EQ(log.gradient_norm, std::sqrt(3.));
+    }
+    const float one = 1, gradient = 1;
     float value = 1;
     const UpdateFactors factors = update_factors({.rule = OptimizerRule::kSgd}, .5, 1);
-    run(1, kernel::Update{factors, &bad, &scale, &gradient, &value, nullptr, nullptr});
-    EXPECT_EQ(value, odd == 1 ? .5f : 1.f);
+    run(1, kernel::Update{factors, &bad, &one, &gradient, &value, nullptr, nullptr});
+    EXPECT_EQ(value, is_bad ? 1.f : .5f);
   }
 }
 
-TEST(DeviceKernels, ClippingIsThatOfTheCpu) {
-  // Two blocks of two arrays.
-  const std::vector<float> gradient = numbers(6, 20);
-  const std::vector<int64_t> begin{0, 12, 5, 12}, end{5, 12, 12, 20};
-  std::vector<double> norms(4), expected(4, 0.);
-  for (size_t p = 0; p < 4; ++p)
-    for (int64_t k = begin[p]; k < end[p]; ++k)
-      expected[p] += static_cast<double>(gradient[k]) * gradient[k];
-  run(4, kernel::SquaredNorms{begin.data(), end.data(), gradient.data(), norms.data()});
+TEST(DeviceKernels, GradientNormAndClippingAreThoseOfTheCpu) {
+  // Two blocks of two arrays, of 37 and of 3 columns.
+  const std::vector<int64_t> begin{0, 185, 111, 191}, end{111, 191, 185, 200}, cols{37, 3};
+  const std::vector<float> gradient = numbers(6, 200);
+  std::vector<double> expected(2, 0.);
+  for (size_t p = 0; p < 4; ++p) {
+    SquaredNorm norm;
+    for (int64_t row = begin[p]; row < end[p]; row += cols[p % 2])
+      norm.add_row(gradient.data() + row, cols[p % 2]);
+    expected[p / 2] += norm.total();
+  }
+  std::vector<double> lanes(4 * SquaredNorm::kLanes), norms(2);
+  run(std::ssize(lanes), kernel::SquaredLanes{begin.data(), end.data(), cols.data(), 2,
+                                              gradient.data(), lanes.data()});
+  run(2, kernel::FoldLanes{lanes.data(), 2, norms.data()});
   EXPECT_EQ(norms, expected);
-  const double norm = std::sqrt((expected[0] + expected[2]) + (expected[1] + expected[3]));
-  float scale = 0;
-  std::vector<double> copy = norms;
-  run(1, kernel::ClipScale{copy.data(), 2, 2, norm / 3, &scale});
-  EXPECT_EQ(scale, static_cast<float>(norm / 3 / norm));
-  run(1, kernel::ClipScale{norms.data(), 2, 2, 2 * norm, &scale});
-  EXPECT_EQ(scale, 1);
+  double plain = 0;
+  for (const float g : gradient) plain += static_cast<double>(g) * g;
+  EXPECT_NEAR(norms[0] + norms[1], plain, 1e-12 * plain);
+
+  const double norm = std::sqrt(expected[0] + expected[1]);
+  for (const double clip_norm : {norm / 3, 2 * norm, 0.}) {
+    std::vector<double> losses{1}, copy = norms;
+    StepOutcome log;
+    int32_t bad = 0;
+    float scale = 0;
+    run(1, kernel::Judge{losses.data(), 1, copy.data(), 2, clip_norm, &log, &bad, &scale});
+    EXPECT_EQ(scale, clip_norm == norm / 3 ? static_cast<float>(clip_norm / norm) : 1.f);
+  }
 }
 
 TEST(DeviceKernels, UpdatesAreThoseOfTheCpu) {

@@ -87,6 +87,31 @@ INSTANTIATE_TEST_SUITE_P(Engines, Evaluate,
                                            Computed{"Ids", EngineName::kFused, FormName::kIds}),
                          [](const auto& test) { return test.param.name; });
 
+// What becomes of the weights it was made of, and what else the problem predicts with, changes nothing.
+TEST_P(Evaluate, APredictorKeepsItsWeights) {
+  open(8);
+  auto parameters = std::make_unique<Parameters>(weights(comm));
+  const auto kept = predictor(*parameters, comm);
+  std::vector<int32_t> users, items;
+  for (int32_t user = 0; user < kSmallUsers; ++user) {
+    const int32_t shard = problem.ids.user_shard[user];
+    if (shard < parameters->shards().begin || shard >= parameters->shards().end) continue;
+    users.push_back(user);
+    items.push_back(user % kSmallItems);
+  }
+  std::vector<float> before(users.size()), after(users.size()), others(users.size());
+  kept->predict(users, items, before);
+  Parameters other = make_parameters(problem, world);
+  fill_weights(other, .7, comm);
+  predictor(other, comm)->predict(users, items, others);
+  problem.engine->set_dense(other.dense);
+  std::ranges::fill(parameters->dense, 9.f);
+  parameters.reset();
+  kept->predict(users, items, after);
+  EXPECT_EQ(after, before);
+  EXPECT_NE(others, before);
+}
+
 TEST_P(Evaluate, ScoresAreTheEnginesOnAnyNumberOfRanksAndThreads) {
   for (const int64_t shards : {4, 64}) {
     open(shards);

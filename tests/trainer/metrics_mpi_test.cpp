@@ -669,11 +669,16 @@ TEST_F(MetricsOfValidation, EqualThePlainLoops) {
   EXPECT_NEAR(one.mse, expected.at("mse"), 1e-11);
   EXPECT_NEAR(one.mae, expected.at("mae"), 1e-11);
   EXPECT_NEAR(one.rmse, expected.at("rmse"), 1e-11);
+  EXPECT_NEAR(one.mse_clipped, expected.at("mse_clipped"), 1e-11);
+  EXPECT_NEAR(one.mae_clipped, expected.at("mae_clipped"), 1e-11);
+  EXPECT_NEAR(one.rmse_clipped, expected.at("rmse_clipped"), 1e-11);
+  EXPECT_NE(one.mse_clipped, one.mse);
   EXPECT_NEAR(one.gauc.value(), expected.at("gauc@ratio>=2"), 1e-11);
   EXPECT_NEAR(one.xauc.value(), expected.at("xauc"), 1e-11);
   const ValidationResult three = validate(offsets, label, score, 3);
   EXPECT_EQ(one.mse, three.mse);
   EXPECT_EQ(one.mae, three.mae);
+  EXPECT_EQ(one.mse_clipped, three.mse_clipped);
   EXPECT_EQ(one.gauc, three.gauc);
   EXPECT_EQ(one.xauc, three.xauc);
 }

@@ -128,7 +128,6 @@ INSTANTIATE_TEST_SUITE_P(Worlds, CountedPlan,
 TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
   const auto [shards, n] = GetParam();
   PlanInputs inputs = small_inputs(shards, n);
-  inputs.config.train.clip_norm = 1;
   Requests requests(n);
   for (int64_t r = 0; r < n; ++r)
     for (int64_t s = 0; s < n; ++s) {
@@ -136,11 +135,11 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
       requests.parts[r][s] = static_cast<double>((r + 5 * s) % 3);
     }
   const std::vector<Collective> got = step_collectives(inputs, requests);
-  std::vector<std::string> names{"all_to_all item request counts", "all_to_all item ids",
-                                 "all_to_all item parts",          "all_to_all item gradients",
-                                 "all_to_all dense subtrees",      "all_gather leaf losses",
-                                 "all_gather gradient norms",      "all_gather dense parameters",
-                                 "all_reduce request to stop"};
+  std::vector<std::string> names{
+      "all_to_all item request counts", "all_to_all item ids",
+      "all_to_all item parts",          "all_to_all item gradients",
+      "all_to_all dense subtrees",      "all_gather losses and gradient norms",
+      "all_gather dense parameters",    "all_reduce request to stop"};
   const int64_t of_items = n > 1 ? 4 : 0;  // one rank asks itself nothing
   names.erase(names.begin(), names.begin() + 4 - of_items);
   EXPECT_EQ(names_of(got), names);
@@ -150,17 +149,16 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
   EXPECT_THAT(
       names_of(on_devices),
       ::testing::ElementsAre("all_to_all item ids", "all_to_all item rows", "all_to_all item rows",
-                             "all_gather leaf losses", "all_to_all dense subtrees",
-                             "all_to_all item gradients", "all_to_all item gradients",
+                             "all_to_all dense subtrees", "all_to_all item gradients",
+                             "all_to_all item gradients", "all_gather leaf losses",
                              "all_gather gradient norms", "all_gather dense parameters"));
 
-  std::vector<int64_t> dense(n, 0), losses(n, 0), norms(n, 0), nodes(n, 0);
+  std::vector<int64_t> dense(n, 0), numbers(n, 0), nodes(n, 0);
   for (int64_t row = 0; row < 13; ++row) dense[owner(row, 13, shards, n)] += 5 * 4;
   dense[owner(0, 1, shards, n)] += 5 * 4;
-  for (int64_t j = 0; j < shards; ++j) {
-    losses[owner(j, shards, shards, n)] += 8;
-    norms[owner(j, shards, shards, n)] += 5 * 8;
-  }
+  for (int64_t j = 0; j < shards; ++j) numbers[owner(j, shards, shards, n)] += 8;
+  std::vector<int64_t> outcomes = numbers;
+  for (int64_t& bytes : outcomes) bytes *= 2;
   for (int64_t r = 0; r < n; ++r)
     nodes[r] = whole_subtrees(0, shards, shards * r / n, shards * (r + 1) / n);
 
@@ -187,20 +185,19 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
                  pairs([&](int64_t r, int64_t s) { return 4 * kItemPart * requests.rows[r][s]; }));
   }
   expect_equal(got[of_items], subtrees);
-  expect_equal(got[of_items + 1], ring(losses));
-  expect_equal(got[of_items + 2], ring(norms));
-  expect_equal(got[of_items + 3], ring(dense));
+  expect_equal(got[of_items + 1], ring(outcomes));
+  expect_equal(got[of_items + 2], ring(dense));
 
   expect_equal(on_devices[0], ids);
   expect_equal(on_devices[1],
                pairs([&](int64_t r, int64_t s) { return 4 * kCols * requests.rows[s][r]; }));
   expect_equal(on_devices[2], pairs([&](int64_t r, int64_t s) { return 4 * requests.rows[s][r]; }));
-  expect_equal(on_devices[3], ring(losses));
-  expect_equal(on_devices[4], subtrees);
-  expect_equal(on_devices[5],
+  expect_equal(on_devices[3], subtrees);
+  expect_equal(on_devices[4],
                pairs([&](int64_t r, int64_t s) { return 4 * kCols * requests.rows[r][s]; }));
-  expect_equal(on_devices[6], ids);
-  expect_equal(on_devices[7], ring(norms));
+  expect_equal(on_devices[5], ids);
+  expect_equal(on_devices[6], ring(numbers));
+  expect_equal(on_devices[7], ring(numbers));
   expect_equal(on_devices[8], ring(dense));
 }
 
@@ -210,19 +207,21 @@ TEST_P(CountedPlan, FastCollectivesReduceWholeArrays) {
   inputs.config.parallel.reduce = Reduce::kFast;
   inputs.parameters[1].rows = 1000;  // 16,000 bytes: round the ring
   const std::vector<Collective> got = step_collectives(inputs, Requests(n));
-  EXPECT_THAT(names_of(got),
-              ::testing::ElementsAre("all_reduce dense gradients", "all_reduce item gradients",
-                                     "all_reduce item gradients", "all_reduce loss",
-                                     "all_reduce request to stop"));
+  EXPECT_THAT(
+      names_of(got),
+      ::testing::ElementsAre("all_reduce dense gradients", "all_reduce item gradients",
+                             "all_reduce item gradients", "all_reduce losses and gradient norms",
+                             "all_reduce request to stop"));
   inputs.device.gpu = true;
   EXPECT_THAT(names_of(step_collectives(inputs, Requests(n))),
               ::testing::ElementsAre("all_reduce loss", "all_reduce dense gradients",
-                                     "all_reduce item gradients", "all_reduce item gradients"));
+                                     "all_reduce item gradients", "all_reduce item gradients",
+                                     "all_gather gradient norms"));
   double rounds = 0;
   for (int64_t reached = 1; reached < n; reached *= 2) ++rounds;
   for (const Traffic& t : got[3].ranks) {
     EXPECT_EQ(t.messages, rounds);
-    EXPECT_EQ(t.sent_bytes, 8 * rounds);
+    EXPECT_EQ(t.sent_bytes, 16 * rounds);
   }
   for (const Traffic& t : got[0].ranks) EXPECT_EQ(t.received_bytes, 4 * (13 * 5 + 5) * rounds);
   for (const Traffic& t : got[1].ranks) {
@@ -377,7 +376,6 @@ TEST(PlanTime, OneRankCommunicatesWithNobody) {
   for (const Reduce reduce : {Reduce::kExact, Reduce::kFast}) {
     PlanInputs inputs = small_inputs(8, 1);
     inputs.config.parallel.reduce = reduce;
-    inputs.config.train.clip_norm = 1;
     const Plan plan = make_plan(inputs);
     EXPECT_EQ(plan.communication_seconds, 0);
     for (const Collective& c : plan.collectives) {
@@ -395,8 +393,8 @@ TEST(PlanTime, ACollectiveCostsLatencyAndBytes) {
   const std::vector<Collective> all = step_collectives(inputs, requests);
   // 1,000 ids out, 500 in, 4 bytes each at 1 GB/s, after one latency.
   EXPECT_NEAR(collective(all, "item ids").seconds, 1e-6 + 4000e-9, 1e-12);
-  // Eight losses of 8 bytes, half of them sent.
-  EXPECT_NEAR(collective(all, "leaf losses").seconds, 1e-6 + 32e-9, 1e-12);
+  // Eight losses and norms of 8 bytes, half of them sent.
+  EXPECT_NEAR(collective(all, "losses and gradient norms").seconds, 1e-6 + 64e-9, 1e-12);
 }
 
 TEST(PlanTime, BetweenNodesTheNetworkIsSharedByTheRanksOfANode) {
@@ -410,9 +408,10 @@ TEST(PlanTime, BetweenNodesTheNetworkIsSharedByTheRanksOfANode) {
   EXPECT_EQ(ids.ranks[0].remote_sent_bytes, 800);
   EXPECT_EQ(ids.ranks[3].remote_received_bytes, 800);
   EXPECT_NEAR(ids.seconds, 1e-5 + 2 * 1e-7 + 400 / 1e9 + 800 / (1e8 / 2), 1e-12);
-  const Collective losses = collective(step_collectives(inputs, requests), "leaf losses");
-  EXPECT_EQ(losses.ranks[0].remote_messages, 0);  // its neighbour on the ring is on its node
-  EXPECT_EQ(losses.ranks[1].remote_messages, 3);
+  const Collective outcomes =
+      collective(step_collectives(inputs, requests), "losses and gradient norms");
+  EXPECT_EQ(outcomes.ranks[0].remote_messages, 0);  // its neighbour on the ring is on its node
+  EXPECT_EQ(outcomes.ranks[1].remote_messages, 3);
 }
 
 TEST(PlanTime, ThreadsShareOutWholeLeaves) {

@@ -31,9 +31,10 @@ TEST(ProgressState, SurvivesJsonBitForBit) {
                         .epoch_samples = 5,
                         .epoch_seconds = value / 3,
                         .wall_seconds = value / 7,
-                        .best = {.value = value, .step = 6, .epochs_since = 7},
+                        .best = {.value = value, .step = 6, .epochs_since = 7, .metric = "mae"},
                         .early_stop = {.step = -1, .epochs_since = 8},
                         .stopped_early = true,
+                        .interval = {.loss = value, .samples = 9, .seconds = value / 5},
                         .epochs = {{{"epoch", 1}, {"train_loss", value}}},
                         .resumed_from = {10, 20}};
     const ProgressState read = progress_from_json(nlohmann::json::parse(to_json(state).dump()));
@@ -51,8 +52,13 @@ TEST(ProgressState, SurvivesJsonBitForBit) {
 TEST(ProgressState, OneKeyMissingIsRefused) {
   const nlohmann::json whole = to_json(ProgressState{});
   for (const auto& [key, value] : whole.items()) {
+    if (key == "interval") continue;  // none in checkpoints of before
     nlohmann::json part = whole;
     part.erase(key);
+    if (key == "health") {  // earlier builds know none
+      EXPECT_EQ(progress_from_json(part).health.good_checkpoint, -1);
+      continue;
+    }
     try {
       progress_from_json(part);
       ADD_FAILURE() << key;
@@ -63,10 +69,76 @@ TEST(ProgressState, OneKeyMissingIsRefused) {
   }
 }
 
+TEST(ProgressState, ALossAThousandTimesTheUsualIsNoneAndDoesNotCount) {
+  ProgressState::Health health;
+  EXPECT_TRUE(is_usual_loss(health, 8e9, 4));  // nothing to compare with
+  health = {};
+  EXPECT_TRUE(is_usual_loss(health, 20, 10));
+  EXPECT_TRUE(is_usual_loss(health, 1900, 1));
+  health = {.usual_loss = 20, .usual_samples = 10};
+  EXPECT_FALSE(is_usual_loss(health, 2001, 1));
+  EXPECT_FALSE(is_usual_loss(health, 1e30, 1));
+  EXPECT_EQ(health.usual_loss, 20);
+  EXPECT_EQ(health.usual_samples, 10);
+  ProgressState state{.health = {.bad_in_a_row = 3, .good_checkpoint = 40, .usual_loss = .1}};
+  EXPECT_EQ(to_json(progress_from_json(to_json(state))), to_json(state));
+}
+
+TEST(ProgressState, OfBeforeThereWereIntervalsAndMetrics) {
+  nlohmann::json old = to_json(ProgressState{.step = 7, .best = {.value = 1, .step = 7}});
+  old.erase("interval");
+  old["best"].erase("metric");
+  EXPECT_EQ(progress_from_json(old).interval.samples, 0);
+  EXPECT_EQ(progress_from_json(old).best.metric, "");
+}
+
+TEST(ProgressState, AValueOfAnotherKindIsRefused) {
+  const nlohmann::json whole = to_json(ProgressState{});
+  const std::vector<nlohmann::json> kinds{nlohmann::json(), "text", -2, 1.5, 1e300, true,
+                                          ~uint64_t{0}, nlohmann::json::array({1}),
+                                          nlohmann::json::object()};
+  const auto read = [&](const nlohmann::json& json) {
+    try {
+      // Whatever is read can be stored again.
+      progress_from_json(json).resumed_from.push_back(1);
+    } catch (const UserError& error) {
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("remove that checkpoint"));
+      return false;
+    }
+    return true;
+  };
+  for (const nlohmann::json& kind : kinds) {
+    EXPECT_FALSE(read(kind)) << kind;
+    for (const auto& [key, value] : whole.items()) {
+      nlohmann::json changed = whole;
+      changed[key] = kind;
+      const bool is_read = read(changed);
+      if (value.is_number_integer() || value.is_object()) {
+        EXPECT_FALSE(is_read) << key << " " << kind;
+      }
+      for (const auto& [inner, number] : value.items()) {
+        if (!value.is_object()) continue;
+        nlohmann::json within = whole;
+        within[key][inner] = kind;
+        read(within);
+      }
+    }
+  }
+}
+
 TEST(ProgressState, TheBestIsTheSmallestErrorOrTheLargestShare) {
-  const ValidationResult result{.rows = 3, .mse = 1, .mae = 2, .rmse = 3, .gauc = .4, .xauc = {}};
+  const ValidationResult result{.rows = 3,
+                                .mse = 1,
+                                .mae = 2,
+                                .rmse = 3,
+                                .mse_clipped = .7,
+                                .mae_clipped = .8,
+                                .gauc = .4,
+                                .xauc = {}};
   EXPECT_EQ(value_of(result, SelectionMetric::kMse), 1);
   EXPECT_EQ(value_of(result, SelectionMetric::kMae), 2);
+  EXPECT_EQ(value_of(result, SelectionMetric::kMseClipped), .7);
+  EXPECT_EQ(value_of(result, SelectionMetric::kMaeClipped), .8);
   EXPECT_EQ(value_of(result, SelectionMetric::kGauc), .4);
   EXPECT_EQ(value_of(result, SelectionMetric::kXauc), std::nullopt);
   EXPECT_EQ(value_of(result, SelectionMetric::kNone), std::nullopt);
@@ -79,10 +151,14 @@ TEST(ProgressState, TheBestIsTheSmallestErrorOrTheLargestShare) {
   EXPECT_EQ(error.epochs_since, 2);
   EXPECT_TRUE(update_best(error, SelectionMetric::kMse, .4, 40));
   EXPECT_EQ(error.step, 40);
+  EXPECT_EQ(error.metric, "mse");
   EXPECT_EQ(error.epochs_since, 0);
   EXPECT_TRUE(update_best(share, SelectionMetric::kGauc, .5, 10));
   EXPECT_FALSE(update_best(share, SelectionMetric::kGauc, .4, 20));
   EXPECT_TRUE(update_best(share, SelectionMetric::kGauc, .6, 30));
+  ProgressState::Best clipped;
+  EXPECT_TRUE(update_best(clipped, SelectionMetric::kMseClipped, .5, 10));
+  EXPECT_FALSE(update_best(clipped, SelectionMetric::kMseClipped, .6, 20));
 }
 
 }  // namespace

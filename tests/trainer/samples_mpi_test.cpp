@@ -33,7 +33,8 @@ class Samples : public SmallProblem {
           held[sample.row] += samples == &shard.validation;
           EXPECT_EQ(shard.users.at(sample.user), plain.user);
           EXPECT_EQ(sample.item, plain.item);
-          EXPECT_EQ(sample.label, clip > 0 ? std::min(plain.label, clip) : plain.label);
+          const bool is_cut = clip > 0 && samples == &shard.train;
+          EXPECT_EQ(sample.label, is_cut ? std::min(plain.label, clip) : plain.label);
         }
       }
     }
@@ -76,18 +77,23 @@ TEST_F(Samples, ARandomSplitDependsNeitherOnShardsNorOnRanks) {
   EXPECT_EQ(count(held_out(few, comm)), 0);
 }
 
-TEST_F(Samples, TheTargetIsCutAboveTheClip) {
+TEST_F(Samples, TheTargetIsCutAboveTheClipAndHeldOutLabelsAreNot) {
   const Dataset dataset = import(8);
-  const auto above = [&](const ShardSamples& shard) {
-    return std::ranges::count_if(shard.train, [](const Sample& row) { return row.label > 5; });
+  config.data.validation.fraction = .5;
+  const auto above = [](const kt::Samples& rows) {
+    return std::ranges::count_if(rows, [](const Sample& row) { return row.label > 5; });
   };
   for (const double clip : {5., 0.}) {
     config.data.target.clip = clip;
     held_out(dataset, comm);  // checks every label
-    int64_t large = 0;
-    for (const ShardSamples& shard : load(dataset, comm)) large += above(shard);
-    comm.all_reduce(std::span(&large, 1), Reduction::kSum);
-    EXPECT_EQ(large > 0, clip == 0);
+    int64_t large[2] = {};
+    for (const ShardSamples& shard : load(dataset, comm)) {
+      large[0] += above(shard.train);
+      large[1] += above(shard.validation);
+    }
+    comm.all_reduce(std::span<int64_t>(large), Reduction::kSum);
+    EXPECT_EQ(large[0] > 0, clip == 0);
+    EXPECT_GT(large[1], 0);
   }
 }
 

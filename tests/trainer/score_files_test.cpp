@@ -69,10 +69,24 @@ TEST_F(ScoreFiles, FaultsOfPairsSayFileAndLine) {
   EXPECT_EQ(fault(header + "1,12,1\n"),
             "pairs.csv:2: video_id \"12\" is not in the data set; take the line out");
   EXPECT_EQ(fault(header + "1,10,much\n"),
-            "pairs.csv:2: watch_ratio: got \"much\", expected a number");
+            "pairs.csv:2: watch_ratio: got \"much\", expected a finite number of at most 3.4e38");
   EXPECT_EQ(fault(header + "1,10,inf\n"),
-            "pairs.csv:2: watch_ratio: got \"inf\", expected a number");
-  EXPECT_EQ(fault(header + "1,10,\n"), "pairs.csv:2: watch_ratio: got \"\", expected a number");
+            "pairs.csv:2: watch_ratio: got \"inf\", expected a finite number of at most 3.4e38");
+  EXPECT_EQ(fault(header + "1,10,1e300\n"),
+            "pairs.csv:2: watch_ratio: got \"1e300\", expected a finite number of at most 3.4e38");
+  EXPECT_EQ(
+      fault(header + "1,10,2\n1,11,\n"),
+      "pairs.csv:3: watch_ratio: nothing, the lines before have one; expected one on every line "
+      "or on none");
+  EXPECT_EQ(fault(header + "1,10,\n1,11,2\n"),
+            "pairs.csv:3: watch_ratio: the first one; expected one on every line or on none");
+  EXPECT_EQ(fault(header + "1,\"10\"x,1\n"),
+            "pairs.csv:2: text after a closing quote, expected a comma; mend the line");
+  EXPECT_THAT(fault(header + "1,10,1\n1,11"),
+              HasSubstr("pairs.csv:3: got 2 fields, expected 3 as in the "
+                        "header: the file ends inside this line"));
+  EXPECT_THAT(fault(header + "1,10,1\n1,\"11"),
+              HasSubstr("pairs.csv:3: a quote that is never closed"));
   EXPECT_EQ(fault(header + "1,10,1\n1,11\n"),
             "pairs.csv:3: got 2 fields, expected 3 as in the header");
   EXPECT_EQ(fault(header + "1,10,1\nanna,10,1\n1,10,2\n"),
@@ -109,6 +123,26 @@ TEST_F(ScoreFiles, WhatIsWrittenReadsBackEqual) {
     read_scores.push_back(static_cast<float>(parse_number(fields[3]).value()));
   }
   EXPECT_EQ(read_scores, scores);
+}
+
+TEST_F(ScoreFiles, PairsWithoutLabels) {
+  const TestTable table = read("user_id,video_id\nanna,11\n1,10\n1,11\n");
+  EXPECT_THAT(table.users, ElementsAre(0, 1));
+  EXPECT_THAT(table.item, ElementsAre(0, 1, 1));
+  EXPECT_TRUE(table.label.empty());
+  write_scores(folder / "scores.csv", table, std::vector<float>{.5f, .25f, 1}, ids);
+  std::ifstream file(folder / "scores.csv");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  EXPECT_EQ(text, "user_id,video_id,watch_ratio,score\n1,10,,0.5\n1,11,,0.25\nanna,11,,1\n");
+  const TestTable again = read(text);
+  EXPECT_EQ(again.item, table.item);
+  EXPECT_TRUE(again.label.empty());
+}
+
+TEST_F(ScoreFiles, LastLinesOfAnyKind) {
+  const std::string header = "user_id,video_id,watch_ratio\n";
+  EXPECT_THAT(read(header + "1,10,2\n1,11,3").label, ElementsAre(2, 3));
+  EXPECT_THAT(read(header + "1,10,2\n1,11,3\r\n\n\n").label, ElementsAre(2, 3));
 }
 
 TEST_F(ScoreFiles, AFolderThatIsNotThereIsAnError) {

@@ -77,7 +77,7 @@ class OneEpoch : public SmallProblem,
     for (int64_t t = 0; t < schedule.steps(); ++t) {
       const TrainStep::Result of_step = step.run(schedule, kEpoch, t, kRate, t + 1);
       EXPECT_TRUE(of_step.updated);
-      result.loss += of_step.loss;
+      result.loss += of_step.outcome.loss;
       result.samples += of_step.samples;
     }
     result.after = all_arrays(problem, parameters, ranks);
@@ -191,6 +191,8 @@ class WritingEngine : public LeafEngine {
   mutable std::vector<Seen> seen;
   mutable std::vector<double> scales;
   float bad_label = -1;  // a row of this label has no finite loss
+  float odd_label = -1;  // a row of this label has this gradient
+  float odd_gradient = 1;
 
   const std::vector<ParameterSpec>& parameters() const override { return specs_; }
   int64_t feature_count() const override { return kFeatures; }
@@ -215,6 +217,8 @@ class WritingEngine : public LeafEngine {
     }
     scales.push_back(scale);
     for (const std::span<float> table : out.tables) std::fill(table.begin(), table.end(), 1.f);
+    for (int64_t k = 0; k < in.rows; ++k)
+      if (in.labels[k] == odd_label) out.tables[0][k] = odd_gradient;
     std::fill(out.dense.begin(), out.dense.end(), 1.f);
     return loss;
   }
@@ -307,7 +311,7 @@ TEST_P(WrittenStep, EachTrainingRowComesOnceAnEpochWithWhatBelongsToIt) {
     EXPECT_EQ(result.samples, schedule.batch_size(t));
     for (const double scale : written->scales)
       EXPECT_EQ(scale, 1 / static_cast<double>(result.samples));
-    loss += result.loss;
+    loss += result.outcome.loss;
   }
 
   std::vector<int64_t> times(kRows, 0);
@@ -346,7 +350,7 @@ TEST_P(WrittenStep, ALossThatIsNotFiniteOnOneRankChangesNothingOnAny) {
   written->bad_label = 13;
   const TrainStep::Result bad = step.run(schedule, 0, 0, .1, 1);
   EXPECT_FALSE(bad.updated);
-  EXPECT_FALSE(std::isfinite(bad.loss));
+  EXPECT_FALSE(std::isfinite(bad.outcome.loss));
   EXPECT_EQ(parameters.weights_hash(comm), before);
   EXPECT_EQ(parameters.dense, dense);
 
@@ -354,6 +358,30 @@ TEST_P(WrittenStep, ALossThatIsNotFiniteOnOneRankChangesNothingOnAny) {
   EXPECT_TRUE(step.run(schedule, 0, 0, .1, 1).updated);
   EXPECT_NE(parameters.weights_hash(comm), before);
   EXPECT_NE(parameters.dense, dense);
+}
+
+// The loss is finite; what is not, or what a second moment could not hold, is one gradient of one rank.
+TEST_P(WrittenStep, AGradientThatIsNotSoundOnOneRankChangesNothingOnAny) {
+  const std::vector<ShardSamples> samples = samples_of(40);
+  const Schedule schedule(gather_train_counts(samples, kShards, comm), 100);
+  ThreadPool pool(1);
+  written->odd_label = 13;
+  const std::string before = parameters.weights_hash(comm);
+  for (const float gradient :
+       {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), 1e20f}) {
+    written->odd_gradient = gradient;
+    TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {});
+    const TrainStep::Result bad = step.run(schedule, 0, 0, .1, 1);
+    EXPECT_FALSE(bad.updated);
+    EXPECT_TRUE(std::isfinite(bad.outcome.loss));
+    EXPECT_FALSE(bad.outcome.gradient_norm < 1e19);
+    EXPECT_EQ(parameters.weights_hash(comm), before);
+  }
+  // Clipped, the finite one is a step like any other.
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {.clip_norm = 1});
+  EXPECT_TRUE(step.run(schedule, 0, 0, .1, 1).updated);
+  EXPECT_NE(parameters.weights_hash(comm), before);
+  EXPECT_TRUE(parameters.finite());
 }
 
 TEST_P(WrittenStep, AStepWithoutSamplesIsNoUpdate) {
@@ -378,7 +406,7 @@ TEST_P(WrittenStep, AStepWithoutSamplesIsNoUpdate) {
   const TrainStep::Result both = step.run(schedule, 0, 1, .1, 1);
   EXPECT_TRUE(both.updated);
   EXPECT_EQ(both.samples, 2);
-  EXPECT_EQ(both.loss, 6);
+  EXPECT_EQ(both.outcome.loss, 6);
 }
 
 // At a rate of 1 an SGD step subtracts the gradients: of the writing engine 1 a row and 1 a leaf.

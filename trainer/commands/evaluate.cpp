@@ -1,13 +1,18 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "io/checksum.h"
+#include "io/files.h"
+#include "io/json_text.h"
 #include "launch/agree.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
 #include "launch/watchdog.h"
 #include "trainer/commands.h"
 #include "trainer/evaluator.h"
+#include "trainer/same_on_all.h"
 #include "trainer/score_files.h"
 #include "trainer/stored_run.h"
 
@@ -21,19 +26,34 @@ struct EvaluateArguments {
   std::vector<std::string> overrides;
 };
 
+std::string checksum_of(const TestTable& table) {
+  Checksum sum;
+  sum.values(table.users);
+  sum.values(table.offsets);
+  sum.values(table.item);
+  sum.values(table.label);
+  return sum.hex();
+}
+
 int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global) {
   MpiSession& session = MpiSession::start();
   MpiCommunicator& comm = session.communicator();
   log_start(session.world(), global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
+  std::optional<ResultFile> scores_file;
+  solo(comm, 0, "scores", [&] {
+    if (!arguments.scores.empty()) scores_file.emplace(arguments.scores);
+  });
   StoredRun run = open_run(arguments.run, arguments.overrides, comm);
   const Config& config = run.problem.config;
   watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
   ThreadPool pool(static_cast<int>(config.parallel.threads));
 
   TestTable table;
-  agree(comm, [&] {
-    table = arguments.pairs.empty() ? read_test_table(run.problem)
-                                    : read_pairs(arguments.pairs, run.problem.ids);
+  same_on_all(comm, [&] {
+    const bool given = !arguments.pairs.empty();
+    table = given ? read_pairs(arguments.pairs, run.problem.ids) : read_test_table(run.problem);
+    return Facts{{"--pairs", given ? "pairs of checksum " + checksum_of(table) : "none"},
+                 {"--scores", arguments.scores.empty() ? "none" : arguments.scores}};
   });
   const auto predictor = make_host_predictor(run.problem, run.parameters, comm);
   Evaluator evaluator(run.problem, table, comm, pool);
@@ -41,11 +61,11 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   if (!arguments.scores.empty()) {
     const std::vector<float> scores = evaluator.gather(evaluation.scores);
     solo(comm, 0, "scores", [&] {
-      write_scores(arguments.scores, table, scores, run.problem.ids);
+      write_scores(*scores_file, table, scores, run.problem.ids);
       log_info("scores: {}, {} pairs", arguments.scores, table.item.size());
     });
   }
-  if (session.world().rank == 0 && global.json) fmt::print("{}\n", evaluation.report.dump(2));
+  if (session.world().rank == 0 && global.json) fmt::print("{}\n", to_text(evaluation.report, 2));
   return kExitDone;
 }
 
@@ -64,7 +84,7 @@ void add_evaluate(CLI::App& app, Action& action) {
       ->add_option(
           "--pairs", arguments->pairs,
           "Score the pairs of this CSV (user_id,video_id,watch_ratio) instead of the small "
-          "matrix")
+          "matrix; without watch_ratio they are scored alone")
       ->type_name("P.csv");
   command
       ->add_option("overrides", arguments->overrides,

@@ -3,9 +3,11 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -39,6 +41,17 @@ void log_report(const ImportReport& report, const std::string& out) {
       log_warning("{}: dropped {} malformed rows: {}", file, count, reason);
   if (report.rows_in_test > 0)
     log_warning("{} training rows are of pairs that the test table holds too", report.rows_in_test);
+  const auto warn_of_foreign = [](std::string_view what, int64_t test_only, int64_t all,
+                                  const auto& foreign) {
+    if (!foreign) return;
+    log_warning(
+        "{} of the {} {} of the test table have no training row, such as {}; those of the training "
+        "table are such as {}: nothing is learnt about the others. Are the ids spelt alike in "
+        "both?",
+        test_only, all, what, shown(foreign->first), shown(foreign->second));
+  };
+  warn_of_foreign("users", report.test_only_users, report.test_users, report.foreign_users);
+  warn_of_foreign("items", report.test_only_items, report.test_items, report.foreign_items);
 }
 
 nlohmann::json to_json(const ImportReport& report, const std::string& out) {
@@ -64,8 +77,8 @@ nlohmann::json to_json(const ImportReport& report, const std::string& out) {
 void add_import(CLI::App& app, Action& action) {
   struct Arguments {
     ImportOptions options;
-    std::string map, test, delimiter = ",";
-    bool keep_duplicates = false, skip_malformed = false;
+    std::string map, test, delimiter = ",", quote = "double";
+    bool no_header = false, keep_duplicates = false, skip_malformed = false;
   };
   CLI::App* command = app.add_subcommand("import", "Turn CSV tables into a data set of shards");
   const auto arguments = std::make_shared<Arguments>();
@@ -79,16 +92,29 @@ void add_import(CLI::App& app, Action& action) {
       ->type_name("DATASET");
   command->add_option("--shards", arguments->options.shards, "Logical shards, a power of two")
       ->type_name("V")
+      ->check(
+          whole_number(std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
-  command->add_option("--map", arguments->map, "The columns of a table in another layout")
+  command
+      ->add_option("--map", arguments->map,
+                   "The columns of a table in another layout; times are seconds since 1970 or ISO "
+                   "(2020-07-05 12:30:11, UTC unless an offset follows)")
       ->type_name("user=COL,item=COL,label=COL[,time=COL]");
   command->add_option("--test", arguments->test, "With --map: the table to evaluate on")
       ->type_name("TABLE");
   command
       ->add_option("--delimiter", arguments->delimiter,
-                   "With --map: what separates the columns; \\t or tab for a tabulator")
+                   "With --map: what separates the columns, as ; or ::; \\t or tab for a tabulator")
       ->type_name("C")
       ->capture_default_str();
+  command
+      ->add_option("--quote", arguments->quote,
+                   "With --map: double: a field may be in \"quotes\"; none: a quote is text")
+      ->type_name("double|none")
+      ->check(CLI::IsMember({"double", "none"}))
+      ->capture_default_str();
+  command->add_flag("--no-header", arguments->no_header,
+                    "With --map: the tables have no line of names; COL is a number, from 1");
   command->add_flag("--keep-duplicates", arguments->keep_duplicates,
                     "Keep rows of equal user, video, durations and timestamp");
   command->add_flag("--skip-malformed", arguments->skip_malformed,
@@ -97,32 +123,40 @@ void add_import(CLI::App& app, Action& action) {
       ->add_option("--threads", arguments->options.threads,
                    "0: one a processor; the data set does not depend on it")
       ->type_name("N")
-      ->check(CLI::Range(0, 1024))
+      ->check(whole_number(0, 1024))
       ->capture_default_str();
   command->footer(
       "Examples:\n"
       "  kuaitrain import \"KuaiRec 2.0/data\" --out kuairec\n"
       "  kuaitrain import ratings.tsv --delimiter tab --map "
       "user=user_id,item=movie_id,label=rating \\\n"
-      "      --test held_out.tsv --out movies");
-  CLI::Option* test = command->get_option("--test");
-  CLI::Option* delimiter = command->get_option("--delimiter");
-  command->callback([arguments, &action, test, delimiter] {
-    const bool test_given = test->count() > 0, delimiter_given = delimiter->count() > 0;
-    action = [arguments, test_given, delimiter_given](const GlobalOptions& global) {
+      "      --test held_out.tsv --out movies\n"
+      "  kuaitrain import ml-1m/ratings.dat --delimiter :: --no-header --map "
+      "user=1,item=2,label=3,time=4 --out ml");
+  command->callback([arguments, &action, command] {
+    const auto given = [&](const char* name) { return command->get_option(name)->count() > 0; };
+    const bool map_given = given("--map"), test_given = given("--test");
+    // The official layout is as it is.
+    std::string of_map;
+    for (const char* name : {"--delimiter", "--quote", "--no-header"})
+      if (of_map.empty() && given(name)) of_map = name;
+    action = [arguments, map_given, test_given, of_map](const GlobalOptions& global) {
       refuse_several_ranks("import");
       ImportOptions& options = arguments->options;
-      if (!arguments->map.empty()) options.map = parse_column_map(arguments->map);
+      if (arguments->no_header) options.dialect.header = Header::kNone;
+      if (arguments->quote == "none") options.dialect.quotes = Quotes::kNone;
+      if (map_given) options.map = parse_column_map(arguments->map, options.dialect.header);
       if (test_given) options.test = arguments->test;
-      if (delimiter_given && !options.map)
-        user_error("--delimiter: belongs to --map; the official layout has commas");
-      options.delimiter = parse_delimiter(arguments->delimiter);
+      if (!of_map.empty() && !options.map)
+        user_error("{}: belongs to --map; the official layout has commas, quotes and a header",
+                   of_map);
+      options.dialect.delimiter = parse_delimiter(arguments->delimiter);
       if (arguments->keep_duplicates) options.duplicates = Duplicates::kKeep;
       if (arguments->skip_malformed) options.on_fault = OnFault::kSkip;
       options.assign_users = assign_users_to_shards;
       const ImportReport report = import_dataset(options);
       log_report(report, options.out.string());
-      if (global.json) fmt::print("{}\n", to_json(report, options.out.string()).dump(2));
+      if (global.json) fmt::print("{}\n", to_text(to_json(report, options.out.string()), 2));
       return static_cast<int>(kExitDone);
     };
   });

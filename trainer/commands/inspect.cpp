@@ -7,6 +7,7 @@
 
 #include "io/checkpoint.h"
 #include "io/dataset.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -22,7 +23,7 @@ void log_dataset(const json& what) {
   const auto row = [](std::string_view name, const std::string& value) {
     log_info("  {:<24}{}", name, value);
   };
-  const auto text = [&](const char* key) { return manifest.at(key).dump(); };
+  const auto text = [&](const char* key) { return to_text(manifest.at(key)); };
   log_info("{}: a data set, every checksum right", what.at("path").get<std::string>());
   row("hash", manifest.at("hash"));
   row("kind, label", fmt::format("{}, {}", manifest.at("kind").get<std::string>(),
@@ -32,34 +33,34 @@ void log_dataset(const json& what) {
   row("test rows",
       fmt::format("{} of {} read; {} users and {} items in test only", text("test_rows"),
                   text("test_rows_read"), text("test_only_users"), text("test_only_items")));
-  row("dropped", manifest.at("dropped").dump());
+  row("dropped", to_text(manifest.at("dropped")));
   row("shards",
       fmt::format("{}, the largest has {:.2f} % of the rows", manifest.at("shards").size(),
                   100 * manifest.at("largest_shard_share").get<double>()));
   for (const auto& [table, columns] : manifest.at("columns").items())
     for (const auto& [name, statistics] : columns.items())
-      row(table + " " + name, statistics.dump());
+      row(table + " " + name, to_text(statistics));
   row("size", fmt::format("{:.1f} MB in {} files", what.at("bytes").get<double>() / 1e6,
                           manifest.at("files").size()));
   for (const auto& [name, entry] : manifest.at("files").items())
     if (!name.starts_with("shards/"))
-      row("  " + name, fmt::format("{} bytes", entry.at("bytes").dump()));
+      row("  " + name, fmt::format("{} bytes", to_text(entry.at("bytes"))));
 }
 
 void log_file(const json& what) {
   log_info("{}: {} bytes, its checksum is right", what.at("path").get<std::string>(),
-           what.at("bytes").dump());
-  if (what.contains("shard")) log_info("  {:<34}{}", "shard", what.at("shard").dump());
+           to_text(what.at("bytes")));
+  if (what.contains("shard")) log_info("  {:<34}{}", "shard", to_text(what.at("shard")));
   for (const auto& [name, column] : what.at("columns").items())
     log_info("  {:<34}{:<9}{}", name, column.at("type").get<std::string>(),
-             column.at("shape").dump());
+             to_text(column.at("shape")));
 }
 
 void log_checkpoint(const json& what) {
   log_info("{}: a checkpoint of step {}, every checksum right", what.at("path").get<std::string>(),
-           what.at("step").dump());
+           to_text(what.at("step")));
   for (const auto& [name, shape] : what.at("arrays").items())
-    log_info("  {:<34}{}", name, shape.dump());
+    log_info("  {:<34}{}", name, to_text(shape));
   log_info("  {:.1f} MB in {} parts", what.at("bytes").get<double>() / 1e6,
            what.at("parts").size());
 }
@@ -101,7 +102,7 @@ void add_inspect(CLI::App& app, Action& action) {
         what = describe_dataset(*path);
         log_dataset(what);
       }
-      if (global.json) fmt::print("{}\n", what.dump(2));
+      if (global.json) fmt::print("{}\n", to_text(what, 2));
       return static_cast<int>(kExitDone);
     };
   });

@@ -10,6 +10,7 @@
 
 #include "io/config.h"
 #include "io/dataset.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -145,6 +146,8 @@ const char* name_of(MemoryPhase phase) {
       return "loading";
     case MemoryPhase::kStep:
       return "step";
+    case MemoryPhase::kCheckpoint:
+      return "checkpoint";
     default:
       return "evaluation";
   }
@@ -245,9 +248,9 @@ void log_memory(const PlanInputs& inputs, const Plan& plan) {
       [](const auto& a, const auto& b) { return peak_bytes(a.memory) < peak_bytes(b.memory); });
   log_info("\nmemory of rank {}, which needs most", fullest - plan.ranks.begin());
   for (const MemoryUse& use : fullest->memory)
-    log_info("  {:<30}  {:>8}  {}", use.what, scaled(static_cast<double>(use.bytes), "B"),
+    log_info("  {:<33}  {:>8}  {}", use.what, scaled(static_cast<double>(use.bytes), "B"),
              name_of(use.phase));
-  log_info("  {:<30}  {:>8}  always, and the largest other phase", "peak",
+  log_info("  {:<33}  {:>8}  always, step, and the larger rest", "peak",
            scaled(static_cast<double>(peak_bytes(fullest->memory)), "B"));
   const std::string needed = scaled(static_cast<double>(plan.memory_bytes), "B");
   const std::string has = scaled(static_cast<double>(inputs.device.memory_bytes), "B");
@@ -490,7 +493,7 @@ int run_plan(const PlanArguments& arguments, const GlobalOptions& global) {
   alone.ranks = alone.nodes = 1;
   const double speed_up = make_plan(alone).step_seconds() / plan.step_seconds();
   log_plan(inputs, plan, file, speed_up);
-  if (global.json) fmt::print("{}\n", document_of(inputs, plan, speed_up).dump(2));
+  if (global.json) fmt::print("{}\n", to_text(document_of(inputs, plan, speed_up), 2));
   return kExitDone;
 }
 
@@ -506,7 +509,7 @@ void add_plan(CLI::App& app, Action& action) {
       ->type_name("F.yaml key.path=value");
   command->add_option("--ranks", arguments->ranks, "Ranks of the run")
       ->required()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->check(whole_number(1, 1 << 20))
       ->type_name("N");
   std::string known;
   for (const std::string& name : device_names()) known += (known.empty() ? "" : ", ") + name;
@@ -516,16 +519,16 @@ void add_plan(CLI::App& app, Action& action) {
   command
       ->add_option("--nodes", arguments->nodes,
                    "Nodes the ranks are spread over; default: one, on GPUs one for each eight")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->check(whole_number(1, 1 << 20))
       ->type_name("M");
   command
       ->add_option("--memory", arguments->memory_gb,
                    "GB of a node of cpus; default: this machine's")
-      ->check(CLI::PositiveNumber)
+      ->check(number(1e-3, 1e9))
       ->type_name("GB");
   command
       ->add_option("--cores", arguments->cores, "Cores of a node of cpus; default: this machine's")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1, 1 << 20))
       ->type_name("C");
   command->footer(
       "Without data.path it plans for KuaiRec itself. The model behind it: docs/plan.md.\n\n"

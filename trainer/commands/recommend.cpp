@@ -2,12 +2,15 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <sstream>
 
 #include "io/files.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -29,6 +32,8 @@ struct RecommendArguments {
   std::string exclude;
   std::vector<std::string> overrides;
 };
+
+constexpr const char* kCsvHeader = "user_id,rank,video_id,score\n";
 
 struct Recommendation {
   int32_t item;
@@ -108,8 +113,18 @@ class Recommender {
   int32_t shard_number_ = -1;
 };
 
-void recommend_all(Recommender& recommender, const IdTables& ids, const std::string& out) {
-  std::string text = "user_id,rank,video_id,score\n";
+std::string csv_of(const std::string& user, const std::vector<Recommendation>& list,
+                   const IdTables& ids) {
+  std::string text;
+  for (size_t k = 0; k < list.size(); ++k)
+    text += fmt::format("{},{},{},{}\n", csv_field(user), k + 1,
+                        csv_field(ids.item_id[list[k].item]), list[k].score);
+  return text;
+}
+
+void recommend_all(Recommender& recommender, const IdTables& ids, const ResultFile& out,
+                   const std::string& name) {
+  std::string text = kCsvHeader;
   // Shard by shard, so that each is read once.
   std::vector<int32_t> users(ids.user_id.size());
   std::iota(users.begin(), users.end(), 0);
@@ -121,11 +136,9 @@ void recommend_all(Recommender& recommender, const IdTables& ids, const std::str
     heartbeat();
   }
   for (size_t user = 0; user < lists.size(); ++user)
-    for (size_t k = 0; k < lists[user].size(); ++k)
-      text += fmt::format("{},{},{},{}\n", csv_field(ids.user_id[user]), k + 1,
-                          csv_field(ids.item_id[lists[user][k].item]), lists[user][k].score);
-  replace_file(out, text);
-  log_info("{}: recommendations for {} users", out, lists.size());
+    text += csv_of(ids.user_id[user], lists[user], ids);
+  out.write(text);
+  log_info("{}: recommendations for {} users", name, lists.size());
 }
 
 int run_recommend(const RecommendArguments& arguments, const GlobalOptions& global) {
@@ -134,18 +147,19 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
     user_error("recommend: give either --user U, or --all-users with --out FILE");
   if (arguments.all_users && arguments.out.empty())
     user_error("recommend: --all-users needs --out FILE");
-  if (arguments.top < 1) user_error("recommend: --top: got {}, expected 1 or more", arguments.top);
+  std::optional<ResultFile> out;
+  if (!arguments.out.empty()) out.emplace(arguments.out);
   MpiSession& session = MpiSession::start();
   StoredRun run = open_run(arguments.run, arguments.overrides, session.communicator());
   const IdTables& ids = run.problem.ids;
   Recommender recommender(run, arguments, session.communicator());
   if (arguments.all_users) {
-    recommend_all(recommender, ids, arguments.out);
+    recommend_all(recommender, ids, *out, arguments.out);
     if (global.json)
-      fmt::print("{}\n", nlohmann::json{{"path", arguments.out},
-                                        {"users", ids.user_id.size()},
-                                        {"checkpoint", run.checkpoint}}
-                             .dump(2));
+      fmt::print("{}\n", to_text({{"path", arguments.out},
+                                  {"users", ids.user_id.size()},
+                                  {"checkpoint", run.checkpoint}},
+                                 2));
     return kExitDone;
   }
 
@@ -158,6 +172,7 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
     log_warning("user {} has no training rows: the scores are those of an untrained user",
                 arguments.user);
   const std::vector<Recommendation> best = recommender.best(user->second);
+  if (out) out->write(kCsvHeader + csv_of(arguments.user, best, ids));
   const ItemTexts texts = run.problem.dataset.read_item_texts();
   nlohmann::json json = nlohmann::json::array();
   log_info("{:>4}  {:>10}  {:>8}  {:<14}  {}", "rank", "video", "score", "category", "caption");
@@ -175,10 +190,10 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
                     {"caption", caption}});
   }
   if (global.json)
-    fmt::print("{}\n", nlohmann::json{{"user_id", arguments.user},
-                                      {"checkpoint", run.checkpoint},
-                                      {"recommendations", json}}
-                           .dump(2));
+    fmt::print("{}\n", to_text({{"user_id", arguments.user},
+                                {"checkpoint", run.checkpoint},
+                                {"recommendations", json}},
+                               2));
   return kExitDone;
 }
 
@@ -190,7 +205,9 @@ void add_recommend(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<RecommendArguments>();
   command->add_option("run", arguments->run, "Folder of the run")->required()->type_name("RUN");
   command->add_option("--user", arguments->user, "Id of the user")->type_name("U");
-  command->add_option("--top", arguments->top, "How many")->type_name("K")->capture_default_str();
+  command->add_option("--top", arguments->top, "How many")
+      ->check(whole_number(1, std::numeric_limits<int32_t>::max()))
+      ->type_name("K")->capture_default_str();
   command->add_flag("--exclude-seen", arguments->exclude_seen,
                     "Leave out what the user has in the training rows");
   command

@@ -3,9 +3,11 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -25,9 +27,11 @@ void add_synth(CLI::App& app, Action& action) {
           "--scale", options->scale,
           "Size: rows grow with it, users and videos with its square root; 1 is KuaiRec's own")
       ->type_name("S")
+      ->check(number(0, 10))
       ->capture_default_str();
   command->add_option("--seed", options->seed, "Another seed, another replica")
       ->type_name("K")
+      ->check(whole_number(0, std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
   command->footer(
       "Example:\n"
@@ -48,23 +52,23 @@ void add_synth(CLI::App& app, Action& action) {
       log_info("  {:.1f} MB in {:.1f} s; next: kuaitrain import {} --out DATASET",
                static_cast<double>(report.bytes) / 1e6, report.seconds, out);
       if (global.json)
-        fmt::print("{}\n", nlohmann::json{{"path", out},
-                                          {"synthetic", true},
-                                          {"scale", options->scale},
-                                          {"seed", options->seed},
-                                          {"users", sizes.users},
-                                          {"videos", sizes.videos},
-                                          {"small_users", sizes.small_users},
-                                          {"small_videos", sizes.small_videos},
-                                          {"big_rows", sizes.big_rows},
-                                          {"big_duplicates", sizes.big_duplicates},
-                                          {"big_event_duplicates", sizes.big_event_duplicates},
-                                          {"small_rows", sizes.small_rows()},
-                                          {"daily_rows", sizes.daily_rows},
-                                          {"social_rows", sizes.social_rows},
-                                          {"bytes", report.bytes},
-                                          {"seconds", report.seconds}}
-                               .dump(2));
+        fmt::print("{}\n", to_text({{"path", out},
+                                    {"synthetic", true},
+                                    {"scale", options->scale},
+                                    {"seed", options->seed},
+                                    {"users", sizes.users},
+                                    {"videos", sizes.videos},
+                                    {"small_users", sizes.small_users},
+                                    {"small_videos", sizes.small_videos},
+                                    {"big_rows", sizes.big_rows},
+                                    {"big_duplicates", sizes.big_duplicates},
+                                    {"big_event_duplicates", sizes.big_event_duplicates},
+                                    {"small_rows", sizes.small_rows()},
+                                    {"daily_rows", sizes.daily_rows},
+                                    {"social_rows", sizes.social_rows},
+                                    {"bytes", report.bytes},
+                                    {"seconds", report.seconds}},
+                                   2));
       return static_cast<int>(kExitDone);
     };
   });

@@ -3,16 +3,18 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 
-#include "launch/agree.h"
+#include "io/json_text.h"
 #include "launch/cpus.h"
+#include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
-#include "launch/signals.h"
 #include "launch/watchdog.h"
 #include "trainer/commands.h"
 #include "trainer/default_dataset.h"
 #include "trainer/progress.h"
+#include "trainer/same_on_all.h"
 
 namespace kt {
 namespace {
@@ -26,10 +28,14 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
   MpiSession& session = MpiSession::start();
   MpiCommunicator& comm = session.communicator();
   log_start(session.world(), global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
-  catch_stop_signals();
 
   Config config;
-  agree(comm, [&] { config = load_config(arguments.config, arguments.overrides); });
+  same_on_all(comm, [&] {
+    config = load_config(arguments.config, arguments.overrides);
+    return settings_of_all_ranks(config);
+  });
+  // Lines are rank 0's, and the others stop for them where it does.
+  comm.broadcast(std::span(&config.log.every_steps, 1), 0);
   watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
   check_threads(session.world(), static_cast<int>(config.parallel.threads));
   if (config.data.path.empty()) config.data.path = default_dataset(comm);
@@ -48,7 +54,7 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
   if (session.world().rank == 0) {
     log_info("weights_hash {}\nresult: {}/result.json",
              result.at("weights_hash").get<std::string>(), config.run.dir);
-    if (global.json) fmt::print("{}\n", result.dump(2));
+    if (global.json) fmt::print("{}\n", to_text(result, 2));
   }
   return kExitDone;
 }
@@ -59,6 +65,9 @@ void add_train(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("train", "Train a configuration, then evaluate it");
   const auto arguments = std::make_shared<TrainArguments>();
   command->add_option("--config", arguments->config, "Configuration; default: configs/ncf.yaml")
+      ->check([](const std::string& file) {
+        return std::string(file.empty() ? "got no name, expected that of a file" : "");
+      })
       ->type_name("F.yaml");
   command
       ->add_option("overrides", arguments->overrides,
@@ -67,8 +76,8 @@ void add_train(CLI::App& app, Action& action) {
   command->footer(
       "Example:\n"
       "  mpirun -np 2 kuaitrain --config configs/ncf.yaml data.path=DATASET train.epochs=2\n"
-      "Run the same command again to resume. Save and stop: SIGUSR2 to mpirun, or a file `stop` in "
-      "run.dir.");
+      "Run the same command again to resume. Save and stop: SIGUSR1 or SIGUSR2 to mpirun, or a file "
+      "`stop` in run.dir.");
   command->callback([arguments, &action] {
     action = [arguments](const GlobalOptions& global) { return run_train(*arguments, global); };
   });

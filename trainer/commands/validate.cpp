@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/config.h"
+#include "io/json_text.h"
 #include "launch/errors.h"
 #include "launch/log.h"
 #include "launch/mpi_session.h"
@@ -40,7 +41,7 @@ void add_validate(CLI::App& app, Action& action) {
       if (global.json) {
         nlohmann::json document = {{"valid", valid}, {"faults", reading.faults}};
         if (valid) document["config"] = to_json(reading.config);
-        fmt::print("{}\n", document.dump(2));
+        fmt::print("{}\n", to_text(document, 2));
       }
       return static_cast<int>(valid ? kExitDone : kExitUser);
     };

@@ -349,7 +349,12 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   }
   std::vector<uint8_t> duration_p80;
   if (durations) duration_p80 = mark_duration_p80(pairs, comm, pool);
-  const int64_t longest = s.ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, s.ks.back());
+  // Lists are shorter than the candidates; longer ones are left out.
+  int64_t longest = kNcfTop;
+  for (size_t u = 0; u < input.users.size(); ++u)
+    longest = std::max(longest, input.offsets[u + 1] - input.offsets[u]);
+  if (s.ks.empty() || s.ks.back() < longest)
+    longest = s.ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, s.ks.back());
   s.context = {.layout = {.labels = kBinaryLabels.size() - (durations ? 0 : 1), .ks = s.ks.size()},
                .k = s.ks,
                .discount = discount_sums(longest),
@@ -517,7 +522,7 @@ ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Commu
         "diverged: train again with a smaller train.optimizer.lr or with train.clip_norm",
         bad->place, bad->score));
 
-  constexpr size_t kWidth = 4;  // squared, absolute, gauc, its rows
+  constexpr size_t kWidth = 6;  // squared, absolute, both clipped, gauc, its rows
   std::vector<double> own(s.parts.size() * kWidth, 0);
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
   pool.parallel_for(std::ssize(s.parts), [&](int64_t task, int thread) {
@@ -531,12 +536,14 @@ ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Commu
         errors.add(static_cast<double>(s.label[i]), static_cast<double>(score[i]));
       sums[0] += errors.squared;
       sums[1] += errors.absolute;
+      sums[2] += errors.squared_cut;
+      sums[3] += errors.absolute_cut;
       const LabelOrder& labels = part.order[k];
       if (labels.negatives == 0 || labels.negatives == static_cast<int64_t>(n)) continue;
       const PairOrder order =
           count_pair_order(labels, score.subspan(begin, n), buffers[static_cast<size_t>(thread)]);
-      sums[2] += order.auc() * static_cast<double>(n);
-      sums[3] += static_cast<double>(n);
+      sums[4] += order.auc() * static_cast<double>(n);
+      sums[5] += static_cast<double>(n);
     }
   });
   std::array<double, kWidth> total{};
@@ -544,10 +551,14 @@ ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Commu
   for (size_t i = 0; i < all.size(); ++i) total[i % kWidth] += all[i];
   const PairOrder order = s.order->count(score, comm, pool);
 
-  result.mse = total[0] / static_cast<double>(s.rows);
-  result.mae = total[1] / static_cast<double>(s.rows);
+  const auto rows = static_cast<double>(s.rows);
+  result.mse = total[0] / rows;
+  result.mae = total[1] / rows;
   result.rmse = std::sqrt(result.mse);
-  if (total[3] > 0) result.gauc = total[2] / total[3];
+  result.mse_clipped = total[2] / rows;
+  result.mae_clipped = total[3] / rows;
+  result.rmse_clipped = std::sqrt(result.mse_clipped);
+  if (total[5] > 0) result.gauc = total[4] / total[5];
   if (order.pairs > 0) result.xauc = order.xauc();
   return result;
 }

@@ -110,12 +110,16 @@ class TestMetrics {
   std::unique_ptr<State> state_;
 };
 
-/// Metrics of held-out training rows, on which checkpoints, early stop and sweeps select.
+/// Metrics of held-out training rows, on which checkpoints, early stop and sweeps select. Against the labels as they
+/// are in the data set, whatever a run trains on (`data.target.clip`); the *_clipped are those of TestMetrics.
 struct ValidationResult {
   int64_t rows = 0;
   double mse = 0;
   double mae = 0;
   double rmse = 0;
+  double mse_clipped = 0;
+  double mae_clipped = 0;
+  double rmse_clipped = 0;
   std::optional<double> gauc;  ///< gauc@ratio>=2; absent when no user has both classes
   std::optional<double> xauc;  ///< strict, over all rows; absent when all labels are equal
 };

@@ -270,9 +270,9 @@ GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels, double
   for (const std::span<const double> part : labels) rows += part.size();
   KT_CHECK(rows <= UINT32_MAX);
   const World world = comm.world();
-  const auto ranks = static_cast<size_t>(world.size), rank = static_cast<size_t>(world.rank);
+  const auto ranks = static_cast<size_t>(world.size);
   const size_t pieces = kPiecesPerRank * ranks;
-  KT_CHECK(pieces <= UINT16_MAX);
+  KT_CHECK(pieces - 1 <= UINT16_MAX);
   size_t part = 0, part_begin = 0;
   const Ranges ranges(pieces, rows, comm, [&](size_t i) {
     for (; i - part_begin >= labels[part].size(); ++part) part_begin += labels[part].size();
@@ -300,17 +300,17 @@ GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels, double
     sent[at] = label;
   });
 
-  std::vector<int64_t> all_counts(ranks * pieces);  // [ranks, pieces]
-  comm.all_gather<int64_t>(counts, all_counts,
-                           std::vector<int64_t>(ranks, static_cast<int64_t>(pieces)));
-  const auto rows_of = [&](size_t from, size_t to) {
-    const auto begin =
-        all_counts.begin() + static_cast<int64_t>(from * pieces + to * kPiecesPerRank);
+  // Of each rank's rows, those in the pieces of this one.
+  std::vector<int64_t> own_counts(pieces);  // [ranks, pieces of the rank]
+  const std::vector<int64_t> to_each(ranks, kPiecesPerRank);
+  comm.all_to_all<int64_t>(counts, to_each, own_counts, to_each);
+  const auto rows_of = [&](const std::vector<int64_t>& of_pieces, size_t r) {
+    const auto begin = of_pieces.begin() + static_cast<int64_t>(r * kPiecesPerRank);
     return std::accumulate(begin, begin + kPiecesPerRank, int64_t{0});
   };
   for (size_t r = 0; r < ranks; ++r) {
-    send_counts_.push_back(rows_of(rank, r));
-    receive_counts_.push_back(rows_of(r, rank));
+    send_counts_.push_back(rows_of(counts, r));
+    receive_counts_.push_back(rows_of(own_counts, r));
   }
   const int64_t received =
       std::accumulate(receive_counts_.begin(), receive_counts_.end(), int64_t{0});
@@ -324,7 +324,7 @@ GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels, double
   int64_t arrival = 0;
   for (size_t from = 0; from < ranks; ++from)
     for (size_t p = 0; p < kPiecesPerRank; ++p) {
-      const int64_t size = all_counts[from * pieces + rank * kPiecesPerRank + p];
+      const int64_t size = own_counts[from * kPiecesPerRank + p];
       parts[p * ranks + from] = {arrival, arrival + size};
       arrival += size;
     }

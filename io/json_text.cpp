@@ -1,4 +1,4 @@
-#include "io/json_reader.h"
+#include "io/json_text.h"
 
 #include <fmt/core.h>
 
@@ -25,7 +25,7 @@ int64_t whole_number(const json& value) {
   constexpr auto kLargest = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
   if (!value.is_number_integer() ||
       (value.is_number_unsigned() && value.get<uint64_t>() > kLargest))
-    throw json::other_error::create(501, fmt::format("{}, expected a whole number", value.dump()),
+    throw json::other_error::create(501, fmt::format("{}, expected a whole number", to_text(value)),
                                     nullptr);
   return value;
 }

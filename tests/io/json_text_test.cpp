@@ -1,4 +1,4 @@
-#include "io/json_reader.h"
+#include "io/json_text.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -18,13 +18,13 @@ std::string nested(int levels) {
   return "{\"schema_version\":1,\"a\":" + std::string(levels, '[') + std::string(levels, ']') + "}";
 }
 
-TEST(JsonReader, NestingHasALimit) {
+TEST(JsonText, NestingHasALimit) {
   EXPECT_EQ(parse_json(nested(50)).at("schema_version"), 1);
   EXPECT_THROW(parse_json(nested(1'000'000)), json::exception);
   EXPECT_THROW(parse_json("{\"a\":"), json::exception);
 }
 
-TEST(JsonReader, AWholeNumberIsNoOther) {
+TEST(JsonText, AWholeNumberIsNoOther) {
   EXPECT_EQ(whole_number(json::parse("9223372036854775807")), 9223372036854775807);
   EXPECT_EQ(whole_number(json::parse("-3")), -3);
   for (const char* other : {"9223372036854775808", "1.0", "1e300", "true", "\"1\"", "null", "[1]"})

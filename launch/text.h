@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+/// Bytes that others wrote, and what a terminal, a message or a JSON document can take of them.
+namespace kt {
+
+/// Bytes of the UTF-8 character that `text` begins with; 0 when it begins with none.
+size_t utf8_character(std::string_view text);
+bool is_utf8(std::string_view text);
+
+/// The text with control characters (but newlines and tabulators) and bytes that are not UTF-8 as \xNN.
+std::string printable(std::string_view text);
+
+}  // namespace kt
