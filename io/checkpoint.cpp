@@ -124,9 +124,9 @@ json read_manifest(const fs::path& file) {
                kRemedy);
   json content;
   try {
-    json manifest = json::parse(read_text_file(file));
+    json manifest = parse_json(read_text_file(file));
     content = std::move(manifest.at("content"));
-    const auto version = content.at("schema_version").get<int64_t>();
+    const int64_t version = whole_number(content.at("schema_version"));
     if (version != kSchemaVersion)
       throw OtherSchema(
           fmt::format("{}: schema version {}, expected {}; use the program that wrote it, or train "
@@ -171,13 +171,14 @@ void to_json(json& out, const PartFile& part) {
 
 void from_json(const json& in, PartFile& part) {
   part.name = in.at("name").get<std::string>();
-  part.sum.bytes = in.at("bytes").get<int64_t>();
+  part.sum.bytes = whole_number(in.at("bytes"));
   part.sum.xxh128 = in.at("xxh128").get<std::string>();
   part.ranges.clear();
   for (const json& range : in.at("ranges"))
-    part.ranges.push_back({range.at("array").get<std::string>(), range.at("shape").at(0),
-                           range.at("shape").at(1), range.at("rows").at(0),
-                           range.at("rows").at(1)});
+    part.ranges.push_back(
+        {range.at("array").get<std::string>(), whole_number(range.at("shape").at(0)),
+         whole_number(range.at("shape").at(1)), whole_number(range.at("rows").at(0)),
+         whole_number(range.at("rows").at(1))});
 }
 
 fs::path begin_checkpoint(const fs::path& run_dir, int64_t step) {
@@ -307,7 +308,7 @@ Checkpoint Checkpoint::open(const fs::path& folder, Verify verify) {
   Checkpoint checkpoint;
   checkpoint.path_ = folder;
   try {
-    checkpoint.step_ = content.at("step").get<int64_t>();
+    checkpoint.step_ = whole_number(content.at("step"));
     checkpoint.state_ = content.at("state");
     checkpoint.parts_ = content.at("parts").get<std::vector<PartFile>>();
   } catch (const json::exception& error) {

@@ -23,7 +23,10 @@
 namespace kt {
 namespace {
 
-constexpr size_t kBlockBytes = size_t{4} << 20;
+#ifndef KT_CSV_BLOCK_BYTES  // fuzzing has smaller ones
+#define KT_CSV_BLOCK_BYTES (size_t{4} << 20)
+#endif
+constexpr size_t kBlockBytes = KT_CSV_BLOCK_BYTES;
 constexpr int64_t kChunk = 64;  ///< bytes that are looked at together
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 

@@ -22,7 +22,8 @@ std::string seal_of(const nlohmann::json& manifest) {
 
 void check_file(const Dataset& dataset, const std::string& name) {
   const auto& files = dataset.manifest().at("files");
-  KT_CHECK(files.contains(name), "{} is not in the manifest", name);
+  if (!files.contains(name))
+    user_error("{}: lists no {}; {}", (dataset.path() / "manifest.json").string(), name, kAgain);
   verify_file(
       dataset.path() / name,
       {files.at(name).at("bytes").get<int64_t>(), files.at(name).at("xxh128").get<std::string>()},
@@ -33,6 +34,46 @@ void check_file(const Dataset& dataset, const std::string& name) {
 Hdf5File open_checked(const Dataset& dataset, const std::string& name) {
   check_file(dataset, name);
   return Hdf5File::open(dataset.path() / name);
+}
+
+/// What keys every manifest of this schema has, by values of their types.
+const nlohmann::json kKeys = {{"hash", ""},
+                              {"kind", ""},
+                              {"label", ""},
+                              {"users", 0U},
+                              {"items", 0U},
+                              {"train_rows_read", 0U},
+                              {"train_rows", 0U},
+                              {"test_rows_read", 0U},
+                              {"test_rows", 0U},
+                              {"test_only_users", 0U},
+                              {"test_only_items", 0U},
+                              {"largest_shard_share", 0.5},
+                              {"train_label_mean", 0.5},
+                              {"has_timestamps", false},
+                              {"synthetic", false},
+                              {"dropped", nlohmann::json::object()},
+                              {"columns", nlohmann::json::object()},
+                              {"files", nlohmann::json::object()},
+                              {"shards", nlohmann::json::array()}};
+const nlohmann::json kKeysOfFile = {{"bytes", 0U}, {"xxh128", ""}};
+const nlohmann::json kKeysOfShard = {{"file", ""}, {"rows", 0U}, {"users", 0U}};
+
+bool is_like(const nlohmann::json& value, const nlohmann::json& example) {
+  if (example.is_number_float()) return value.is_number();
+  if (example.is_number())
+    return value.is_number_unsigned() &&
+           value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+  return value.type() == example.type();
+}
+
+/// Throws: UserError when `object`, a part of the manifest `path`, lacks a key or has one of another type.
+void expect_keys(const std::filesystem::path& path, const nlohmann::json& object,
+                 const nlohmann::json& keys) {
+  for (const auto& [key, example] : keys.items())
+    if (!object.is_object() || !object.contains(key) || !is_like(object.at(key), example))
+      user_error("{}: has no {} as this program writes it: another version made it; {}",
+                 path.string(), key, kAgain);
 }
 
 bool has_file(const Dataset& dataset, const std::string& name) {
@@ -61,7 +102,10 @@ Dataset Dataset::open(const std::filesystem::path& folder) {
   Dataset dataset;
   dataset.path_ = folder;
   nlohmann::json& manifest = dataset.manifest_;
-  manifest = nlohmann::json::parse(read_text_file(path), nullptr, false);
+  try {
+    manifest = parse_json(read_text_file(path));
+  } catch (const nlohmann::json::exception&) {  // then it is no object
+  }
   if (!manifest.is_object() || !manifest.contains("schema_version"))
     user_error("{}: is no manifest of a data set, or is damaged; {}", path.string(), kAgain);
   if (manifest["schema_version"] != kDatasetSchema)
@@ -72,6 +116,9 @@ Dataset Dataset::open(const std::filesystem::path& folder) {
   if (const std::string got = seal_of(manifest); expected != got)
     user_error("{}: is damaged: its checksum is {}, expected {}; {}", path.string(), got,
                to_text(expected), kAgain);
+  expect_keys(path, manifest, kKeys);
+  for (const auto& file : manifest["files"]) expect_keys(path, file, kKeysOfFile);
+  for (const auto& shard : manifest["shards"]) expect_keys(path, shard, kKeysOfShard);
   return dataset;
 }
 

@@ -32,7 +32,7 @@ constexpr const char* kSum = "xxh128";
 
 json parse_file(const fs::path& path) {
   try {
-    return json::parse(read_text_file(path));
+    return parse_json(read_text_file(path));
   } catch (const json::exception& error) {
     user_error("{}: is damaged: {}; take another run.dir or move this folder away", path.string(),
                error.what());
@@ -206,7 +206,7 @@ std::optional<json> RunFolder::read_result() const {
   if (!fs::exists(file)) return std::nullopt;
   std::string fault;
   try {
-    json result = json::parse(read_text_file(file));
+    json result = parse_json(read_text_file(file));
     const json expected = result.is_object() ? result.value(kSum, json()) : json();
     if (result.is_object()) result.erase(kSum);
     const std::string sum = checksum_of(result);
