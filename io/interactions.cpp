@@ -134,8 +134,8 @@ class RowParser {
   Fault label(std::string_view field, Row<Label>& row) {
     const auto value = parse_label(field);
     if (!value)
-      return fail(parse_number(field) ? Fault::kLabel : Fault::kNotANumber,
-                  "{} is {}, expected a number: {}", columns_.label, shown(field), kLabelExpected);
+      return fail(parse_number(field) ? Fault::kLabel : Fault::kNotANumber, "{} is {}, expected {}",
+                  columns_.label, shown(field), kLabelExpected);
     if (columns_.official) {
       if (*value < 0)
         return fail(Fault::kLabel, "{} is {}, expected 0 or more", columns_.label, shown(field));

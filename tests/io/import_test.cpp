@@ -490,7 +490,7 @@ INSTANTIATE_TEST_SUITE_P(
                   "bad_label"},
         Malformed{"ratio_empty",
                   with_row("1,10,500,1000,,,,\n"),
-                  {":3: ", "watch_ratio is \"\"", "expected a number"},
+                  {":3: ", "watch_ratio is \"\"", "expected a finite number"},
                   "not_a_number"},
         Malformed{"ratio_mismatch",
                   with_row("1,10,500,1000,,,,0.51\n"),

@@ -143,7 +143,8 @@ TEST_F(ImportText, WithoutHeaderAndWithADelimiterOfTwo) {
   EXPECT_EQ(dataset.test_rows(), 1);
   std::filesystem::remove_all(options_.out);
   write("ratings.dat", "1::1193::5::978300760\n1::661::x::978302109\n");
-  EXPECT_THAT(import_error(), HasSubstr("ratings.dat:2: column 3 is \"x\", expected a number"));
+  EXPECT_THAT(import_error(),
+              HasSubstr("ratings.dat:2: column 3 is \"x\", expected a finite number"));
   options_.map = parse_column_map("user=1,item=2,label=5", Header::kNone);
   EXPECT_THAT(import_error(), HasSubstr("no column \"column 5\"; the columns found are column 1"));
   for (const char* text : {"user=1,item=2,label=stars", "user=0,item=1,label=2",
