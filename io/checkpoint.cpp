@@ -228,9 +228,10 @@ fs::path commit_checkpoint(const fs::path& run_dir, int64_t step, const fs::path
   const fs::path target = checkpoint_path(run_dir, step);
   try {
     if (is_of_other_schema(target))
-      user_error("{}: is of a program with another schema, expected none of this step; train into "
-                 "another run.dir",
-                 target.string());
+      user_error(
+          "{}: is of a program with another schema, expected none of this step; train into "
+          "another run.dir",
+          target.string());
     json content = {
         {"schema_version", kSchemaVersion}, {"step", step}, {"parts", parts}, {"state", state}};
     const std::string sum = checksum(std::as_bytes(std::span(std::string_view(to_text(content)))));

@@ -44,7 +44,8 @@ struct Handle {
 
 struct Cause {
   std::string text;
-  bool is_of_system = false;  ///< what the system said of a call, which is no fault of the file's bytes
+  bool is_of_system =
+      false;  ///< what the system said of a call, which is no fault of the file's bytes
   bool is_lock = false;
 };
 

@@ -77,9 +77,8 @@ class Rounds {
   void begin(Word word) {
     mine_ = word;
     detail::arrived();
-    check_mpi(
-        MPI_Iallreduce(&mine_, &result_, 2, MPI_INT64_T, MPI_MIN, comm_.handle(), &request_),
-        "agreement");
+    check_mpi(MPI_Iallreduce(&mine_, &result_, 2, MPI_INT64_T, MPI_MIN, comm_.handle(), &request_),
+              "agreement");
   }
 
   bool is_over() {
@@ -89,7 +88,8 @@ class Rounds {
   }
 
   void finish() {
-    for (timespec pause{0, 20'000}; !is_over(); pause.tv_nsec = std::min(2 * pause.tv_nsec, 5'000'000L))
+    for (timespec pause{0, 20'000}; !is_over();
+         pause.tv_nsec = std::min(2 * pause.tv_nsec, 5'000'000L))
       nanosleep(&pause, nullptr);
     heartbeat();
   }

@@ -127,7 +127,8 @@ __attribute__((section(".preinit_array"), used)) void (*const block_first)() = b
 /// printed to one be lost in silence.
 void take_closed_streams() {
   for (int stream = 0; stream <= 2; ++stream)
-    if (fcntl(stream, F_GETFD) < 0) [[maybe_unused]] const int taken = open("/dev/null", O_RDONLY);
+    if (fcntl(stream, F_GETFD) < 0) [[maybe_unused]]
+      const int taken = open("/dev/null", O_RDONLY);
 }
 
 }  // namespace

@@ -122,8 +122,7 @@ void answer_stops(StopAnswer answer) {
   const std::lock_guard lock(s.mutex);
   const bool waited = s.answer == StopAnswer::kLater && s.requested != 0;
   s.answer = answer;
-  if (waited && (answer == StopAnswer::kEnd || answer == StopAnswer::kResume))
-    end(s, s.requested);
+  if (waited && (answer == StopAnswer::kEnd || answer == StopAnswer::kResume)) end(s, s.requested);
   s.requested = 0;
 }
 

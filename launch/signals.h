@@ -10,8 +10,8 @@ namespace kt {
 
 /// What a request does.
 enum class StopAnswer {
-  kLater,   ///< waits for another answer
-  kEnd,     ///< ends the process: SIGUSR1 and SIGUSR2 with exit code 85, the others as if they were not caught
+  kLater,  ///< waits for another answer
+  kEnd,  ///< ends the process: SIGUSR1 and SIGUSR2 with exit code 85, the others as if they were not caught
   kResume,  ///< ends all ranks with exit code 85: with what is on disk the same command goes on
   kSave,    ///< `stop_requested()` from then on; a second SIGINT ends the process
   kNone     ///< nothing: all is done
@@ -29,6 +29,7 @@ bool stop_requested();
 /// `path`, and all in it, is removed before a request ends the process, unless `keep_at_stop` comes first.
 void remove_at_stop(const std::filesystem::path& path);
 /// Runs `last`, after which `path` is not ours to remove any more; a request waits until it is done.
-void keep_at_stop(const std::filesystem::path& path, const std::function<void()>& last = [] {});
+void keep_at_stop(
+    const std::filesystem::path& path, const std::function<void()>& last = [] {});
 
 }  // namespace kt

@@ -143,7 +143,9 @@ Sighting& sighting(const State& s, int rank) {
   return *reinterpret_cast<Sighting*>(s.slots->slot(rank));
 }
 
-bool is_seen(const State& s, int rank) { return rank != s.world.rank && s.slots->shared_with(rank); }
+bool is_seen(const State& s, int rank) {
+  return rank != s.world.rank && s.slots->shared_with(rank);
+}
 
 void show_myself(const State& s) {
   Sighting& mine = sighting(s, s.world.rank);

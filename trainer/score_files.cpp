@@ -103,8 +103,8 @@ TestTable read_pairs(const std::filesystem::path& path, const IdTables& ids) {
   return table;
 }
 
-void write_scores(const ResultFile& file, const TestTable& table,
-                  std::span<const float> scores, const IdTables& ids) {
+void write_scores(const ResultFile& file, const TestTable& table, std::span<const float> scores,
+                  const IdTables& ids) {
   std::string text = "user_id,video_id,watch_ratio,score\n";
   for (size_t u = 0; u < table.users.size(); ++u) {
     const std::string user = csv_field(ids.user_id[table.users[u]]);

@@ -261,7 +261,8 @@ TEST_F(CheckpointTest, OneOfAnotherSchemaIsNeitherPassedOverNorDeleted) {
                     HasSubstr("use the program that wrote it")));
   EXPECT_THAT(message_of([&] { save(20); }), HasSubstr("is of a program with another schema"));
   for (const int64_t step : {30, 40, 50}) save(step);
-  EXPECT_THAT(entries(), ElementsAre("step-000000000020", "step-000000000040", "step-000000000050"));
+  EXPECT_THAT(entries(),
+              ElementsAre("step-000000000020", "step-000000000040", "step-000000000050"));
 }
 
 TEST_F(CheckpointTest, WithoutALinkTheRunGoesOn) {

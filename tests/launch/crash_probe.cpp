@@ -75,7 +75,8 @@ int probe() {
   if (mode == "saved") throw SavedOnRequest("saved at step 7");
   if (mode == "returns_2") return is_last ? kExitUser : kExitDone;
 
-  if (mode == "stopped" || mode == "slow_disk" || mode == "stuck" || mode == "abort_hangs" || mode == "silent_solo" || mode == "never_ends") {
+  if (mode == "stopped" || mode == "slow_disk" || mode == "stuck" || mode == "abort_hangs" ||
+      mode == "silent_solo" || mode == "never_ends") {
     watchdog_set_timeout(1);
   }
   if (mode == "silent_solo") {

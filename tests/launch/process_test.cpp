@@ -116,8 +116,8 @@ TEST(SignalsDeathTest, ASecondInterruptEndsTheProcess) {
 TEST(SignalsDeathTest, WhereNothingIsSavedTheyEndTheProcess) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   const auto folder = std::filesystem::path(::testing::TempDir()) / "signals-temporary";
-  for (const auto& [number, answer] : {std::pair{SIGUSR1, StopAnswer::kEnd},
-                                       std::pair{SIGTERM, StopAnswer::kResume}}) {
+  for (const auto& [number, answer] :
+       {std::pair{SIGUSR1, StopAnswer::kEnd}, std::pair{SIGTERM, StopAnswer::kResume}}) {
     std::filesystem::create_directories(folder);
     EXPECT_EXIT(
         {
@@ -197,7 +197,8 @@ TEST(WatchdogDeathTest, NamesTheInnermostPhaseAndTheStep) {
       ExitedWithCode(kExitPeer),
       "\\[rank 2\\] error: host node-a: all_reduce #41 in checkpoint, step 120: no sign of life "
       "for "
-      "[0-9.]+ s \\(parallel.timeout_s = 0.2\\): a rank is lost or stuck; all ranks end with exit code 75");
+      "[0-9.]+ s \\(parallel.timeout_s = 0.2\\): a rank is lost or stuck; all ranks end with exit "
+      "code 75");
 }
 
 TEST(WatchdogDeathTest, SilenceOutsideOfPhasesIsNotWatched) {

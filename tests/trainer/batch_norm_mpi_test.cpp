@@ -61,7 +61,7 @@ class TenSteps : public SmallProblem,
     std::vector<float> predictions;
   };
 
-  Result train(const Problem& problem, Communicator& ranks, int threads) {
+  Result train(const Problem& problem, MpiCommunicator& ranks, int threads) {
     Parameters parameters = make_parameters(problem, ranks.world());
     initialize(parameters, problem, ranks);
     Result result{.before = all_arrays(problem, parameters, ranks)};

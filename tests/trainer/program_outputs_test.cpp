@@ -77,9 +77,10 @@ TEST_F(Outputs, LinksAreFollowed) {
 }
 
 TEST_F(Outputs, PipesAndStreamsAreWrittenTo) {
-  const Ended pipe = shell(fmt::format(
-      "mkfifo pipe && {{ cat pipe & }} && $KT evaluate {} --scores pipe --quiet && wait && test -p pipe",
-      path("run")));
+  const Ended pipe =
+      shell(fmt::format("mkfifo pipe && {{ cat pipe & }} && $KT evaluate {} --scores pipe --quiet "
+                        "&& wait && test -p pipe",
+                        path("run")));
   EXPECT_EQ(pipe.code, 0) << pipe.err;
   EXPECT_THAT(pipe.out, StartsWith(kHeader));
   for (const char* redirection : {"| cat", "> stream.csv; cat stream.csv"}) {
@@ -126,8 +127,8 @@ TEST_F(Outputs, RecommendationsOfAUserAreWrittenToo) {
       run({"recommend", path("run"), "--user", "whale", "--top", "2", "--out", path("out/u.csv")});
   ASSERT_EQ(ended.code, 0) << ended.err;
   const std::string text = file_text(folder() / "out" / "u.csv");
-  EXPECT_THAT(text, AllOf(StartsWith("user_id,rank,video_id,score\nwhale,1,"),
-                          HasSubstr("\nwhale,2,")));
+  EXPECT_THAT(text,
+              AllOf(StartsWith("user_id,rank,video_id,score\nwhale,1,"), HasSubstr("\nwhale,2,")));
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3);
 }
 
@@ -153,8 +154,8 @@ TEST_F(Outputs, AFullStandardOutputIsAFault) {
 TEST_F(Outputs, AReaderThatGoesAwayIsNone) {
   for (const std::string& command : {fmt::format("evaluate {} --json", path("run")),
                                      std::string("validate --help"), std::string("--help")}) {
-    const Ended ended = shell(fmt::format(
-        "{{ $KT {} 2> err; echo code $? >> err; }} | true; cat err; rm err", command));
+    const Ended ended = shell(
+        fmt::format("{{ $KT {} 2> err; echo code $? >> err; }} | true; cat err; rm err", command));
     EXPECT_THAT(ended.out, HasSubstr("code 0"));
     EXPECT_THAT(ended.out, Not(HasSubstr("error: ")));
   }
@@ -192,9 +193,10 @@ TEST_F(Outputs, ALockedShardIsNotCalledDamaged) {
       "model.content=none train.epochs=1 run.dir={}",
       path("ratings"), path("ratings"), path("locked")));
   EXPECT_EQ(ended.code, 2);
-  EXPECT_THAT(ended.errors(),
-              ElementsAre(AllOf(HasSubstr("shard-0001.h5"), HasSubstr("cannot lock it"),
-                                HasSubstr("HDF5_USE_FILE_LOCKING=FALSE"), Not(HasSubstr("damaged")))));
+  EXPECT_THAT(
+      ended.errors(),
+      ElementsAre(AllOf(HasSubstr("shard-0001.h5"), HasSubstr("cannot lock it"),
+                        HasSubstr("HDF5_USE_FILE_LOCKING=FALSE"), Not(HasSubstr("damaged")))));
 }
 
 }  // namespace

@@ -159,11 +159,11 @@ TEST_F(SignalsToProgram, WhatAKilledOneLeftIsRemovedByTheNext) {
 }
 
 TEST_F(SignalsToProgram, WhatIsIgnoredStaysIgnored) {
-  const Ended ended = run_program(
-      work(),
-      {"-c", fmt::format("trap '' HUP; {} validate {} & kill -HUP $!; wait $!", KT_PROGRAM,
-                         KT_TINY_CONFIG)},
-      {.program = "/bin/bash"});
+  const Ended ended =
+      run_program(work(),
+                  {"-c", fmt::format("trap '' HUP; {} validate {} & kill -HUP $!; wait $!",
+                                     KT_PROGRAM, KT_TINY_CONFIG)},
+                  {.program = "/bin/bash"});
   EXPECT_EQ(ended.code, 0) << ended.err;
 }
 

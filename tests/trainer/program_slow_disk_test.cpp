@@ -44,19 +44,18 @@ TEST_F(SlowDisk, IsWaitedForAndResumedFrom) {
   // One sync of 1.5 s: in the checkpoint, when the other rank has written its part (rank 1), or while the other waits
   // for what the first does alone (rank 0).
   for (const char* rank : {"0", "1"}) {
-    const Ended ended = run("slow", rank[0] == '0' ? 3 : 6,
-                            {std::string("KT_SLOW_RANK=") + rank, "KT_SLOW_FSYNC_MS=1500",
-                             "KT_SLOW_TIMES=1"});
+    const Ended ended =
+        run("slow", rank[0] == '0' ? 3 : 6,
+            {std::string("KT_SLOW_RANK=") + rank, "KT_SLOW_FSYNC_MS=1500", "KT_SLOW_TIMES=1"});
     ASSERT_EQ(ended.code, 0) << ended.err;
     EXPECT_THAT(ended.err, HasSubstr(fmt::format("[rank {}] warning: host ", rank)));
     EXPECT_THAT(ended.err, HasSubstr("the disk or its server has not answered for 1."));
     EXPECT_THAT(ended.err, Not(HasSubstr("error")));
   }
   // Many short waits of one rank: together longer than the limit.
-  const Ended ended =
-      run("slow", 8,
-          {"KT_SLOW_RANK=1", "KT_SLOW_READ_MS=200", "KT_SLOW_TIMES=10",
-           "KT_SLOW_PATH=" + (shop_.path() / "dataset").string()});
+  const Ended ended = run("slow", 8,
+                          {"KT_SLOW_RANK=1", "KT_SLOW_READ_MS=200", "KT_SLOW_TIMES=10",
+                           "KT_SLOW_PATH=" + (shop_.path() / "dataset").string()});
   ASSERT_EQ(ended.code, 0) << ended.err;
   EXPECT_THAT(ended.out, HasSubstr("at step 6"));
   EXPECT_EQ(json_file(shop_.path() / "slow" / "result.json").at("weights_hash"),

@@ -16,13 +16,13 @@ using ::testing::HasSubstr;
 
 class Samples : public SmallProblem {
  protected:
-  std::vector<ShardSamples> load(const Dataset& dataset, Communicator& ranks) {
+  std::vector<ShardSamples> load(const Dataset& dataset, MpiCommunicator& ranks) {
     return load_samples(dataset, config, shards_of_rank(dataset.shards(), ranks.world()), ranks);
   }
 
   /// Over all ranks: 1 for each row of the source that is held out, 0 for the others. Fails unless every row
   /// came once, with its own user, item and label.
-  std::vector<int64_t> held_out(const Dataset& dataset, Communicator& ranks) {
+  std::vector<int64_t> held_out(const Dataset& dataset, MpiCommunicator& ranks) {
     std::vector<int64_t> times(table.size(), 0), held(table.size(), 0);
     const auto clip = static_cast<float>(config.data.target.clip);
     for (const ShardSamples& shard : load(dataset, ranks)) {

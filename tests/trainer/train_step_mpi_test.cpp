@@ -59,7 +59,7 @@ class OneEpoch : public SmallProblem,
     return problem;
   }
 
-  Result train(const Problem& problem, Communicator& ranks, int threads) {
+  Result train(const Problem& problem, MpiCommunicator& ranks, int threads) {
     Parameters parameters = make_parameters(problem, ranks.world());
     initialize(parameters, problem, ranks);
     Result result{.before = all_arrays(problem, parameters, ranks)};
