@@ -93,6 +93,13 @@ std::string tiling_fault(const std::vector<PartFile>& parts,
 }
 
 /// For people's convenience alone: without it a run goes on.
+/// Removes what crashes left.
+void remove_temporaries(const fs::path& checkpoints) {
+  for (const auto& entry : fs::directory_iterator(checkpoints))
+    if (entry.path().filename().string().starts_with(kTemporaryPrefix))
+      abandon_checkpoint(entry.path());
+}
+
 void point_latest_at(const fs::path& run_dir, int64_t step) {
   const fs::path temporary = run_dir / ".tmp-latest", latest = run_dir / "latest";
   std::error_code error;
@@ -181,12 +188,15 @@ void from_json(const json& in, PartFile& part) {
          whole_number(range.at("rows").at(1))});
 }
 
+void settle_checkpoints(const fs::path& run_dir, int64_t step) {
+  remove_temporaries(folder_of(run_dir));
+  point_latest_at(run_dir, step);
+}
+
 fs::path begin_checkpoint(const fs::path& run_dir, int64_t step) {
   const fs::path checkpoints = folder_of(run_dir);
   make_folder(checkpoints);
-  for (const auto& entry : fs::directory_iterator(checkpoints))
-    if (entry.path().filename().string().starts_with(kTemporaryPrefix))
-      abandon_checkpoint(entry.path());
+  remove_temporaries(checkpoints);
   const fs::path temporary = checkpoints / (kTemporaryPrefix + folder_name(step));
   if (::mkdir(temporary.c_str(), 0777) != 0)
     user_error(

@@ -51,6 +51,10 @@ struct PartFile {
 void to_json(nlohmann::json& out, const PartFile& part);
 void from_json(const nlohmann::json& in, PartFile& part);
 
+/// Puts right what an end between two of its writes leaves of a run that is at the checkpoint of `step`: temporaries
+/// go, and `latest` is that one. Throws: UserError.
+void settle_checkpoints(const std::filesystem::path& run_dir, int64_t step);
+
 /// Makes a fresh temporary folder for the checkpoint of `step`, and removes those that crashes left.
 /// Throws: UserError when it cannot be made.
 std::filesystem::path begin_checkpoint(const std::filesystem::path& run_dir, int64_t step);

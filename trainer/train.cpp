@@ -422,6 +422,7 @@ void TrainingRun::resume(Checkpoint& checkpoint) {
     save = true;
   }
   if (save) save_here();
+  solo(comm_, 0, "checkpoints", [&] { settle_checkpoints(config_.run.dir, progress_.step); });
   progress_.resumed_from.push_back(progress_.step);
   log_info("resumed {} at step {}", checkpoint.path().string(), progress_.step);
 }

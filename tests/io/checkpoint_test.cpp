@@ -179,6 +179,24 @@ TEST_F(CheckpointTest, LeftOverTemporariesAreIgnoredThenRemoved) {
   EXPECT_THAT(entries(), ElementsAre("step-000000000010", "step-000000000030"));
 }
 
+TEST_F(CheckpointTest, WhatAnEndBetweenTwoWritesLeftIsPutRight) {
+  save(10);
+  save(20);
+  fs::remove(run_ / "latest");
+  fs::create_directory_symlink("checkpoints/step-000000000010", run_ / "latest");
+  fs::create_directories(run_ / "checkpoints" / ".tmp-step-000000000010-old");
+  settle_checkpoints(run_, 20);
+  EXPECT_EQ(fs::read_symlink(run_ / "latest"), "checkpoints/step-000000000020");
+  EXPECT_THAT(entries(), ElementsAre("step-000000000010", "step-000000000020"));
+}
+
+TEST_F(CheckpointTest, CheckpointsAfterTheOneGoneBackToAreDropped) {
+  for (const int64_t step : {10, 20, 30}) save(step, 1, 3);
+  drop_checkpoints_after(run_, 10);
+  EXPECT_THAT(list_checkpoints(run_), ElementsAre(10));
+  EXPECT_EQ(fs::read_symlink(run_ / "latest"), "checkpoints/step-000000000010");
+}
+
 TEST_F(CheckpointTest, NoCheckpointIsNone) {
   const auto bad = [](int64_t, const std::string& message) { FAIL() << message; };
   EXPECT_THAT(list_checkpoints(run_), IsEmpty());
