@@ -77,7 +77,7 @@ void refuse_several_ranks(std::string_view command) {
 MpiSession& MpiSession::start() {
   if (session) return *session;
   // Never destroyed: what it holds may not be freed once MPI has ended.
-  auto& started = *new MpiSession;
+  static auto& started = *new MpiSession;
   started.host_ = host_name();
   watchdog_start({launched_rank(), launched_tasks()}, started.host_,
                  kStartTimeout_s);
