@@ -35,6 +35,10 @@ class EngineOfLeaves final : public Engine {
     dense_ = dense;
   }
 
+  std::unique_ptr<Engine> clone() const override {
+    return std::make_unique<EngineOfLeaves>(*this);
+  }
+
   void forward_ids(Side side, const IdBatch& ids, float* parts) const override {
     each_table(side, [&](const Table& table, size_t t) {
       for (int64_t k = 0; k < ids.n; ++k)
@@ -140,7 +144,7 @@ class EngineOfLeaves final : public Engine {
     return leaf;
   }
 
-  std::unique_ptr<LeafEngine> leaves_;
+  std::shared_ptr<const LeafEngine> leaves_;  // without state: copies share it
   std::vector<Table> tables_;
   int64_t part_width_[2] = {0, 0};
   int64_t dense_size_ = 0;

@@ -12,6 +12,8 @@ class FusedEngine final : public Engine {
  public:
   FusedEngine(const Layers& model, Form form, SimdLevel simd)
       : model_(model),
+        form_(form),
+        simd_(simd),
         compiled_(model, form),
         kernels_(simd == SimdLevel::kAvx512 ? fused::kAvx512Kernels : fused::kAvx2Kernels),
         packed_(compiled_.packed_size()),
@@ -48,6 +50,10 @@ class FusedEngine final : public Engine {
       for (int64_t c = 0; c < norm.width; ++c)
         set_moments(running_, norm, c, dense[norm.mean + c], dense[norm.variance + c]);
     }
+  }
+
+  std::unique_ptr<Engine> clone() const override {
+    return std::make_unique<FusedEngine>(model_, form_, simd_);
   }
 
   void forward_ids(Side side, const IdBatch& ids, float* parts) const override {
@@ -223,6 +229,8 @@ class FusedEngine final : public Engine {
   }
 
   Layers model_;
+  Form form_;
+  SimdLevel simd_;
   fused::CompiledModel compiled_;
   const fused::Kernels& kernels_;
   std::vector<float> packed_;

@@ -113,6 +113,8 @@ class Engine {
 
   /// The dense weights of the calls that follow, all arrays one after the other. Not beside another call.
   virtual void set_dense(std::span<const float> dense) = 0;
+  /// Another of the same model, without weights yet.
+  virtual std::unique_ptr<Engine> clone() const = 0;
 
   /// Shapes: parts [.., part_width]; the rows `ids` names are overwritten.
   virtual void forward_ids(Side side, const IdBatch& ids, float* parts) const = 0;

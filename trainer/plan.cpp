@@ -617,7 +617,7 @@ std::vector<Collective> step_collectives(const PlanInputs& inputs, const Request
             traffic.all_reduce("item gradients", kFloat, static_cast<double>(spec.size())));
   }
   if (host) {
-    constexpr const char* kOutcome = "losses and gradient norms";
+    constexpr const char* kOutcome = "losses and norms";
     all.push_back(sizes.exact ? traffic.all_gather(kOutcome, 2 * kDouble, shard_counts)
                               : traffic.all_reduce(kOutcome, kDouble, 2));
   } else {

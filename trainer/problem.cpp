@@ -121,15 +121,6 @@ EngineOptions engine_options(const Config& config) {
                                       : SimdLevel::kAvx2};
 }
 
-namespace {
-
-std::unique_ptr<Engine> new_engine(const Problem& problem) {
-  return make_engine(make_layers(problem.config.model.name, problem.model),
-                     engine_options(problem.config));
-}
-
-}  // namespace
-
 Problem open_problem(const Config& config, MpiCommunicator& comm) {
   Problem problem{.config = config};
   same_on_all(comm, [&] {
@@ -158,7 +149,8 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
       .users = problem.dataset.users(),
       .items = items,
       .features = items > 0 ? static_cast<int64_t>(problem.item_features.size()) / items : 0};
-  problem.engine = new_engine(problem);
+  problem.engine =
+      make_engine(make_layers(config.model.name, problem.model), engine_options(config));
   return problem;
 }
 
@@ -203,7 +195,7 @@ namespace {
 class HostPredictor final : public Predictor {
  public:
   HostPredictor(const Problem& problem, const Parameters& parameters, Communicator& comm)
-      : problem_(problem), dense_(parameters.dense), engine_(new_engine(problem)) {
+      : problem_(problem), dense_(parameters.dense), engine_(problem.engine->clone()) {
     engine_->set_dense(dense_);
     for (const ParameterArray& array : parameters.arrays)
       if (array.spec.kind == ArrayKind::kUserTable) first_user_row_ = array.held.begin;

@@ -138,7 +138,7 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
   std::vector<std::string> names{
       "all_to_all item request counts", "all_to_all item ids",
       "all_to_all item parts",          "all_to_all item gradients",
-      "all_to_all dense subtrees",      "all_gather losses and gradient norms",
+      "all_to_all dense subtrees",      "all_gather losses and norms",
       "all_gather dense parameters",    "all_reduce request to stop"};
   const int64_t of_items = n > 1 ? 4 : 0;  // one rank asks itself nothing
   names.erase(names.begin(), names.begin() + 4 - of_items);
@@ -210,7 +210,7 @@ TEST_P(CountedPlan, FastCollectivesReduceWholeArrays) {
   EXPECT_THAT(
       names_of(got),
       ::testing::ElementsAre("all_reduce dense gradients", "all_reduce item gradients",
-                             "all_reduce item gradients", "all_reduce losses and gradient norms",
+                             "all_reduce item gradients", "all_reduce losses and norms",
                              "all_reduce request to stop"));
   inputs.device.gpu = true;
   EXPECT_THAT(names_of(step_collectives(inputs, Requests(n))),
@@ -394,7 +394,7 @@ TEST(PlanTime, ACollectiveCostsLatencyAndBytes) {
   // 1,000 ids out, 500 in, 4 bytes each at 1 GB/s, after one latency.
   EXPECT_NEAR(collective(all, "item ids").seconds, 1e-6 + 4000e-9, 1e-12);
   // Eight losses and norms of 8 bytes, half of them sent.
-  EXPECT_NEAR(collective(all, "losses and gradient norms").seconds, 1e-6 + 64e-9, 1e-12);
+  EXPECT_NEAR(collective(all, "losses and norms").seconds, 1e-6 + 64e-9, 1e-12);
 }
 
 TEST(PlanTime, BetweenNodesTheNetworkIsSharedByTheRanksOfANode) {
@@ -409,7 +409,7 @@ TEST(PlanTime, BetweenNodesTheNetworkIsSharedByTheRanksOfANode) {
   EXPECT_EQ(ids.ranks[3].remote_received_bytes, 800);
   EXPECT_NEAR(ids.seconds, 1e-5 + 2 * 1e-7 + 400 / 1e9 + 800 / (1e8 / 2), 1e-12);
   const Collective outcomes =
-      collective(step_collectives(inputs, requests), "losses and gradient norms");
+      collective(step_collectives(inputs, requests), "losses and norms");
   EXPECT_EQ(outcomes.ranks[0].remote_messages, 0);  // its neighbour on the ring is on its node
   EXPECT_EQ(outcomes.ranks[1].remote_messages, 3);
 }

@@ -212,7 +212,7 @@ class BadStep : public ::testing::Test {
     write_ratings(folder());
     std::string text = file_text(folder() / "ratings.tsv");
     const size_t row = text.find("whale\titem-");
-    text.replace(text.find('\t', row + 6) + 1, 1, "1e25");
+    text.replace(text.find('\t', row + 6) + 1, 1, "1e15");
     write_file(folder() / "ratings.tsv", text);
     import_ratings(folder());
   }
