@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -81,6 +82,19 @@ std::string temporary_prefix(const fs::path& path) { return path.filename().stri
 
 fs::path temporary_of(const fs::path& path) {
   return parent_of(path) / (temporary_prefix(path) + std::to_string(::getpid()));
+}
+
+/// Opens a pipe or device. A pipe's reader has five seconds to come; without, errno is ENXIO.
+int open_stream(const std::filesystem::path& path) {
+  int file = -1;
+  for (int tries = 0; tries < 100; ++tries) {
+    file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file >= 0 || errno != ENXIO) break;
+    const timespec pause{0, 50'000'000};
+    ::nanosleep(&pause, nullptr);
+  }
+  if (file >= 0) ::fcntl(file, F_SETFL, ::fcntl(file, F_GETFL) & ~O_NONBLOCK);
+  return file;
 }
 
 }  // namespace
@@ -162,8 +176,10 @@ void ResultFile::write(std::string_view text) const {
   if (stream_ < 0 && !is_stream_) return replace_file(target_, text);
   const DiskWait wait("writing", path_);
   std::fflush(nullptr);  // what was printed before comes before
-  const int file = stream_ >= 0 ? ::fcntl(stream_, F_DUPFD_CLOEXEC, 3)
-                                : ::open(target_.c_str(), O_WRONLY | O_CLOEXEC);
+  const int file =
+      stream_ >= 0 ? ::fcntl(stream_, F_DUPFD_CLOEXEC, 3) : open_stream(target_);
+  if (file < 0 && errno == ENXIO)
+    user_error("{}: nobody reads this pipe; start its reader, then run again", path_.string());
   if (file < 0) write_failed(path_, errno);
   int error = write_all(file, std::as_bytes(std::span(text)), Sync::kOnCommit);
   if (::close(file) != 0 && error == 0) error = errno;
