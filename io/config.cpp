@@ -397,6 +397,9 @@ std::string_view last_part(std::string_view path) {
 }
 
 std::string nearest_key(const std::vector<Key>& keys, std::string_view unknown) {
+  // Of a longer one the beginning says as much, and all of it would take time by its length.
+  constexpr size_t kLongest = 64;
+  unknown = unknown.substr(0, kLongest);
   std::string best;
   int64_t best_distance = std::numeric_limits<int64_t>::max();
   for (const Key& key : keys) {

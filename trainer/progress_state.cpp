@@ -1,5 +1,6 @@
 #include "trainer/progress_state.h"
 
+#include "io/json_text.h"
 #include "launch/errors.h"
 
 namespace kt {
@@ -11,18 +12,15 @@ using nlohmann::json;
   user_error("the checkpoint's state is not one of this program: {}; remove that checkpoint", what);
 }
 
-int64_t whole_number(const json& object, const char* key, int64_t least = 0) {
-  const json& value = object.at(key);
-  // One above int64 becomes negative.
-  if (!value.is_number_integer() || value.get<int64_t>() < least)
-    refuse(fmt::format("'{}' is {}, expected a whole number of at least {}", key, value.dump(),
-                       least));
+int64_t count_at(const json& object, const char* key, int64_t least = 0) {
+  const int64_t value = whole_number(object.at(key));
+  if (value < least) refuse(fmt::format("'{}' is {}, expected at least {}", key, value, least));
   return value;
 }
 
 json list(const json& object, const char* key) {
   const json& value = object.at(key);
-  if (!value.is_array()) refuse(fmt::format("'{}' is {}, expected a list", key, value.dump()));
+  if (!value.is_array()) refuse(fmt::format("'{}' is {}, expected a list", key, to_text(value)));
   return value;
 }
 
@@ -34,8 +32,8 @@ json to_json(const ProgressState::Best& best) {
 }
 
 ProgressState::Best best_from_json(const json& object) {
-  ProgressState::Best best{.step = whole_number(object, "step", -1),
-                           .epochs_since = whole_number(object, "epochs_since"),
+  ProgressState::Best best{.step = count_at(object, "step", -1),
+                           .epochs_since = count_at(object, "epochs_since"),
                            .metric = object.value("metric", "")};
   if (!object.at("value").is_null()) best.value = object.at("value").get<double>();
   return best;
@@ -52,10 +50,10 @@ json to_json(const ProgressState::Health& health) {
 ProgressState::Health health_from_json(const json& state) {
   if (!state.contains("health")) return {};
   const json& object = state.at("health");
-  return {.bad_in_a_row = whole_number(object, "bad_in_a_row"),
-          .good_checkpoint = whole_number(object, "good_checkpoint", -1),
+  return {.bad_in_a_row = count_at(object, "bad_in_a_row"),
+          .good_checkpoint = count_at(object, "good_checkpoint", -1),
           .usual_loss = object.at("usual_loss"),
-          .usual_samples = whole_number(object, "usual_samples")};
+          .usual_samples = count_at(object, "usual_samples")};
 }
 
 /// None in checkpoints of before there was one: the first interval is then of its steps since.
@@ -63,10 +61,10 @@ ProgressState::Interval interval_from_json(const json& state) {
   if (!state.contains("interval")) return {};
   const json& object = state.at("interval");
   return {.loss = object.at("loss"),
-          .samples = whole_number(object, "samples"),
+          .samples = count_at(object, "samples"),
           .norms = object.at("norms"),
           .norm_max = object.at("norm_max"),
-          .updates = whole_number(object, "updates"),
+          .updates = count_at(object, "updates"),
           .seconds = object.at("seconds")};
 }
 
@@ -97,13 +95,13 @@ nlohmann::json to_json(const ProgressState& state) {
 }
 
 ProgressState progress_from_json(const nlohmann::json& json) try {
-  return {.step = whole_number(json, "step"),
-          .updates = whole_number(json, "updates"),
-          .pass_over = whole_number(json, "pass_over"),
-          .bad_steps = whole_number(json, "bad_steps"),
+  return {.step = count_at(json, "step"),
+          .updates = count_at(json, "updates"),
+          .pass_over = count_at(json, "pass_over"),
+          .bad_steps = count_at(json, "bad_steps"),
           .health = health_from_json(json),
           .epoch_loss = json.at("epoch_loss"),
-          .epoch_samples = whole_number(json, "epoch_samples"),
+          .epoch_samples = count_at(json, "epoch_samples"),
           .epoch_seconds = json.at("epoch_seconds"),
           .wall_seconds = json.at("wall_seconds"),
           .best = best_from_json(json.at("best")),
