@@ -7,13 +7,13 @@
 #include <numeric>
 #include <vector>
 
-#include "launch/huge_pages.h"
+#include "launch/base/huge_pages.h"
 #include "models/fused/arithmetic.h"
-#include "models/fused_engine.h"
-#include "models/ncf.h"
+#include "models/fused/fused_engine.h"
+#include "models/systems/ncf.h"
 #include "sharding/optimizer.h"
 #include "sharding/schedule.h"
-#include "trainer/samples.h"
+#include "trainer/run/samples.h"
 
 namespace kt {
 namespace {

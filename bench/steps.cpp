@@ -9,14 +9,14 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "io/config.h"
-#include "launch/errors.h"
-#include "launch/mpi_session.h"
-#include "launch/run_main.h"
+#include "io/config/config.h"
+#include "launch/base/errors.h"
+#include "launch/process/mpi_session.h"
+#include "launch/process/run_main.h"
 #include "sharding/exchange.h"
-#include "trainer/problem.h"
-#include "trainer/samples.h"
-#include "trainer/train_step.h"
+#include "trainer/run/problem.h"
+#include "trainer/run/samples.h"
+#include "trainer/steps/train_step.h"
 
 namespace kt {
 namespace {

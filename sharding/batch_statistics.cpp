@@ -2,7 +2,7 @@
 
 #include <bit>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

@@ -5,8 +5,8 @@
 #include <numeric>
 #include <utility>
 
-#include "launch/agree.h"
-#include "launch/errors.h"
+#include "launch/base/errors.h"
+#include "launch/collectives/agree.h"
 #include "sharding/tree_sum.h"
 
 namespace kt {

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "launch/communicator.h"
-#include "launch/parallel_for.h"
-#include "launch/shared_slots.h"
-#include "launch/stopwatch.h"
+#include "launch/base/parallel_for.h"
+#include "launch/base/stopwatch.h"
+#include "launch/collectives/communicator.h"
+#include "launch/collectives/shared_slots.h"
 #include "sharding/parameters.h"
 
 /// What crosses ranks in a step: parts of items on their way in, their gradients and the dense ones on their way
@@ -35,7 +35,7 @@ class Exchange {
   struct Options {
     int64_t part_width = 0;  ///< floats of an item's part
     int64_t most_rows = 0;   ///< rows of this rank in any step
-    int threads = 1;  ///< of this rank: each sums the gradients of its own items
+    int threads = 1;         ///< of this rank: each sums the gradients of its own items
     Leaves leaves = Leaves::kOfUnits;
     std::string host = this_host();
   };

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "launch/communicator.h"
+#include "launch/collectives/communicator.h"
 #include "sharding/plan.h"
 
 namespace kt {

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "launch/host_device.h"
-#include "launch/simd.h"
+#include "launch/base/host_device.h"
+#include "launch/base/simd.h"
 
 namespace kt {
 

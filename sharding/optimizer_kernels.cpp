@@ -1,7 +1,7 @@
-// Compiled once a SIMD level (launch/simd.h). The arithmetic is that of adam_element and sgd_element, 16 at once.
+// Compiled once a SIMD level (launch/base/simd.h). The arithmetic is that of adam_element and sgd_element, 16 at once.
 #include "sharding/optimizer_kernels.h"
 
-#include "launch/simd.h"
+#include "launch/base/simd.h"
 
 namespace kt::KT_SIMD_LEVEL {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "sharding/optimizer.h"
 
-/// `optimizer_update`, once a SIMD level (launch/simd.h).
+/// `optimizer_update`, once a SIMD level (launch/base/simd.h).
 namespace kt::avx2 {
 void update_rows(const UpdateFactors& factors, float gradient_scale, const UpdatedRows& rows);
 }

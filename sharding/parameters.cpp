@@ -6,7 +6,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 #include "sharding/gather_shards.h"
 #include "sharding/squared_norm.h"
 

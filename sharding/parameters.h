@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "launch/communicator.h"
-#include "launch/huge_pages.h"
-#include "launch/parallel_for.h"
-#include "launch/simd.h"
+#include "launch/base/huge_pages.h"
+#include "launch/base/parallel_for.h"
+#include "launch/base/simd.h"
+#include "launch/collectives/communicator.h"
 #include "sharding/optimizer.h"
 #include "sharding/plan.h"
 

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "launch/communicator.h"
+#include "launch/collectives/communicator.h"
 
 /// Which shard, which rank and which block: pure functions of counts.
 ///

@@ -3,7 +3,7 @@
 #include <bit>
 #include <numeric>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

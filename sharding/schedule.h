@@ -4,8 +4,8 @@
 #include <span>
 #include <vector>
 
-#include "launch/host_device.h"
-#include "launch/random.h"
+#include "launch/base/host_device.h"
+#include "launch/base/random.h"
 #include "sharding/plan.h"
 
 /// Which rows a step takes from each shard: stratified sampling without replacement, by arithmetic

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "launch/host_device.h"
+#include "launch/base/host_device.h"
 
 namespace kt {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

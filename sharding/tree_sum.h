@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "launch/parallel_for.h"
+#include "launch/base/parallel_for.h"
 #include "sharding/plan.h"
 
 /// Sums over shards in one fixed order: the perfect binary tree over V leaves, left plus right at

@@ -6,14 +6,14 @@
 #include <string>
 #include <vector>
 
-#include "launch/errors.h"
-#include "launch/log.h"
-#include "launch/mpi_session.h"
-#include "launch/run_main.h"
-#include "launch/signals.h"
-#include "trainer/commands.h"
-#include "trainer/run_facts.h"
-#include "trainer/same_on_all.h"
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/process/mpi_session.h"
+#include "launch/process/run_main.h"
+#include "launch/process/signals.h"
+#include "trainer/commands/commands.h"
+#include "trainer/run/run_facts.h"
+#include "trainer/run/same_on_all.h"
 
 namespace kt {
 namespace {

@@ -4,8 +4,8 @@
 #include <iterator>
 #include <map>
 
-#include "launch/errors.h"
-#include "launch/random.h"
+#include "launch/base/errors.h"
+#include "launch/base/random.h"
 
 namespace kt::fused {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "models/fused/program.h"
-#include "models/layers.h"
+#include "models/graph/layers.h"
 
 namespace kt {
 

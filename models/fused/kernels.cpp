@@ -1,5 +1,5 @@
-// Compiled once a SIMD level (launch/simd.h): no function here may be shared between them.
-#include "launch/simd.h"
+// Compiled once a SIMD level (launch/base/simd.h): no function here may be shared between them.
+#include "launch/base/simd.h"
 #include "models/fused/program.h"
 
 namespace kt::fused::KT_SIMD_LEVEL {
@@ -129,7 +129,7 @@ void weight_gradient(int64_t rows, const float* x, int64_t x_stride, int64_t in,
                                           bias ? bias + c : nullptr, out - c);
 }
 
-// Dropout of 32 columns (launch/random.h), for many rows: of those of the low halves and of the high ones.
+// Dropout of 32 columns (launch/base/random.h), for many rows: of those of the low halves and of the high ones.
 struct Dropout {
   Ints counter, least_low, least_high;
   Floats kept;

@@ -1,7 +1,7 @@
-#include "io/checkpoint.h"
+#include "io/run/checkpoint.h"
 
 #include "tests/fuzz/target.h"
-#include "trainer/progress_state.h"
+#include "trainer/run/progress_state.h"
 
 namespace kt {
 namespace {

@@ -1,4 +1,4 @@
-#include "io/config.h"
+#include "io/config/config.h"
 
 #include <nlohmann/json.hpp>
 

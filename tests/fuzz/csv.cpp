@@ -1,10 +1,10 @@
-#include "io/csv.h"
+#include "io/tables/csv.h"
 
 #include <array>
 #include <span>
 
-#include "io/import.h"
-#include "io/interactions.h"
+#include "io/dataset/import.h"
+#include "io/tables/interactions.h"
 #include "tests/fuzz/target.h"
 
 namespace kt {

@@ -1,6 +1,6 @@
-#include "io/import.h"
+#include "io/dataset/import.h"
 
-#include "io/dataset.h"
+#include "io/dataset/dataset.h"
 #include "tests/fuzz/target.h"
 
 namespace kt {

@@ -1,4 +1,4 @@
-#include "io/dataset.h"
+#include "io/dataset/dataset.h"
 #include "tests/fuzz/target.h"
 
 namespace kt {

@@ -1,5 +1,5 @@
 #include "tests/fuzz/target.h"
-#include "trainer/score_files.h"
+#include "trainer/evaluation/score_files.h"
 
 namespace kt {
 namespace {

@@ -1,4 +1,4 @@
-#include "io/run_folder.h"
+#include "io/run/run_folder.h"
 
 #include <nlohmann/json.hpp>
 

@@ -1,4 +1,4 @@
-#include "io/side_tables.h"
+#include "io/tables/side_tables.h"
 
 #include <array>
 

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 
 /// What fuzz targets share. A target is one file with `LLVMFuzzerTestOneInput`: libFuzzer calls it in the preset
 /// `fuzz`, replay.cpp in the others. A reader may succeed, or refuse by UserError; all else is a finding.

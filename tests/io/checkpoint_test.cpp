@@ -1,4 +1,4 @@
-#include "io/checkpoint.h"
+#include "io/run/checkpoint.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,8 +10,8 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "io/files.h"
-#include "launch/errors.h"
+#include "io/files/files.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

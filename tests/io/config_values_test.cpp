@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "io/config.h"
+#include "io/config/config.h"
 
 namespace kt {
 namespace {

@@ -4,8 +4,8 @@
 
 #include <fstream>
 
-#include "io/csv.h"
-#include "launch/errors.h"
+#include "io/tables/csv.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

@@ -1,4 +1,4 @@
-#include "io/csv.h"
+#include "io/tables/csv.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <fstream>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

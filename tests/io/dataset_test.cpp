@@ -1,8 +1,8 @@
-#include "io/dataset.h"
+#include "io/dataset/dataset.h"
 
 #include <nlohmann/json.hpp>
 
-#include "io/hdf5_file.h"
+#include "io/dataset/hdf5_file.h"
 #include "tests/io/small_source.h"
 
 namespace kt {

@@ -1,4 +1,4 @@
-#include "io/files.h"
+#include "io/files/files.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
@@ -10,9 +10,9 @@
 #include <csignal>
 #include <fstream>
 
-#include "io/checksum.h"
-#include "io/hdf5_file.h"
-#include "launch/errors.h"
+#include "io/dataset/hdf5_file.h"
+#include "io/files/checksum.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

@@ -1,4 +1,4 @@
-#include "io/import.h"
+#include "io/dataset/import.h"
 
 #include <sys/resource.h>
 
@@ -7,8 +7,8 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 
-#include "io/hdf5_file.h"
-#include "launch/random.h"
+#include "io/dataset/hdf5_file.h"
+#include "launch/base/random.h"
 #include "tests/io/small_source.h"
 
 namespace kt {

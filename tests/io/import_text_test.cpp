@@ -1,7 +1,7 @@
 // Tables as people have them: any line end, quoting, layout; and text that is none.
 #include <cmath>
 
-#include "io/import.h"
+#include "io/dataset/import.h"
 #include "tests/io/small_source.h"
 
 namespace kt {

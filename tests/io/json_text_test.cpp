@@ -1,10 +1,10 @@
-#include "io/json_text.h"
+#include "io/files/json_text.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "io/checkpoint.h"
-#include "io/files.h"
+#include "io/files/files.h"
+#include "io/run/checkpoint.h"
 #include "tests/io/small_source.h"
 
 namespace kt {

@@ -1,4 +1,4 @@
-#include "io/run_folder.h"
+#include "io/run/run_folder.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,9 +9,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "io/checkpoint.h"
-#include "io/files.h"
-#include "launch/errors.h"
+#include "io/files/files.h"
+#include "io/run/checkpoint.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "io/dataset.h"
-#include "io/import.h"
-#include "launch/errors.h"
+#include "io/dataset/dataset.h"
+#include "io/dataset/import.h"
+#include "launch/base/errors.h"
 
 /// Small tables for tests of the import.
 namespace kt {

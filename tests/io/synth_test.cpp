@@ -1,4 +1,4 @@
-#include "io/synth.h"
+#include "io/synth/synth.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -18,8 +18,8 @@
 #include <unordered_set>
 #include <vector>
 
-#include "io/files.h"
-#include "launch/errors.h"
+#include "io/files/files.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

@@ -1,4 +1,4 @@
-#include "io/tensorboard.h"
+#include "io/run/tensorboard.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,8 +7,8 @@
 #include <cstring>
 #include <fstream>
 
-#include "io/files.h"
-#include "launch/errors.h"
+#include "io/files/files.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

@@ -4,10 +4,10 @@
 #include <chrono>
 #include <string>
 
-#include "launch/agree.h"
-#include "launch/errors.h"
-#include "launch/parallel_for.h"
-#include "launch/watchdog.h"
+#include "launch/base/errors.h"
+#include "launch/base/parallel_for.h"
+#include "launch/collectives/agree.h"
+#include "launch/process/watchdog.h"
 #include "tests/support/mpi_test.h"
 
 namespace kt {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/communicator.h"
+#include "launch/collectives/communicator.h"
 #include "tests/support/mpi_test.h"
 
 namespace kt {

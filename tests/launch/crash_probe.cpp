@@ -9,14 +9,14 @@
 #include <string_view>
 #include <vector>
 
-#include "launch/agree.h"
-#include "launch/cpu_check.h"
-#include "launch/errors.h"
-#include "launch/log.h"
-#include "launch/mpi_session.h"
-#include "launch/run_main.h"
-#include "launch/signals.h"
-#include "launch/watchdog.h"
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/collectives/agree.h"
+#include "launch/process/cpu_check.h"
+#include "launch/process/mpi_session.h"
+#include "launch/process/run_main.h"
+#include "launch/process/signals.h"
+#include "launch/process/watchdog.h"
 
 namespace {
 

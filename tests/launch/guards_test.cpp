@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "launch/errors.h"
-#include "launch/mpi_session.h"
+#include "launch/base/errors.h"
+#include "launch/process/mpi_session.h"
 
 namespace kt {
 namespace {

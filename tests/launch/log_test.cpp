@@ -1,4 +1,4 @@
-#include "launch/log.h"
+#include "launch/base/log.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include <sstream>
 #include <string>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

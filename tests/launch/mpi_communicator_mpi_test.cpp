@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "launch/errors.h"
-#include "launch/mpi_communicator.h"
-#include "launch/mpi_session.h"
+#include "launch/base/errors.h"
+#include "launch/collectives/mpi_communicator.h"
+#include "launch/process/mpi_session.h"
 #include "tests/launch/communicator_cases.h"
 #include "tests/support/mpi_test.h"
 

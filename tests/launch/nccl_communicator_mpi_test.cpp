@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "launch/agree.h"
-#include "launch/nccl_communicator.h"
+#include "launch/collectives/agree.h"
+#include "launch/collectives/nccl_communicator.h"
 #include "tests/launch/communicator_cases.h"
 #include "tests/support/nccl_stand_in/stand_in.h"
 

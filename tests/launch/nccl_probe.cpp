@@ -7,13 +7,13 @@
 #include <string_view>
 #include <vector>
 
-#include "launch/errors.h"
-#include "launch/log.h"
-#include "launch/mpi_session.h"
-#include "launch/nccl_communicator.h"
-#include "launch/run_main.h"
-#include "launch/signals.h"
-#include "launch/watchdog.h"
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/collectives/nccl_communicator.h"
+#include "launch/process/mpi_session.h"
+#include "launch/process/run_main.h"
+#include "launch/process/signals.h"
+#include "launch/process/watchdog.h"
 #include "tests/support/nccl_stand_in/stand_in.h"
 
 namespace kt {

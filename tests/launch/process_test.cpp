@@ -13,12 +13,12 @@
 #include <utility>
 #include <vector>
 
-#include "launch/cpu_check.h"
-#include "launch/cpus.h"
-#include "launch/errors.h"
-#include "launch/parallel_for.h"
-#include "launch/signals.h"
-#include "launch/watchdog.h"
+#include "launch/base/errors.h"
+#include "launch/base/parallel_for.h"
+#include "launch/process/cpu_check.h"
+#include "launch/process/cpus.h"
+#include "launch/process/signals.h"
+#include "launch/process/watchdog.h"
 
 namespace kt {
 namespace {

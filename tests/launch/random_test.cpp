@@ -1,4 +1,4 @@
-#include "launch/random.h"
+#include "launch/base/random.h"
 
 #include <gtest/gtest.h>
 

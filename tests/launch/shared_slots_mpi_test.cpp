@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "launch/shared_slots.h"
+#include "launch/collectives/shared_slots.h"
 #include "tests/support/mpi_test.h"
 
 namespace kt {

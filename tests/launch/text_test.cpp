@@ -1,4 +1,4 @@
-#include "launch/text.h"
+#include "launch/base/text.h"
 
 #include <gtest/gtest.h>
 

@@ -2,9 +2,9 @@
 
 #include <cmath>
 
-#include "launch/errors.h"
-#include "models/fused_engine.h"
-#include "models/registry.h"
+#include "launch/base/errors.h"
+#include "models/fused/fused_engine.h"
+#include "models/systems/registry.h"
 #include "sharding/batch_statistics.h"
 #include "tests/reference/layers_reference.h"
 

@@ -1,4 +1,4 @@
-#include "models/content_features.h"
+#include "models/features/content_features.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,8 +7,8 @@
 #include <cmath>
 #include <limits>
 
-#include "launch/errors.h"
-#include "launch/random.h"
+#include "launch/base/errors.h"
+#include "launch/base/random.h"
 
 namespace kt {
 namespace {

@@ -1,13 +1,13 @@
-#include "models/fused_engine.h"
+#include "models/fused/fused_engine.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "launch/random.h"
-#include "models/ncf.h"
-#include "models/registry.h"
+#include "launch/base/random.h"
+#include "models/systems/ncf.h"
+#include "models/systems/registry.h"
 
 namespace kt {
 namespace {

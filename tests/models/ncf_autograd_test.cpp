@@ -9,7 +9,7 @@
 
 #include <thread>
 
-#include "models/registry.h"
+#include "models/systems/registry.h"
 #include "tests/models/ncf_case.h"
 
 namespace kt {

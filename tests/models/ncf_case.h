@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "launch/random.h"
-#include "models/registry.h"
+#include "launch/base/random.h"
+#include "models/systems/registry.h"
 #include "tests/reference/ncf_reference.h"
 
 namespace kt {

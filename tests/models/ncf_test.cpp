@@ -5,8 +5,8 @@
 #include <cstring>
 #include <thread>
 
-#include "launch/errors.h"
-#include "models/registry.h"
+#include "launch/base/errors.h"
+#include "models/systems/registry.h"
 #include "tests/models/ncf_case.h"
 #include "tests/reference/ncf_reference.h"
 

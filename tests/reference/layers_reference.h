@@ -20,8 +20,8 @@
 #include <span>
 #include <vector>
 
-#include "launch/random.h"
-#include "models/layers.h"
+#include "launch/base/random.h"
+#include "models/graph/layers.h"
 
 /// A model by libtorch in double: one process, the whole batch in one call, autograd from the tables on.
 namespace kt::reference {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "launch/random.h"
+#include "launch/base/random.h"
 #include "sharding/tree_sum.h"
 
 namespace kt {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "launch/errors.h"
-#include "launch/random.h"
+#include "launch/base/errors.h"
+#include "launch/base/random.h"
 #include "sharding/exchange.h"
 #include "sharding/gather_shards.h"
 #include "sharding/parameters.h"

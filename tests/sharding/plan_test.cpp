@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 #include "sharding/assignment.h"
 
 namespace kt {

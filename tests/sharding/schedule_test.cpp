@@ -7,7 +7,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 
 namespace kt {
 namespace {

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "launch/random.h"
+#include "launch/base/random.h"
 
 namespace kt {
 namespace {

@@ -1,11 +1,11 @@
-// The CPU's engine where models/torch_device_engine.cpp has libtorch's kernels: it runs in stream order, in fp32.
+// The CPU's engine where models/torch/torch_device_engine.cpp has libtorch's kernels: it runs in stream order, in fp32.
 // As there, each dense gradient is written by itself, the last parameter's first.
 #include <algorithm>
 #include <memory>
 #include <vector>
 
-#include "launch/device.h"
-#include "models/device_engine.h"
+#include "launch/process/device.h"
+#include "models/torch/device_engine.h"
 
 namespace kt {
 namespace {

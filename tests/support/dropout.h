@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "launch/random.h"
+#include "launch/base/random.h"
 
 namespace kt {
 

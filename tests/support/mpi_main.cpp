@@ -4,10 +4,10 @@
 #include <cstdlib>
 #include <string>
 
-#include "launch/mpi_session.h"
-#include "launch/run_main.h"
-#include "launch/signals.h"
-#include "launch/watchdog.h"
+#include "launch/process/mpi_session.h"
+#include "launch/process/run_main.h"
+#include "launch/process/signals.h"
+#include "launch/process/watchdog.h"
 #include "tests/support/mpi_test.h"
 
 namespace kt {

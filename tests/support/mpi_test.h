@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "launch/mpi_communicator.h"
+#include "launch/collectives/mpi_communicator.h"
 
 namespace kt {
 

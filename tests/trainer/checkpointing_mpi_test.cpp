@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "tests/trainer/small_problem.h"
-#include "trainer/checkpointing.h"
+#include "trainer/run/checkpointing.h"
 
 namespace kt {
 namespace {

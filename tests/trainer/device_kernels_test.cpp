@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "tests/support/dropout.h"
-#include "trainer/kernels.h"
+#include "trainer/devices/kernels.h"
 
 namespace kt {
 namespace {

@@ -6,14 +6,14 @@
 #include <numeric>
 #include <set>
 
-#include "launch/device.h"
-#include "launch/nccl_communicator.h"
-#include "launch/parallel_for.h"
+#include "launch/base/parallel_for.h"
+#include "launch/collectives/nccl_communicator.h"
+#include "launch/process/device.h"
 #include "tests/support/mpi_test.h"
 #include "tests/support/nccl_stand_in/stand_in.h"
 #include "tests/trainer/small_problem.h"
-#include "trainer/device_samples.h"
-#include "trainer/device_step.h"
+#include "trainer/devices/device_samples.h"
+#include "trainer/devices/device_step.h"
 
 namespace kt {
 namespace {

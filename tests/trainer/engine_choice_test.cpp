@@ -1,8 +1,8 @@
 // Who computes a run's model where the configuration leaves it open.
 #include <gmock/gmock.h>
 
-#include "launch/errors.h"
-#include "trainer/problem.h"
+#include "launch/base/errors.h"
+#include "trainer/run/problem.h"
 
 namespace kt {
 namespace {

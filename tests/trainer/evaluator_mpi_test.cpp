@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "models/registry.h"
+#include "models/systems/registry.h"
 #include "sharding/plan.h"
 #include "tests/trainer/small_problem.h"
-#include "trainer/evaluator.h"
+#include "trainer/evaluation/evaluator.h"
 
 namespace kt {
 namespace {

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <vector>
 
-#include "trainer/metrics/metrics.h"
-#include "trainer/metrics/pair_order.h"
+#include "trainer/evaluation/metrics/metrics.h"
+#include "trainer/evaluation/metrics/pair_order.h"
 
 namespace kt {
 namespace {

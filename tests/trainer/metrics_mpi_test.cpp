@@ -7,13 +7,13 @@
 #include <numeric>
 #include <random>
 
-#include "launch/errors.h"
+#include "launch/base/errors.h"
 #include "tests/reference/metrics_reference.h"
 #include "tests/support/mpi_test.h"
-#include "trainer/metrics/chance.h"
-#include "trainer/metrics/labels.h"
-#include "trainer/metrics/metrics.h"
-#include "trainer/metrics/pair_order.h"
+#include "trainer/evaluation/metrics/chance.h"
+#include "trainer/evaluation/metrics/labels.h"
+#include "trainer/evaluation/metrics/metrics.h"
+#include "trainer/evaluation/metrics/pair_order.h"
 
 namespace kt {
 namespace {

@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
-#include "io/config.h"
-#include "models/registry.h"
+#include "io/config/config.h"
+#include "models/systems/registry.h"
 
 namespace kt {
 namespace {

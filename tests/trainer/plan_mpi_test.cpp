@@ -3,12 +3,12 @@
 #include <numeric>
 #include <set>
 
-#include "models/registry.h"
+#include "models/systems/registry.h"
 #include "sharding/exchange.h"
 #include "tests/support/mpi_test.h"
-#include "trainer/plan.h"
-#include "trainer/problem.h"
-#include "trainer/train_step.h"
+#include "trainer/planning/plan.h"
+#include "trainer/run/problem.h"
+#include "trainer/steps/train_step.h"
 
 namespace kt {
 namespace {

@@ -1,12 +1,12 @@
-#include "trainer/plan.h"
+#include "trainer/planning/plan.h"
 
 #include <gmock/gmock.h>
 
 #include <cmath>
 #include <functional>
 
-#include "launch/errors.h"
-#include "models/registry.h"
+#include "launch/base/errors.h"
+#include "models/systems/registry.h"
 
 namespace kt {
 namespace {
@@ -135,11 +135,10 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
       requests.parts[r][s] = static_cast<double>((r + 5 * s) % 3);
     }
   const std::vector<Collective> got = step_collectives(inputs, requests);
-  std::vector<std::string> names{
-      "all_to_all item request counts", "all_to_all item ids",
-      "all_to_all item parts",          "all_to_all item gradients",
-      "all_to_all dense subtrees",      "all_gather losses and norms",
-      "all_gather dense parameters",    "all_reduce request to stop"};
+  std::vector<std::string> names{"all_to_all item request counts", "all_to_all item ids",
+                                 "all_to_all item parts",          "all_to_all item gradients",
+                                 "all_to_all dense subtrees",      "all_gather losses and norms",
+                                 "all_gather dense parameters",    "all_reduce request to stop"};
   const int64_t of_items = n > 1 ? 4 : 0;  // one rank asks itself nothing
   names.erase(names.begin(), names.begin() + 4 - of_items);
   EXPECT_EQ(names_of(got), names);
@@ -207,11 +206,10 @@ TEST_P(CountedPlan, FastCollectivesReduceWholeArrays) {
   inputs.config.parallel.reduce = Reduce::kFast;
   inputs.parameters[1].rows = 1000;  // 16,000 bytes: round the ring
   const std::vector<Collective> got = step_collectives(inputs, Requests(n));
-  EXPECT_THAT(
-      names_of(got),
-      ::testing::ElementsAre("all_reduce dense gradients", "all_reduce item gradients",
-                             "all_reduce item gradients", "all_reduce losses and norms",
-                             "all_reduce request to stop"));
+  EXPECT_THAT(names_of(got),
+              ::testing::ElementsAre("all_reduce dense gradients", "all_reduce item gradients",
+                                     "all_reduce item gradients", "all_reduce losses and norms",
+                                     "all_reduce request to stop"));
   inputs.device.gpu = true;
   EXPECT_THAT(names_of(step_collectives(inputs, Requests(n))),
               ::testing::ElementsAre("all_reduce loss", "all_reduce dense gradients",
@@ -408,8 +406,7 @@ TEST(PlanTime, BetweenNodesTheNetworkIsSharedByTheRanksOfANode) {
   EXPECT_EQ(ids.ranks[0].remote_sent_bytes, 800);
   EXPECT_EQ(ids.ranks[3].remote_received_bytes, 800);
   EXPECT_NEAR(ids.seconds, 1e-5 + 2 * 1e-7 + 400 / 1e9 + 800 / (1e8 / 2), 1e-12);
-  const Collective outcomes =
-      collective(step_collectives(inputs, requests), "losses and norms");
+  const Collective outcomes = collective(step_collectives(inputs, requests), "losses and norms");
   EXPECT_EQ(outcomes.ranks[0].remote_messages, 0);  // its neighbour on the ring is on its node
   EXPECT_EQ(outcomes.ranks[1].remote_messages, 3);
 }

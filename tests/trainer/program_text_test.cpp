@@ -68,11 +68,10 @@ TEST_F(ProgramText, PathsThatAreNotUtf8AreFineOrRefusedBeforeTheWork) {
                 ElementsAre(AllOf(HasSubstr(key), HasSubstr("expected UTF-8 text"))));
     EXPECT_THAT(refused.out + refused.err, Not(HasSubstr("\xe4")));
   }
-  for (const Arguments& arguments :
-       {Arguments{"recommend", path("r\xe4n"), "--user", "whale"},
-        {"evaluate", path("r\xe4n")},
-        {"inspect", path("d\xe4/set")},
-        {"inspect", path("d\xe4/set/ids.h5")}}) {
+  for (const Arguments& arguments : {Arguments{"recommend", path("r\xe4n"), "--user", "whale"},
+                                     {"evaluate", path("r\xe4n")},
+                                     {"inspect", path("d\xe4/set")},
+                                     {"inspect", path("d\xe4/set/ids.h5")}}) {
     Arguments with_json = arguments;
     with_json.push_back("--json");
     const Ended ended = run(with_json);
@@ -158,8 +157,8 @@ TEST_F(ProgramText, OptionsOfImportThatMeanNothingAreRefused) {
 
 TEST_F(ProgramText, PairsWithoutLabelsAreScored) {
   write_file(folder() / "pairs.csv", "user_id,video_id\nwhale,item-1\nuser 1,item-2\nwhale,item-3");
-  const Ended ended = run({"evaluate", path("r\xe4n"), "--pairs", path("pairs.csv"),
-                           "--scores", path("scores.csv"), "--json"},
+  const Ended ended = run({"evaluate", path("r\xe4n"), "--pairs", path("pairs.csv"), "--scores",
+                           path("scores.csv"), "--json"},
                           {.ranks = 2});
   ASSERT_EQ(ended.code, 0) << ended.err;
   const json report = json::parse(ended.out);

@@ -1,4 +1,4 @@
-#include "trainer/progress_state.h"
+#include "trainer/run/progress_state.h"
 
 #include <gmock/gmock.h>
 
@@ -6,8 +6,8 @@
 #include <cmath>
 #include <limits>
 
-#include "launch/errors.h"
-#include "launch/random.h"
+#include "launch/base/errors.h"
+#include "launch/base/random.h"
 
 namespace kt {
 namespace {

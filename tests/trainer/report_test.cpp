@@ -3,8 +3,8 @@
 
 #include <sstream>
 
-#include "trainer/evaluation_table.h"
-#include "trainer/progress.h"
+#include "trainer/evaluation/evaluation_table.h"
+#include "trainer/run/progress.h"
 
 namespace kt {
 namespace {

@@ -1,9 +1,9 @@
 #include <gmock/gmock.h>
 
-#include "launch/agree.h"
-#include "launch/errors.h"
+#include "launch/base/errors.h"
+#include "launch/collectives/agree.h"
 #include "tests/support/mpi_test.h"
-#include "trainer/same_on_all.h"
+#include "trainer/run/same_on_all.h"
 
 namespace kt {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "sharding/plan.h"
 #include "tests/trainer/small_problem.h"
-#include "trainer/samples.h"
+#include "trainer/run/samples.h"
 
 namespace kt {
 namespace {

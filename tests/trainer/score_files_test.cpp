@@ -1,12 +1,12 @@
-#include "trainer/score_files.h"
+#include "trainer/evaluation/score_files.h"
 
 #include <gmock/gmock.h>
 
 #include <fstream>
 
-#include "io/csv.h"
-#include "launch/errors.h"
-#include "launch/random.h"
+#include "io/tables/csv.h"
+#include "launch/base/errors.h"
+#include "launch/base/random.h"
 
 namespace kt {
 namespace {

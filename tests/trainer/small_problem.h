@@ -7,15 +7,15 @@
 #include <string>
 #include <vector>
 
-#include "io/import.h"
-#include "launch/agree.h"
-#include "launch/log.h"
-#include "launch/random.h"
+#include "io/dataset/import.h"
+#include "launch/base/log.h"
+#include "launch/base/random.h"
+#include "launch/collectives/agree.h"
 #include "sharding/assignment.h"
 #include "sharding/schedule.h"
 #include "tests/support/mpi_test.h"
-#include "trainer/problem.h"
-#include "trainer/samples.h"
+#include "trainer/run/problem.h"
+#include "trainer/run/samples.h"
 
 /// A small data set, imported for a test on real ranks.
 namespace kt {

@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "models/registry.h"
+#include "models/systems/registry.h"
 #include "sharding/exchange.h"
 #include "tests/reference/training_reference.h"
 #include "tests/support/dropout.h"
 #include "tests/trainer/small_problem.h"
-#include "trainer/train_step.h"
+#include "trainer/steps/train_step.h"
 
 namespace kt {
 namespace {

@@ -3,18 +3,18 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "io/checksum.h"
-#include "io/files.h"
-#include "io/json_text.h"
-#include "launch/agree.h"
-#include "launch/log.h"
-#include "launch/mpi_session.h"
-#include "launch/watchdog.h"
-#include "trainer/commands.h"
-#include "trainer/evaluator.h"
-#include "trainer/same_on_all.h"
-#include "trainer/score_files.h"
-#include "trainer/stored_run.h"
+#include "io/files/checksum.h"
+#include "io/files/files.h"
+#include "io/files/json_text.h"
+#include "launch/base/log.h"
+#include "launch/collectives/agree.h"
+#include "launch/process/mpi_session.h"
+#include "launch/process/watchdog.h"
+#include "trainer/commands/commands.h"
+#include "trainer/evaluation/evaluator.h"
+#include "trainer/evaluation/score_files.h"
+#include "trainer/run/same_on_all.h"
+#include "trainer/run/stored_run.h"
 
 namespace kt {
 namespace {

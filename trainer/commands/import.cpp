@@ -1,4 +1,4 @@
-#include "io/import.h"
+#include "io/dataset/import.h"
 
 #include <fmt/core.h>
 
@@ -7,12 +7,12 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "io/json_text.h"
-#include "launch/errors.h"
-#include "launch/log.h"
-#include "launch/mpi_session.h"
+#include "io/files/json_text.h"
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/process/mpi_session.h"
 #include "sharding/assignment.h"
-#include "trainer/commands.h"
+#include "trainer/commands/commands.h"
 
 namespace kt {
 namespace {

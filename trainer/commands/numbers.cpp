@@ -1,8 +1,8 @@
-#include "io/numbers.h"
+#include "io/tables/numbers.h"
 
 #include <fmt/core.h>
 
-#include "trainer/commands.h"
+#include "trainer/commands/commands.h"
 
 namespace kt {
 namespace {

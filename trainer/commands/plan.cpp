@@ -1,4 +1,4 @@
-#include "trainer/plan.h"
+#include "trainer/planning/plan.h"
 
 #include <fmt/core.h>
 
@@ -8,16 +8,16 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "io/config.h"
-#include "io/dataset.h"
-#include "io/json_text.h"
-#include "launch/errors.h"
-#include "launch/log.h"
-#include "launch/mpi_session.h"
-#include "models/content_features.h"
-#include "models/registry.h"
-#include "trainer/commands.h"
-#include "trainer/problem.h"
+#include "io/config/config.h"
+#include "io/dataset/dataset.h"
+#include "io/files/json_text.h"
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/process/mpi_session.h"
+#include "models/features/content_features.h"
+#include "models/systems/registry.h"
+#include "trainer/commands/commands.h"
+#include "trainer/run/problem.h"
 
 namespace kt {
 namespace {

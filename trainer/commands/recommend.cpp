@@ -9,15 +9,15 @@
 #include <optional>
 #include <sstream>
 
-#include "io/files.h"
-#include "io/json_text.h"
-#include "launch/errors.h"
-#include "launch/log.h"
-#include "launch/mpi_session.h"
-#include "launch/watchdog.h"
-#include "trainer/commands.h"
-#include "trainer/score_files.h"
-#include "trainer/stored_run.h"
+#include "io/files/files.h"
+#include "io/files/json_text.h"
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/process/mpi_session.h"
+#include "launch/process/watchdog.h"
+#include "trainer/commands/commands.h"
+#include "trainer/evaluation/score_files.h"
+#include "trainer/run/stored_run.h"
 
 namespace kt {
 namespace {
@@ -207,7 +207,8 @@ void add_recommend(CLI::App& app, Action& action) {
   command->add_option("--user", arguments->user, "Id of the user")->type_name("U");
   command->add_option("--top", arguments->top, "How many")
       ->check(whole_number(1, std::numeric_limits<int32_t>::max()))
-      ->type_name("K")->capture_default_str();
+      ->type_name("K")
+      ->capture_default_str();
   command->add_flag("--exclude-seen", arguments->exclude_seen,
                     "Leave out what the user has in the training rows");
   command

@@ -1,20 +1,20 @@
-#include "trainer/train.h"
+#include "trainer/run/train.h"
 
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
 
-#include "io/json_text.h"
-#include "launch/cpus.h"
-#include "launch/errors.h"
-#include "launch/log.h"
-#include "launch/mpi_session.h"
-#include "launch/watchdog.h"
-#include "trainer/commands.h"
-#include "trainer/default_dataset.h"
-#include "trainer/progress.h"
-#include "trainer/same_on_all.h"
+#include "io/files/json_text.h"
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/process/cpus.h"
+#include "launch/process/mpi_session.h"
+#include "launch/process/watchdog.h"
+#include "trainer/commands/commands.h"
+#include "trainer/run/default_dataset.h"
+#include "trainer/run/progress.h"
+#include "trainer/run/same_on_all.h"
 
 namespace kt {
 namespace {
@@ -76,7 +76,8 @@ void add_train(CLI::App& app, Action& action) {
   command->footer(
       "Example:\n"
       "  mpirun -np 2 kuaitrain --config configs/ncf.yaml data.path=DATASET train.epochs=2\n"
-      "Run the same command again to resume. Save and stop: SIGUSR1 or SIGUSR2 to mpirun, or a file "
+      "Run the same command again to resume. Save and stop: SIGUSR1 or SIGUSR2 to mpirun, or a "
+      "file "
       "`stop` in run.dir.");
   command->callback([arguments, &action] {
     action = [arguments](const GlobalOptions& global) { return run_train(*arguments, global); };

@@ -4,12 +4,12 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "io/config.h"
-#include "io/json_text.h"
-#include "launch/errors.h"
-#include "launch/log.h"
-#include "launch/mpi_session.h"
-#include "trainer/commands.h"
+#include "io/config/config.h"
+#include "io/files/json_text.h"
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/process/mpi_session.h"
+#include "trainer/commands/commands.h"
 
 namespace kt {
 

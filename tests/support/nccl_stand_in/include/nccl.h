@@ -1,6 +1,6 @@
 #pragma once
 
-/// The part of NCCL that launch/nccl_communicator.cpp uses, over MPI. Communicators are non-blocking ones.
+/// The part of NCCL that launch/collectives/nccl_communicator.cpp uses, over MPI. Communicators are non-blocking ones.
 #include <cuda_runtime_api.h>
 
 extern "C" {

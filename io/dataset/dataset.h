@@ -1,0 +1,117 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+/// A data set on disk, and its reader. Folder layout:
+///   manifest.json        schema version, counts, column statistics, drop counts, source, checksum of every file
+///   ids.h5               `user_id`, `item_id` (strings), `user_rows`, `item_rows` (training rows), `user_shard`
+///   shards/shard-NNNN.h5 the training rows of whole users, in source order: `users`, `user`, `item`, `label`,
+///                        `row` as in `Shard`; `play_duration`, `video_duration` (official layout);
+///                        `timestamp`, `date` (where any row has one; NaN and 0 for those without)
+///   test.h5              the small matrix, or the table given as `--test`: `users`, `offsets`, `item`, `label`,
+///                        `video_duration` as in `TestTable`
+///   test_events.h5       the other optional columns of the same pairs
+///   items.h5, users.h5, daily.h5, social.h5   side tables, those the source had (io/tables/side_tables.h)
+/// Users and items are known inside by dense indices 0..n-1 in ascending order of their id.
+namespace kt {
+
+/// Version of the layout; another one has to be imported again.
+constexpr int64_t kDatasetSchema = 1;
+/// The file of a shard, relative to the data set.
+std::string shard_file_name(int64_t shard);
+/// Writes the manifest of a data set, with a checksum of itself.
+void write_sealed_manifest(const std::filesystem::path& path, nlohmann::json manifest);
+
+/// The training rows of one logical shard, in source order. Shapes: n rows of m users.
+struct Shard {
+  std::vector<int32_t> users;  ///< [m] dense user indices, ascending, those without rows too
+  std::vector<int32_t> user;   ///< [n] index into `users`
+  std::vector<int32_t> item;   ///< [n] dense item index
+  std::vector<float> label;    ///< [n]
+  std::vector<uint32_t> row;   ///< [n] line in the source file, from 0 where the rows begin
+  int64_t size() const { return static_cast<int64_t>(row.size()); }
+};
+
+/// The test table grouped by user. Shapes: U users, N pairs.
+struct TestTable {
+  std::vector<int32_t> users;           ///< [U] dense user indices, ascending, those with pairs
+  std::vector<int64_t> offsets;         ///< [U + 1] into the columns below
+  std::vector<int32_t> item;            ///< [N] dense, ascending inside a user
+  std::vector<double> label;            ///< [N]; empty if the pairs have none
+  std::vector<int32_t> video_duration;  ///< [N] milliseconds; empty if the table has none
+};
+
+/// Users and items by dense index. Shapes: users [U], items [I].
+struct IdTables {
+  std::vector<std::string> user_id;  ///< as the source spells it
+  std::vector<std::string> item_id;
+  std::vector<int64_t> user_rows;   ///< training rows of each user
+  std::vector<int64_t> item_rows;   ///< training rows of each item
+  std::vector<int32_t> user_shard;  ///< the shard that holds each user
+};
+
+/// The columns of the daily table that content features are made of. Shapes: n rows.
+struct DailyFeatures {
+  std::vector<int32_t> item;                 ///< [n] dense item index, in source order
+  std::vector<int32_t> date;                 ///< [n] yyyymmdd
+  std::vector<std::string> names;            ///< the numeric columns below
+  std::vector<std::vector<double>> columns;  ///< [names][n]; missing is NaN
+};
+
+/// Captions and categories of the items, for people to read. Shapes: [I] each; empty strings where missing.
+struct ItemTexts {
+  std::vector<std::string> caption;
+  std::vector<std::string> category;  ///< first level name
+};
+
+class Dataset {
+ public:
+  /// Reads the manifest. Throws: UserError when it is absent, damaged or of another schema version.
+  static Dataset open(const std::filesystem::path& folder);
+
+  const std::filesystem::path& path() const { return path_; }
+  const nlohmann::json& manifest() const { return manifest_; }
+  /// 128-bit hex over column values and the number of shards.
+  std::string hash() const;
+  int64_t users() const;
+  int64_t items() const;
+  int64_t shards() const;
+  int64_t train_rows() const;
+  int64_t test_rows() const;    ///< 0 without a test table
+  bool has_timestamps() const;  ///< every training row has one
+  bool has_daily() const;
+  /// Whether the source was a synthetic replica (io/synth/synth.h).
+  bool synthetic() const;
+  /// Mean of the training labels: the chance level of mse and mae.
+  double train_label_mean() const;
+  /// Rows of each shard. Shapes: [V].
+  std::vector<int64_t> shard_rows() const;
+
+  // Every reader checks the checksum of its file first.
+  // Throws: UserError naming file, got and expected, for a missing, truncated or altered one.
+  Shard read_shard(int64_t shard) const;
+  /// Units: seconds since the epoch. Shapes: [rows of the shard], the order of read_shard.
+  std::vector<double> read_timestamps(int64_t shard) const;
+  TestTable read_test() const;
+  IdTables read_ids() const;
+  DailyFeatures read_daily(const std::vector<std::string>& columns) const;
+  ItemTexts read_item_texts() const;
+  /// Checks every file. Throws: UserError naming the first that is missing or damaged.
+  void verify() const;
+
+ private:
+  std::filesystem::path path_;
+  nlohmann::json manifest_;
+};
+
+/// What a data set holds, every checksum verified. Throws: UserError as the readers do.
+nlohmann::json describe_dataset(const std::filesystem::path& folder);
+/// What one HDF5 file of a data set holds, its checksum verified against the manifest of the data set.
+/// Throws: UserError; also when the file is not listed there.
+nlohmann::json describe_dataset_file(const std::filesystem::path& file);
+
+}  // namespace kt

@@ -1,0 +1,267 @@
+#include "io/files/files.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "launch/base/errors.h"
+#include "launch/process/signals.h"
+#include "launch/process/watchdog.h"
+
+namespace kt {
+namespace {
+
+namespace fs = std::filesystem;
+
+// For a larger one the kernel takes pages of 2 MB to its cache. On a virtual machine these tend to be memory that
+// the host has yet to provide: measured ten times dearer than the copy itself.
+constexpr size_t kLargestWrite = size_t{256} << 10;
+
+[[noreturn]] void write_failed(const std::filesystem::path& path, int error) {
+  user_error("{}: cannot write it: {}; {}, then run again", path.string(), std::strerror(error),
+             error == ENOSPC || error == EFBIG || error == EDQUOT ? "free space on that disk"
+                                                                  : "mend the path or permissions");
+}
+
+/// Writes all. Returns 0 or what errno said.
+int write_all(int file, std::span<const std::byte> bytes, Sync sync) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(file, bytes.data(), std::min(bytes.size(), kLargestWrite));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return written == 0 ? ENOSPC : errno;
+    heartbeat();
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+  if (sync == Sync::kNow) return ::fsync(file) == 0 ? 0 : errno;
+  // Only a head start: what fails here fails again in the fsync to come.
+  ::sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE);
+  return 0;
+}
+
+void sync_file(const std::filesystem::path& path) {
+  const DiskWait wait("syncing", path);
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) write_failed(path, errno);
+  const int error = ::fsync(file) == 0 ? 0 : errno;
+  ::close(file);
+  if (error != 0) write_failed(path, error);
+}
+
+std::filesystem::path parent_of(const std::filesystem::path& path) {
+  const auto parent = path.parent_path();
+  return parent.empty() ? "." : parent;
+}
+
+/// Removes what ended processes left of names `prefix` and a process number. Who makes one holds its lock; where there
+/// are no locks, what has this process's number was of an earlier one.
+void remove_left_over(const fs::path& folder, const std::string& prefix) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix) || name.size() == prefix.size() ||
+        name.find_first_not_of("0123456789", prefix.size()) != name.npos)
+      continue;
+    const int file = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (file < 0) continue;
+    const bool left = ::flock(file, LOCK_EX | LOCK_NB) == 0 ||
+                      (errno != EWOULDBLOCK && name == prefix + std::to_string(::getpid()));
+    if (left) fs::remove_all(entry.path(), ignored);
+    ::close(file);
+  }
+}
+
+std::string temporary_prefix(const fs::path& path) { return path.filename().string() + ".tmp-"; }
+
+fs::path temporary_of(const fs::path& path) {
+  return parent_of(path) / (temporary_prefix(path) + std::to_string(::getpid()));
+}
+
+/// Opens a pipe or device. A pipe's reader has five seconds to come; without, errno is ENXIO.
+int open_stream(const std::filesystem::path& path) {
+  int file = -1;
+  for (int tries = 0; tries < 100; ++tries) {
+    file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file >= 0 || errno != ENXIO) break;
+    const timespec pause{0, 50'000'000};
+    ::nanosleep(&pause, nullptr);
+  }
+  if (file >= 0) ::fcntl(file, F_SETFL, ::fcntl(file, F_GETFL) & ~O_NONBLOCK);
+  return file;
+}
+
+}  // namespace
+
+void write_new_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                    Sync sync) {
+  const DiskWait wait("writing", path);
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (file < 0) write_failed(path, errno);
+  int error = write_all(file, bytes, sync);
+  if (::close(file) != 0 && error == 0) error = errno;
+  if (error == 0) return;
+  ::unlink(path.c_str());
+  write_failed(path, error);
+}
+
+void write_new_file(const std::filesystem::path& path, std::string_view text, Sync sync) {
+  write_new_file(path, std::as_bytes(std::span(text)), sync);
+}
+
+void replace_file(const std::filesystem::path& path, std::string_view text) {
+  const fs::path folder = parent_of(path);
+  remove_left_over(folder, temporary_prefix(path));
+  const fs::path temporary = temporary_of(path);
+  const DiskWait wait("writing", path);
+  remove_at_stop(temporary);
+  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  int error = file < 0 ? errno : 0;
+  if (error == 0) {
+    ::flock(file, LOCK_EX | LOCK_NB);  // what cannot be locked is not removed by others either
+    error = write_all(file, std::as_bytes(std::span(text)), Sync::kNow);
+  }
+  keep_at_stop(temporary, [&] {
+    if (error == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
+    if (error != 0 && file >= 0) ::unlink(temporary.c_str());
+  });
+  if (file >= 0) ::close(file);
+  if (error != 0) write_failed(path, error);
+  sync_folder(folder);
+}
+
+ResultFile::ResultFile(const fs::path& path) : path_(path), target_(path) {
+  struct stat facts {};
+  for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
+    struct stat own {};
+    if (::stat(path.c_str(), &facts) == 0 && ::fstat(stream, &own) == 0 &&
+        facts.st_dev == own.st_dev && facts.st_ino == own.st_ino) {
+      stream_ = stream;
+      return;
+    }
+  }
+  std::error_code error;
+  for (int links = 0; fs::is_symlink(fs::symlink_status(target_, error)); ++links) {
+    if (links == 40) write_failed(path, ELOOP);
+    target_ = parent_of(target_) / fs::read_symlink(target_, error);
+  }
+  if (!target_.has_filename() || fs::is_directory(target_, error))
+    user_error("{}: is a folder, expected a file to write; name a file in it", path.string());
+  const fs::path folder = parent_of(target_);
+  if (!fs::is_directory(folder, error))
+    user_error("{}: cannot write it: there is no folder {}; make it, or name another file",
+               path.string(), folder.string());
+  const fs::file_status status = fs::status(target_, error);
+  if (fs::is_block_file(status))
+    user_error("{}: is a disk, expected a file, pipe or stream to write; name another",
+               path.string());
+  is_stream_ = fs::exists(status) && !fs::is_regular_file(status);
+  if (fs::exists(status) && ::access(target_.c_str(), W_OK) != 0) write_failed(path, errno);
+  if (is_stream_) return;
+  // The permissions of a folder do not tell all.
+  const fs::path temporary = temporary_of(target_);
+  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (file < 0) write_failed(path, errno);
+  ::close(file);
+  ::unlink(temporary.c_str());
+}
+
+void ResultFile::write(std::string_view text) const {
+  if (stream_ < 0 && !is_stream_) return replace_file(target_, text);
+  const DiskWait wait("writing", path_);
+  std::fflush(nullptr);  // what was printed before comes before
+  const int file = stream_ >= 0 ? ::fcntl(stream_, F_DUPFD_CLOEXEC, 3) : open_stream(target_);
+  if (file < 0 && errno == ENXIO)
+    user_error("{}: nobody reads this pipe; start its reader, then run again", path_.string());
+  if (file < 0) write_failed(path_, errno);
+  int error = write_all(file, std::as_bytes(std::span(text)), Sync::kOnCommit);
+  if (::close(file) != 0 && error == 0) error = errno;
+  if (error != 0 && error != EPIPE) write_failed(path_, error);
+}
+
+std::string read_text_file(const std::filesystem::path& path) {
+  const DiskWait wait("reading", path);
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0)
+    user_error("{}: cannot read it: {}; check the path", path.string(), std::strerror(errno));
+  std::string text;
+  struct stat facts {};
+  if (::fstat(file, &facts) == 0) text.reserve(static_cast<size_t>(facts.st_size));
+  char buffer[1 << 16];
+  ssize_t count = 0;
+  while ((count = ::read(file, buffer, sizeof buffer)) != 0) {
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) break;
+    text.append(buffer, static_cast<size_t>(count));
+    heartbeat();
+  }
+  const int error = errno;
+  ::close(file);
+  if (count < 0)
+    user_error("{}: cannot read it: {}; check the path", path.string(), std::strerror(error));
+  return text;
+}
+
+void sync_folder(const std::filesystem::path& folder) {
+  const DiskWait wait("syncing", folder);
+  const int file = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (file < 0) write_failed(folder, errno);
+  const int error = ::fsync(file) == 0 ? 0 : errno;
+  ::close(file);
+  // Some file systems cannot sync a folder and say so by EINVAL: there is nothing to do about it.
+  if (error != 0 && error != EINVAL) write_failed(folder, error);
+}
+
+NewFolder::NewFolder(std::filesystem::path target, std::string_view remedy)
+    : target_(std::move(target)) {
+  while (!target_.has_filename() && target_.has_relative_path()) target_ = target_.parent_path();
+  if (std::filesystem::exists(std::filesystem::symlink_status(target_)))
+    user_error("{}: exists already, expected a new folder; {}", target_.string(), remedy);
+  const auto parent = parent_of(target_);
+  std::error_code error;
+  std::filesystem::create_directories(parent, error);
+  if (error) write_failed(parent, error.value());
+  const std::string prefix = fmt::format(".{}.tmp-", target_.filename().string());
+  remove_left_over(parent, prefix);
+  temporary_ = parent / (prefix + std::to_string(::getpid()));
+  remove_at_stop(temporary_);
+  if (::mkdir(temporary_.c_str(), 0777) != 0) {
+    const int reason = errno;
+    keep_at_stop(temporary_);
+    write_failed(temporary_, reason);
+  }
+  lock_ = ::open(temporary_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  ::flock(lock_, LOCK_EX | LOCK_NB);
+}
+
+NewFolder::~NewFolder() {
+  if (lock_ >= 0) ::close(lock_);
+  if (committed_) return;
+  std::error_code ignored;
+  std::filesystem::remove_all(temporary_, ignored);
+  keep_at_stop(temporary_);
+}
+
+void NewFolder::commit() {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(temporary_)) {
+    heartbeat();
+    entry.is_directory() ? sync_folder(entry.path()) : sync_file(entry.path());
+  }
+  sync_folder(temporary_);
+  const DiskWait wait("renaming", temporary_);
+  int error = 0;
+  keep_at_stop(temporary_, [&] {
+    error = ::rename(temporary_.c_str(), target_.c_str()) == 0 ? 0 : errno;
+    committed_ = error == 0;
+  });
+  if (!committed_) write_failed(target_, error);
+  sync_folder(parent_of(target_));
+}
+
+}  // namespace kt

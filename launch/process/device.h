@@ -1,0 +1,249 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "launch/base/errors.h"
+#include "launch/base/host_device.h"
+#include "launch/collectives/communicator.h"
+#ifdef __CUDACC__
+#include <cub/device/device_radix_sort.cuh>
+#else
+#include <memory>
+#include <numeric>
+#endif
+
+/// Memory and loops of a device. nvcc makes kernels of the loops. Without it the same bodies run as host
+/// functions in stream order, so that what is enqueued, and in which order, runs in tests on any machine.
+namespace kt {
+
+/// Throws: PeerError that names `operation` unless `code` is cudaSuccess.
+inline void check_cuda(cudaError_t code, const char* operation) {
+  if (code == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());
+  throw PeerError(fmt::format("{} failed: CUDA: {} ({})", operation, cudaGetErrorString(code),
+                              cudaGetErrorName(code)));
+}
+
+/// Throws: UserError when `code` says that `where` has no room for so many bytes, else as check_cuda.
+inline void check_room(cudaError_t code, int64_t bytes, const char* where, const char* operation) {
+  if (code == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    user_error(
+        "the {} has no room for another {} bytes: start more ranks, or lower train.global_batch",
+        where, bytes);
+  }
+  check_cuda(code, operation);
+}
+
+/// A queue of work on the device of this thread. It lives as long as the process: its last work may wait for other
+/// ranks.
+class DeviceStream {
+ public:
+  DeviceStream() {
+    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+    check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "event");
+  }
+  DeviceStream(const DeviceStream&) = delete;
+  DeviceStream& operator=(const DeviceStream&) = delete;
+  operator cudaStream_t() const { return stream_; }
+  Stream handle() const { return {stream_}; }
+  /// What is enqueued here from now on runs after what is on `other` so far.
+  void wait_for(const DeviceStream& other) {
+    check_cuda(cudaEventRecord(event_, other), "cudaEventRecord");
+    check_cuda(cudaStreamWaitEvent(stream_, event_, 0), "cudaStreamWaitEvent");
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t event_ = nullptr;
+};
+
+/// Host memory that a device copies from while the host goes on. It may be written again once the stream of the
+/// copy has been waited for.
+template <class T>
+class PinnedArray {
+ public:
+  /// Not initialised. Throws: UserError when the host has no room.
+  explicit PinnedArray(int64_t size) : size_(size) {
+    if (size == 0) return;
+    void* memory = nullptr;
+    const size_t bytes = static_cast<size_t>(size) * sizeof(T);
+    check_room(cudaMallocHost(&memory, bytes), static_cast<int64_t>(bytes), "host",
+               "cudaMallocHost");
+    data_ = static_cast<T*>(memory);
+  }
+  PinnedArray(const PinnedArray&) = delete;
+  PinnedArray& operator=(const PinnedArray&) = delete;
+  ~PinnedArray() {
+    if (data_) static_cast<void>(cudaFreeHost(data_));
+  }
+  T* data() { return data_; }
+  std::span<const T> first(int64_t n) const {
+    KT_CHECK(n <= size_);
+    return {data_, static_cast<size_t>(n)};
+  }
+
+ private:
+  T* data_ = nullptr;
+  int64_t size_;
+};
+
+/// An array in device memory. It is freed when nothing enqueued uses it any more: cudaFree waits for the device.
+template <class T>
+class DeviceArray {
+ public:
+  DeviceArray() = default;
+  /// Not initialised. Throws: UserError when the device has no room.
+  explicit DeviceArray(int64_t size) : size_(size) {
+    if (size == 0) return;
+    void* memory = nullptr;
+    check_room(cudaMalloc(&memory, static_cast<size_t>(size_bytes())), size_bytes(), "device",
+               "cudaMalloc");
+    data_ = static_cast<T*>(memory);
+  }
+  /// A copy of `host`, which must stay until the stream has been waited for.
+  DeviceArray(std::span<const T> host, cudaStream_t stream) : DeviceArray(std::ssize(host)) {
+    upload(host, stream);
+  }
+  DeviceArray(DeviceArray&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  DeviceArray& operator=(DeviceArray&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~DeviceArray() {
+    if (data_) static_cast<void>(cudaFree(data_));
+  }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  int64_t size() const { return size_; }
+  int64_t size_bytes() const { return size_ * static_cast<int64_t>(sizeof(T)); }
+
+  /// Copies to and from `begin`, in stream order; `host` must stay until the stream has been waited for.
+  void upload(std::span<const T> host, cudaStream_t stream, int64_t begin = 0) {
+    KT_CHECK(begin + std::ssize(host) <= size_);
+    if (host.empty()) return;
+    check_cuda(cudaMemcpyAsync(data_ + begin, host.data(), host.size_bytes(),
+                               cudaMemcpyHostToDevice, stream),
+               "cudaMemcpyAsync");
+  }
+  void download(std::span<T> host, cudaStream_t stream, int64_t begin = 0) const {
+    KT_CHECK(begin + std::ssize(host) <= size_);
+    if (host.empty()) return;
+    check_cuda(cudaMemcpyAsync(host.data(), data_ + begin, host.size_bytes(),
+                               cudaMemcpyDeviceToHost, stream),
+               "cudaMemcpyAsync");
+  }
+  void zero(cudaStream_t stream) {
+    if (size_ > 0)
+      check_cuda(cudaMemsetAsync(data_, 0, static_cast<size_t>(size_bytes()), stream),
+                 "cudaMemsetAsync");
+  }
+
+ private:
+  T* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+#ifdef __CUDACC__
+
+template <class Body>
+__global__ void run_body(int64_t n, Body body) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; k < n; k += stride)
+    body(k);
+}
+
+/// Enqueues body(k) for each k in [0, n), in any order. `body` is copied; it holds device pointers and numbers.
+template <class Body>
+void for_each(int64_t n, cudaStream_t stream, const Body& body) {
+  constexpr int64_t kThreads = 256, kMostBlocks = 1 << 16;
+  if (n <= 0) return;
+  const auto blocks = static_cast<unsigned>(std::min((n + kThreads - 1) / kThreads, kMostBlocks));
+  run_body<<<blocks, static_cast<unsigned>(kThreads), 0, stream>>>(n, body);
+  check_cuda(cudaGetLastError(), "kernel launch");
+}
+
+#else
+
+/// Enqueues `work()` on the host.
+template <class Work>
+void enqueue_host(cudaStream_t stream, Work work) {
+  auto held = std::make_unique<Work>(std::move(work));
+  check_cuda(cudaLaunchHostFunc(
+                 stream,
+                 [](void* data) {
+                   const std::unique_ptr<Work> own(static_cast<Work*>(data));
+                   (*own)();
+                 },
+                 held.get()),
+             "cudaLaunchHostFunc");
+  static_cast<void>(held.release());
+}
+
+template <class Body>
+void for_each(int64_t n, cudaStream_t stream, const Body& body) {
+  if (n <= 0) return;
+  enqueue_host(stream, [n, body] {
+    for (int64_t k = 0; k < n; ++k) body(k);
+  });
+}
+
+#endif
+
+/// Stable sorts of (key, value) pairs by key, up to `most` of them; keys in [0, key_end).
+class PairSort {
+ public:
+  PairSort() = default;
+  PairSort(int64_t most, int64_t key_end) : sorted_keys_(most), sorted_values_(most) {
+    while (bits_ < 31 && (int64_t{1} << bits_) < key_end) ++bits_;
+#ifdef __CUDACC__
+    size_t bytes = 0;
+    check_cuda(cub::DeviceRadixSort::SortPairs(nullptr, bytes, sorted_keys_.data(),
+                                               sorted_keys_.data(), sorted_values_.data(),
+                                               sorted_values_.data(), most, 0, bits_),
+               "radix sort");
+    scratch_ = DeviceArray<uint8_t>(static_cast<int64_t>(bytes));
+#endif
+  }
+
+  /// Shapes: keys, values [n].
+  void sort(const int32_t* keys, const int32_t* values, int64_t n, cudaStream_t stream) {
+    KT_CHECK(n <= sorted_keys_.size());
+    if (n == 0) return;
+#ifdef __CUDACC__
+    auto bytes = static_cast<size_t>(scratch_.size());
+    check_cuda(cub::DeviceRadixSort::SortPairs(scratch_.data(), bytes, keys, sorted_keys_.data(),
+                                               values, sorted_values_.data(), n, 0, bits_, stream),
+               "radix sort");
+#else
+    enqueue_host(stream, [=, to_keys = sorted_keys_.data(), to_values = sorted_values_.data()] {
+      std::vector<int64_t> order(static_cast<size_t>(n));
+      std::iota(order.begin(), order.end(), 0);
+      std::stable_sort(order.begin(), order.end(),
+                       [&](int64_t a, int64_t b) { return keys[a] < keys[b]; });
+      for (int64_t k = 0; k < n; ++k) {
+        to_keys[k] = keys[order[k]];
+        to_values[k] = values[order[k]];
+      }
+    });
+#endif
+  }
+  const int32_t* keys() const { return sorted_keys_.data(); }
+  const int32_t* values() const { return sorted_values_.data(); }
+
+ private:
+  DeviceArray<int32_t> sorted_keys_, sorted_values_;
+  DeviceArray<uint8_t> scratch_;
+  int bits_ = 1;
+};
+
+}  // namespace kt

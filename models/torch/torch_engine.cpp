@@ -1,0 +1,153 @@
+#include "models/torch/torch_engine.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "launch/base/errors.h"
+#include "models/torch/torch_model.h"
+
+namespace kt {
+namespace {
+
+// What c10's allocator gives. The bits of a BLAS product may depend on its operands' alignment, so every
+// operand has this one.
+constexpr size_t kAlignment = 64;
+
+// OpenMP and MKL keep the number of threads per calling thread.
+void use_one_thread() {
+  thread_local const bool done = (at::set_num_threads(1), true);
+  static_cast<void>(done);
+}
+
+at::Tensor to_tensor(std::span<const float> data, int64_t rows, int64_t cols) {
+  KT_CHECK(std::ssize(data) == rows * cols, "an array of {} elements, not {} x {}", data.size(),
+           rows, cols);
+  if (reinterpret_cast<uintptr_t>(data.data()) % kAlignment == 0)
+    return at::from_blob(const_cast<float*>(data.data()), {rows, cols});
+  at::Tensor copy = at::empty({rows, cols});
+  std::memcpy(copy.mutable_data_ptr(), data.data(), data.size_bytes());
+  return copy;
+}
+
+// A gradient may be a view into a wider one (of concatenated inputs).
+void copy_out(const at::Tensor& from, std::span<float> to) {
+  KT_CHECK(from.defined() && from.dim() == 2 && from.numel() == std::ssize(to));
+  const auto* data = static_cast<const float*>(from.const_data_ptr());
+  const int64_t rows = from.size(0), cols = from.size(1);
+  const int64_t row_stride = from.stride(0), col_stride = from.stride(1);
+  if (from.is_contiguous()) {
+    std::copy_n(data, to.size(), to.data());
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) to[r * cols + c] = data[r * row_stride + c * col_stride];
+}
+
+class TorchEngine final : public LeafEngine {
+ public:
+  explicit TorchEngine(std::unique_ptr<const TorchModel> model) : model_(std::move(model)) {
+    for (const ParameterSpec& spec : parameters())
+      (spec.kind == ParameterKind::kDense ? dense_ : tables_).push_back(&spec);
+  }
+
+  const std::vector<ParameterSpec>& parameters() const override { return model_->parameters(); }
+  int64_t feature_count() const override { return model_->feature_count(); }
+  int64_t dropout_width() const override { return model_->dropout_width(); }
+  double dropout_probability() const override { return model_->dropout_probability(); }
+
+  double loss_and_gradients(const LeafInput& input, double scale,
+                            const LeafGradients& gradients) const override {
+    check_gradients(input, gradients);
+    if (input.rows == 0) {
+      std::ranges::fill(gradients.dense, 0.0f);
+      return 0;
+    }
+    KT_CHECK(std::ssize(input.labels) == input.rows);
+    use_one_thread();
+
+    TorchInputs inputs = wrap(input);
+    if (dropout_width() > 0) inputs.dropout = to_tensor(input.dropout, input.rows, dropout_width());
+    std::vector<at::Tensor> leaves;
+    leaves.reserve(inputs.tables.size() + inputs.dense.size());
+    for (std::vector<at::Tensor>* group : {&inputs.tables, &inputs.dense})
+      for (at::Tensor& tensor : *group) leaves.push_back(tensor.set_requires_grad(true));
+
+    const at::Tensor prediction = model_->forward(inputs);
+    KT_CHECK(prediction.numel() == input.rows && prediction.is_contiguous());
+    const auto* predicted = static_cast<const float*>(prediction.const_data_ptr());
+
+    // The sum of squares and its gradient are taken here, in double and row order: fewer kernels to call.
+    at::Tensor output_gradient = at::empty(prediction.sizes());
+    auto* slope = static_cast<float*>(output_gradient.mutable_data_ptr());
+    double loss = 0;
+    for (int64_t r = 0; r < input.rows; ++r) {
+      const double error = static_cast<double>(predicted[r]) - static_cast<double>(input.labels[r]);
+      loss += error * error;
+      slope[r] = static_cast<float>(2 * scale * error);
+    }
+
+    const std::vector<at::Tensor> result =
+        torch::autograd::grad({prediction}, leaves, {output_gradient});
+    auto gradient = result.begin();
+    for (const std::span<float>& to : gradients.tables) copy_out(*gradient++, to);
+    std::span<float> rest = gradients.dense;
+    for (const ParameterSpec* spec : dense_) {
+      copy_out(*gradient++, rest.first(spec->size()));
+      rest = rest.subspan(spec->size());
+    }
+    return loss;
+  }
+
+  void predict(const LeafInput& input, std::span<float> out) const override {
+    KT_CHECK(std::ssize(out) == input.rows);
+    if (input.rows == 0) return;
+    use_one_thread();
+    const c10::InferenceMode no_autograd;
+    const at::Tensor prediction = model_->forward(wrap(input));
+    KT_CHECK(prediction.numel() == input.rows && prediction.is_contiguous());
+    std::copy_n(static_cast<const float*>(prediction.const_data_ptr()), out.size(), out.data());
+  }
+
+ private:
+  TorchInputs wrap(const LeafInput& input) const {
+    KT_CHECK(input.tables.size() == tables_.size() && input.dense.size() == dense_.size());
+    TorchInputs inputs;
+    inputs.tables.reserve(tables_.size());
+    inputs.dense.reserve(dense_.size());
+    for (size_t i = 0; i < tables_.size(); ++i)
+      inputs.tables.push_back(to_tensor(input.tables[i], input.rows, tables_[i]->cols));
+    for (size_t i = 0; i < dense_.size(); ++i)
+      inputs.dense.push_back(to_tensor(input.dense[i], dense_[i]->rows, dense_[i]->cols));
+    if (feature_count() > 0)
+      inputs.features = to_tensor(input.features, input.rows, feature_count());
+    return inputs;
+  }
+
+  void check_gradients(const LeafInput& input, const LeafGradients& gradients) const {
+    KT_CHECK(gradients.tables.size() == tables_.size());
+    for (size_t i = 0; i < tables_.size(); ++i)
+      KT_CHECK(std::ssize(gradients.tables[i]) == input.rows * tables_[i]->cols);
+    int64_t size = 0;
+    for (const ParameterSpec* spec : dense_) size += spec->size();
+    KT_CHECK(std::ssize(gradients.dense) == size);
+  }
+
+  std::unique_ptr<const TorchModel> model_;
+  std::vector<const ParameterSpec*> tables_;
+  std::vector<const ParameterSpec*> dense_;
+};
+
+}  // namespace
+
+std::unique_ptr<LeafEngine> make_torch_engine(std::unique_ptr<const TorchModel> model) {
+  return std::make_unique<TorchEngine>(std::move(model));
+}
+
+}  // namespace kt

@@ -1,0 +1,97 @@
+#include "models/torch/torch_layers.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/clamp_min.h>
+#include <ATen/ops/div.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/tanh.h>
+
+#include <utility>
+
+#include "launch/base/errors.h"
+#include "models/torch/torch_model.h"
+
+namespace kt {
+namespace {
+
+class TorchLayers final : public TorchModel {
+ public:
+  explicit TorchLayers(Layers model) : model_(std::move(model)) {
+    for (const Layer& layer : model_.layers())
+      if (layer.kind == LayerKind::kBatchNorm)
+        user_error(
+            "model.engine: got torch, but the model has batch norms, which look at all rows of a "
+            "step, and "
+            "libtorch computes a leaf's: set model.engine=fused");
+    size_t tables = 0, dense = 0;
+    for (const ParameterSpec& spec : parameters())
+      place_.push_back(spec.kind == ParameterKind::kDense ? dense++ : tables++);
+  }
+
+  const std::vector<ParameterSpec>& parameters() const override { return model_.parameters(); }
+  int64_t feature_count() const override { return model_.feature_count(); }
+  int64_t dropout_width() const override { return model_.dropout_width(); }
+  double dropout_probability() const override { return model_.dropout_probability(); }
+
+  at::Tensor forward(const TorchInputs& inputs) const override {
+    std::vector<at::Tensor> values;  // [rows, width] each
+    for (const Layer& layer : model_.layers()) values.push_back(value(layer, values, inputs));
+    return values.back();
+  }
+
+ private:
+  at::Tensor value(const Layer& layer, const std::vector<at::Tensor>& values,
+                   const TorchInputs& inputs) const {
+    const auto input = [&](size_t k) -> const at::Tensor& { return values[layer.inputs[k]]; };
+    switch (layer.kind) {
+      case LayerKind::kUserTable:
+      case LayerKind::kItemTable:
+        return inputs.tables[place_[layer.parameter]];
+      case LayerKind::kItemFeatures:
+        return inputs.features;
+      case LayerKind::kDense:
+        return at::addmm(inputs.dense[place_[layer.parameter + 1]], input(0),
+                         inputs.dense[place_[layer.parameter]]);
+      case LayerKind::kRelu:
+        return at::relu(input(0));
+      case LayerKind::kSigmoid:
+        return at::sigmoid(input(0));
+      case LayerKind::kTanh:
+        return at::tanh(input(0));
+      case LayerKind::kDropout:
+        if (!inputs.dropout.defined()) return input(0);
+        return at::mul(input(0), inputs.dropout.narrow(1, layer.dropout_begin, layer.width));
+      case LayerKind::kL2Normalize:
+        return at::div(input(0),
+                       at::clamp_min(at::linalg_vector_norm(input(0), 2, {1}, true), 1e-12));
+      case LayerKind::kConcat: {
+        std::vector<at::Tensor> parts;
+        for (size_t k = 0; k < layer.inputs.size(); ++k) parts.push_back(input(k));
+        return at::cat(parts, 1);
+      }
+      case LayerKind::kDot:
+        return at::sum(at::mul(input(0), input(1)), {1}, true);
+      case LayerKind::kScale:
+        return at::mul(input(0), layer.value);
+      case LayerKind::kBatchNorm:
+        break;  // refused above
+    }
+    return {};
+  }
+
+  Layers model_;
+  std::vector<size_t> place_;  // of each parameter among the tables or the dense arrays
+};
+
+}  // namespace
+
+std::unique_ptr<const TorchModel> make_torch_model(Layers model) {
+  return std::make_unique<TorchLayers>(std::move(model));
+}
+
+}  // namespace kt

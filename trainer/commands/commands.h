@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace CLI {
+class App;
+}
+
+/// The commands of `kuaitrain`, one file each in trainer/commands/. Each `add_*` declares its arguments, with
+/// an example in its help; when it is the one given, parsing stores what it does in `action`, which `main`
+/// runs. An action returns an exit code or throws (launch/base/errors.h).
+namespace kt {
+
+/// Options every command has.
+struct GlobalOptions {
+  bool json = false;   ///< one JSON document on stdout, people's text on stderr
+  bool quiet = false;  ///< warnings and errors only
+};
+
+using Action = std::function<int(const GlobalOptions&)>;
+
+/// What is wrong with a number of the command line; empty for nothing. CLI11 itself takes what strtoll and strtod do:
+/// 010 for eight, 0x10, nan, 1e300.
+using NumberCheck = std::function<std::string(const std::string&)>;
+NumberCheck whole_number(int64_t low, int64_t high);
+NumberCheck number(double low, double high);
+
+void add_train(CLI::App& app, Action& action);
+void add_synth(CLI::App& app, Action& action);
+void add_import(CLI::App& app, Action& action);
+void add_inspect(CLI::App& app, Action& action);
+void add_validate(CLI::App& app, Action& action);
+void add_plan(CLI::App& app, Action& action);
+void add_evaluate(CLI::App& app, Action& action);
+void add_recommend(CLI::App& app, Action& action);
+
+}  // namespace kt

@@ -1,0 +1,107 @@
+#include "trainer/devices/devices.h"
+
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/collectives/agree.h"
+#ifdef KT_GPU
+#include "launch/collectives/nccl_communicator.h"
+#include "models/torch/device_engine.h"
+#include "trainer/devices/device_step.h"
+#endif
+
+namespace kt {
+namespace {
+
+void refuse_reduced_precision(const Config& config, MpiCommunicator& control) {
+  agree(control, [&] {
+    if (config.parallel.precision != Precision::kFp32)
+      user_error(
+          "parallel.precision: got {}, but parallel.backend=auto finds no GPUs for this run: set "
+          "parallel.precision=fp32",
+          name_of(config.parallel.precision));
+  });
+}
+
+}  // namespace
+
+#ifdef KT_GPU
+namespace {
+
+ProductPrecision precision_of(Precision precision) {
+  switch (precision) {
+    case Precision::kTf32:
+      return ProductPrecision::kTf32;
+    case Precision::kBf16:
+      return ProductPrecision::kBf16;
+    default:
+      return ProductPrecision::kFp32;
+  }
+}
+
+class NcclDevices final : public Devices {
+ public:
+  explicit NcclDevices(MpiCommunicator& control) : comm_(control) {}
+
+  std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
+                                    const Schedule& schedule, std::span<const ShardSamples> samples,
+                                    MpiCommunicator& control) override {
+    engine_ = make_device_engine(problem.config.model.name, problem.model,
+                                 precision_of(problem.config.parallel.precision));
+    std::unique_ptr<DeviceStep> steps;
+    agree(control, [&] {
+      steps = std::make_unique<DeviceStep>(
+          *problem.engine, *engine_, parameters, schedule, samples, problem.item_features,
+          DeviceStep::Options{.seed = static_cast<uint64_t>(problem.config.train.seed),
+                              .clip_norm = problem.config.train.clip_norm},
+          comm_, control);
+    });
+    int64_t away = steps->samples_resident() ? 0 : 1;
+    control.all_reduce(std::span(&away, 1), Reduction::kSum);
+    if (away == 0)
+      log_info("samples: in device memory");
+    else
+      log_info(
+          "samples: {} of {} ranks have no room for theirs in device memory and send each step's "
+          "ahead of it",
+          away, control.world().size);
+    return steps;
+  }
+  void finish() override { comm_.finish(); }
+
+ private:
+  NcclCommunicator comm_;
+  std::unique_ptr<DeviceEngine> engine_;
+};
+
+}  // namespace
+
+std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& control) {
+  if (config.parallel.backend == Backend::kMpi || config.model.engine == EngineName::kFused)
+    return nullptr;
+  try {
+    return std::make_unique<NcclDevices>(control);
+  } catch (const AgreedError& error) {
+    if (config.parallel.backend == Backend::kNccl) throw;
+    refuse_reduced_precision(config, control);
+    log_info("parallel.backend=auto takes MPI: {}", error.what());
+    return nullptr;
+  }
+}
+
+#else
+
+std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& control) {
+  agree(control, [&] {
+    if (config.parallel.backend == Backend::kNccl)
+      user_error(
+          "parallel.backend: got nccl, but this build has no NCCL: build with `cmake --preset "
+          "gpu`, "
+          "or set parallel.backend=mpi");
+  });
+  refuse_reduced_precision(config, control);
+  return nullptr;
+}
+
+#endif
+
+}  // namespace kt

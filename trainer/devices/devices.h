@@ -1,0 +1,33 @@
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "io/config/config.h"
+#include "launch/collectives/mpi_communicator.h"
+#include "sharding/schedule.h"
+#include "trainer/run/problem.h"
+#include "trainer/run/samples.h"
+#include "trainer/steps/steps.h"
+
+namespace kt {
+
+/// A device for every rank, and NCCL between them.
+class Devices {
+ public:
+  virtual ~Devices() = default;
+  /// Steps on the devices. Everything is borrowed. Collective: all ranks.
+  /// Throws: AgreedError when the training does not fit into a device.
+  virtual std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
+                                            const Schedule& schedule,
+                                            std::span<const ShardSamples> samples,
+                                            MpiCommunicator& control) = 0;
+  /// When all work is done, before MPI ends. Collective: all ranks. Throws: PeerError.
+  virtual void finish() = 0;
+};
+
+/// By `parallel.backend`: null for MPI. `auto` takes the devices when this build knows them and every rank has one.
+/// Collective: all ranks. Throws: AgreedError when `nccl` cannot be had.
+std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& control);
+
+}  // namespace kt

@@ -1,0 +1,85 @@
+#include "trainer/evaluation/metrics/chance.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace kt {
+
+namespace {
+double ratio(int64_t numerator, int64_t denominator) {
+  return static_cast<double>(numerator) / static_cast<double>(denominator);
+}
+}  // namespace
+
+std::vector<double> discount_sums(int64_t k) {
+  std::vector<double> sums(static_cast<size_t>(k) + 1);
+  for (size_t i = 1; i < sums.size(); ++i) {
+    sums[i] = sums[i - 1] + 1 / std::log2(static_cast<double>(i) + 1);
+  }
+  return sums;
+}
+
+double expected_precision(Candidates candidates) {
+  return ratio(candidates.relevant, candidates.count);
+}
+
+double expected_recall(Candidates candidates, int64_t k) { return ratio(k, candidates.count); }
+
+double expected_hit_rate(Candidates candidates, int64_t k) {
+  // C(n - R, k) / C(n, k) is symmetric in R and k; the shorter product is taken.
+  const int64_t n = candidates.count;
+  const int64_t terms = std::min(k, candidates.relevant);
+  const int64_t other = std::max(k, candidates.relevant);
+  double none = 1;
+  for (int64_t j = 0; j < terms; ++j) none *= ratio(std::max<int64_t>(n - other - j, 0), n - j);
+  return 1 - none;
+}
+
+double expected_ndcg(int64_t count, double gain_sum, double ideal, int64_t k,
+                     std::span<const double> sums) {
+  return gain_sum / static_cast<double>(count) * sums[static_cast<size_t>(k)] / ideal;
+}
+
+double expected_average_precision(Candidates candidates, int64_t k) {
+  const auto [n, relevant] = candidates;
+  double harmonic = 0;
+  for (int64_t i = 1; i <= k; ++i) harmonic += ratio(1, i);
+  const double before = n > 1 ? ratio(relevant - 1, n - 1) : 0;
+  return ratio(relevant, n) * (harmonic + before * (static_cast<double>(k) - harmonic)) /
+         static_cast<double>(std::min(relevant, k));
+}
+
+double expected_reciprocal_rank(Candidates candidates) {
+  const auto [n, relevant] = candidates;
+  const auto all = static_cast<double>(n), wanted = static_cast<double>(relevant);
+  double sum = 0, none_before = 1;
+  // In blocks, so that their divisions do not wait for each other.
+  constexpr int64_t kBlock = 32;
+  std::array<double, kBlock> hit, miss, rank;
+  const int64_t ranks = n - relevant + 1;
+  for (int64_t first = 0; first < ranks && none_before >= 1e-18; first += kBlock) {
+    for (int32_t j = 0; j < kBlock; ++j) {
+      rank[j] = static_cast<double>(first) + static_cast<double>(j + 1);
+      const double left = all - rank[j] + 1;
+      hit[j] = wanted / left;
+      miss[j] = (left - wanted) / left;
+    }
+    const int64_t block = std::min(kBlock, ranks - first);
+    int64_t used = 0;
+    for (; used < block && none_before >= 1e-18; ++used) {
+      hit[used] *= none_before;
+      none_before *= miss[used];
+    }
+    for (int64_t j = 0; j < kBlock; ++j) hit[j] /= rank[j];
+    for (int64_t j = 0; j < used; ++j) sum += hit[j];
+  }
+  return sum;
+}
+
+double expected_ndcg_of_retrieved(int64_t hits, int64_t k, std::span<const double> sums) {
+  if (hits == 0) return 0;
+  return ratio(hits, k) * sums[static_cast<size_t>(k)] / sums[static_cast<size_t>(hits)];
+}
+
+}  // namespace kt

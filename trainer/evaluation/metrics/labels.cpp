@@ -1,0 +1,242 @@
+#include "trainer/evaluation/metrics/labels.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <numeric>
+
+#include "trainer/evaluation/metrics/order_keys.h"
+#include "trainer/run/share.h"
+
+namespace kt {
+
+void mark_top(std::span<const double> label, std::span<const uint32_t> by_label, int64_t top,
+              std::span<uint8_t> relevant) {
+  const auto n = std::ssize(label);
+  std::fill(relevant.begin(), relevant.end(), static_cast<uint8_t>(n <= top));
+  if (n <= top) return;
+  // Of the lowest label among them, as many as are left, from the first on.
+  const double lowest = label[by_label[static_cast<size_t>(n - top)]];
+  const auto same = std::partition_point(by_label.begin(), by_label.end(),
+                                         [&](uint32_t at) { return label[at] < lowest; });
+  const auto higher =
+      std::partition_point(same, by_label.end(), [&](uint32_t at) { return label[at] == lowest; });
+  for (auto at = higher; at != by_label.end(); ++at) relevant[*at] = 1;
+  const auto left = top - (by_label.end() - higher);
+  for (auto at = same; at != same + left; ++at) relevant[*at] = 1;
+}
+
+namespace {
+
+/// A number of each duration, by open addressing: millions of durations are of few thousand values.
+class NumberOf {
+ public:
+  struct Entry {
+    int32_t duration = 0;
+    uint32_t number = 0;  // 0: a free place
+  };
+
+  /// To be made one or more where it is 0.
+  uint32_t& operator[](int32_t duration) {
+    Entry* entry = &entries_[place_of(duration)];
+    if (entry->number == 0) {
+      if (8 * ++size_ > entries_.size()) {
+        grow();
+        entry = &entries_[place_of(duration)];
+      }
+      entry->duration = duration;
+    }
+    return entry->number;
+  }
+  uint32_t at(int32_t duration) const { return entries_[place_of(duration)].number; }
+  std::span<const Entry> entries() const { return entries_; }
+
+ private:
+  size_t place_of(int32_t duration) const {
+    size_t place = static_cast<uint32_t>(duration) * 0x9e3779b1u >> shift_;
+    while (entries_[place].duration != duration && entries_[place].number > 0)
+      place = (place + 1) & (entries_.size() - 1);
+    return place;
+  }
+  void grow() {
+    std::vector<Entry> old(2 * entries_.size());
+    old.swap(entries_);
+    --shift_;
+    for (const Entry& entry : old)
+      if (entry.number > 0) entries_[place_of(entry.duration)] = entry;
+  }
+
+  // Sparse, since most of a look-up's time would go into a second place that nobody could predict.
+  int shift_ = 20;
+  std::vector<Entry> entries_ = std::vector<Entry>(size_t{1} << (32 - shift_));
+  size_t size_ = 0;
+};
+
+/// Bins of labels, 32 to an octave, in the labels' order.
+void bins_of(std::span<const double> label, std::vector<uint32_t>& bins) {
+  bins.resize(label.size());
+  for (size_t i = 0; i < bins.size(); ++i)
+    bins[i] = metrics::order_key(static_cast<float>(label[i])) >> 18;
+}
+
+struct Candidate {
+  int64_t pair;
+  double label;
+};
+
+/// What a thread finds.
+struct Worker {
+  NumberOf pairs;
+  std::vector<uint32_t> bins;           // of a user's labels
+  uint32_t low = UINT32_MAX, high = 0;  // bins
+  std::vector<uint32_t> counts;         // [kDurationBuckets, bins]
+  std::array<std::vector<Candidate>, kDurationBuckets> candidates;
+};
+
+/// One more than the bucket of each duration of all ranks. Collective: all ranks.
+NumberOf find_buckets(std::span<const Worker> workers, Communicator& comm) {
+  std::vector<int64_t> own;
+  for (const Worker& worker : workers)
+    for (const NumberOf::Entry& entry : worker.pairs.entries())
+      if (entry.number > 0) own.insert(own.end(), {entry.duration, entry.number});
+  const std::vector<int64_t> all = gather_to_all<int64_t>(own, comm);
+  std::map<int32_t, int64_t> counts;
+  int64_t n = 0, shorter = 0;
+  for (size_t i = 0; i < all.size(); i += 2) {
+    counts[static_cast<int32_t>(all[i])] += all[i + 1];
+    n += all[i + 1];
+  }
+  NumberOf buckets;
+  for (const auto& [duration, count] : counts) {
+    buckets[duration] = static_cast<uint32_t>(1 + kDurationBuckets * shorter / n);
+    shorter += count;
+  }
+  return buckets;
+}
+
+/// A label of a bucket, by the order of its labels.
+struct Choice {
+  int64_t bin = -1;  // that holds it; -1: the bucket is empty
+  int64_t at = 0;    // of the labels in it
+};
+
+/// Shapes: counts [kDurationBuckets, bins].
+std::array<Choice, kDurationBuckets> choose_percentiles(std::span<const int64_t> counts,
+                                                        int64_t first_bin) {
+  const size_t bins = counts.size() / kDurationBuckets;
+  std::array<Choice, kDurationBuckets> choices;
+  for (size_t b = 0; b < choices.size(); ++b) {
+    const std::span<const int64_t> own = counts.subspan(b * bins, bins);
+    const int64_t n = std::accumulate(own.begin(), own.end(), int64_t{0});
+    if (n == 0) continue;
+    size_t bin = 0;
+    int64_t at = (n - 1) * 4 / 5;
+    for (; at >= own[bin]; ++bin) at -= own[bin];
+    choices[b] = {.bin = first_bin + static_cast<int64_t>(bin), .at = at};
+  }
+  return choices;
+}
+
+/// The chosen labels among all ranks' candidates. Collective: all ranks.
+std::array<double, kDurationBuckets> select(std::span<const Choice> choices,
+                                            std::span<const Worker> workers, Communicator& comm) {
+  std::vector<double> own;
+  std::array<int64_t, kDurationBuckets> sizes{};
+  for (size_t b = 0; b < sizes.size(); ++b)
+    for (const Worker& worker : workers) {
+      for (const Candidate& candidate : worker.candidates[b]) own.push_back(candidate.label);
+      sizes[b] += std::ssize(worker.candidates[b]);
+    }
+  const std::vector<double> all = gather_to_all<double>(own, comm);
+  const std::vector<int64_t> all_sizes = gather_to_all<int64_t>(sizes, comm);  // [ranks, buckets]
+  std::array<std::vector<double>, kDurationBuckets> labels;
+  auto from = all.begin();
+  for (size_t i = 0; i < all_sizes.size(); ++i) {
+    std::vector<double>& to = labels[i % kDurationBuckets];
+    to.insert(to.end(), from, from + all_sizes[i]);
+    from += all_sizes[i];
+  }
+  std::array<double, kDurationBuckets> chosen{};
+  for (size_t b = 0; b < chosen.size(); ++b) {
+    if (labels[b].empty()) continue;
+    const auto at = labels[b].begin() + choices[b].at;
+    std::nth_element(labels[b].begin(), at, labels[b].end());
+    chosen[b] = *at;
+  }
+  return chosen;
+}
+
+}  // namespace
+
+std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Communicator& comm,
+                                       ThreadPool& pool) {
+  std::vector<int64_t> begin{0};
+  for (const DurationPairs& user : users) begin.push_back(begin.back() + std::ssize(user.label));
+  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
+  const auto for_each_user = [&](auto&& work) {
+    pool.parallel_for(std::ssize(users), [&](int64_t k, int thread) {
+      work(users[static_cast<size_t>(k)], begin[static_cast<size_t>(k)],
+           workers[static_cast<size_t>(thread)]);
+    });
+  };
+
+  for_each_user([](const DurationPairs& user, int64_t, Worker& worker) {
+    for (const int32_t duration : user.duration) ++worker.pairs[duration];
+    bins_of(user.label, worker.bins);
+    uint32_t low = worker.low, high = worker.high;
+    for (const uint32_t bin : worker.bins) {
+      low = std::min(low, bin);
+      high = std::max(high, bin);
+    }
+    worker.low = low;
+    worker.high = high;
+  });
+  const NumberOf buckets = find_buckets(workers, comm);
+
+  std::array<int64_t, 2> range{INT64_MIN, INT64_MIN};  // the first one negated
+  for (const Worker& worker : workers)
+    range = {std::max(range[0], -int64_t{worker.low}), std::max(range[1], int64_t{worker.high})};
+  comm.all_reduce(std::span<int64_t>(range), Reduction::kMax);
+  const int64_t first_bin = -range[0];
+  const int64_t bins = std::max<int64_t>(range[1] - first_bin + 1, 0);  // 0: nobody has pairs
+  std::vector<uint8_t> marks(static_cast<size_t>(begin.back()));  // at first the pairs' buckets
+  for (Worker& worker : workers)
+    worker.counts.assign(static_cast<size_t>(kDurationBuckets * bins), 0);
+  for_each_user([&](const DurationPairs& user, int64_t first, Worker& worker) {
+    uint8_t* const bucket_of = marks.data() + first;
+    for (size_t i = 0; i < user.duration.size(); ++i)
+      bucket_of[i] = static_cast<uint8_t>(buckets.at(user.duration[i]) - 1);
+    bins_of(user.label, worker.bins);
+    const std::span<const uint32_t> bin = worker.bins;
+    uint32_t* const counts = worker.counts.data();
+    const int64_t width = bins, low = first_bin;
+    for (size_t i = 0; i < bin.size(); ++i) ++counts[bucket_of[i] * width + bin[i] - low];
+  });
+  std::vector<int64_t> counts(workers[0].counts.size(), 0);
+  for (const Worker& worker : workers)
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] += worker.counts[i];
+  comm.all_reduce(std::span<int64_t>(counts), Reduction::kSum);
+
+  // All but the labels of the chosen bins are on one side already.
+  const std::array<Choice, kDurationBuckets> choices = choose_percentiles(counts, first_bin);
+  for_each_user([&](const DurationPairs& user, int64_t first, Worker& worker) {
+    bins_of(user.label, worker.bins);
+    const std::span<const uint32_t> bin = worker.bins;
+    uint8_t* const marks_of = marks.data() + first;
+    const std::array<Choice, kDurationBuckets> choice = choices;
+    for (size_t i = 0; i < bin.size(); ++i) {
+      const uint8_t b = marks_of[i];
+      marks_of[i] = bin[i] > choice[b].bin;
+      if (bin[i] == choice[b].bin)
+        worker.candidates[b].push_back({first + static_cast<int64_t>(i), user.label[i]});
+    }
+  });
+  const std::array<double, kDurationBuckets> threshold = select(choices, workers, comm);
+  for (const Worker& worker : workers)
+    for (size_t b = 0; b < threshold.size(); ++b)
+      for (const Candidate& candidate : worker.candidates[b])
+        marks[static_cast<size_t>(candidate.pair)] = candidate.label > threshold[b];
+  return marks;
+}
+
+}  // namespace kt

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "launch/base/parallel_for.h"
+#include "launch/collectives/communicator.h"
+
+/// The binary labels that more than one pair decides.
+namespace kt {
+
+/// Marks the `top` highest labels of one user, ties by position (ascending id); all when there are
+/// no more. Shapes: label, relevant and by_label [n], the positions by ascending label, stable.
+void mark_top(std::span<const double> label, std::span<const uint32_t> by_label, int64_t top,
+              std::span<uint8_t> relevant);
+
+/// duration-p80: marks the pairs whose label is above the 80th percentile of their bucket.
+/// The buckets are kDurationBuckets of equal count by duration: a pair is in bucket
+/// floor(kDurationBuckets * (pairs with a shorter duration) / N), so that equal durations are never
+/// split. The percentile is interpolated linearly (rank .8 (n - 1) from 0); strictly above it is
+/// the same as above the value at the rank rounded down.
+inline constexpr int64_t kDurationBuckets = 20;
+
+/// Pairs of a user. Shapes: both [n].
+struct DurationPairs {
+  std::span<const int32_t> duration;
+  std::span<const double> label;
+};
+/// Shapes: users [own users], result [own pairs], user by user. Collective: all ranks.
+std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Communicator& comm,
+                                       ThreadPool& pool);
+
+}  // namespace kt

@@ -1,0 +1,279 @@
+#include "trainer/evaluation/metrics/user_metrics.h"
+
+#include <bit>
+
+#include "trainer/evaluation/metrics/chance.h"
+#include "trainer/evaluation/metrics/labels.h"
+
+namespace kt::metrics {
+
+namespace {
+
+/// Ascending keys = score descending, then position ascending.
+uint64_t rank_key(uint32_t descending_key, size_t position) {
+  return static_cast<uint64_t>(descending_key) << 32 | position;
+}
+size_t position_of(uint64_t key) { return key & 0xffffffffu; }
+
+void write_errors(const Layout& layout, const Errors& errors, int64_t n, std::span<double> row) {
+  row[layout.mae()] = errors.absolute / static_cast<double>(n);
+  row[layout.errors()] = errors.squared;
+  row[layout.errors() + 1] = errors.absolute;
+  row[layout.errors() + 2] = errors.squared_cut;
+  row[layout.errors() + 3] = errors.absolute_cut;
+}
+
+void binary_chance(const Context& context, size_t label, Candidates candidates, Worker& worker,
+                   std::span<double> chance) {
+  if (candidates.relevant == 0) return;
+  const auto [n, relevant] = candidates;
+  // A sum of up to n terms: that of the 50 highest of so many labels serves many users.
+  const auto [known, is_new] = worker.reciprocal_rank.try_emplace({n, relevant});
+  if (is_new) known->second = expected_reciprocal_rank(candidates);
+  chance[context.layout.mrr(label)] = known->second;
+  for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
+    const int64_t k = context.k[j];
+    const double ideal = context.discount[static_cast<size_t>(std::min(relevant, k))];
+    const double ndcg = expected_ndcg(n, static_cast<double>(relevant), ideal, k, context.discount);
+    const auto set = [&](ListMetric metric, double value) {
+      chance[context.layout.list(label, j, metric)] = value;
+    };
+    set(kPrecision, expected_precision(candidates));
+    set(kRecall, expected_recall(candidates, k));
+    set(kHitRate, expected_hit_rate(candidates, k));
+    set(kNdcg, ndcg);
+    set(kNdcgExp, ndcg);
+    set(kMap, expected_average_precision(candidates, k));
+  }
+}
+
+/// The order of `facts` is there already; `total` is the sum of the gains.
+void graded_facts(const Context& context, const User& user, double total, UserFacts& facts,
+                  std::span<double> chance) {
+  if (!(total > 0)) return;
+  const int64_t n = std::ssize(user.label);
+  double total_exp = 0;
+  for (const double label : user.label) total_exp += std::exp2(cut_ratio(label)) - 1;
+  int64_t i = 0;
+  double ideal = 0, ideal_exp = 0;
+  for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
+    const int64_t k = context.k[j];
+    for (; i < k; ++i) {
+      const auto at = static_cast<size_t>(i);
+      const double discount = context.discount[at + 1] - context.discount[at];
+      const double gain = cut_ratio(user.label[facts.order.row[static_cast<size_t>(n - 1 - i)]]);
+      ideal += gain * discount;
+      ideal_exp += (std::exp2(gain) - 1) * discount;
+    }
+    facts.ideal.push_back(ideal);
+    facts.ideal_exp.push_back(ideal_exp);
+    chance[context.layout.graded(j)] = expected_ndcg(n, total, ideal, k, context.discount);
+    chance[context.layout.graded_exp(j)] =
+        expected_ndcg(n, total_exp, ideal_exp, k, context.discount);
+  }
+}
+
+/// The first of the ranked list, as rank keys in order, in `worker.top`; descending keys in `worker.key`.
+void rank_top(std::span<const float> score, int64_t longest, Worker& worker) {
+  const size_t n = score.size();
+  const auto count = std::min(n, static_cast<size_t>(longest));
+  worker.key.resize(n);
+  uint32_t least = ~uint32_t{0}, most = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t key = ~order_key(score[i]);
+    worker.key[i] = key;
+    least = std::min(least, key);
+    most = std::max(most, key);
+  }
+  // Few enough keys are up to a bound that a histogram gives, and only these are sorted.
+  constexpr int kBits = 10;
+  const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kBits);
+  std::array<uint32_t, size_t{1} << kBits> histogram{};
+  for (const uint32_t key : worker.key) ++histogram[(key - least) >> shift];
+  uint32_t bin = 0;
+  for (size_t up_to = histogram[0]; up_to < count; up_to += histogram[bin]) ++bin;
+  worker.top.resize(n);
+  size_t kept = 0;
+  for (size_t i = 0; i < n; ++i) {
+    worker.top[kept] = rank_key(worker.key[i], i);
+    kept += (worker.key[i] - least) >> shift <= bin;
+  }
+  worker.top.resize(kept);
+  const auto end = worker.top.begin() + static_cast<std::ptrdiff_t>(count);
+  std::nth_element(worker.top.begin(), end, worker.top.end());
+  worker.top.resize(count);
+  std::sort(worker.top.begin(), worker.top.end());
+}
+
+/// How many come before the first relevant one in the whole list.
+int64_t before_first(size_t label, const UserFacts& facts, const Worker& worker) {
+  const auto is_relevant = [&](size_t i) { return (facts.relevant[i] >> label & 1) != 0; };
+  for (size_t i = 0; i < worker.top.size(); ++i)
+    if (is_relevant(position_of(worker.top[i]))) return static_cast<int64_t>(i);
+  uint64_t first = ~uint64_t{0};
+  for (size_t i = 0; i < worker.key.size(); ++i)
+    if (is_relevant(i)) first = std::min(first, rank_key(worker.key[i], i));
+  int64_t better = 0;
+  for (size_t i = 0; i < worker.key.size(); ++i) better += rank_key(worker.key[i], i) < first;
+  return better;
+}
+
+void binary_values(const Context& context, size_t label, const UserFacts& facts,
+                   const Worker& worker, std::span<double> values) {
+  const int64_t n = std::ssize(facts.relevant), relevant = facts.relevant_count[label];
+  if (relevant == 0) return;
+  values[context.layout.mrr(label)] =
+      1 / static_cast<double>(1 + before_first(label, facts, worker));
+  int64_t hits = 0, i = 0;
+  double gain = 0, precisions = 0;
+  for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
+    const int64_t k = context.k[j];
+    for (; i < k; ++i) {
+      const auto at = static_cast<size_t>(i);
+      if ((facts.relevant[position_of(worker.top[at])] >> label & 1) == 0) continue;
+      ++hits;
+      gain += context.discount[at + 1] - context.discount[at];
+      precisions += static_cast<double>(hits) / static_cast<double>(i + 1);
+    }
+    const auto found = static_cast<double>(hits);
+    const int64_t attainable = std::min(relevant, k);
+    const double ideal = context.discount[static_cast<size_t>(attainable)];
+    const auto set = [&](ListMetric metric, double value) {
+      values[context.layout.list(label, j, metric)] = value;
+    };
+    set(kPrecision, found / static_cast<double>(k));
+    set(kRecall, found / static_cast<double>(relevant));
+    set(kHitRate, hits > 0 ? 1 : 0);
+    set(kNdcg, gain / ideal);
+    set(kNdcgExp, gain / ideal);
+    set(kMap, precisions / static_cast<double>(attainable));
+  }
+}
+
+/// The quirks: relevant is top-50.
+void ncf_values(const Context& context, const UserFacts& facts, const Worker& worker,
+                std::span<double> values) {
+  if (std::ssize(facts.relevant) <= kNcfTop) return;
+  int64_t hits = 0;
+  double gain = 0;
+  for (size_t i = 0; i < kNcfTop; ++i) {
+    if ((facts.relevant[position_of(worker.top[i])] >> kTop50 & 1) == 0) continue;
+    ++hits;
+    gain += context.discount[i + 1] - context.discount[i];
+  }
+  values[context.layout.ncf_hit_ratio()] = static_cast<double>(hits) / static_cast<double>(kNcfTop);
+  values[context.layout.ncf_ndcg()] =
+      hits > 0 ? gain / context.discount[static_cast<size_t>(hits)] : 0;
+  values[context.layout.ncf_ndcg_chance()] =
+      expected_ndcg_of_retrieved(hits, kNcfTop, context.discount);
+}
+
+void graded_values(const Context& context, const User& user, const UserFacts& facts,
+                   const Worker& worker, std::span<double> values) {
+  int64_t i = 0;
+  double gain = 0, gain_exp = 0;
+  for (size_t j = 0; j < facts.ideal.size(); ++j) {
+    for (; i < context.k[j]; ++i) {
+      const auto at = static_cast<size_t>(i);
+      const double discount = context.discount[at + 1] - context.discount[at];
+      const double here = cut_ratio(user.label[position_of(worker.top[at])]);
+      gain += here * discount;
+      gain_exp += (std::exp2(here) - 1) * discount;
+    }
+    values[context.layout.graded(j)] = gain / facts.ideal[j];
+    values[context.layout.graded_exp(j)] = gain_exp / facts.ideal_exp[j];
+  }
+}
+
+void novelty_values(const Context& context, const User& user, Worker& worker,
+                    std::span<double> values) {
+  const int64_t n = std::ssize(user.item);
+  int64_t i = 0;
+  double sum = 0;
+  for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
+    for (; i < context.k[j]; ++i) {
+      const int32_t item = user.item[position_of(worker.top[static_cast<size_t>(i)])];
+      sum += context.information[static_cast<size_t>(item)];
+    }
+    for (size_t listed = 0; listed < static_cast<size_t>(context.k[j]); ++listed) {
+      const int32_t item = user.item[position_of(worker.top[listed])];
+      worker.listed[j][static_cast<size_t>(item)] = 1;
+    }
+    values[context.layout.novelty(j)] = sum / static_cast<double>(context.k[j]);
+  }
+}
+
+}  // namespace
+
+UserFacts user_facts(const Context& context, const User& user, Worker& worker,
+                     std::span<double> chance) {
+  const Layout& layout = context.layout;
+  const int64_t n = std::ssize(user.label);
+  Errors constant;
+  // In one loop, since each of these sums alone would wait for its own last addition.
+  double squared_deviation = 0, everything = 0, gain = 0;
+  for (size_t i = 0; i < user.label.size(); ++i) {
+    const double label = user.label[i], deviation = label - context.test_mean;
+    constant.add(label, context.train_mean);
+    squared_deviation += deviation * deviation;
+    everything += context.information[static_cast<size_t>(user.item[i])];
+    gain += cut_ratio(label);
+  }
+  write_errors(layout, constant, n, chance);
+  chance[layout.squared_deviation()] = squared_deviation;
+
+  UserFacts facts;
+  facts.order = order_labels(user.label, kPositiveRatio, worker.order);
+  if (facts.order.same_label < n * (n - 1) / 2) chance[layout.xauc()] = .5;
+  if (facts.order.negatives > 0 && facts.order.negatives < n)
+    chance[layout.gauc()] = static_cast<double>(n);
+
+  worker.relevant.resize(user.label.size());
+  mark_top(user.label, facts.order.row, kNcfTop, worker.relevant);
+  facts.relevant.resize(user.label.size());
+  const std::span<uint8_t> relevant = facts.relevant;
+  const std::span<const uint8_t> top = worker.relevant;
+  for (size_t i = 0; i < relevant.size(); ++i) {
+    const auto bit = [](bool is, size_t label) { return static_cast<unsigned>(is) << label; };
+    relevant[i] = static_cast<uint8_t>(bit(user.label[i] >= 1, kRatio1) |
+                                       bit(user.label[i] >= 2, kRatio2) | top[i] << kTop50);
+  }
+  for (size_t i = 0; i < user.duration_p80.size(); ++i)
+    relevant[i] |= static_cast<uint8_t>(user.duration_p80[i] << kDurationP80);
+  for (size_t label = 0; label < kBinaryLabels.size(); ++label) {
+    uint32_t count = 0;
+    for (const uint8_t bits : relevant) count += bits >> label & 1u;
+    facts.relevant_count[label] = count;
+  }
+  for (size_t label = 0; label < layout.labels; ++label)
+    binary_chance(context, label, {.count = n, .relevant = facts.relevant_count[label]}, worker,
+                  chance);
+  if (n > kNcfTop)
+    chance[layout.ncf_hit_ratio()] = expected_recall({.count = n, .relevant = kNcfTop}, kNcfTop);
+  graded_facts(context, user, gain, facts, chance);
+  for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j)
+    chance[layout.novelty(j)] = everything / static_cast<double>(n);
+  return facts;
+}
+
+void user_values(const Context& context, const User& user, const UserFacts& facts,
+                 std::span<const float> score, Worker& worker, std::span<double> values) {
+  const Layout& layout = context.layout;
+  const size_t n = user.label.size();
+  Errors model;
+  for (size_t i = 0; i < n; ++i) model.add(user.label[i], static_cast<double>(score[i]));
+  write_errors(layout, model, static_cast<int64_t>(n), values);
+
+  const PairOrder order = count_pair_order(facts.order, score, worker.order);
+  if (order.pairs > 0) values[layout.xauc()] = order.xauc();
+  if (order.both_classes()) values[layout.gauc()] = order.auc() * static_cast<double>(n);
+
+  rank_top(score, context.longest(), worker);
+  for (size_t label = 0; label < layout.labels; ++label)
+    binary_values(context, label, facts, worker, values);
+  ncf_values(context, facts, worker, values);
+  graded_values(context, user, facts, worker, values);
+  novelty_values(context, user, worker, values);
+}
+
+}  // namespace kt::metrics

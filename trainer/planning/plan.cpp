@@ -1,0 +1,682 @@
+#include "trainer/planning/plan.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <numeric>
+
+#include "launch/base/errors.h"
+#include "sharding/optimizer.h"
+#include "sharding/tree_sum.h"
+
+namespace kt {
+namespace {
+
+constexpr double kFloat = sizeof(float);
+constexpr double kDouble = sizeof(double);
+constexpr double kLong = sizeof(int64_t);
+constexpr double kInt = sizeof(int32_t);
+
+// Below it the backends send an all_reduce whole in log2(n) rounds; about where Open MPI 4.1 changes over.
+constexpr double kSmallAllReduceBytes = 10'000;
+
+// Costs of a step on one core. Source: measured, docs/plan.md, "Measured constants". A leaf through libtorch, and an
+// operation; an operation, a row and an id with the fused engine.
+constexpr double kTorchLeaf_s = 123e-6;
+constexpr double kTorchFlop_s = 20e-12;
+constexpr double kFusedFlop_s = 7e-12;
+constexpr double kFusedRow_s = 30e-9;
+constexpr double kFusedId_s = 25e-9;
+// Drawing a sample and finding its item's part; an item, asked for or not; an element of a leaf's dense gradients,
+// on its way through the tree; an element updated.
+constexpr double kGatherRow_s = 30e-9;
+constexpr double kRouteItem_s = 4e-9;
+constexpr double kLeafElement_s = .75e-9;
+constexpr double kAdamElement_s = .6e-9;
+constexpr double kSgdElement_s = .4e-9;
+// Memory of a process before any data, and of the metrics for each test pair. Source: likewise.
+constexpr int64_t kProcessBytes = 150'000'000;
+constexpr int64_t kMetricsBytesPerPair = 26;
+
+// Never measured here: nothing had a GPU. Source: assumed, docs/plan.md, "Assumed constants".
+constexpr double kGpuFlopShare = .35;
+constexpr double kGpuBandwidthShare = .7;
+constexpr double kKernelLaunch_s = 5e-6;
+constexpr int64_t kGpuContextBytes = 1'000'000'000;
+
+std::vector<int64_t> blocks_of(const PlanInputs& inputs, const ParameterSpec& spec) {
+  if (spec.kind != ParameterKind::kUserTable)
+    return even_blocks(spec.rows, std::ssize(inputs.shard_rows));
+  std::vector<int64_t> begin(1, 0);
+  for (const int64_t users : inputs.shard_users) begin.push_back(begin.back() + users);
+  return begin;
+}
+
+/// Sizes the formulas share.
+struct Sizes {
+  explicit Sizes(const PlanInputs& inputs)
+      : shards(std::ssize(inputs.shard_rows)),
+        ranks(inputs.ranks),
+        exact(inputs.config.parallel.reduce == Reduce::kExact),
+        one_leaf(inputs.device.gpu && !exact),
+        threads(inputs.config.parallel.threads) {
+    for (const ParameterSpec& spec : inputs.parameters) {
+      if (spec.kind == ParameterKind::kDense) {
+        dense += spec.size();
+        if (spec.rows > 1) ++matrices;
+      } else {
+        ++tables;
+        table_cols += spec.cols;
+        if (spec.kind == ParameterKind::kItemTable) item_cols.push_back(spec.cols);
+      }
+    }
+    const OptimizerOptions& options = inputs.config.train.optimizer;
+    sgd = options.name == OptimizerName::kSgd;
+    slots = optimizer_slots(
+        {.rule = sgd ? OptimizerRule::kSgd : OptimizerRule::kAdam, .momentum = options.momentum});
+
+    held.resize(ranks, 0);
+    own_dense.resize(ranks, 0);
+    for (size_t a = 0; a < inputs.parameters.size(); ++a) {
+      const ParameterSpec& spec = inputs.parameters[a];
+      block_begin.push_back(blocks_of(inputs, spec));
+      const bool own_alone = exact || spec.kind == ParameterKind::kUserTable;
+      for (int64_t rank = 0; rank < ranks; ++rank) {
+        const int64_t own = owned(a, rank).size() * spec.cols;
+        held[rank] += own_alone ? own : spec.size();
+        if (spec.kind == ParameterKind::kDense) own_dense[rank] += static_cast<double>(own);
+      }
+    }
+    for (int64_t rank = 0; rank < ranks; ++rank)
+      nodes.push_back(static_cast<double>(subtrees(shards_of(rank)).size()));
+  }
+
+  Range shards_of(int64_t rank) const {
+    return shards_of_rank(shards, {static_cast<int>(rank), static_cast<int>(ranks)});
+  }
+  /// What a rank computes on at once, in a step.
+  int64_t units(int64_t rank) const { return one_leaf ? 1 : shards_of(rank).size(); }
+  /// Buffers of dense gradients: in fast form on the host its threads have one each.
+  int64_t leaves(int64_t rank) const { return exact || one_leaf ? units(rank) : threads; }
+
+  /// Rows of parameter array `a` that a rank updates for all.
+  Range owned(size_t a, int64_t rank) const {
+    const Range own = shards_of(rank);
+    return {block_begin[a][own.begin], block_begin[a][own.end]};
+  }
+
+  int64_t shards;
+  int64_t ranks;
+  bool exact;
+  bool one_leaf;
+  int64_t threads;
+  bool sgd = false;
+  int slots = 0;
+  int64_t dense = 0;  // elements of all dense arrays
+  int64_t matrices = 0;
+  int64_t tables = 0;
+  int64_t table_cols = 0;
+  std::vector<int64_t> item_cols;                 // of each item table
+  std::vector<std::vector<int64_t>> block_begin;  // [parameter arrays][V + 1]
+  std::vector<int64_t> held;                      // [ranks] elements of all arrays
+  std::vector<double> own_dense;                  // [ranks] elements of the dense arrays
+  std::vector<double> nodes;                      // [ranks] whole subtrees of its shards
+};
+
+/// Which of `some` ids of `all` come at least once in n draws, as expected when all are equally likely.
+double distinct(double some, double all, double n) {
+  return n > 0 ? -some * std::expm1(n * std::log1p(-1 / all)) : 0;
+}
+
+int64_t node_of(const PlanInputs& inputs, int64_t rank) {
+  return ((rank + 1) * inputs.nodes - 1) / inputs.ranks;
+}
+
+int64_t most_ranks_of_a_node(const PlanInputs& inputs) {
+  return (inputs.ranks + inputs.nodes - 1) / inputs.nodes;
+}
+
+/// Training rows of a shard, as expected of the split.
+double training_rows(const PlanInputs& inputs, int64_t shard) {
+  return static_cast<double>(inputs.shard_rows[shard]) *
+         (1 - inputs.config.data.validation.fraction);
+}
+
+double training_rows(const PlanInputs& inputs) {
+  double rows = 0;
+  for (int64_t j = 0; j < std::ssize(inputs.shard_rows); ++j) rows += training_rows(inputs, j);
+  return rows;
+}
+
+double steps_an_epoch(const PlanInputs& inputs) {
+  return std::ceil(training_rows(inputs) / static_cast<double>(inputs.config.train.global_batch));
+}
+
+// --- Collectives -----------------------------------------------------------------------------------------
+
+/// Messages of an amount that may be an expectation: less than one unit is sent less than every time.
+double messages_for(double count) { return std::min(count, 1.); }
+
+class Traffics {
+ public:
+  explicit Traffics(const PlanInputs& inputs) : inputs_(inputs), n_(inputs.ranks) {}
+
+  /// elements(r, s): what rank r sends to rank s.
+  template <class Elements>
+  Collective all_to_all(const char* what, double element_bytes, Elements&& elements) const {
+    Collective result{"all_to_all", what, std::vector<Traffic>(n_), 0};
+    for (int64_t r = 0; r < n_; ++r) {
+      for (int64_t s = 0; s < n_; ++s) {
+        if (r == s) continue;
+        const double count = elements(r, s);
+        const double bytes = count * element_bytes;
+        const bool remote = node_of(inputs_, r) != node_of(inputs_, s);
+        Traffic& from = result.ranks[r];
+        Traffic& to = result.ranks[s];
+        from.messages += messages_for(count);
+        from.sent_bytes += bytes;
+        to.received_bytes += bytes;
+        if (!remote) continue;
+        from.remote_messages += messages_for(count);
+        from.remote_sent_bytes += bytes;
+        to.remote_received_bytes += bytes;
+      }
+    }
+    const Device& device = inputs_.device;
+    // The ranks of a node share its network.
+    const double remote_bandwidth =
+        device.network_bandwidth / static_cast<double>(most_ranks_of_a_node(inputs_));
+    for (const Traffic& t : result.ranks) {
+      const double local =
+          std::max(t.sent_bytes - t.remote_sent_bytes, t.received_bytes - t.remote_received_bytes);
+      const double remote = std::max(t.remote_sent_bytes, t.remote_received_bytes);
+      if (t.messages == 0 && t.received_bytes == 0) continue;
+      const double latency = inputs_.nodes > 1 ? device.network_latency_s : device.link_latency_s;
+      const double seconds = latency + std::max(0., t.messages - 1) * device.message_overhead_s +
+                             local / device.link_bandwidth + remote / remote_bandwidth;
+      result.seconds = std::max(result.seconds, seconds);
+    }
+    return result;
+  }
+
+  /// Shapes: elements [ranks].
+  Collective all_gather(const char* what, double element_bytes,
+                        const std::vector<double>& elements) const {
+    Collective result{"all_gather", what, std::vector<Traffic>(n_), 0};
+    const double total = std::accumulate(elements.begin(), elements.end(), 0.) * element_bytes;
+    for (int64_t r = 0; r < n_; ++r) {
+      const int64_t next = (r + 1) % n_;
+      add_to_next(result.ranks[r], r, static_cast<double>(n_ - 1),
+                  total - elements[next] * element_bytes);
+      add_received(result.ranks[r], r, total - elements[r] * element_bytes);
+    }
+    set_ring_seconds(result);
+    return result;
+  }
+
+  Collective all_reduce(const char* what, double element_bytes, double elements) const {
+    Collective result{"all_reduce", what, std::vector<Traffic>(n_), 0};
+    const double bytes = element_bytes * elements;
+    const auto n = static_cast<double>(n_);
+    if (bytes < kSmallAllReduceBytes) {
+      const auto rounds = static_cast<double>(std::bit_width(static_cast<uint64_t>(n_ - 1)));
+      for (int64_t r = 0; r < n_; ++r) {
+        Traffic& t = result.ranks[r];
+        t = {.messages = rounds, .sent_bytes = rounds * bytes, .received_bytes = rounds * bytes};
+        for (int64_t distance = 1; distance < n_; distance *= 2) {
+          if (node_of(inputs_, r) == node_of(inputs_, (r ^ distance) % n_)) continue;
+          t.remote_messages += 1;
+          t.remote_sent_bytes += bytes;
+          t.remote_received_bytes += bytes;
+        }
+      }
+    } else {
+      for (int64_t r = 0; r < n_; ++r) {
+        const double share = n_ > 1 ? 2 * (n - 1) / n * bytes : 0;
+        add_to_next(result.ranks[r], r, 2 * (n - 1), share);
+        add_received(result.ranks[r], r, share);
+      }
+    }
+    set_ring_seconds(result);
+    return result;
+  }
+
+ private:
+  void add_to_next(Traffic& t, int64_t rank, double messages, double bytes) const {
+    if (n_ == 1) return;
+    t.messages += messages;
+    t.sent_bytes += bytes;
+    if (node_of(inputs_, rank) == node_of(inputs_, (rank + 1) % n_)) return;
+    t.remote_messages += messages;
+    t.remote_sent_bytes += bytes;
+  }
+  void add_received(Traffic& t, int64_t rank, double bytes) const {
+    if (n_ == 1) return;
+    t.received_bytes += bytes;
+    if (node_of(inputs_, rank) != node_of(inputs_, (rank + n_ - 1) % n_))
+      t.remote_received_bytes += bytes;
+  }
+  /// All ranks go through the rounds together: the slowest link sets the pace.
+  void set_ring_seconds(Collective& collective) const {
+    const Device& device = inputs_.device;
+    const bool remote = inputs_.nodes > 1;
+    const double latency = remote ? device.network_latency_s : device.link_latency_s;
+    const double bandwidth =
+        remote ? std::min(device.link_bandwidth, device.network_bandwidth) : device.link_bandwidth;
+    for (const Traffic& t : collective.ranks)
+      collective.seconds =
+          std::max(collective.seconds,
+                   t.messages * latency + std::max(t.sent_bytes, t.received_bytes) / bandwidth);
+  }
+
+  const PlanInputs& inputs_;
+  int64_t n_;
+};
+
+// --- Memory ----------------------------------------------------------------------------------------------
+
+int64_t to_bytes(double bytes) { return static_cast<int64_t>(std::ceil(bytes)); }
+
+/// Items whose parts a rank may have to compute.
+double held_items(const PlanInputs& inputs, const Sizes& sizes) {
+  return static_cast<double>(inputs.items) / (sizes.exact ? static_cast<double>(sizes.ranks) : 1);
+}
+
+/// The samples of a step, what they need of tables or parts, and what of it is under way between ranks.
+double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, double samples,
+                    const Requests& requests) {
+  samples = std::ceil(samples);
+  if (inputs.device.gpu) {
+    // user row, item, label, ordinal; table rows and their gradients; rows going out and coming in; the route.
+    double a_sample = 16 + kFloat * 2 * static_cast<double>(sizes.table_cols);
+    if (sizes.exact)
+      for (const int64_t cols : sizes.item_cols) a_sample += kFloat * 2 * static_cast<double>(cols);
+    if (sizes.exact && !sizes.item_cols.empty()) a_sample += 20;
+    if (!sizes.exact) a_sample += 4;
+    return a_sample * samples;
+  }
+  double going = 0, coming = 0, fetched = 0;
+  for (int64_t other = 0; other < sizes.ranks; ++other) {
+    if (other == rank) continue;
+    going += requests.rows[rank][other];
+    coming += requests.rows[other][rank];
+    fetched += requests.parts[rank][other];
+  }
+  const double part = kFloat * static_cast<double>(inputs.item_part);
+  double users = 0;
+  for (int64_t j = sizes.shards_of(rank).begin; j < sizes.shards_of(rank).end; ++j)
+    users += static_cast<double>(inputs.shard_users[j]);
+  const double items = held_items(inputs, sizes);
+  // Five columns and the route; a gradient of its item's part. Parts and the sums of their gradients, of all ids that
+  // are held: those of a step are written.
+  return samples * (28 + part) + (going + coming) * (part + 8) + (2 * items + fetched) * part +
+         2 * users * kFloat * static_cast<double>(inputs.user_part);
+}
+
+/// Of the leaves that are computed at once.
+double activation_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
+                        double samples) {
+  const auto units = static_cast<double>(sizes.units(rank));
+  const double at_once = std::min(units, static_cast<double>(inputs.config.parallel.threads));
+  const double a_leaf = std::ceil(samples) / units;
+  if (inputs.config.model.engine == EngineName::kFused)
+    return kFloat * at_once * static_cast<double>(inputs.workspace);  // a block of rows
+  // Features, dropout, activations and their gradients; on the host the gathered rows of tables and theirs.
+  auto a_row = static_cast<double>(inputs.features + inputs.dropout_width);
+  if (!inputs.device.gpu) a_row += 2 * static_cast<double>(sizes.table_cols);
+  for (const ParameterSpec& spec : inputs.parameters)
+    if (spec.kind == ParameterKind::kDense && spec.rows > 1)
+      a_row += static_cast<double>(2 * spec.rows + 4 * spec.cols);
+  return kFloat * a_row * a_leaf * at_once;
+}
+
+std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
+                                 double samples, const Requests& requests) {
+  const Range shards = sizes.shards_of(rank);
+  const bool gpu = inputs.device.gpu;
+  int64_t rows = 0, users = 0, largest_shard = 0;
+  for (int64_t j = shards.begin; j < shards.end; ++j) {
+    rows += inputs.shard_rows[j];
+    users += inputs.shard_users[j];
+    largest_shard = std::max(largest_shard, inputs.shard_rows[j]);
+  }
+  int64_t item_tables = 0;
+  for (const ParameterSpec& spec : inputs.parameters)
+    if (spec.kind == ParameterKind::kItemTable) item_tables += spec.size();
+  const int64_t held = sizes.held[rank];
+  const auto dense = static_cast<double>(sizes.dense);
+  const double own_dense = sizes.own_dense[rank];
+  const double own_nodes = sizes.nodes[rank];
+  const double all_nodes = std::accumulate(sizes.nodes.begin(), sizes.nodes.end(), 0.);
+  // Leaf gradients, and in the exact form the subtrees on their way out and in, and the copy to publish.
+  const double gradient_buffers =
+      static_cast<double>(sizes.leaves(rank)) * dense +
+      (sizes.exact ? own_nodes * dense + all_nodes * own_dense + dense + own_dense : 0);
+
+  const bool temporal = inputs.config.data.validation.kind == ValidationKind::kTemporal &&
+                        inputs.config.data.validation.fraction > 0;
+  using enum MemoryPhase;
+  std::vector<MemoryUse> uses{
+      {gpu ? "CUDA context and libraries" : "process and libraries", kAlways,
+       gpu ? kGpuContextBytes : kProcessBytes},
+      {"samples, 16 B a row", kAlways, 16 * rows + 4 * users},
+      {"item features", kAlways, to_bytes(kFloat) * inputs.items * inputs.features},
+      {"parameters", kAlways, to_bytes(kFloat * (static_cast<double>(held) + dense))},
+      {"gradients", kAlways, to_bytes(kFloat) * held},
+      {"optimizer state", kAlways, to_bytes(kFloat) * sizes.slots * held},
+  };
+  // Of all ids; marks and places of a step's.
+  if (!gpu)
+    uses.push_back(
+        {"ids", kAlways, 52 * inputs.users + 40 * inputs.items + 5 * users + 17 * inputs.items});
+  uses.push_back({"dense gradients, exchange", kStep, to_bytes(kFloat * gradient_buffers)});
+  uses.push_back({gpu ? "samples, table rows, exchange" : "samples, item parts, exchange", kStep,
+                  to_bytes(sample_bytes(inputs, sizes, rank, samples, requests))});
+  uses.push_back({"activations", kStep, to_bytes(activation_bytes(inputs, sizes, rank, samples))});
+  if (!gpu)
+    uses.push_back({"reading shards", kLoading, 32 * largest_shard + (temporal ? 8 * rows : 0)});
+  if (gpu)
+    uses.push_back(
+        {"item tables in full", kEvaluation, sizes.exact ? to_bytes(kFloat) * item_tables : 0});
+  else
+    uses.push_back(
+        {"parts of users and items", kEvaluation,
+         to_bytes(kFloat) * (users * inputs.user_part + inputs.items * inputs.item_part)});
+  // The file of a checkpoint is made in memory; another model is read beside the one that was trained.
+  if (!gpu) {
+    int64_t written = 0;
+    for (size_t a = 0; a < inputs.parameters.size(); ++a)
+      written += sizes.owned(a, rank).size() * inputs.parameters[a].cols;
+    uses.push_back(
+        {"checkpoint being written", kCheckpoint, to_bytes(kFloat) * written * (1 + sizes.slots)});
+    const bool best = inputs.config.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
+    uses.push_back(
+        {"parameters of the best checkpoint", kEvaluation,
+         best ? to_bytes(kFloat * (static_cast<double>((2 + sizes.slots) * held) + dense)) : 0});
+  }
+  if (!gpu)
+    uses.push_back({"test table, scores, metrics", kEvaluation,
+                    16 * inputs.test_pairs + 4 * inputs.test_pairs / sizes.ranks +
+                        (rank == 0 ? (8 + kMetricsBytesPerPair) * inputs.test_pairs : 0)});
+  return uses;
+}
+
+/// What the fullest node (cpu) or device (gpu) needs.
+int64_t needed_bytes(const PlanInputs& inputs, const Sizes& sizes) {
+  const std::vector<double> samples = samples_of_ranks(inputs);
+  const Requests requests = expected_requests(inputs, samples);
+  std::vector<int64_t> of_node(inputs.nodes, 0);
+  int64_t most = 0;
+  for (int64_t rank = 0; rank < inputs.ranks; ++rank) {
+    const int64_t bytes = peak_bytes(memory_of(inputs, sizes, rank, samples[rank], requests));
+    int64_t& node = of_node[node_of(inputs, rank)];
+    node += bytes;
+    most = std::max(most, inputs.device.gpu ? bytes : node);
+  }
+  return most;
+}
+
+int64_t fewest_ranks_that_fit(const PlanInputs& inputs) {
+  const int64_t a_node = most_ranks_of_a_node(inputs);
+  PlanInputs other = inputs;
+  for (other.ranks = inputs.ranks + 1; other.ranks <= std::ssize(inputs.shard_rows);
+       ++other.ranks) {
+    other.nodes = (other.ranks + a_node - 1) / a_node;
+    if (needed_bytes(other, Sizes(other)) <= inputs.device.memory_bytes) return other.ranks;
+  }
+  return 0;
+}
+
+// --- Time ------------------------------------------------------------------------------------------------
+
+double update_flops_an_element(const Sizes& sizes) {
+  if (sizes.sgd) return sizes.slots == 1 ? 7 : 5;
+  return 17;
+}
+
+/// Bytes a device reads and writes in a step.
+double device_traffic(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, double samples) {
+  double floats_a_row = 4 + 5 * static_cast<double>(sizes.table_cols) +
+                        2 * static_cast<double>(inputs.features + inputs.dropout_width);
+  for (const ParameterSpec& spec : inputs.parameters)
+    if (spec.kind == ParameterKind::kDense && spec.rows > 1)
+      floats_a_row += static_cast<double>(3 * spec.rows + 6 * spec.cols);
+  const double update = static_cast<double>((4 + 2 * sizes.slots) * sizes.held[rank]);
+  const double leaves = 3 * static_cast<double>(sizes.units(rank) * sizes.dense);
+  return kFloat * (floats_a_row * samples + update + leaves);
+}
+
+/// Distinct users of a rank's leaves.
+double users_of_step(const PlanInputs& inputs, const Sizes& sizes, int64_t rank) {
+  const Range shards = sizes.shards_of(rank);
+  double users = 0;
+  for (int64_t j = shards.begin; j < shards.end; ++j) {
+    const auto of_shard = static_cast<double>(inputs.shard_users[j]);
+    users += distinct(of_shard, of_shard, training_rows(inputs, j) / steps_an_epoch(inputs));
+  }
+  return users;
+}
+
+/// Operations of a rank's step before its update.
+double operations_of(const PlanInputs& inputs, double samples, double users, double items) {
+  const fused::Arithmetic& each = inputs.arithmetic;
+  return each.row * samples + each.user * users + each.item * items;
+}
+
+std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, int64_t r,
+                                double samples, double users, double items) {
+  const auto threads = static_cast<double>(inputs.config.parallel.threads);
+  const auto units = static_cast<double>(sizes.units(r));
+  // Leaves are shared out whole: with more threads than leaves, some have none.
+  const double rounds = std::ceil(units / threads) / units;
+  const double gather = samples * kGatherRow_s + held_items(inputs, sizes) * kRouteItem_s;
+  const double sum = static_cast<double>(sizes.leaves(r) * sizes.dense) * kLeafElement_s;
+  const double update =
+      static_cast<double>(sizes.held[r]) * (sizes.sgd ? kSgdElement_s : kAdamElement_s) / threads;
+  if (inputs.config.model.engine == EngineName::kTorch)
+    return {(units * kTorchLeaf_s + operations_of(inputs, samples, users, items) * kTorchFlop_s) *
+                rounds,
+            gather + sum, update};
+  const fused::Arithmetic& each = inputs.arithmetic;
+  return {samples * (kFusedRow_s + each.row * kFusedFlop_s) * rounds,
+          ((users + items) * kFusedId_s + (users * each.user + items * each.item) * kFusedFlop_s) *
+              rounds,
+          gather + sum, update};
+}
+
+void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const Requests& requests) {
+  const Device& device = inputs.device;
+  if (device.gpu)
+    plan.busy_parts = {"kernel launches", "arithmetic", "device memory"};
+  else if (inputs.config.model.engine == EngineName::kTorch)
+    plan.busy_parts = {"leaves", "gather, route, sum", "update"};
+  else
+    plan.busy_parts = {"rows", "users and videos", "gather, route, sum", "update"};
+  if (!device.gpu)
+    plan.oversubscription = std::max(
+        1., static_cast<double>(most_ranks_of_a_node(inputs) * inputs.config.parallel.threads) /
+                static_cast<double>(device.per_node));
+  for (int64_t r = 0; r < inputs.ranks; ++r) {
+    RankPlan& rank = plan.ranks[r];
+    const double users = users_of_step(inputs, sizes, r), items = requests.computed[r];
+    const double flops = operations_of(inputs, rank.samples, users, items);
+    plan.flops += flops + static_cast<double>(sizes.held[r]) * update_flops_an_element(sizes);
+    if (device.gpu) {
+      const auto units = static_cast<double>(sizes.units(r));
+      const auto kernels = units * static_cast<double>(6 * sizes.matrices + 4 * sizes.tables + 8) +
+                           static_cast<double>(2 * std::ssize(inputs.parameters));
+      rank.busy_seconds = {kernels * kKernelLaunch_s, flops / (kGpuFlopShare * device.fp32),
+                           device_traffic(inputs, sizes, r, rank.samples) /
+                               (kGpuBandwidthShare * device.memory_bandwidth)};
+      rank.compute_seconds = *std::max_element(rank.busy_seconds.begin(), rank.busy_seconds.end());
+    } else {
+      rank.busy_seconds = cpu_seconds(inputs, sizes, r, rank.samples, users, items);
+      for (double& seconds : rank.busy_seconds) seconds *= plan.oversubscription;
+      rank.compute_seconds =
+          std::accumulate(rank.busy_seconds.begin(), rank.busy_seconds.end(), 0.);
+    }
+    plan.compute_seconds = std::max(plan.compute_seconds, rank.compute_seconds);
+  }
+  for (const Collective& collective : plan.collectives)
+    plan.communication_seconds += collective.seconds;
+}
+
+void check(const PlanInputs& inputs) {
+  check_world(std::ssize(inputs.shard_rows), {0, static_cast<int>(inputs.ranks)});
+  if (inputs.nodes > inputs.ranks)
+    user_error(
+        "--nodes {}: there are {} ranks, expected at most one node a rank; give more --ranks",
+        inputs.nodes, inputs.ranks);
+  const int64_t a_node = most_ranks_of_a_node(inputs);
+  if (inputs.device.gpu && a_node > inputs.device.per_node)
+    user_error("--nodes {}: {} ranks a node, but a node has {} devices; give at least --nodes {}",
+               inputs.nodes, a_node, inputs.device.per_node,
+               (inputs.ranks + inputs.device.per_node - 1) / inputs.device.per_node);
+}
+
+}  // namespace
+
+std::vector<double> samples_of_ranks(const PlanInputs& inputs) {
+  const Sizes sizes(inputs);
+  std::vector<double> samples(inputs.ranks, 0);
+  for (int64_t r = 0; r < inputs.ranks; ++r) {
+    const Range shards = sizes.shards_of(r);
+    for (int64_t j = shards.begin; j < shards.end; ++j) samples[r] += training_rows(inputs, j);
+    samples[r] /= steps_an_epoch(inputs);
+  }
+  return samples;
+}
+
+Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& samples) {
+  const Sizes sizes(inputs);
+  Requests requests(inputs.ranks);
+  if (sizes.item_cols.empty()) return requests;
+  const std::vector<int64_t> begin = even_blocks(inputs.items, sizes.shards);
+  const auto items = static_cast<double>(inputs.items);
+  const double all = std::accumulate(samples.begin(), samples.end(), 0.);
+  for (int64_t s = 0; s < inputs.ranks; ++s) {
+    if (!sizes.exact) {
+      requests.rows[s][s] = samples[s];
+      requests.parts[s][s] = requests.computed[s] = distinct(items, items, samples[s]);
+      continue;
+    }
+    const Range own = sizes.shards_of(s);
+    const auto own_items = static_cast<double>(begin[own.end] - begin[own.begin]);
+    for (int64_t r = 0; r < inputs.ranks; ++r) {
+      requests.rows[r][s] = samples[r] * own_items / items;
+      requests.parts[r][s] = distinct(own_items, items, samples[r]);
+    }
+    requests.computed[s] = distinct(own_items, items, all);
+  }
+  return requests;
+}
+
+std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests) {
+  const Sizes sizes(inputs);
+  const Traffics traffic(inputs);
+  const bool host = !inputs.device.gpu;
+  std::vector<double> shard_counts;
+  for (int64_t r = 0; r < inputs.ranks; ++r)
+    shard_counts.push_back(static_cast<double>(sizes.shards_of(r).size()));
+  std::vector<Collective> all;
+  const auto item_gradients = [&](int64_t cols) {
+    all.push_back(traffic.all_to_all("item gradients", kFloat * static_cast<double>(cols),
+                                     [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
+  };
+  if (sizes.exact) {
+    const auto item_ids = [&] {
+      all.push_back(traffic.all_to_all("item ids", kInt,
+                                       [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
+    };
+    if (host && inputs.ranks > 1) {
+      const auto threads = static_cast<double>(inputs.config.parallel.threads);
+      all.push_back(traffic.all_to_all("item request counts", kLong,
+                                       [&](int64_t, int64_t) { return threads; }));
+      item_ids();
+      all.push_back(traffic.all_to_all("item parts", kFloat * static_cast<double>(inputs.item_part),
+                                       [&](int64_t r, int64_t s) { return requests.parts[s][r]; }));
+      item_gradients(inputs.item_part);
+    } else if (!host) {
+      if (!sizes.item_cols.empty()) item_ids();
+      for (const int64_t cols : sizes.item_cols)
+        all.push_back(
+            traffic.all_to_all("item rows", kFloat * static_cast<double>(cols),
+                               [&](int64_t r, int64_t s) { return requests.rows[s][r]; }));
+    }
+    all.push_back(traffic.all_to_all("dense subtrees", kFloat, [&](int64_t r, int64_t s) {
+      return sizes.nodes[r] * sizes.own_dense[s];
+    }));
+    for (size_t table = 0; !host && table < sizes.item_cols.size(); ++table)
+      item_gradients(sizes.item_cols[table]);
+  } else {
+    if (!host) all.push_back(traffic.all_reduce("loss", kDouble, 1));
+    all.push_back(traffic.all_reduce("dense gradients", kFloat, static_cast<double>(sizes.dense)));
+    for (const ParameterSpec& spec : inputs.parameters)
+      if (spec.kind == ParameterKind::kItemTable)
+        all.push_back(
+            traffic.all_reduce("item gradients", kFloat, static_cast<double>(spec.size())));
+  }
+  if (host) {
+    constexpr const char* kOutcome = "losses and norms";
+    all.push_back(sizes.exact ? traffic.all_gather(kOutcome, 2 * kDouble, shard_counts)
+                              : traffic.all_reduce(kOutcome, kDouble, 2));
+  } else {
+    if (sizes.exact) all.push_back(traffic.all_gather("leaf losses", kDouble, shard_counts));
+    all.push_back(traffic.all_gather("gradient norms", kDouble, shard_counts));
+  }
+  if (sizes.exact) all.push_back(traffic.all_gather("dense parameters", kFloat, sizes.own_dense));
+  // On devices the host asks only where it looks at the losses.
+  if (host) all.push_back(traffic.all_reduce("request to stop", kInt, 1));
+  return all;
+}
+
+int64_t peak_bytes(const std::vector<MemoryUse>& uses) {
+  const auto in = [&](MemoryPhase phase) {
+    int64_t bytes = 0;
+    for (const MemoryUse& use : uses) bytes += use.phase == phase ? use.bytes : 0;
+    return bytes;
+  };
+  using enum MemoryPhase;
+  return in(kAlways) +
+         std::max(in(kLoading), in(kStep) + std::max(in(kCheckpoint), in(kEvaluation)));
+}
+
+Plan make_plan(const PlanInputs& inputs) {
+  check(inputs);
+  const Sizes sizes(inputs);
+  Plan plan;
+  plan.training_rows = static_cast<int64_t>(std::llround(training_rows(inputs)));
+  if (plan.training_rows == 0)
+    user_error("no training rows are left after the split; lower data.validation.fraction");
+  plan.steps = static_cast<int64_t>(steps_an_epoch(inputs));
+  for (const ParameterSpec& spec : inputs.parameters) plan.parameters += spec.size();
+
+  const std::vector<double> samples = samples_of_ranks(inputs);
+  const Requests requests = expected_requests(inputs, samples);
+  int64_t total = 0, most = 0;
+  for (int64_t r = 0; r < inputs.ranks; ++r) {
+    RankPlan rank{.node = node_of(inputs, r), .shards = sizes.shards_of(r), .samples = samples[r]};
+    for (int64_t j = rank.shards.begin; j < rank.shards.end; ++j) {
+      rank.rows += inputs.shard_rows[j];
+      rank.users += inputs.shard_users[j];
+    }
+    for (size_t a = 0; a < inputs.parameters.size(); ++a) rank.owned.push_back(sizes.owned(a, r));
+    rank.memory = memory_of(inputs, sizes, r, rank.samples, requests);
+    total += rank.rows;
+    most = std::max(most, rank.rows);
+    plan.ranks.push_back(std::move(rank));
+  }
+  const auto largest = std::max_element(inputs.shard_rows.begin(), inputs.shard_rows.end());
+  plan.largest_shard = largest - inputs.shard_rows.begin();
+  plan.largest_share = static_cast<double>(*largest) / static_cast<double>(total);
+  plan.speed_up_bound = static_cast<double>(total) / static_cast<double>(most);
+
+  plan.collectives = step_collectives(inputs, requests);
+  plan.memory_bytes = needed_bytes(inputs, sizes);
+  plan.fits = plan.memory_bytes <= inputs.device.memory_bytes;
+  plan.ranks_needed = plan.fits ? inputs.ranks : fewest_ranks_that_fit(inputs);
+  set_times(plan, inputs, sizes, requests);
+  return plan;
+}
+
+}  // namespace kt

@@ -1,0 +1,138 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "io/config/config.h"
+#include "models/fused/arithmetic.h"
+#include "models/graph/engine.h"
+#include "sharding/plan.h"
+#include "trainer/devices/device_catalogue.h"
+
+/// What a run will need, before anything is taken: arithmetic on counts alone, no data and no ranks. The model
+/// behind it, with its formulas and sources, is docs/plan.md.
+namespace kt {
+
+struct PlanInputs {
+  Config config;                          ///< `resolve_engine` is done
+  std::vector<int64_t> shard_rows;        ///< [V] training and validation rows
+  std::vector<int64_t> shard_users;       ///< [V]
+  std::vector<ParameterSpec> parameters;  ///< of the model
+  int64_t users = 0;
+  int64_t items = 0;
+  int64_t features = 0;       ///< item features a row
+  int64_t dropout_width = 0;  ///< dropout factors a row
+  int64_t user_part = 0;  ///< floats of a user's part (models/graph/engine.h); on the host alone
+  int64_t item_part = 0;  ///< of an item's
+  int64_t workspace = 0;  ///< floats of a thread; of the fused engine
+  fused::Arithmetic arithmetic;
+  int64_t test_pairs = 0;
+  int64_t ranks = 1;
+  int64_t nodes = 1;  ///< ranks are spread evenly over them, in order
+  Device device;
+};
+
+/// What a rank sends and receives in one collective; what stays on the rank is not counted. An all_to_all goes
+/// straight to each rank; an all_gather goes round a ring; an all_reduce of less than 10,000 bytes doubles
+/// recursively, a longer one goes round a ring.
+struct Traffic {
+  double messages = 0;  ///< sent
+  double sent_bytes = 0;
+  double received_bytes = 0;
+  // The part of the above that crosses nodes.
+  double remote_messages = 0;
+  double remote_sent_bytes = 0;
+  double remote_received_bytes = 0;
+};
+
+struct Collective {
+  std::string operation;
+  std::string what;
+  std::vector<Traffic> ranks;  ///< [ranks]
+  double seconds = 0;          ///< of the rank that takes longest
+};
+
+/// Items of a step. `rows[r][s]`: rows of rank r whose item is of rank s; `parts[r][s]`: distinct items among them;
+/// `computed[s]`: distinct items that rank s computes parts of. Shapes: [ranks][ranks], [ranks].
+struct Requests {
+  explicit Requests(int64_t ranks = 0)
+      : rows(ranks, std::vector<double>(ranks)), parts(rows), computed(ranks) {}
+  std::vector<std::vector<double>> rows, parts;
+  std::vector<double> computed;
+};
+
+/// Samples a step takes from each rank's shards, on average over an epoch. Shapes: [ranks].
+std::vector<double> samples_of_ranks(const PlanInputs& inputs);
+/// Every item equally likely. Shapes: samples [ranks].
+Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& samples);
+/// The collectives of a step, in order, as sharding/exchange.cpp, sharding/parameters.cpp, trainer/steps/train_step.cpp
+/// and the request at the step's end in trainer/run/train.cpp make them; on devices as trainer/devices/device_step.cu does.
+std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests);
+
+/// When memory is needed. The most a rank needs is what it always needs, and then what loading needs, or a step (kept
+/// till the end) with a checkpoint being written or an evaluation.
+enum class MemoryPhase { kAlways, kLoading, kStep, kCheckpoint, kEvaluation };
+
+struct MemoryUse {
+  std::string what;
+  MemoryPhase phase = MemoryPhase::kAlways;
+  int64_t bytes = 0;
+};
+
+/// The most that `uses` need at once. Units: bytes.
+int64_t peak_bytes(const std::vector<MemoryUse>& uses);
+
+struct RankPlan {
+  int64_t node = 0;
+  Range shards;
+  int64_t rows = 0;
+  int64_t users = 0;
+  double samples = 0;             ///< a step
+  std::vector<Range> owned;       ///< rows of each parameter array that this rank updates for all
+  std::vector<MemoryUse> memory;  ///< the same entries on every rank
+  std::vector<double> busy_seconds;  ///< a step, by `Plan::busy_parts`
+  double compute_seconds = 0;        ///< a step without its communication
+};
+
+struct Plan {
+  std::vector<RankPlan> ranks;
+  std::vector<Collective> collectives;
+
+  int64_t training_rows = 0;  ///< expected
+  int64_t steps = 0;          ///< an epoch
+  int64_t largest_shard = 0;
+  double largest_share = 0;   ///< of all rows
+  double speed_up_bound = 0;  ///< rows of all over rows of the rank that has most
+
+  int64_t parameters = 0;  ///< elements
+  double flops = 0;        ///< a step, over all ranks
+
+  int64_t memory_bytes =
+      0;  ///< needed: gpu: the rank that needs most; cpu: the node that needs most
+  bool fits = true;
+  /// The fewest ranks that fit, with as many ranks a node as now; 0: no number up to V does.
+  int64_t ranks_needed = 0;
+
+  /// Names of RankPlan::busy_seconds. On the cpu they add up; on a gpu the longest counts.
+  std::vector<std::string> busy_parts;
+  double compute_seconds = 0;        ///< a step of the slowest rank without its communication
+  double communication_seconds = 0;  ///< a step, all of it exposed
+  double step_seconds() const { return compute_seconds + communication_seconds; }
+  double oversubscription = 1;  ///< cpu: threads of a node over its cores, at least 1
+};
+
+/// Throws: UserError for more ranks than shards, ranks or nodes that do not go together, no training rows.
+Plan make_plan(const PlanInputs& inputs);
+
+/// KuaiRec 2.0 after the import, for a plan without a data set: 7,176 users, 10,728 videos, 11,562,802 training
+/// rows, 4,676,570 test pairs. Source: kuairec.com and the import's own count of duplicates.
+struct KuaiRecCounts {
+  static constexpr int64_t users = 7'176;
+  static constexpr int64_t items = 10'728;
+  static constexpr int64_t rows = 11'562'802;
+  static constexpr int64_t test_pairs = 4'676'570;
+  static constexpr int64_t shards = 64;
+};
+
+}  // namespace kt

@@ -1,0 +1,161 @@
+#include "trainer/run/progress_state.h"
+
+#include "io/files/json_text.h"
+#include "launch/base/errors.h"
+
+namespace kt {
+namespace {
+
+using nlohmann::json;
+
+[[noreturn]] void refuse(const std::string& what) {
+  user_error("the checkpoint's state is not one of this program: {}; remove that checkpoint", what);
+}
+
+int64_t count_at(const json& object, const char* key, int64_t least = 0) {
+  const int64_t value = whole_number(object.at(key));
+  if (value < least) refuse(fmt::format("'{}' is {}, expected at least {}", key, value, least));
+  return value;
+}
+
+json list(const json& object, const char* key) {
+  const json& value = object.at(key);
+  if (!value.is_array()) refuse(fmt::format("'{}' is {}, expected a list", key, to_text(value)));
+  return value;
+}
+
+json to_json(const ProgressState::Best& best) {
+  return {{"value", best.value ? json(*best.value) : json()},
+          {"step", best.step},
+          {"epochs_since", best.epochs_since},
+          {"metric", best.metric}};
+}
+
+ProgressState::Best best_from_json(const json& object) {
+  ProgressState::Best best{.step = count_at(object, "step", -1),
+                           .epochs_since = count_at(object, "epochs_since"),
+                           .metric = object.value("metric", "")};
+  if (!object.at("value").is_null()) best.value = object.at("value").get<double>();
+  return best;
+}
+
+json to_json(const ProgressState::Health& health) {
+  return {{"bad_in_a_row", health.bad_in_a_row},
+          {"good_checkpoint", health.good_checkpoint},
+          {"usual_loss", health.usual_loss},
+          {"usual_samples", health.usual_samples}};
+}
+
+/// None in checkpoints of before there was one.
+ProgressState::Health health_from_json(const json& state) {
+  if (!state.contains("health")) return {};
+  const json& object = state.at("health");
+  return {.bad_in_a_row = count_at(object, "bad_in_a_row"),
+          .good_checkpoint = count_at(object, "good_checkpoint", -1),
+          .usual_loss = object.at("usual_loss"),
+          .usual_samples = count_at(object, "usual_samples")};
+}
+
+/// None in checkpoints of before there was one: the first interval is then of its steps since.
+ProgressState::Interval interval_from_json(const json& state) {
+  if (!state.contains("interval")) return {};
+  const json& object = state.at("interval");
+  return {.loss = object.at("loss"),
+          .samples = count_at(object, "samples"),
+          .norms = object.at("norms"),
+          .norm_max = object.at("norm_max"),
+          .updates = count_at(object, "updates"),
+          .seconds = object.at("seconds")};
+}
+
+}  // namespace
+
+nlohmann::json to_json(const ProgressState& state) {
+  return {{"step", state.step},
+          {"updates", state.updates},
+          {"pass_over", state.pass_over},
+          {"bad_steps", state.bad_steps},
+          {"health", to_json(state.health)},
+          {"epoch_loss", state.epoch_loss},
+          {"epoch_samples", state.epoch_samples},
+          {"epoch_seconds", state.epoch_seconds},
+          {"wall_seconds", state.wall_seconds},
+          {"best", to_json(state.best)},
+          {"early_stop", to_json(state.early_stop)},
+          {"stopped_early", state.stopped_early},
+          {"interval",
+           {{"loss", state.interval.loss},
+            {"samples", state.interval.samples},
+            {"norms", state.interval.norms},
+            {"norm_max", state.interval.norm_max},
+            {"updates", state.interval.updates},
+            {"seconds", state.interval.seconds}}},
+          {"epochs", state.epochs},
+          {"resumed_from", state.resumed_from}};
+}
+
+ProgressState progress_from_json(const nlohmann::json& json) try {
+  return {.step = count_at(json, "step"),
+          .updates = count_at(json, "updates"),
+          .pass_over = count_at(json, "pass_over"),
+          .bad_steps = count_at(json, "bad_steps"),
+          .health = health_from_json(json),
+          .epoch_loss = json.at("epoch_loss"),
+          .epoch_samples = count_at(json, "epoch_samples"),
+          .epoch_seconds = json.at("epoch_seconds"),
+          .wall_seconds = json.at("wall_seconds"),
+          .best = best_from_json(json.at("best")),
+          .early_stop = best_from_json(json.at("early_stop")),
+          .stopped_early = json.at("stopped_early"),
+          .interval = interval_from_json(json),
+          .epochs = list(json, "epochs"),
+          .resumed_from = list(json, "resumed_from")};
+} catch (const nlohmann::json::exception& error) {
+  refuse(error.what());
+}
+
+bool is_usual_loss(ProgressState::Health& health, double loss, int64_t samples) {
+  constexpr double kFactor = 1000;
+  const double limit = kFactor * health.usual_loss * static_cast<double>(samples);
+  if (health.usual_samples > 0 && loss * static_cast<double>(health.usual_samples) > limit)
+    return false;
+  health.usual_loss += loss;
+  health.usual_samples += samples;
+  return true;
+}
+
+std::optional<double> value_of(const ValidationResult& result, SelectionMetric metric) {
+  if (result.rows == 0) return std::nullopt;
+  switch (metric) {
+    case SelectionMetric::kNone:
+      return std::nullopt;
+    case SelectionMetric::kMse:
+      return result.mse;
+    case SelectionMetric::kMae:
+      return result.mae;
+    case SelectionMetric::kMseClipped:
+      return result.mse_clipped;
+    case SelectionMetric::kMaeClipped:
+      return result.mae_clipped;
+    case SelectionMetric::kGauc:
+      return result.gauc;
+    case SelectionMetric::kXauc:
+      return result.xauc;
+  }
+  return std::nullopt;
+}
+
+bool update_best(ProgressState::Best& best, SelectionMetric metric, std::optional<double> value,
+                 int64_t step) {
+  const bool smaller_is_better =
+      metric != SelectionMetric::kGauc && metric != SelectionMetric::kXauc;
+  if (value && (!best.value || (smaller_is_better ? *value < *best.value : *value > *best.value))) {
+    best = {
+        .value = value, .step = step, .epochs_since = 0, .metric = std::string(name_of(metric))};
+    return true;
+  }
+  ++best.epochs_since;
+  return false;
+}
+
+}  // namespace kt

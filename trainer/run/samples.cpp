@@ -1,0 +1,134 @@
+#include "trainer/run/samples.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "launch/base/errors.h"
+#include "launch/base/log.h"
+#include "launch/base/random.h"
+#include "launch/collectives/agree.h"
+#include "sharding/gather_shards.h"
+#include "sharding/schedule.h"
+
+namespace kt {
+namespace {
+
+/// Whole numbers in the order of the times, those before 1970 too.
+uint64_t time_key(double seconds) {
+  const auto bits = std::bit_cast<uint64_t>(seconds + 0.);  // -0 becomes 0
+  constexpr uint64_t kSign = uint64_t{1} << 63;
+  return bits & kSign ? ~bits : bits | kSign;
+}
+
+/// Rows of all ranks at this time or later. Collective: all ranks.
+int64_t rows_from(uint64_t key, const std::vector<std::vector<double>>& times, Communicator& comm) {
+  int64_t rows = 0;
+  for (const auto& shard : times)
+    rows += std::count_if(shard.begin(), shard.end(), [&](double t) { return time_key(t) >= key; });
+  comm.all_reduce(std::span(&rows, 1), Reduction::kSum);
+  return rows;
+}
+
+/// The time from which on rows are held out: the largest that at least the wanted share of all rows have reached,
+/// found by bisection over the bits. Warns when ties hold out far more. Collective: all ranks. Throws: AgreedError when
+/// they leave nothing to train on.
+uint64_t time_threshold(const std::vector<std::vector<double>>& times, const Dataset& dataset,
+                        double fraction, Communicator& comm) {
+  const int64_t rows = dataset.train_rows();
+  const auto wanted = static_cast<int64_t>(std::ceil(fraction * static_cast<double>(rows)));
+  uint64_t threshold = 0;
+  int64_t reached = rows;
+  for (int bit = 63; bit >= 0; --bit) {
+    const uint64_t candidate = threshold | (uint64_t{1} << bit);
+    const int64_t count = rows_from(candidate, times, comm);
+    if (count < wanted) continue;
+    threshold = candidate;
+    reached = count;
+  }
+  const int64_t later = rows_from(threshold + 1, times, comm);
+  const auto percent = [&](int64_t n) {
+    return fmt::format("{:.3g} %", 100 * static_cast<double>(n) / static_cast<double>(rows));
+  };
+  const std::string ties = fmt::format("{} rows share one time", reached - later);
+  const std::string remedy =
+      later == 0
+          ? "set data.validation.kind=random"
+          : fmt::format("hold out {} at most, or set data.validation.kind=random", percent(later));
+  if (reached == rows && wanted < rows)
+    throw AgreedError(fmt::format(
+        "{}: the latest {} of the rows are to be held out (data.validation), but {}, so "
+        "that none would be left to train on; {}",
+        dataset.path().string(), percent(wanted), ties, remedy));
+  // A tie of a few rows is nobody's concern.
+  const int64_t more = reached - wanted;
+  if (comm.world().rank == 0 && 10 * more > wanted && 100 * more > rows)
+    log_warning(
+        "{}: the latest {} of the rows are to be held out (data.validation), {} are: {}; {}",
+        dataset.path().string(), percent(wanted), percent(reached), ties, remedy);
+  return threshold;
+}
+
+}  // namespace
+
+std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
+                                       MpiCommunicator& comm) {
+  const double fraction = config.data.validation.fraction;
+  const bool temporal = config.data.validation.kind == ValidationKind::kTemporal && fraction > 0;
+  if (temporal && !dataset.has_timestamps())
+    user_error(
+        "{}: data.validation.kind is temporal, but not every training row has a timestamp; use "
+        "data.validation.kind=random",
+        dataset.path().string());
+
+  std::vector<Shard> read;
+  std::vector<std::vector<double>> times;
+  agree(comm, [&] {
+    for (int64_t j = shards.begin; j < shards.end; ++j) {
+      read.push_back(dataset.read_shard(j));
+      if (temporal) times.push_back(dataset.read_timestamps(j));
+    }
+  });
+  uint64_t threshold = 0;
+  if (temporal) threshold = time_threshold(times, dataset, fraction, comm);
+
+  const auto clip = static_cast<float>(config.data.target.clip);
+  const auto seed = static_cast<uint64_t>(config.train.seed);
+  std::vector<ShardSamples> samples(read.size());
+  Samples train;
+  for (size_t j = 0; j < read.size(); ++j) {
+    Shard& shard = read[j];
+    train.clear();
+    for (size_t k = 0; k < shard.row.size(); ++k) {
+      const bool held_out =
+          temporal
+              ? time_key(times[j][k]) >= threshold
+              : to_uniform(random_bits(seed, Purpose::kValidationSplit, shard.row[k])) < fraction;
+      (held_out ? samples[j].validation : train)
+          .push_back(
+              {.user = shard.user[k],
+               .item = shard.item[k],
+               .label = clip > 0 && !held_out ? std::min(shard.label[k], clip) : shard.label[k],
+               .row = shard.row[k]});
+    }
+    const Permutation order =
+        first_order(std::ssize(train), seed, shards.begin + static_cast<int64_t>(j));
+    samples[j].train.resize(train.size());
+    for (size_t k = 0; k < train.size(); ++k)
+      samples[j].train[k] = train[order(static_cast<int64_t>(k))];
+    samples[j].users = std::move(shard.users);
+    shard = {};
+  }
+  return samples;
+}
+
+std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,
+                                         Communicator& comm) {
+  std::vector<int64_t> own;
+  for (const ShardSamples& shard : samples) own.push_back(std::ssize(shard.train));
+  return gather_shards<int64_t>(comm, own, shards);
+}
+
+}  // namespace kt

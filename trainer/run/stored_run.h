@@ -1,0 +1,22 @@
+#pragma once
+
+#include <filesystem>
+
+#include "launch/collectives/mpi_communicator.h"
+#include "trainer/run/problem.h"
+
+namespace kt {
+
+/// A trained model, read back from the folder of its run.
+struct StoredRun {
+  Problem problem;
+  Parameters parameters;
+  std::string checkpoint;  ///< e.g. "step 1200 (best)"
+};
+
+/// Opens the checkpoint that `evaluate.checkpoint` of the run's own configuration names. `overrides` change that
+/// configuration (`evaluate.*`, `parallel.*`, `data.path`). Collective: all ranks. Throws: UserError.
+StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::string>& overrides,
+                   MpiCommunicator& comm);
+
+}  // namespace kt

@@ -1,0 +1,298 @@
+#include "trainer/steps/train_step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "launch/base/errors.h"
+#include "launch/base/random.h"
+#include "sharding/batch_statistics.h"
+#include "sharding/gather_shards.h"
+#include "sharding/tree_sum.h"
+
+namespace kt {
+
+Exchange::Options exchange_options(const Engine& engine, const Parameters& parameters,
+                                   const Schedule& schedule, const ThreadPool& pool) {
+  return {.part_width = engine.part_width(Side::kItem),
+          .most_rows = schedule.most_rows(parameters.shards()),
+          .threads = pool.threads()};
+}
+
+TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
+                     ThreadPool& pool, std::span<const ShardSamples> samples,
+                     std::span<const float> item_features, const Options& options)
+    : engine_(engine),
+      parameters_(parameters),
+      exchange_(exchange),
+      comm_(comm),
+      pool_(pool),
+      samples_(samples),
+      item_features_(item_features),
+      options_(options),
+      units_(parameters.shards().size()),
+      dense_size_(std::ssize(parameters.dense)),
+      user_width_(engine.part_width(Side::kUser)),
+      item_width_(engine.part_width(Side::kItem)),
+      scratch_(engine.passes() > 1 ? units_ : pool.threads()),
+      unit_begin_(units_ + 1),
+      leaves_((exchange.leaves() == Exchange::Leaves::kOfUnits ? units_ : pool.threads()) *
+              dense_size_),
+      losses_(units_),
+      squared_norms_(units_),
+      moments_(engine.batch_norms().size()) {
+  int64_t users = 0;
+  for (const ShardSamples& shard : samples) {
+    first_user_.push_back(users);
+    users += std::ssize(shard.users);
+  }
+  user_parts_.resize(users * user_width_);
+  user_part_gradients_.resize(users * user_width_);
+  item_part_sums_.resize(parameters.item_touched.size() * item_width_);
+  for (ParameterArray& array : parameters.arrays) {
+    if (array.spec.kind == ArrayKind::kUserTable) user_tables_.push_back(&array);
+    if (array.spec.kind == ArrayKind::kItemTable) item_tables_.push_back(&array);
+  }
+}
+
+TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_t step,
+                                 double learning_rate, int64_t update) {
+  Result result{.samples = schedule.batch_size(step)};
+  if (result.samples == 0) return result;
+
+  input_.time([&] {
+    gather(schedule, epoch, step);
+    exchange_.route(item_);
+  });
+  compute_.time([&] {
+    parameters_.forget_gradients();
+    engine_.set_dense(parameters_.dense);
+    compute_item_parts();
+    exchange_.fetch_parts();
+    compute_leaves(1 / static_cast<double>(result.samples));
+    return_item_gradients();
+    exchange_.reduce(leaves_, pool_);
+    parameters_.squared_gradient_norms(squared_norms_, pool_);
+  });
+  communication_.time([&] { result.outcome = share_outcome(); });
+  if (!is_sound(result.outcome, options_.clip_norm)) return result;
+
+  update_.time([&] {
+    const float scale = clip_factor(result.outcome.gradient_norm, options_.clip_norm);
+    parameters_.update(learning_rate, update, scale, pool_);
+    update_running_values();
+  });
+  communication_.time([&] { parameters_.publish_dense(comm_); });
+  result.updated = true;
+  return result;
+}
+
+StepSeconds TrainStep::seconds() const {
+  // The exchange's calls are timed as part of what they stand in.
+  const double routing = exchange_.routing_s();
+  const double exchanging = exchange_.communication_s() - routing + statistics_.seconds;
+  return {.input = input_.seconds - routing,
+          .compute = compute_.seconds - exchanging,
+          .communication = communication_.seconds + exchanging + routing,
+          .update = update_.seconds};
+}
+
+void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
+  const Range shards = parameters_.shards();
+  for (int64_t unit = 0; unit < units_; ++unit)
+    unit_begin_[unit + 1] =
+        unit_begin_[unit] + schedule.positions(shards.begin + unit, step).size();
+  const int64_t n = unit_begin_[units_];
+  user_row_.resize(n);
+  item_.resize(n);
+  label_.resize(n);
+  dropout_key_.resize(n);
+  const auto epoch_key = static_cast<uint64_t>(epoch);
+  pool_.parallel_for(units_, [&](int64_t unit, int) {
+    const Samples& train = samples_[unit].train;
+    const EpochOrder order =
+        epoch_order(std::ssize(train), options_.seed, epoch, shards.begin + unit);
+    const Range positions = schedule.positions(shards.begin + unit, step);
+    // Groups first, so that the reads that follow are under way together.
+    constexpr int64_t kGroup = EpochOrder::kGroup, kTogether = 32;
+    int64_t to = unit_begin_[unit];
+    for (int64_t begin = positions.begin; begin < positions.end;) {
+      const int64_t first = begin / kGroup;
+      const int64_t end = std::min((first + kTogether) * kGroup, positions.end);
+      int64_t group[kTogether];
+      for (int64_t k = first; k * kGroup < end; ++k) {
+        group[k - first] = order.group(k);
+        __builtin_prefetch(train.data() + group[k - first]);
+      }
+      for (; begin < end; ++begin, ++to) {
+        int64_t place = group[begin / kGroup - first] + begin % kGroup;
+        if (place >= std::ssize(train)) [[unlikely]]
+          place = order(begin);
+        const Sample& sample = train[place];
+        user_row_[to] = static_cast<int32_t>(first_user_[unit] + sample.user);
+        item_[to] = sample.item;
+        label_[to] = sample.label;
+        dropout_key_[to] = dropout_key(options_.seed, epoch_key, sample.row);
+      }
+    }
+  });
+}
+
+IdBatch TrainStep::item_batch(Range owned) const {
+  const std::span<const int32_t> rows = exchange_.owned();
+  IdBatch batch{.n = owned.size(), .row = rows.data() + owned.begin};
+  for (const ParameterArray* table : item_tables_) batch.tables.push_back(table->value.data());
+  if (!item_features_.empty())
+    batch.features = item_features_.data() + item_tables_[0]->held.begin * engine_.feature_count();
+  return batch;
+}
+
+std::span<float> TrainStep::leaf(int64_t unit, int thread) {
+  const int64_t k = exchange_.leaves() == Exchange::Leaves::kOfUnits ? unit : thread;
+  return std::span(leaves_).subspan(k * dense_size_, dense_size_);
+}
+
+void TrainStep::compute_item_parts() {
+  pool_.parallel_for(units_, [&](int64_t unit, int) {
+    const Range owned = exchange_.owned_of_unit(unit);
+    if (owned.size() == 0) return;
+    engine_.forward_ids(Side::kItem, item_batch(owned), exchange_.own_parts());
+  });
+}
+
+void TrainStep::compute_leaves(double scale) {
+  const bool of_units = exchange_.leaves() == Exchange::Leaves::kOfUnits;
+  if (!of_units) std::ranges::fill(leaves_, 0.f);
+  for (int64_t pass = 0; pass < engine_.passes(); ++pass) {
+    pool_.parallel_for(units_, [&](int64_t unit, int thread) {
+      if (pass == 0) {
+        if (of_units) std::ranges::fill(leaf(unit, thread), 0.f);
+        losses_[unit] = 0;
+      }
+      losses_[unit] += compute_leaf(unit, pass, scale, thread);
+    });
+    if (pass + 1 < engine_.passes()) share_statistics(pass);
+  }
+}
+
+void TrainStep::share_statistics(int64_t pass) {
+  const int64_t columns = 1 + 2 * engine_.norm_after(pass).width;
+  std::vector<double> own;
+  for (const Scratch& leaf : scratch_) {
+    const std::vector<double>& statistics = leaf.memory.statistics;
+    own.insert(own.end(), statistics.begin(), statistics.end());
+  }
+  std::vector<double> all;
+  statistics_.time(
+      [&] { all = gather_shards<double>(comm_, own, parameters_.shard_count(), columns); });
+  const bool forward = pass < std::ssize(moments_);
+  all = forward ? merge_moments(std::move(all), columns / 2) : tree_sums(std::move(all), columns);
+  if (forward) moments_[pass] = all;
+  engine_.set_statistics(pass, all);
+}
+
+void TrainStep::update_running_values() {
+  for (size_t k = 0; k < moments_.size(); ++k) {
+    const BatchNorm& norm = engine_.batch_norms()[k];
+    const double rows = moments_[k][0];
+    const auto update = [&](size_t a, auto&& of_batch) {
+      ParameterArray& array = parameters_.arrays[a];
+      for (int64_t c = array.held.begin * norm.width; c < array.held.end * norm.width; ++c) {
+        float& value = array.value[c - array.held.begin * norm.width];
+        value = static_cast<float>(norm.momentum * value + (1 - norm.momentum) * of_batch(c));
+      }
+    };
+    update(norm.mean, [&](int64_t c) { return moments_[k][1 + c]; });
+    update(norm.variance, [&](int64_t c) { return moments_[k][1 + norm.width + c] / rows; });
+  }
+}
+
+/// The distinct users of rows [begin, end), in the order of their first row; they are a leaf's alone.
+void TrainStep::find_users(int64_t begin, int64_t end, std::vector<int32_t>& users) {
+  users.resize(end - begin);
+  int64_t count = 0;
+  // Written whether new or not: a branch would be mispredicted half of the time.
+  for (int64_t k = begin; k < end; ++k) {
+    users[count] = user_row_[k];
+    count += !std::exchange(parameters_.user_touched[user_row_[k]], uint8_t{1});
+  }
+  users.resize(count);
+}
+
+double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thread) {
+  Scratch& scratch = scratch_[engine_.passes() > 1 ? unit : thread];
+  float* dense_gradients = leaf(unit, thread).data();
+  const int64_t begin = unit_begin_[unit], end = unit_begin_[unit + 1];
+  const bool first = pass == 0, last = pass + 1 == engine_.passes();
+  if (begin == end) {
+    if (!last) scratch.memory.statistics.assign(1 + 2 * engine_.norm_after(pass).width, 0);
+    return 0;
+  }
+  if (first) find_users(begin, end, scratch.users);
+
+  IdBatch users{.n = std::ssize(scratch.users), .row = scratch.users.data()};
+  IdGradients user_gradients{.tables = {}, .dense = dense_gradients};
+  for (ParameterArray* table : user_tables_) {
+    users.tables.push_back(table->value.data());
+    user_gradients.tables.push_back(table->gradient.data());
+  }
+  if (first) {
+    engine_.forward_ids(Side::kUser, users, user_parts_.data());
+    for (const int32_t user : scratch.users)
+      std::fill_n(user_part_gradients_.data() + user * user_width_, user_width_, 0.f);
+  }
+  const double loss = engine_.train_pass(pass,
+                                         {.n = end - begin,
+                                          .user_parts = user_parts_.data(),
+                                          .item_parts = exchange_.parts(),
+                                          .user = user_row_.data() + begin,
+                                          .item = exchange_.part_of_row().data() + begin,
+                                          .item_id = item_.data() + begin,
+                                          .features = item_features_.data(),
+                                          .label = label_.data() + begin,
+                                          .dropout_key = dropout_key_.data() + begin},
+                                         scale,
+                                         {.user_parts = user_part_gradients_.data(),
+                                          .item_parts = exchange_.row_gradients(),
+                                          .item_row = exchange_.gradient_row().data() + begin,
+                                          .dense = dense_gradients},
+                                         scratch.memory);
+  if (last) engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
+  return loss;
+}
+
+void TrainStep::return_item_gradients() {
+  exchange_.return_item_gradients(item_part_sums_.data(), pool_);
+  pool_.parallel_for(units_, [&](int64_t unit, int thread) {
+    const Range owned = exchange_.owned_of_unit(unit);
+    if (owned.size() == 0) return;
+    IdGradients gradients{.tables = {}, .dense = leaf(unit, thread).data()};
+    for (ParameterArray* table : item_tables_) gradients.tables.push_back(table->gradient.data());
+    for (int64_t k = owned.begin; k < owned.end; ++k)
+      parameters_.item_touched[exchange_.owned()[k]] = 1;
+    engine_.backward_ids(Side::kItem, item_batch(owned), item_part_sums_.data(), gradients);
+  });
+}
+
+// Both in one collective.
+StepOutcome TrainStep::share_outcome() {
+  if (parameters_.holding() == Holding::kReplica) {
+    double sums[2] = {};
+    for (int64_t unit = 0; unit < units_; ++unit) {
+      sums[0] += losses_[unit];
+      sums[1] += squared_norms_[unit];
+    }
+    comm_.all_reduce(std::span<double>(sums), Reduction::kSum);
+    return {.loss = sums[0], .gradient_norm = std::sqrt(sums[1])};
+  }
+  std::vector<double> own;
+  for (int64_t unit = 0; unit < units_; ++unit) {
+    own.push_back(losses_[unit]);
+    own.push_back(squared_norms_[unit]);
+  }
+  const std::vector<double> sums =
+      tree_sums(gather_shards<double>(comm_, own, parameters_.shard_count(), 2), 2);
+  return {.loss = sums[0], .gradient_norm = std::sqrt(sums[1])};
+}
+
+}  // namespace kt

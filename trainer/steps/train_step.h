@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "launch/base/huge_pages.h"
+#include "launch/base/parallel_for.h"
+#include "launch/base/stopwatch.h"
+#include "launch/collectives/communicator.h"
+#include "models/graph/engine.h"
+#include "sharding/exchange.h"
+#include "sharding/parameters.h"
+#include "sharding/schedule.h"
+#include "trainer/run/samples.h"
+#include "trainer/steps/step_outcome.h"
+#include "trainer/steps/steps.h"
+
+namespace kt {
+
+/// What the steps of `schedule` need of their exchange.
+Exchange::Options exchange_options(const Engine& engine, const Parameters& parameters,
+                                   const Schedule& schedule, const ThreadPool& pool);
+
+/// One step of data-parallel training. What is summed, and in which order, is fixed by shards, steps and rows;
+/// ranks and threads only decide who does the work.
+///
+///   rows of each owned shard (Schedule)          -> the step's samples, in (shard, position) order
+///   Engine::forward_ids of items                 -> parts of the items this rank owns
+///   Exchange::fetch_parts                        -> parts of the others
+///   a leaf: forward_ids of its users, train_rows, backward_ids of its users
+///                                                -> loss, dense gradients, gradients of users and of items' parts
+///     (with batch norms: passes over all leaves in place of train_rows, statistics of all rows between them)
+///   Exchange::return_item_gradients              -> their sums, at the items' owners
+///   Engine::backward_ids of items                -> gradients of items, more dense gradients
+///   Exchange::reduce                             -> gradients of the blocks this rank owns
+///   share_outcome                                -> loss and gradient norm: whether an update is made
+///   Parameters::update, publish_dense            -> the next step's weights
+class TrainStep {
+ public:
+  struct Options {
+    uint64_t seed = 0;
+    double clip_norm = 0;  ///< 0 = off
+  };
+
+  /// Everything is borrowed. Shapes: samples one per owned shard; item_features [items, feature_count].
+  TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
+            ThreadPool& pool, std::span<const ShardSamples> samples,
+            std::span<const float> item_features, const Options& options);
+
+  struct Result {
+    StepOutcome outcome;
+    int64_t samples = 0;   ///< of the global batch
+    bool updated = false;  ///< false when the outcome was not sound: no weight was changed then
+  };
+
+  /// Step `step` of `epoch`, as update number `update` (from 1). Collective: all ranks; the result is the same
+  /// on each.
+  Result run(const Schedule& schedule, int64_t epoch, int64_t step, double learning_rate,
+             int64_t update);
+
+  /// Of all steps so far.
+  StepSeconds seconds() const;
+
+ private:
+  /// What a leaf needs: of the thread that computes it, or with several passes its own.
+  struct Scratch {
+    std::vector<int32_t> users;  // distinct, rows of this rank's user tables
+    LeafMemory memory;
+  };
+
+  void gather(const Schedule& schedule, int64_t epoch, int64_t step);
+  void compute_item_parts();
+  void compute_leaves(double scale);
+  void find_users(int64_t begin, int64_t end, std::vector<int32_t>& users);
+  double compute_leaf(int64_t unit, int64_t pass, double scale, int thread);
+  void share_statistics(int64_t pass);
+  void update_running_values();
+  void return_item_gradients();
+  StepOutcome share_outcome();
+  IdBatch item_batch(Range owned) const;
+  std::span<float> leaf(int64_t unit, int thread);
+
+  Engine& engine_;
+  Parameters& parameters_;
+  Exchange& exchange_;
+  Communicator& comm_;
+  ThreadPool& pool_;
+  std::span<const ShardSamples> samples_;
+  std::span<const float> item_features_;
+  Options options_;
+  const int64_t units_, dense_size_, user_width_, item_width_;
+  std::vector<int64_t> first_user_;  // [units] first row of a shard in this rank's user tables
+  std::vector<ParameterArray*> user_tables_, item_tables_;
+  std::vector<Scratch> scratch_;  // [threads], or [units] with several passes
+
+  // The step. Shapes: n samples of this rank, in (shard, position) order.
+  std::vector<int64_t> unit_begin_;                 // [units + 1]
+  std::vector<int32_t> user_row_, item_;            // [n]
+  std::vector<float> label_;                        // [n]
+  std::vector<uint32_t> dropout_key_;               // [n]
+  AlignedFloats user_parts_, user_part_gradients_;  // [held users, user width]
+  AlignedFloats item_part_sums_;                    // [held items, item width]
+  std::vector<float> leaves_;                       // [units or threads, dense size]
+  std::vector<double> losses_, squared_norms_;      // [units]
+  std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
+
+  Stopwatch input_, compute_, communication_, statistics_, update_;
+};
+
+}  // namespace kt
