@@ -10,7 +10,7 @@
 #include "launch/base/huge_pages.h"
 #include "models/fused/arithmetic.h"
 #include "models/fused/fused_engine.h"
-#include "models/systems/ncf.h"
+#include "models/systems/registry.h"
 #include "sharding/optimizer.h"
 #include "sharding/schedule.h"
 #include "trainer/run/samples.h"
@@ -59,8 +59,10 @@ BENCHMARK(read_memory)->Name("read/memory")->Arg(1 << 30);
 /// `ncf` at full width, with random weights.
 struct Ncf {
   explicit Ncf(Form form)
-      : model(ncf({kUsers, kItems, kFeatures})),
-        engine(make_fused_engine(model, form, best_simd_level())) {
+      : model(make_default_system("ncf",
+                                  {.users = kUsers, .items = kItems, .columns = {0, kFeatures, 0}})
+                  .graph),
+        engine(make_fused_engine(model, {}, form, best_simd_level())) {
     for (const ParameterSpec& spec : model.parameters()) {
       AlignedFloats values(spec.size());
       for (float& value : values) value = .1f * draw();
@@ -88,7 +90,7 @@ struct Ncf {
     return {.n = count(side),
             .row = rows[s].data(),
             .tables = {tables[s].data()},
-            .features = features.data()};
+            .columns = s == 1 ? features.data() : nullptr};
   }
 
   Layers model;
@@ -116,19 +118,20 @@ void train_rows(benchmark::State& state) {
   AlignedFloats user_gradients(ncf.parts[0].size()),
       item_gradients(kRows * ncf.engine->part_width(Side::kItem));
   for (auto _ : state)
-    benchmark::DoNotOptimize(ncf.engine->train_rows({.n = kRows,
-                                                     .user_parts = ncf.parts[0].data(),
-                                                     .item_parts = ncf.parts[1].data(),
-                                                     .user = user.data(),
-                                                     .item = item.data(),
-                                                     .item_id = item.data(),
-                                                     .features = ncf.features.data(),
-                                                     .label = label.data(),
-                                                     .dropout_key = key.data()},
-                                                    1e-4,
-                                                    {.user_parts = user_gradients.data(),
-                                                     .item_parts = item_gradients.data(),
-                                                     .dense = ncf.dense_gradient.data()}));
+    benchmark::DoNotOptimize(
+        ncf.engine->train_rows({.n = kRows,
+                                .user_parts = ncf.parts[0].data(),
+                                .item_parts = ncf.parts[1].data(),
+                                .user = user.data(),
+                                .item = item.data(),
+                                .item_id = item.data(),
+                                .columns = {nullptr, ncf.features.data(), nullptr},
+                                .target = label.data(),
+                                .dropout_key = key.data()},
+                               1e-4,
+                               {.user_parts = user_gradients.data(),
+                                .item_parts = item_gradients.data(),
+                                .dense = ncf.dense_gradient.data()}));
   state.SetItemsProcessed(state.iterations() * kRows);
 }
 BENCHMARK(train_rows)->Name("train_rows/rows")->Arg(0);
@@ -169,7 +172,7 @@ void score(benchmark::State& state) {
                               .user = user.data(),
                               .item = item.data(),
                               .item_id = item.data(),
-                              .features = ncf.features.data()},
+                              .columns = {nullptr, ncf.features.data(), nullptr}},
                              out.data());
   state.SetItemsProcessed(state.iterations() * kPairs);
 }

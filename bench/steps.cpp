@@ -15,6 +15,7 @@
 #include "launch/process/run_main.h"
 #include "sharding/exchange.h"
 #include "trainer/run/problem.h"
+#include "trainer/run/weights.h"
 #include "trainer/run/samples.h"
 #include "trainer/steps/train_step.h"
 
@@ -28,8 +29,8 @@ struct Contestant {
              Exchange::Leaves leaves)
       : parameters(make_parameters(problem, comm.world())),
         exchange(make_exact_exchange(parameters, comm, options(problem, schedule, pool, leaves))),
-        step(*problem.engine, parameters, *exchange, comm, pool, samples, problem.item_features,
-             {.seed = 1}) {
+        step(*problem.engine, parameters, *exchange, comm, pool, samples, step_columns(problem),
+             problem.system.objective, {.seed = 1}) {
     initialize(parameters, problem, comm);
   }
 

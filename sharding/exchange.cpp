@@ -93,10 +93,9 @@ class ExactExchange : public Exchange {
         parameters_(parameters),
         comm_(comm),
         width_(options.part_width),
-        item_tables_(of_kind(parameters, ArrayKind::kItemTable)),
         dense_(of_kind(parameters, ArrayKind::kDense)),
-        first_item_(item_tables_.empty() ? 0 : item_tables_[0]->held.begin),
-        held_(item_tables_.empty() ? 0 : item_tables_[0]->held.size()),
+        first_item_(parameters.held_items().begin),
+        held_(parameters.held_items().size()),
         threads_(comm, options.threads),
         layout_(comm, options, held_, threads_.all()),
         slots_(comm, layout_.bytes, std::max<int64_t>(width_, 1) * kFloatBytes, options.host),
@@ -109,9 +108,8 @@ class ExactExchange : public Exchange {
       for (const TreeNode& node : subtrees(blocks)) nodes_.push_back(node);
       nodes_of_rank_.push_back(
           leaves_ == Leaves::kOfUnits ? static_cast<int64_t>(subtrees(blocks).size()) : 1);
-      const int64_t threads = item_tables_.empty() ? 0 : threads_.of_rank(rank);
-      for (int64_t thread = 0; thread < threads; ++thread) {
-        const std::vector<int64_t>& begin = item_tables_[0]->block_begin;
+      for (int64_t thread = 0; thread < threads_.of_rank(rank); ++thread) {
+        const std::vector<int64_t>& begin = parameters.item_begin();
         const Range own = blocks_of_thread(blocks, rank, thread);
         for (int64_t item = begin[own.begin]; item < begin[own.end]; ++item)
           places_.push_back(
@@ -136,13 +134,11 @@ class ExactExchange : public Exchange {
           "expected at most {}; lower train.global_batch, the ranks or parallel.threads",
           size, threads_.all(), layout_.rows, slot_parts_ * size, INT32_MAX));
     unit_begin_.assign(parameters.shards().size() + 1, 0);
-    if (item_tables_.empty()) return;
     for (int64_t block = parameters.shards().begin; block <= parameters.shards().end; ++block)
-      block_begin_.push_back(item_tables_[0]->block_begin[block] - first_item_);
+      block_begin_.push_back(parameters.item_begin()[block] - first_item_);
   }
 
   void route(std::span<const int32_t> items) override {
-    KT_CHECK(items.empty() || !item_tables_.empty(), "rows of items, but no item table");
     KT_CHECK(std::ssize(items) <= layout_.rows, "{} rows, announced {}", items.size(),
              layout_.rows);
     // Every owner learns the items of the rows it will get gradients of, in order.
@@ -212,6 +208,12 @@ class ExactExchange : public Exchange {
         }
       }
     });
+  }
+
+  void count_rows(std::span<int32_t> counts) const override {
+    for (const int32_t row : owned_) counts[row] = 0;
+    for (int rank = 0; rank < comm_.world().size; ++rank)
+      for (const int32_t item : requests_from(rank)) ++counts[item - first_item_];
   }
 
   void reduce(std::span<float> leaves, ThreadPool& pool) override {
@@ -411,7 +413,7 @@ class ExactExchange : public Exchange {
   Parameters& parameters_;
   Communicator& comm_;
   const int64_t width_;
-  std::vector<ParameterArray*> item_tables_, dense_;
+  std::vector<ParameterArray*> dense_;
   const int64_t first_item_, held_;  // items this rank has the rows of
   const Threads threads_;
   std::vector<int64_t> block_begin_;    // [own blocks + 1] held rows
@@ -444,12 +446,11 @@ class FastExchange : public Exchange {
         width_(options.part_width),
         item_tables_(of_kind(parameters, ArrayKind::kItemTable)),
         dense_(of_kind(parameters, ArrayKind::kDense)),
-        needed_(item_tables_.empty() ? 0 : item_tables_[0]->spec.rows),
+        needed_(parameters.held_items().size()),
         parts_(std::ssize(needed_) * width_),
         gradients_(options.most_rows * width_) {}
 
   void route(std::span<const int32_t> items) override {
-    KT_CHECK(items.empty() || !item_tables_.empty(), "rows of items, but no item table");
     std::ranges::fill(needed_, 0);
     for (const int32_t item : items) needed_[item] = 1;
     owned_.clear();
@@ -478,6 +479,11 @@ class FastExchange : public Exchange {
         add_columns(gradients_.data() + static_cast<int64_t>(k) * width_, columns,
                     sums + part_of_row_[k] * width_);
     });
+  }
+
+  void count_rows(std::span<int32_t> counts) const override {
+    for (const int32_t row : owned_) counts[row] = 0;
+    for (const int32_t item : part_of_row_) ++counts[item];
   }
 
   void reduce(std::span<float> leaves, ThreadPool& pool) override {

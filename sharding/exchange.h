@@ -68,6 +68,10 @@ class Exchange {
   /// (fast: of this rank), in (shard, position) order. Collective: all ranks.
   virtual void return_item_gradients(float* sums, ThreadPool& pool) = 0;
 
+  /// How many rows the step has of each item of `owned`, over all ranks (fast: of this rank). Shapes: counts [held
+  /// rows]; those of `owned` are overwritten.
+  virtual void count_rows(std::span<int32_t> counts) const = 0;
+
   /// Fills the gradients of the dense arrays, and in fast form sums those of the item tables.
   /// Shapes: leaves [units or threads, dense size], destroyed. Collective: all ranks.
   virtual void reduce(std::span<float> leaves, ThreadPool& pool) = 0;

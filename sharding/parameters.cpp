@@ -13,15 +13,23 @@
 namespace kt {
 
 Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> users_per_shard,
-                       World world, Holding holding, const Optimizer& optimizer)
+                       int64_t items, World world, Holding holding, const Optimizer& optimizer)
     : shards_(shards_of_rank(static_cast<int64_t>(users_per_shard.size()), world)),
       shard_count_(static_cast<int64_t>(users_per_shard.size())),
       holding_(holding),
+      item_begin_(even_blocks(items, shard_count_)),
+      held_items_(holding == Holding::kReplica
+                      ? Range{0, items}
+                      : Range{item_begin_[shards_.begin], item_begin_[shards_.end]}),
       optimizer_(optimizer) {
+  for (int64_t shard = shards_.begin; shard < shards_.end; ++shard)
+    user_touched.resize(user_touched.size() + users_per_shard[shard], 0);
+  item_touched.resize(held_items_.size(), 0);
   for (ArraySpec& spec : specs) {
     ParameterArray array;
     array.spec = std::move(spec);
-    if (array.spec.kind == ArrayKind::kUserTable) {
+    const ArrayKind kind = array.spec.kind;
+    if (kind == ArrayKind::kUserTable || kind == ArrayKind::kUserColumns) {
       array.block_begin.assign(1, 0);
       for (const int64_t users : users_per_shard)
         array.block_begin.push_back(array.block_begin.back() + users);
@@ -30,27 +38,28 @@ Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> us
       array.block_begin = even_blocks(array.spec.rows, shard_count_);
     }
     array.owned = {array.block_begin[shards_.begin], array.block_begin[shards_.end]};
-    const bool replica = holding == Holding::kReplica && array.spec.kind != ArrayKind::kUserTable;
+    KT_CHECK(kind != ArrayKind::kItemTable || array.spec.rows == items, "{}", array.spec.name);
+    const bool replica = holding == Holding::kReplica &&
+                         (kind == ArrayKind::kItemTable || kind == ArrayKind::kDense);
     array.held = replica ? Range{0, array.spec.rows} : array.owned;
     const auto size = static_cast<size_t>(array.held.size() * array.spec.cols);
     array.value.resize(size);
-    array.gradient.resize(size);
-    for (int slot = 0; slot < optimizer_slots(optimizer); ++slot) array.slots[slot].resize(size);
+    if (!is_columns(kind)) {
+      array.gradient.resize(size);
+      for (int slot = 0; slot < optimizer_slots(optimizer); ++slot) array.slots[slot].resize(size);
+    }
     if (array.spec.kind == ArrayKind::kDense) {
       array.dense_offset = static_cast<int64_t>(dense.size());
       dense.resize(dense.size() + static_cast<size_t>(array.spec.rows * array.spec.cols));
     }
-    if (array.spec.kind == ArrayKind::kUserTable)
-      user_touched.assign(static_cast<size_t>(array.held.size()), 0);
-    else if (array.spec.kind == ArrayKind::kItemTable)
-      item_touched.assign(static_cast<size_t>(array.held.size()), 0);
     arrays.push_back(std::move(array));
   }
 }
 
 int64_t Parameters::count() const {
   int64_t count = 0;
-  for (const ParameterArray& array : arrays) count += array.spec.rows * array.spec.cols;
+  for (const ParameterArray& array : arrays)
+    if (!is_columns(array.spec.kind)) count += array.spec.rows * array.spec.cols;
   return count;
 }
 
@@ -83,6 +92,25 @@ void Parameters::update(double learning_rate, int64_t step, float gradient_scale
                       .slot1 = slot(0),
                       .slot2 = slot(1)});
   });
+}
+
+bool Parameters::penalizes(ArrayKind kind) const {
+  return std::ranges::any_of(arrays, [&](const ParameterArray& array) {
+    return array.spec.kind == kind && array.spec.row_penalty > 0;
+  });
+}
+
+void Parameters::penalize(ArrayKind kind, std::span<const int32_t> rows,
+                          std::span<const int32_t> counts, double scale) {
+  for (ParameterArray& array : arrays) {
+    if (array.spec.kind != kind || array.spec.row_penalty == 0) continue;
+    const int64_t cols = array.spec.cols;
+    for (const int32_t row : rows) {
+      const auto factor = static_cast<float>(2 * array.spec.row_penalty * scale * counts[row]);
+      for (int64_t c = row * cols; c < (row + 1) * cols; ++c)
+        array.gradient[c] += factor * array.value[c];
+    }
+  }
 }
 
 void Parameters::forget_gradients() {
@@ -146,6 +174,7 @@ void Parameters::squared_gradient_norms(std::span<double> norms, ThreadPool& poo
   pool.parallel_for(shards_.size(), [&](int64_t k, int) {
     norms[k] = 0;
     for (ParameterArray& array : arrays) {
+      if (is_columns(array.spec.kind)) continue;
       const Range rows = block_rows(array, shards_.begin + k);
       const uint8_t* has_gradient = touched(array);
       const float* gradient = array.gradient.data();
@@ -159,10 +188,12 @@ void Parameters::squared_gradient_norms(std::span<double> norms, ThreadPool& poo
 }
 
 std::string Parameters::weights_hash(Communicator& comm) {
-  const auto width = static_cast<int64_t>(2 * arrays.size());
+  int64_t width = 0;
+  for (const ParameterArray& array : arrays) width += is_columns(array.spec.kind) ? 0 : 2;
   std::vector<uint64_t> own;
   for (int64_t block = shards_.begin; block < shards_.end; ++block) {
     for (ParameterArray& array : arrays) {
+      if (is_columns(array.spec.kind)) continue;
       const std::span<float> values = array.rows(array.value, block_rows(array, block));
       const XXH128_hash_t hash = XXH3_128bits(values.data(), values.size_bytes());
       own.push_back(hash.high64);

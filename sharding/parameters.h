@@ -16,10 +16,15 @@
 namespace kt {
 
 enum class ArrayKind {
-  kUserTable,  ///< rows in block order: shard by shard, users in id order
-  kItemTable,  ///< rows in id order
-  kDense,      ///< rows in order; every rank also has a full copy to compute with
+  kUserTable,    ///< rows in block order: shard by shard, users in id order
+  kItemTable,    ///< rows in id order
+  kDense,        ///< rows in order; every rank also has a full copy to compute with
+  kUserColumns,  ///< found in the data before training, and kept: rows as those of a user table
+  kColumns,      ///< likewise, rows in order
 };
+constexpr bool is_columns(ArrayKind kind) {
+  return kind == ArrayKind::kUserColumns || kind == ArrayKind::kColumns;
+}
 
 struct ArraySpec {
   std::string name;
@@ -27,6 +32,8 @@ struct ArraySpec {
   int64_t rows = 0;
   int64_t cols = 0;
   bool trained = true;  ///< false: `Parameters::update` leaves it alone
+  double row_penalty =
+      0;  ///< tables: of the squared row, for each row of a step (Parameters::penalize)
 };
 
 /// What of the item tables and dense arrays a rank holds and updates.
@@ -56,14 +63,14 @@ struct ParameterArray {
 
 class Parameters {
  public:
-  /// Shapes: users_per_shard [V]; the rows of every user table are their sum.
-  Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> users_per_shard, World world,
-             Holding holding, const Optimizer& optimizer);
+  /// Shapes: users_per_shard [V]; the rows of every user table are their sum, those of every item table `items`.
+  Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> users_per_shard, int64_t items,
+             World world, Holding holding, const Optimizer& optimizer);
 
   std::vector<ParameterArray> arrays;  ///< in the order of the specs
   std::vector<float> dense;            ///< all dense arrays in full, one after the other
-  /// Held rows of the user and item tables that have a gradient; that of any other is 0, whatever its elements
-  /// hold. Shapes: [held.size()], 0 or 1.
+  /// Users of this rank's shards and held items that have a gradient in a step; that of any other row of a table is
+  /// 0, whatever its elements hold. Shapes: [held.size()], 0 or 1.
   std::vector<uint8_t> user_touched, item_touched;
   /// What `update` computes with: the same bits on all.
   SimdLevel simd = SimdLevel::kAvx2;
@@ -71,12 +78,21 @@ class Parameters {
   /// V, over all ranks.
   int64_t shard_count() const { return shard_count_; }
   Holding holding() const { return holding_; }
+  /// Where the blocks of items begin. Shapes: [V + 1].
+  const std::vector<int64_t>& item_begin() const { return item_begin_; }
+  /// Of this rank: its blocks, or all for a replica.
+  Range held_items() const { return held_items_; }
   const Optimizer& optimizer() const { return optimizer_; }
   /// Elements of all arrays over all ranks.
   int64_t count() const;
 
   /// Updates every held element of the trained arrays, those of tables by the threads of `pool`. `step` counts updates from 1.
   void update(double learning_rate, int64_t step, float gradient_scale, ThreadPool& pool);
+  /// Adds the gradient of `row_penalty` to those of rows of tables of `kind`: 2 * penalty * scale * count * value.
+  /// Shapes: rows held rows, counts [held rows] of the step.
+  void penalize(ArrayKind kind, std::span<const int32_t> rows, std::span<const int32_t> counts,
+                double scale);
+  bool penalizes(ArrayKind kind) const;
   /// No row of a table has a gradient.
   void forget_gradients();
   /// Writes the zeros of the rows that have none: all have one then.
@@ -87,7 +103,7 @@ class Parameters {
   /// The squared norm of the gradients of each own block: `SquaredNorm` of each array, arrays in order. The whole one
   /// is their sum over the tree. Shapes: norms [own shards].
   void squared_gradient_norms(std::span<double> norms, ThreadPool& pool);
-  /// 128-bit hash, in hex, of every value, block by block: the same hash, the same bits on any
+  /// 128-bit hash, in hex, of every value that training made, block by block: the same hash, the same bits on any
   /// number of ranks. Collective: all ranks.
   std::string weights_hash(Communicator& comm);
   /// Whether all values and optimizer state this rank holds are finite.
@@ -109,6 +125,8 @@ class Parameters {
   Range shards_;
   int64_t shard_count_;
   Holding holding_;
+  std::vector<int64_t> item_begin_;
+  Range held_items_;
   Optimizer optimizer_;
 };
 

@@ -153,6 +153,9 @@ KT_INLINE Doubles operator-(Doubles x, Doubles y) {
 KT_INLINE Doubles operator*(Doubles x, Doubles y) {
   return {_mm512_mul_pd(x.a, y.a), _mm512_mul_pd(x.b, y.b)};
 }
+KT_INLINE Doubles load_doubles(const double* p) {
+  return {_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
+}
 KT_INLINE void store(double* p, Doubles x) {
   _mm512_storeu_pd(p, x.a);
   _mm512_storeu_pd(p + 8, x.b);
@@ -330,6 +333,10 @@ KT_INLINE Doubles operator-(Doubles x, Doubles y) {
 KT_INLINE Doubles operator*(Doubles x, Doubles y) {
   for (int k = 0; k < 4; ++k) x.v[k] = _mm256_mul_pd(x.v[k], y.v[k]);
   return x;
+}
+KT_INLINE Doubles load_doubles(const double* p) {
+  return {{_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8),
+           _mm256_loadu_pd(p + 12)}};
 }
 KT_INLINE void store(double* p, Doubles x) {
   for (int k = 0; k < 4; ++k) _mm256_storeu_pd(p + 4 * k, x.v[k]);

@@ -25,6 +25,31 @@ Activation activation_of(LayerKind kind) {
       return Activation::kNone;
   }
 }
+
+OpKind operation_of(LayerKind kind) {
+  switch (kind) {
+    case LayerKind::kL2Normalize:
+      return OpKind::kL2Normalize;
+    case LayerKind::kDot:
+      return OpKind::kDot;
+    case LayerKind::kAdd:
+      return OpKind::kAdd;
+    case LayerKind::kMultiply:
+      return OpKind::kMultiply;
+    case LayerKind::kBatchNorm:
+      return OpKind::kBatchNorm;
+    case LayerKind::kBias:
+      return OpKind::kBias;
+    case LayerKind::kLookup:
+      return OpKind::kLookup;
+    default:
+      return OpKind::kScale;
+  }
+}
+
+bool has_b(const Op& op) {
+  return op.kind == OpKind::kDot || op.kind == OpKind::kAdd || op.kind == OpKind::kMultiply;
+}
 }  // namespace
 
 class Compiler {
@@ -65,9 +90,12 @@ class Compiler {
       Level level = Level::kRow;
       if (layer.kind == LayerKind::kUserTable)
         level = Level::kUser;
-      else if (layer.kind == LayerKind::kItemTable ||
-               (layer.kind == LayerKind::kItemFeatures && form_ == Form::kIds))
+      else if (layer.kind == LayerKind::kItemTable)
         level = Level::kItem;
+      else if (layer.kind == LayerKind::kColumns && form_ == Form::kIds)
+        level = layer.side == Side::kUser   ? Level::kUser
+                : layer.side == Side::kItem ? Level::kItem
+                                            : Level::kRow;
       else if (form_ == Form::kIds && layer.kind != LayerKind::kDropout &&
                layer.kind != LayerKind::kBatchNorm && !layer.inputs.empty()) {
         level = levels_[layer.inputs[0]];
@@ -120,9 +148,14 @@ class Compiler {
         values_[k] = value_of(level, op);
         return;
       }
-      case LayerKind::kItemFeatures:
-        values_[k] = value_of(level, add_op(level, OpKind::kFeatures, layer.width));
+      case LayerKind::kColumns: {
+        Op& op = add_op(level, OpKind::kColumns, layer.width);
+        op.source = static_cast<int64_t>(layer.side);
+        op.column = layer.first_column;
+        op.a_width = model_.column_count(layer.side);
+        values_[k] = value_of(level, op);
         return;
+      }
       case LayerKind::kDense:
         values_[k] = dense(layer, level);
         return;
@@ -137,17 +170,16 @@ class Compiler {
       values_[k] = finish(layer, level, a, consumers_[input] == 1);
       return;
     }
-    const OpKind kind = layer.kind == LayerKind::kL2Normalize ? OpKind::kL2Normalize
-                        : layer.kind == LayerKind::kDot       ? OpKind::kDot
-                        : layer.kind == LayerKind::kBatchNorm ? OpKind::kBatchNorm
-                                                              : OpKind::kScale;
-    const Value b = layer.kind == LayerKind::kDot ? take(layer.inputs[1], level) : Value{};
+    const OpKind kind = operation_of(layer.kind);
+    const Value b = layer.inputs.size() > 1 ? take(layer.inputs[1], level) : Value{};
     Op& op = add_op(level, kind, layer.width);
     op.value = static_cast<float>(layer.value);
     op.a = a.y;
     op.a_width = a.width;
     op.b = b.y;
     if (kind == OpKind::kBatchNorm) op.source = add_norm(layer);
+    if (kind == OpKind::kBias) add_bias(op, layer, layer.parameter);
+    if (kind == OpKind::kLookup) add_fields(level, op, layer);
     values_[k] = value_of(level, op);
   }
 
@@ -159,6 +191,23 @@ class Compiler {
                           arrays[2], arrays[3], layer.value});
     to_.norms_size_ += kNormNumbers * padded(layer.width);
     return at;
+  }
+
+  void add_fields(Level level, Op& op, const Layer& layer) {
+    std::vector<Field>& fields = code(level).fields;
+    op.fields_begin = static_cast<int32_t>(fields.size());
+    op.field_width = layer.width / std::ssize(layer.code_counts);
+    int64_t rows = 0;
+    for (const int64_t count : layer.code_counts) rows += count;
+    const int64_t table = packed(rows * padded(op.field_width));
+    to_.packings_.push_back({offset_[layer.parameter], rows, op.field_width, table, -1});
+    int64_t row = 0, column = layer.first_column;
+    for (const int64_t count : layer.code_counts) {
+      fields.push_back({column++, table + row * padded(op.field_width),
+                        offset_[layer.parameter] + row * op.field_width});
+      row += count;
+    }
+    op.fields_end = static_cast<int32_t>(fields.size());
   }
 
   /// An activation or dropout: part of the operation before it where nobody else reads that one's result.
@@ -177,6 +226,8 @@ class Compiler {
     if (drops) {
       op->drops = true;
       op->dropout_begin = layer.dropout_begin;
+      op->dropout_threshold = dropout_threshold(layer.value);
+      op->dropout_kept = dropout_kept(layer.value);
     } else {
       op->activation = activation_of(layer.kind);
     }
@@ -262,9 +313,9 @@ class Compiler {
     op.terms_end = static_cast<int32_t>(all.size());
   }
 
-  void add_bias(Op& op, const Layer& layer) {
+  void add_bias(Op& op, const Layer& layer, int parameter) {
     op.bias = packed(padded(layer.width));
-    op.bias_gradient = offset_[layer.parameter + 1];
+    op.bias_gradient = offset_[parameter];
     to_.packings_.push_back({op.bias_gradient, 1, layer.width, op.bias, -1});
   }
 
@@ -288,7 +339,7 @@ class Compiler {
       for (const auto& [side, terms] : shares) {
         Op& share = add_op(side, OpKind::kDense, layer.width);
         add_terms(side, share, terms);
-        if (side == shares.begin()->first) add_bias(share, layer);
+        if (side == shares.begin()->first) add_bias(share, layer, layer.parameter + 1);
         columns[side == Level::kItem] = output(side, value_of(side, share));
       }
       Op& sum = add_op(level, OpKind::kGather, layer.width);
@@ -307,7 +358,7 @@ class Compiler {
     const bool one = layer.width == 1 && own.size() == 1;
     Op& op = add_op(level, one ? OpKind::kDenseOne : OpKind::kDense, layer.width);
     add_terms(level, op, own);
-    add_bias(op, layer);
+    add_bias(op, layer, layer.parameter + 1);
     return value_of(level, op);
   }
 
@@ -319,13 +370,11 @@ class Compiler {
         read[op->y] = true;
       op->needed_backward = read[op->y];
       for (int32_t t = op->terms_begin; t < op->terms_end; ++t) read[of.terms[t].x] = true;
-      if (op->kind == OpKind::kL2Normalize || op->kind == OpKind::kDot) {
-        read[op->a] = true;
-        if (op->kind == OpKind::kDot) read[op->b] = true;
-      } else if (op->needed_backward && (op->kind == OpKind::kPass || op->kind == OpKind::kScale ||
-                                         op->kind == OpKind::kCopy)) {
-        read[op->a] = true;  // to compute it again
-      }
+      const bool reads = op->kind == OpKind::kL2Normalize || op->kind == OpKind::kDot ||
+                         op->kind == OpKind::kMultiply || op->kind == OpKind::kLookup;
+      // What is needed is computed again, from its own inputs.
+      if (reads || (op->needed_backward && has_a(*op))) read[op->a] = true;
+      if (has_b(*op) && (reads || op->needed_backward)) read[op->b] = true;
     }
   }
 
@@ -337,9 +386,10 @@ class Compiler {
       std::map<int64_t, bool> trained;      // in order: is there a parameter behind it?
       for (const Op& op : of.ops) {
         bool any = op.kind == OpKind::kTable || op.kind == OpKind::kGather || op.bias >= 0 ||
-                   op.terms_end > op.terms_begin || op.kind == OpKind::kBatchNorm;
+                   op.terms_end > op.terms_begin || op.kind == OpKind::kBatchNorm ||
+                   op.kind == OpKind::kLookup;
         if (has_a(op)) any |= trained[op.a];
-        if (op.kind == OpKind::kDot) any |= trained[op.b];
+        if (has_b(op)) any |= trained[op.b];
         trained[op.y] |= any;
       }
       std::map<int64_t, bool> written;
@@ -373,7 +423,7 @@ class Compiler {
         for (int32_t t = op->terms_begin; t < op->terms_end; ++t)
           consume(of.terms[t].x, of.terms[t].in, of.terms[t].x_gradient, of.terms[t].add_gradient);
         if (has_a(*op)) consume(op->a, op->a_width, op->a_gradient, op->add_a);
-        if (op->kind == OpKind::kDot) consume(op->b, op->a_width, op->b_gradient, op->add_b);
+        if (has_b(*op)) consume(op->b, op->a_width, op->b_gradient, op->add_b);
       }
       for (Op& op : of.ops)
         if (op.y_gradient >= 0 && readers[op.y] == 1) undo_in_consumer(op, of.terms);
@@ -389,14 +439,15 @@ class Compiler {
       if (term.x != op.y || term.x_gradient < 0) continue;
       term.x_activation = op.activation;
       term.x_drops = op.drops;
+      term.x_kept = op.dropout_kept;
       op.undone = true;
     }
   }
 
   static bool has_a(const Op& op) {
     return op.kind == OpKind::kPass || op.kind == OpKind::kScale || op.kind == OpKind::kCopy ||
-           op.kind == OpKind::kL2Normalize || op.kind == OpKind::kDot ||
-           op.kind == OpKind::kBatchNorm;
+           op.kind == OpKind::kL2Normalize || op.kind == OpKind::kBatchNorm ||
+           op.kind == OpKind::kBias || op.kind == OpKind::kLookup || has_b(op);
   }
 
   void seal(const Value& result) {
@@ -405,10 +456,9 @@ class Compiler {
       program.ops = of->ops.data();
       program.op_count = std::ssize(of->ops);
       program.terms = of->terms.data();
+      program.fields = of->fields.data();
       program.outputs = of->outputs.data();
       program.output_count = std::ssize(of->outputs);
-      program.dropout_threshold = dropout_threshold(model_.dropout_probability());
-      program.dropout_kept = dropout_kept(model_.dropout_probability());
       to_.workspace_size_ = std::max(to_.workspace_size_, of->size);
     }
     const Op& last = to_.rows_.ops.back();

@@ -52,6 +52,7 @@ class CompiledModel {
     std::vector<Op> ops;
     std::vector<Term> terms;
     std::vector<Output> outputs;
+    std::vector<Field> fields;
     int64_t size = 0;  // of its buffers
     Program program;
   };

@@ -10,8 +10,9 @@ namespace {
 
 class FusedEngine final : public Engine {
  public:
-  FusedEngine(const Layers& model, Form form, SimdLevel simd)
+  FusedEngine(const Layers& model, const Objective& objective, Form form, SimdLevel simd)
       : model_(model),
+        objective_(objective),
         form_(form),
         simd_(simd),
         compiled_(model, form),
@@ -35,9 +36,9 @@ class FusedEngine final : public Engine {
 
   std::string name() const override { return "fused"; }
   const std::vector<ParameterSpec>& parameters() const override { return model_.parameters(); }
-  int64_t feature_count() const override { return model_.feature_count(); }
+  int64_t column_count(Side side) const override { return model_.column_count(side); }
   int64_t dropout_width() const override { return model_.dropout_width(); }
-  double dropout_probability() const override { return model_.dropout_probability(); }
+  std::span<const DropoutColumns> dropouts() const override { return model_.dropouts(); }
   int64_t part_width(Side side) const override { return program(side).part_width; }
 
   void set_dense(std::span<const float> dense) override {
@@ -53,7 +54,7 @@ class FusedEngine final : public Engine {
   }
 
   std::unique_ptr<Engine> clone() const override {
-    return std::make_unique<FusedEngine>(model_, form_, simd_);
+    return std::make_unique<FusedEngine>(model_, objective_, form_, simd_);
   }
 
   void forward_ids(Side side, const IdBatch& ids, float* parts) const override {
@@ -121,7 +122,9 @@ class FusedEngine final : public Engine {
   double run(const fused::Pass& pass, const RowBatch& rows, double scale,
              const RowGradients& gradients, float* memory) const {
     fused::RowArguments arguments = arguments_of(rows);
-    arguments.label = rows.label;
+    arguments.target = rows.target;
+    arguments.loss = row_loss(objective_.loss);
+    arguments.delta = objective_.delta;
     arguments.dropout_key = dropout_width() > 0 ? rows.dropout_key : nullptr;
     arguments.scale = scale;
     arguments.user_part_gradients = gradients.user_parts;
@@ -200,7 +203,7 @@ class FusedEngine final : public Engine {
             .row = ids.row,
             .tables = ids.tables.data(),
             .table_cols = cols.data(),
-            .features = ids.features};
+            .columns = ids.columns};
   }
 
   static fused::RowArguments arguments_of(const RowBatch& rows) {
@@ -210,7 +213,7 @@ class FusedEngine final : public Engine {
             .user = rows.user,
             .item = rows.item,
             .item_id = rows.item_id,
-            .features = rows.features};
+            .columns = {rows.columns[0], rows.columns[1], rows.columns[2]}};
   }
 
   /// Of the calling thread; its contents mean nothing between calls.
@@ -228,7 +231,14 @@ class FusedEngine final : public Engine {
     return memory.data() + (16 - reinterpret_cast<uintptr_t>(memory.data()) / 4 % 16) % 16;
   }
 
+  static fused::RowLoss row_loss(Loss loss) {
+    return loss == Loss::kSquared ? fused::RowLoss::kSquared
+           : loss == Loss::kBce   ? fused::RowLoss::kBce
+                                  : fused::RowLoss::kHuber;
+  }
+
   Layers model_;
+  Objective objective_;
   Form form_;
   SimdLevel simd_;
   fused::CompiledModel compiled_;
@@ -243,8 +253,9 @@ class FusedEngine final : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> make_fused_engine(const Layers& model, Form form, SimdLevel simd) {
-  return std::make_unique<FusedEngine>(model, form, simd);
+std::unique_ptr<Engine> make_fused_engine(const Layers& model, const Objective& objective,
+                                          Form form, SimdLevel simd) {
+  return std::make_unique<FusedEngine>(model, objective, form, simd);
 }
 
 }  // namespace kt

@@ -139,10 +139,12 @@ struct TwoFloats {
 };
 alignas(64) constexpr uint32_t kLaneNumbers[16] = {0, 1, 2,  3,  4,  5,  6,  7,
                                                    8, 9, 10, 11, 12, 13, 14, 15};
-KT_INLINE Dropout dropout_of(const Program& program, int64_t column) {
-  const Ints counter = load_ints(kLaneNumbers) + all_ints(static_cast<uint32_t>(column / 2));
-  return {counter * all_ints(0x9e3779b9u), all_ints(program.dropout_threshold),
-          all_ints(program.dropout_threshold << 16), all(program.dropout_kept)};
+// Of an operation's columns from `c` on.
+KT_INLINE Dropout dropout_of(const Op& op, int64_t c) {
+  const auto first = static_cast<uint32_t>((op.dropout_begin + c) / 2);
+  const Ints counter = load_ints(kLaneNumbers) + all_ints(first);
+  return {counter * all_ints(0x9e3779b9u), all_ints(op.dropout_threshold),
+          all_ints(op.dropout_threshold << 16), all(op.dropout_kept)};
 }
 KT_INLINE TwoFloats drop(const Dropout& dropout, uint32_t key, TwoFloats x) {
   Ints word = all_ints(key) + dropout.counter;
@@ -210,7 +212,7 @@ KT_INLINE void write_finished(const Block& block, const Op& op, Value&& value) {
     with_choice(op.drops && key, [&]<bool kDrops>() KT_INLINED {
       for (int64_t c = 0; c < stride; c += 2 * kLanes) {
         float* y = block.workspace + op.y + c;
-        const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
+        const Dropout dropout = dropout_of(op, c);
         with_choice(c + kLanes < stride, [&]<bool kBoth>() KT_INLINED {
           for (int64_t r = 0; r < n; ++r) {
             TwoFloats x{activated<kActivation>(value(r, c)),
@@ -242,12 +244,12 @@ KT_INLINE void read_unfinished(const Block& block, const Op& op, Give&& give) {
   const uint32_t* key = block.key;
   const Activation activation = op.undone ? Activation::kNone : op.activation;
   with_activation(activation, [&]<Activation kActivation>() KT_INLINED {
-    const Floats kept = all(drops ? block.program.dropout_kept : 1.f);
+    const Floats kept = all(drops ? op.dropout_kept : 1.f);
     with_choice(drops && kActivation != Activation::kRelu, [&]<bool kDraws>() KT_INLINED {
       for (int64_t c = 0; c < stride; c += 2 * kLanes) {
         const float* y = block.workspace + op.y + c;
         const float* dy = block.workspace + op.y_gradient + c;
-        const Dropout dropout = dropout_of(block.program, op.dropout_begin + c);
+        const Dropout dropout = dropout_of(op, c);
         with_choice(c + kLanes < stride, [&]<bool kBoth>() KT_INLINED {
           for (int64_t r = 0; r < n; ++r, y += stride, dy += stride) {
             TwoFloats d{load(dy), kBoth ? load(dy + kLanes) : zero()};
@@ -293,6 +295,15 @@ KT_INLINE void pass_back(const float* from, float factor, int64_t width, bool ad
   }
 }
 
+// to = [to +] from * factor, element by element.
+KT_INLINE void product_back(const float* from, const float* factor, int64_t size, bool add,
+                            float* to) {
+  for (int64_t e = 0; e < size; e += kLanes) {
+    const Floats part = load(from + e) * load(factor + e);
+    store(to + e, add ? load(to + e) + part : part);
+  }
+}
+
 // The activation too, unless dropout follows: that is drawn for 32 columns at once, in a pass of its own.
 void forward_dense(const Block& block, const Op& op) {
   const int64_t stride = padded(op.width);
@@ -317,7 +328,7 @@ void forward_dense(const Block& block, const Op& op) {
 template <class Work>
 KT_INLINE void with_slope(const Block& block, const Term& term, Work&& work) {
   const float* x = block.workspace + term.x;
-  const Floats kept = all(term.x_drops && block.key ? block.program.dropout_kept : 1.f);
+  const Floats kept = all(term.x_drops && block.key ? term.x_kept : 1.f);
   with_activation(term.x_activation, [&]<Activation kActivation>() KT_INLINED {
     work([&](int64_t at, Floats dx) KT_INLINED {
       if constexpr (kActivation == Activation::kNone) return dx;
@@ -441,6 +452,39 @@ __attribute__((noinline)) void backward_norm(const Block& block, const Op& op) {
   }
 }
 
+// `work(r, field, code, column)` for each row and field: its code, and where the field's columns of y begin.
+template <class Work>
+KT_INLINE void for_codes(const Block& block, const Op& op, Work&& work) {
+  const int64_t a_stride = padded(op.a_width);
+  for (int64_t r = 0; r < block.n; ++r)
+    for (int32_t f = op.fields_begin; f < op.fields_end; ++f) {
+      const Field& field = block.program.fields[f];
+      const auto code = static_cast<int64_t>(block.workspace[op.a + r * a_stride + field.column]);
+      work(r, field, code, (f - op.fields_begin) * op.field_width);
+    }
+}
+
+__attribute__((noinline)) void forward_lookup(const Block& block, const Op& op) {
+  const int64_t stride = padded(op.width), width = op.field_width;
+  for_codes(block, op, [&](int64_t r, const Field& field, int64_t code, int64_t column) {
+    const float* from = block.weights + field.weight + code * padded(width);
+    float* to = block.workspace + op.y + r * stride + column;
+    for (int64_t c = 0; c < width; c += kLanes) store_up_to(to + c, load(from + c), width - c);
+  });
+}
+
+__attribute__((noinline)) void backward_lookup(const Block& block, const Op& op,
+                                               float* dense_gradient) {
+  const int64_t stride = padded(op.width), width = op.field_width;
+  for_codes(block, op, [&](int64_t r, const Field& field, int64_t code, int64_t column) {
+    const float* dy = block.workspace + op.y_gradient + r * stride + column;
+    float* sum = dense_gradient + field.weight_gradient + code * width;
+    for (int64_t c = 0; c < width; c += kLanes)
+      store_up_to(sum + c, load_up_to(sum + c, width - c) + load_up_to(dy + c, width - c),
+                  width - c);
+  });
+}
+
 // The operations that are alike in all programs.
 void forward_common(const Block& block, const Op& op) {
   float* work = block.workspace;
@@ -469,6 +513,24 @@ void forward_common(const Block& block, const Op& op) {
       for (int64_t r = 0; r < block.n; ++r)
         work[op.y + r * kLanes] =
             dot(work + op.a + r * a_stride, work + op.b + r * a_stride, op.a_width);
+      break;
+    case OpKind::kAdd:
+      for (int64_t e = 0; e < block.n * stride; e += kLanes)
+        store(work + op.y + e, load(work + op.a + e) + load(work + op.b + e));
+      break;
+    case OpKind::kMultiply:
+      for (int64_t e = 0; e < block.n * stride; e += kLanes)
+        store(work + op.y + e, load(work + op.a + e) * load(work + op.b + e));
+      break;
+    case OpKind::kBias:
+      for (int64_t c = 0; c < stride; c += kLanes) {
+        const Floats bias = load(block.weights + op.bias + c);
+        for (int64_t e = c; e < block.n * stride; e += stride)
+          store(work + op.y + e, load(work + op.a + e) + bias);
+      }
+      break;
+    case OpKind::kLookup:
+      forward_lookup(block, op);
       break;
     case OpKind::kCopy:
       for (int64_t r = 0; r < block.n; ++r)
@@ -525,6 +587,36 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
           pass_back(work + op.a + at, slope, a_stride, op.add_b, work + op.b_gradient + at);
       }
       break;
+    case OpKind::kAdd:
+      if (op.a_gradient >= 0)
+        pass_back(work + op.y_gradient, 1.f, block.n * stride, op.add_a, work + op.a_gradient);
+      if (op.b_gradient >= 0)
+        pass_back(work + op.y_gradient, 1.f, block.n * stride, op.add_b, work + op.b_gradient);
+      break;
+    case OpKind::kMultiply:
+      if (op.a_gradient >= 0)
+        product_back(work + op.y_gradient, work + op.b, block.n * stride, op.add_a,
+                     work + op.a_gradient);
+      if (op.b_gradient >= 0)
+        product_back(work + op.y_gradient, work + op.a, block.n * stride, op.add_b,
+                     work + op.b_gradient);
+      break;
+    case OpKind::kBias:
+      for (int64_t c = 0; c < stride; c += kLanes) {
+        const int64_t left = op.width - c;
+        if (left <= 0) break;
+        float* gradient = dense_gradient + op.bias_gradient + c;
+        Floats sum = load_up_to(gradient, left);
+        for (int64_t e = c; e < block.n * stride; e += stride)
+          sum = sum + load(work + op.y_gradient + e);
+        store_up_to(gradient, sum, left);
+      }
+      if (op.a_gradient >= 0)
+        pass_back(work + op.y_gradient, 1.f, block.n * stride, op.add_a, work + op.a_gradient);
+      break;
+    case OpKind::kLookup:
+      backward_lookup(block, op, dense_gradient);
+      break;
     case OpKind::kCopy:
       if (op.a_gradient < 0) break;
       for (int64_t r = 0; r < block.n; ++r)
@@ -544,12 +636,12 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
 }
 
 // `n` rows of a block; those of the block after it, of the `left` rows from here on, are fetched meanwhile.
-void copy_rows(int64_t n, int64_t left, const int32_t* row, const float* from, int64_t cols,
-               float* to) {
+void copy_rows(int64_t n, int64_t left, const int32_t* row, const float* from, int64_t from_stride,
+               int64_t cols, float* to) {
   const int64_t stride = padded(cols);
   for (int64_t r = 0; r < n; ++r) {
-    const float* source = from + row[r] * cols;
-    const float* later = from + row[smaller_of(r + kBlockRows, left - 1)] * cols;
+    const float* source = from + row[r] * from_stride;
+    const float* later = from + row[smaller_of(r + kBlockRows, left - 1)] * from_stride;
     for (int64_t c = 0; c < cols; c += kLanes) {
       __builtin_prefetch(later + c);
       store(to + r * stride + c, load_up_to(source + c, cols - c));
@@ -560,10 +652,10 @@ void copy_rows(int64_t n, int64_t left, const int32_t* row, const float* from, i
 void forward_id_op(const Block& block, const IdArguments& ids, int64_t first, const Op& op) {
   if (op.kind == OpKind::kTable)
     copy_rows(block.n, ids.n - first, ids.row + first, ids.tables[op.source],
-              ids.table_cols[op.source], block.workspace + op.y);
-  else if (op.kind == OpKind::kFeatures)
-    copy_rows(block.n, ids.n - first, ids.row + first, ids.features, op.width,
-              block.workspace + op.y);
+              ids.table_cols[op.source], ids.table_cols[op.source], block.workspace + op.y);
+  else if (op.kind == OpKind::kColumns)
+    copy_rows(block.n, ids.n - first, ids.row + first, ids.columns + op.column, op.a_width,
+              op.width, block.workspace + op.y);
   forward_common(block, op);
 }
 
@@ -664,6 +756,21 @@ void backward_gather(const Block& block, const RowArguments& rows, int64_t first
   }
 }
 
+// Those of the rows' users (source 0), of their items (1), or their own (2).
+void copy_columns(const Block& block, const RowArguments& rows, int64_t first, const Op& op) {
+  const float* from = rows.columns[op.source] + op.column;
+  float* to = block.workspace + op.y;
+  if (op.source < 2) {
+    copy_rows(block.n, rows.n - first, (op.source == 0 ? rows.user : rows.item_id) + first, from,
+              op.a_width, op.width, to);
+    return;
+  }
+  const int64_t stride = padded(op.width);
+  for (int64_t r = 0; r < block.n; ++r)
+    for (int64_t c = 0; c < op.width; c += kLanes)
+      store(to + r * stride + c, load_up_to(from + (first + r) * op.a_width + c, op.width - c));
+}
+
 void forward_block(const Block& block, const RowArguments& rows, int64_t first, int64_t begin,
                    int64_t end) {
   for (int64_t k = begin; k < end; ++k) {
@@ -672,9 +779,7 @@ void forward_block(const Block& block, const RowArguments& rows, int64_t first, 
       forward_gather(block, rows, first, op);
       continue;
     }
-    if (op.kind == OpKind::kFeatures)
-      copy_rows(block.n, rows.n - first, rows.item_id + first, rows.features, op.width,
-                block.workspace + op.y);
+    if (op.kind == OpKind::kColumns) copy_columns(block, rows, first, op);
     forward_common(block, op);
   }
 }
@@ -687,26 +792,55 @@ KT_INLINE void prefetch_item_parts(const Block& block, const RowArguments& rows,
       __builtin_prefetch(rows.item_parts + rows.item[r] * width + c);
 }
 
-// Of the first `n` of 16 predictions: adds the squared errors to the lanes of `loss`, returns the gradients, 0 behind
-// the first.
-KT_INLINE Floats add_loss(Floats prediction, const float* label, int64_t n, double scale,
+// Of the first `n` of 16 outputs: adds their losses to the lanes of `loss`, returns the gradients, 0 behind the first.
+template <RowLoss kLoss>
+KT_INLINE Floats add_loss(Floats output, const RowArguments& rows, int64_t at, int64_t n,
                           Doubles& loss) {
-  const Doubles error = doubles(first(prediction, n)) - doubles(load_first(label, n));
-  loss = loss + error * error;
-  return floats(all_doubles(2 * scale) * error);
+  const float* target = rows.target + at;
+  if constexpr (kLoss == RowLoss::kSquared) {
+    const Doubles error = doubles(first(output, n)) - doubles(load_first(target, n));
+    loss = loss + error * error;
+    return floats(all_doubles(2 * rows.scale) * error);
+  }
+  // These two are taken one by one: their share of a step is small.
+  alignas(64) float y[kLanes], dy[kLanes];
+  alignas(64) double lane[kLanes];
+  store(y, output);
+  store(dy, zero());
+  store(lane, loss);
+  for (int64_t k = 0; k < n; ++k) {
+    const double o = static_cast<double>(y[k]), t = static_cast<double>(target[k]);
+    double slope;
+    if constexpr (kLoss == RowLoss::kHuber) {
+      const double error = o - t, size = __builtin_fabs(error);
+      const bool small = size <= rows.delta;
+      lane[k] += small ? error * error / 2 : rows.delta * (size - rows.delta / 2);
+      slope = small ? error : (error < 0 ? -rows.delta : rows.delta);
+    } else {
+      // log(1 + e^o) - t o, without overflow.
+      const double small = __builtin_exp(-__builtin_fabs(o));
+      lane[k] += (o > 0 ? o : 0) + __builtin_log1p(small) - t * o;
+      slope = (o > 0 ? 1 / (1 + small) : small / (1 + small)) - t;
+    }
+    dy[k] = static_cast<float>(rows.scale * slope);
+  }
+  loss = load_doubles(lane);
+  return load(dy);
 }
 
 // The last operation, the loss, and back through that operation, 16 rows at once.
+template <RowLoss kLoss>
 void train_head(const Block& block, const RowArguments& rows, int64_t first, const Op& op,
                 Doubles& loss) {
   for (int64_t r = 0; r < block.n; r += kLanes) {
     const int64_t n = smaller_of(kLanes, block.n - r);
     alignas(64) float dy[kLanes];
-    store(dy, add_loss(dense_one(block, op, r), rows.label + first + r, n, rows.scale, loss));
+    store(dy, add_loss<kLoss>(dense_one(block, op, r), rows, first + r, n, loss));
     backward_dense_one(block, op, r, n, dy, 1, rows.dense_gradient);
   }
 }
 
+template <RowLoss kLoss>
 void find_loss(const Block& block, const RowArguments& rows, int64_t first, Doubles& loss) {
   const float* y = block.workspace + block.program.prediction;
   float* dy = block.workspace + block.program.prediction_gradient;
@@ -714,7 +848,7 @@ void find_loss(const Block& block, const RowArguments& rows, int64_t first, Doub
     const int64_t n = smaller_of(kLanes, block.n - r);
     alignas(64) float lane[kLanes];
     for (int64_t k = 0; k < kLanes; ++k) lane[k] = y[(r + k) * kLanes];
-    store(lane, add_loss(load(lane), rows.label + first + r, n, rows.scale, loss));
+    store(lane, add_loss<kLoss>(load(lane), rows, first + r, n, loss));
     for (int64_t k = 0; k < kLanes; ++k) {
       store(dy + (r + k) * kLanes, zero());  // a part's gradient may be the whole vector
       dy[(r + k) * kLanes] = lane[k];
@@ -722,8 +856,9 @@ void find_loss(const Block& block, const RowArguments& rows, int64_t first, Doub
   }
 }
 
-double train_rows(const Program& program, const Pass& pass, const float* weights,
-                  const RowArguments& rows, float* workspace) {
+template <RowLoss kLoss>
+double train_rows_with(const Program& program, const Pass& pass, const float* weights,
+                       const RowArguments& rows, float* workspace) {
   const FlushSmall flush;
   const bool head = pass.loss && program.head;
   Doubles loss = all_doubles(0);
@@ -737,9 +872,9 @@ double train_rows(const Program& program, const Pass& pass, const float* weights
     prefetch_item_parts(block, rows, first + kBlockRows);
     forward_block(block, rows, first, pass.forward_begin, pass.forward_end - head);
     if (head)
-      train_head(block, rows, first, program.ops[pass.forward_end - 1], loss);
+      train_head<kLoss>(block, rows, first, program.ops[pass.forward_end - 1], loss);
     else if (pass.loss)
-      find_loss(block, rows, first, loss);
+      find_loss<kLoss>(block, rows, first, loss);
     for (int64_t k = pass.backward_end - 1 - head; k >= pass.backward_begin; --k) {
       const Op& op = program.ops[k];
       if (op.y_gradient < 0) continue;
@@ -757,6 +892,19 @@ double train_rows(const Program& program, const Pass& pass, const float* weights
   store(lanes, loss);
   for (const double lane : lanes) sum += lane;
   return sum;
+}
+
+double train_rows(const Program& program, const Pass& pass, const float* weights,
+                  const RowArguments& rows, float* workspace) {
+  switch (rows.loss) {
+    case RowLoss::kSquared:
+      return train_rows_with<RowLoss::kSquared>(program, pass, weights, rows, workspace);
+    case RowLoss::kBce:
+      return train_rows_with<RowLoss::kBce>(program, pass, weights, rows, workspace);
+    case RowLoss::kHuber:
+      return train_rows_with<RowLoss::kHuber>(program, pass, weights, rows, workspace);
+  }
+  return 0;
 }
 
 void predict_rows(const Program& program, const float* weights, const RowArguments& rows,

@@ -15,7 +15,7 @@ constexpr int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
 
 enum class OpKind : int32_t {
   kTable,        ///< y = rows of table `source`
-  kFeatures,     ///< y = the item features
+  kColumns,      ///< y = columns of Side `source`, from `column` on, of `a_width`
   kGather,       ///< y = [part of the row's user] + [part of its item]
   kDense,        ///< y = [y +] sum of the terms' x W [+ bias]
   kDenseOne,     ///< the same for one term and an output of width 1
@@ -23,6 +23,10 @@ enum class OpKind : int32_t {
   kScale,        ///< y = a * value
   kL2Normalize,  ///< y = a / max(|a|, 1e-12)
   kDot,          ///< y = a . b
+  kAdd,          ///< y = a + b
+  kMultiply,     ///< y = a * b, element by element
+  kBias,         ///< y = a + bias
+  kLookup,       ///< y = rows of a table of packed weights, by the codes in `a`
   kCopy,         ///< columns [column, column + a_width) of y = a
   kBatchNorm,  ///< y = (a - mean) * scale + beta, its numbers in `norms` from `source` on (NormNumber)
 };
@@ -53,6 +57,7 @@ struct Term {
   /// dropout, and that operation is `undone`.
   Activation x_activation = Activation::kNone;
   bool x_drops = false;
+  float x_kept = 1;  ///< what dropout multiplies with
 };
 
 struct Op {
@@ -62,6 +67,8 @@ struct Op {
   bool adds = false;             ///< kDense: y holds a sum already
   bool drops = false;            ///< dropout after the activation, from column `dropout_begin`
   int64_t dropout_begin = 0;
+  uint32_t dropout_threshold = 0;
+  float dropout_kept = 1;
   bool undone =
       false;  ///< y_gradient is the one before activation and dropout (Term::x_activation)
   int64_t y = 0, y_gradient = -1;  ///< [kBlockRows, padded(width)]; -1: no gradient
@@ -72,6 +79,9 @@ struct Op {
   int64_t user_part = -1, item_part = -1;  ///< kGather: columns of the parts; -1: none
   int64_t source = 0;
   int64_t column = 0;
+  // kLookup: fields [fields_begin, fields_end), each `field_width` wide.
+  int32_t fields_begin = 0, fields_end = 0;
+  int64_t field_width = 0;
   float value = 0;
   int64_t a = 0, a_gradient = -1, a_width = 0, b = 0, b_gradient = -1;
   bool add_a = false, add_b = false;  ///< as Term::add_gradient
@@ -84,7 +94,15 @@ struct Output {
   int64_t column;
 };
 
+/// A column of codes, and its rows in the table of its operation.
+struct Field {
+  int64_t column;           ///< of `a`
+  int64_t weight;           ///< packed: of code 0; the next is padded(field_width) on
+  int64_t weight_gradient;  ///< of the dense gradients: of code 0; the next is field_width on
+};
+
 struct Program {
+  const Field* fields = nullptr;
   const Op* ops = nullptr;
   int64_t op_count = 0;
   const Term* terms = nullptr;
@@ -95,9 +113,10 @@ struct Program {
   int64_t prediction = 0, prediction_gradient = 0;   ///< of the row program; stride 16
   bool head =
       false;  ///< the last operation is a kDenseOne and nothing more: it is done with the loss
-  uint32_t dropout_threshold = 0;
-  float dropout_kept = 1;
 };
+
+/// Of the rows (models/graph/objective.h).
+enum class RowLoss : int32_t { kSquared, kBce, kHuber };
 
 /// What is done to each block of a leaf's rows, forward and then backward, from the last operation to the first. The
 /// operation before a backward that does not reach the first one is a batch norm: its dy is made ready.
@@ -111,10 +130,10 @@ struct Pass {
 
 struct IdArguments {
   int64_t n;
-  const int32_t* row;  ///< of tables, features, parts and gradients
+  const int32_t* row;  ///< of tables, columns, parts and gradients
   const float* const* tables;
   const int64_t* table_cols;
-  const float* features;
+  const float* columns;
   float* parts;                 ///< forward: out
   const float* part_gradients;  ///< backward: in
   float* const* table_gradients;
@@ -125,8 +144,10 @@ struct RowArguments {
   int64_t n;
   const float *user_parts, *item_parts;
   const int32_t *user, *item, *item_id;
-  const float* features;
-  const float* label;
+  const float* columns[3];  ///< by Side
+  const float* target;
+  RowLoss loss;
+  double delta;  ///< RowLoss::kHuber
   const uint32_t* dropout_key;
   double scale;
   const float* norms;  ///< of all batch norms

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -29,19 +30,32 @@ struct ParameterSpec {
   Initializer initializer = Initializer::kZero;
   double scale = 0;
   bool trained = true;  ///< false: the optimizer leaves it alone
+  /// Tables: each row of a step adds this times the squared norm of the row it looks up to its loss, as far as
+  /// gradients go. (A decay of all rows would pull those of a step without them, too.)
+  double row_penalty = 0;
 
   int64_t size() const { return rows * cols; }
 };
 
-/// A row is a user and an item.
-enum class Side { kUser, kItem };
+/// A row is a user and an item; what is of neither alone is the row's.
+enum class Side { kUser, kItem, kRow };
+inline constexpr size_t kSides = 3;
 
-/// Distinct users or items, and where their rows of tables and features are.
+/// What is known of users, items or rows beside their ids: not trained. Shapes: by Side, [.., column_count].
+using Columns = std::array<const float*, kSides>;
+
+/// Columns of a row's dropout factors that one layer draws.
+struct DropoutColumns {
+  int64_t begin = 0, width = 0;
+  double probability = 0;  ///< of a zero
+};
+
+/// Distinct users or items, and where their rows of tables and columns are.
 struct IdBatch {
   int64_t n = 0;
   const int32_t* row = nullptr;      ///< [n] rows of the arrays below, of parts and of gradients
   std::vector<const float*> tables;  ///< one per table of the side, in order. Shapes: [.., cols]
-  const float* features = nullptr;   ///< items. Shapes: [.., feature_count]
+  const float* columns = nullptr;    ///< of the side. Shapes: [.., column_count]
 };
 
 struct IdGradients {
@@ -56,10 +70,10 @@ struct RowBatch {
   const float* item_parts = nullptr;  ///< [items, part_width(kItem)]
   const int32_t* user = nullptr;      ///< [n] row of user_parts
   const int32_t* item = nullptr;      ///< [n] row of item_parts
-  const int32_t* item_id = nullptr;   ///< [n] row of features
-  const float* features = nullptr;    ///< [items, feature_count]
+  const int32_t* item_id = nullptr;   ///< [n] row of the items' columns
+  Columns columns{};                  ///< users': by `user`; items': by `item_id`; rows': [n, ..]
   // Training alone.
-  const float* label = nullptr;           ///< [n]
+  const float* target = nullptr;          ///< [n] (models/graph/objective.h)
   const uint32_t* dropout_key = nullptr;  ///< [n] (launch/base/random.h)
 };
 
@@ -103,12 +117,11 @@ class Engine {
   virtual ~Engine() = default;
   virtual std::string name() const = 0;
   virtual const std::vector<ParameterSpec>& parameters() const = 0;
-  /// Item features; 0 without content.
-  virtual int64_t feature_count() const = 0;
-  /// Dropout factors a row draws, and the probability of a zero.
+  virtual int64_t column_count(Side side) const = 0;
+  /// Dropout factors a row draws: whole groups of 32, in which those of a layer begin.
   virtual int64_t dropout_width() const = 0;
-  virtual double dropout_probability() const = 0;
-  /// Floats of a part.
+  virtual std::span<const DropoutColumns> dropouts() const = 0;
+  /// Floats of a part of a user or an item.
   virtual int64_t part_width(Side side) const = 0;
 
   /// The dense weights of the calls that follow, all arrays one after the other. Not beside another call.
@@ -121,7 +134,7 @@ class Engine {
   /// Shapes: part_gradients [.., part_width]; the rows `ids` names are read.
   virtual void backward_ids(Side side, const IdBatch& ids, const float* part_gradients,
                             const IdGradients& gradients) const = 0;
-  /// Forward and backward over the rows of a leaf. Returns the sum of squared errors; the gradients are those of
+  /// Forward and backward over the rows of a leaf. Returns the sum of their losses; the gradients are those of
   /// that sum times `scale` (1 / rows of the global batch).
   virtual double train_rows(const RowBatch& rows, double scale,
                             const RowGradients& gradients) const = 0;
@@ -145,7 +158,7 @@ class Engine {
     static_cast<void>(pass), static_cast<void>(statistics);
   }
 
-  /// Without dropout, batch norms by their running values. Shapes: out [n].
+  /// Outputs without dropout, batch norms by their running values. Shapes: out [n].
   virtual void predict_rows(const RowBatch& rows, float* out) const = 0;
 };
 
@@ -156,10 +169,10 @@ struct LeafInput {
   std::vector<std::span<const float>> tables;
   /// One per dense parameter, in the order of `LeafEngine::parameters()`. Shapes: [spec.rows, spec.cols] each.
   std::vector<std::span<const float>> dense;
-  /// The item features of each row. Shapes: [rows, feature_count]; empty for a model without content.
-  std::span<const float> features;
+  /// The columns of each row: its user's, its item's, its own. Shapes: [rows, sum of the counts].
+  std::span<const float> columns;
   /// Shapes: [rows]; empty in evaluation.
-  std::span<const float> labels;
+  std::span<const float> targets;
   /// Dropout factors, 0 or 1/(1-p). Shapes: [rows, dropout_width]; empty in evaluation.
   std::span<const float> dropout;
 };
@@ -178,16 +191,16 @@ class LeafEngine {
  public:
   virtual ~LeafEngine() = default;
   virtual const std::vector<ParameterSpec>& parameters() const = 0;
-  virtual int64_t feature_count() const = 0;
+  virtual int64_t column_count(Side side) const = 0;
   virtual int64_t dropout_width() const = 0;
-  virtual double dropout_probability() const = 0;
+  virtual std::span<const DropoutColumns> dropouts() const = 0;
 
   /// Forward and backward over the rows of a leaf.
-  /// Returns the leaf's loss, a sum over its rows (for MSE the sum of squared errors); the gradients are
-  /// those of that sum times `scale` (1 / rows of the global batch).
+  /// Returns the leaf's loss, a sum over its rows; the gradients are those of that sum times `scale` (1 / rows of the
+  /// global batch).
   virtual double loss_and_gradients(const LeafInput& input, double scale,
                                     const LeafGradients& gradients) const = 0;
-  /// Predictions without dropout. Shapes: out [rows].
+  /// Outputs without dropout. Shapes: out [rows].
   virtual void predict(const LeafInput& input, std::span<float> out) const = 0;
 };
 

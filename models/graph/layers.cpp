@@ -20,27 +20,51 @@ int Layers::add(LayerKind kind, std::vector<int> inputs, int64_t width) {
 }
 
 int Layers::table(LayerKind kind, ParameterKind of, const std::string& name, int64_t rows,
-                  int64_t width) {
+                  int64_t width, double deviation) {
+  KT_CHECK(std::isfinite(deviation) && deviation >= 0, "{}: deviation {}", name, deviation);
   const int layer = add(kind, {}, width);
   layers_[layer].parameter = static_cast<int>(parameters_.size());
-  // A table without rows draws nothing; its deviation only has to be finite.
-  const double sigma = std::sqrt(2.0 / static_cast<double>(std::max<int64_t>(rows, 1)));
-  parameters_.push_back({name, of, rows, width, Initializer::kTruncatedNormal, sigma});
+  const Initializer initializer =
+      deviation > 0 ? Initializer::kTruncatedNormal : Initializer::kZero;
+  parameters_.push_back({name, of, rows, width, initializer, deviation});
   return layer;
 }
 
-int Layers::user_table(const std::string& name, int64_t rows, int64_t width) {
-  return table(LayerKind::kUserTable, ParameterKind::kUserTable, name, rows, width);
+int Layers::user_table(const std::string& name, int64_t rows, int64_t width, double deviation) {
+  return table(LayerKind::kUserTable, ParameterKind::kUserTable, name, rows, width, deviation);
 }
 
-int Layers::item_table(const std::string& name, int64_t rows, int64_t width) {
-  return table(LayerKind::kItemTable, ParameterKind::kItemTable, name, rows, width);
+int Layers::item_table(const std::string& name, int64_t rows, int64_t width, double deviation) {
+  return table(LayerKind::kItemTable, ParameterKind::kItemTable, name, rows, width, deviation);
 }
 
-int Layers::item_features(int64_t width) {
-  KT_CHECK(feature_count_ == 0, "the features are one layer");
-  feature_count_ = width;
-  return add(LayerKind::kItemFeatures, {}, width);
+void Layers::penalize_rows(double penalty) {
+  for (ParameterSpec& spec : parameters_)
+    if (spec.kind != ParameterKind::kDense) spec.row_penalty = penalty;
+}
+
+int Layers::columns(Side side, int64_t first, int64_t width_of_columns) {
+  int64_t& count = columns_[static_cast<size_t>(side)];
+  count = std::max(count, first + width_of_columns);
+  const int layer = add(LayerKind::kColumns, {}, width_of_columns);
+  layers_[layer].side = side;
+  layers_[layer].first_column = first;
+  return layer;
+}
+
+int Layers::lookup(const std::string& name, int input, int64_t first_column,
+                   std::vector<int64_t> code_counts, int64_t width_of_code, double deviation) {
+  const auto fields = std::ssize(code_counts);
+  KT_CHECK(layers_[input].kind == LayerKind::kColumns && first_column + fields <= width(input));
+  int64_t rows = 0;
+  for (const int64_t count : code_counts) rows += count;
+  const int layer = add(LayerKind::kLookup, {input}, fields * width_of_code);
+  layers_[layer].parameter = static_cast<int>(parameters_.size());
+  layers_[layer].first_column = first_column;
+  layers_[layer].code_counts = std::move(code_counts);
+  parameters_.push_back(
+      {name, ParameterKind::kDense, rows, width_of_code, Initializer::kTruncatedNormal, deviation});
+  return layer;
 }
 
 int Layers::dense(const std::string& name, int input, int64_t out) {
@@ -56,13 +80,12 @@ int Layers::dense(const std::string& name, int input, int64_t out) {
 
 int Layers::dropout(int input, double probability) {
   KT_CHECK(0 < probability && probability < 1, "dropout {}", probability);
-  KT_CHECK(dropout_width_ == 0 || probability == dropout_probability_,
-           "two dropout probabilities: {} and {}", dropout_probability_, probability);
-  dropout_probability_ = probability;
   const int layer = add(LayerKind::kDropout, {input}, width(input));
   // Columns are drawn 32 at a time (launch/base/random.h), so each layer begins such a group.
   dropout_width_ = (dropout_width_ + 31) / 32 * 32;
   layers_[layer].dropout_begin = dropout_width_;
+  layers_[layer].value = probability;
+  dropouts_.push_back({dropout_width_, width(input), probability});
   dropout_width_ += width(input);
   return layer;
 }
@@ -73,9 +96,20 @@ int Layers::concat(std::vector<int> inputs) {
   return add(LayerKind::kConcat, std::move(inputs), total);
 }
 
-int Layers::dot(int a, int b) {
-  KT_CHECK(width(a) == width(b), "a dot of widths {} and {}", width(a), width(b));
-  return add(LayerKind::kDot, {a, b}, 1);
+int Layers::pair(LayerKind kind, int a, int b, int64_t width_of_result) {
+  KT_CHECK(width(a) == width(b), "widths {} and {} in one operation", width(a), width(b));
+  return add(kind, {a, b}, width_of_result);
+}
+
+int Layers::dot(int a, int b) { return pair(LayerKind::kDot, a, b, 1); }
+int Layers::add(int a, int b) { return pair(LayerKind::kAdd, a, b, width(a)); }
+int Layers::multiply(int a, int b) { return pair(LayerKind::kMultiply, a, b, width(a)); }
+
+int Layers::bias(const std::string& name, int input) {
+  const int layer = add(LayerKind::kBias, {input}, width(input));
+  layers_[layer].parameter = static_cast<int>(parameters_.size());
+  parameters_.push_back({name, ParameterKind::kDense, 1, width(input), Initializer::kZero, 0});
+  return layer;
 }
 
 int Layers::scale(int input, double factor) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -12,10 +13,11 @@
 namespace kt {
 
 enum class LayerKind {
-  kUserTable,     ///< the user's row of a table
-  kItemTable,     ///< the item's row of a table
-  kItemFeatures,  ///< the item's features, which are not trained
-  kDense,         ///< x W + b, W stored [in, out]
+  kUserTable,  ///< the user's row of a table
+  kItemTable,  ///< the item's row of a table
+  kColumns,    ///< what is known of the row's user, of its item, or of the row: not trained
+  kLookup,    ///< of some columns, which are codes: each one's row of a table, side by side
+  kDense,      ///< x W + b, W stored [in, out]
   kRelu,
   kSigmoid,
   kTanh,
@@ -23,7 +25,10 @@ enum class LayerKind {
   kL2Normalize,  ///< x / max(|x|, 1e-12)
   kConcat,
   kDot,        ///< of two inputs of one width
+  kAdd,        ///< of two inputs of one width
+  kMultiply,   ///< likewise, element by element
   kScale,      ///< times a constant
+  kBias,       ///< x + b
   kBatchNorm,  ///< gamma (x - mean) / sqrt(variance + epsilon) + beta, column by column
 };
 
@@ -31,31 +36,46 @@ struct Layer {
   LayerKind kind;
   std::vector<int> inputs;  ///< layers before this one
   int64_t width = 0;
-  int parameter = -1;  ///< index of its first: the table; weight, bias; gamma, beta, mean, variance
-  double value = 0;    ///< kScale: the factor; kBatchNorm: epsilon
-  double momentum = 0;        ///< kBatchNorm
-  int64_t dropout_begin = 0;  ///< kDropout: its first column of a row's dropout factors
+  int parameter =
+      -1;  ///< index of its first: the table; weight, bias; gamma, beta, mean, variance; b
+  Side side = Side::kUser;           ///< kColumns
+  int64_t first_column = 0;          ///< kColumns: of the side's; kLookup: of the input's
+  std::vector<int64_t> code_counts;  ///< kLookup: of each column, whose codes are 0 .. count - 1
+  double value = 0;                  ///< kScale: the factor; kBatchNorm: epsilon
+  double momentum = 0;               ///< kBatchNorm
+  int64_t dropout_begin =
+      0;  ///< kDropout: its first column of a row's dropout factors; `value` is the probability
 };
 
-/// Builds the graph in order; the last layer is the prediction, of width 1. All functions that add a layer return
+/// Builds the graph in order; the last layer is the output, of width 1. All functions that add a layer return
 /// its number. Throws: BugError for widths that do not fit.
 class Layers {
  public:
-  /// Initial values: truncated normal of deviation sqrt(2 / rows).
-  int user_table(const std::string& name, int64_t rows, int64_t width);
-  int item_table(const std::string& name, int64_t rows, int64_t width);
-  int item_features(int64_t width);
+  /// Initial values: truncated normal of `deviation`.
+  int user_table(const std::string& name, int64_t rows, int64_t width, double deviation);
+  int item_table(const std::string& name, int64_t rows, int64_t width, double deviation);
+  /// Of every table so far (ParameterSpec::row_penalty).
+  void penalize_rows(double penalty);
+  /// Columns [first, first + width) of a side.
+  int columns(Side side, int64_t first, int64_t width);
+  /// Embeddings of codes: those of the columns of `input` from `first_column` on, as many as there are counts. The
+  /// table, [sum of the counts, width], is dense: whole on every rank. Initial values: truncated normal of `deviation`.
+  int lookup(const std::string& name, int input, int64_t first_column,
+             std::vector<int64_t> code_counts, int64_t width, double deviation);
   /// Initial values: Glorot uniform, bias zero (Keras' defaults). Parameters `name.weight`, `name.bias`.
   int dense(const std::string& name, int input, int64_t width);
   int relu(int input) { return add(LayerKind::kRelu, {input}, width(input)); }
   int sigmoid(int input) { return add(LayerKind::kSigmoid, {input}, width(input)); }
   int tanh(int input) { return add(LayerKind::kTanh, {input}, width(input)); }
-  /// All dropout layers of a model have one probability.
   int dropout(int input, double probability);
   int l2_normalize(int input) { return add(LayerKind::kL2Normalize, {input}, width(input)); }
   int concat(std::vector<int> inputs);
   int dot(int a, int b);
+  int add(int a, int b);
+  int multiply(int a, int b);
   int scale(int input, double factor);
+  /// Parameter `name` [1, width of the input], initially 0.
+  int bias(const std::string& name, int input);
   /// Mean and biased variance are those of the whole global batch of a step, in evaluation the running values
   /// (BatchNorm in models/graph/engine.h). Keras' defaults: momentum .99, epsilon 1e-3. Parameters `name.gamma`, initially 1,
   /// `name.beta` 0, `name.mean` 0, `name.variance` 1; the last two are not trained.
@@ -63,20 +83,22 @@ class Layers {
 
   const std::vector<Layer>& layers() const { return layers_; }
   const std::vector<ParameterSpec>& parameters() const { return parameters_; }
-  int64_t feature_count() const { return feature_count_; }
+  int64_t column_count(Side side) const { return columns_[static_cast<size_t>(side)]; }
   int64_t dropout_width() const { return dropout_width_; }
-  double dropout_probability() const { return dropout_probability_; }
+  const std::vector<DropoutColumns>& dropouts() const { return dropouts_; }
+  int64_t width(int layer) const;
 
  private:
-  int64_t width(int layer) const;
   int add(LayerKind kind, std::vector<int> inputs, int64_t width);
-  int table(LayerKind kind, ParameterKind of, const std::string& name, int64_t rows, int64_t width);
+  int pair(LayerKind kind, int a, int b, int64_t width);
+  int table(LayerKind kind, ParameterKind of, const std::string& name, int64_t rows, int64_t width,
+            double deviation);
 
   std::vector<Layer> layers_;
   std::vector<ParameterSpec> parameters_;
-  int64_t feature_count_ = 0;
+  std::array<int64_t, kSides> columns_{};
   int64_t dropout_width_ = 0;
-  double dropout_probability_ = 0;
+  std::vector<DropoutColumns> dropouts_;
 };
 
 }  // namespace kt

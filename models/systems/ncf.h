@@ -1,13 +1,12 @@
 #pragma once
 
-#include "models/graph/layers.h"
-#include "models/systems/registry.h"
+#include "models/systems/system.h"
 
 namespace kt {
 
-/// Neural regression on ids and content: user and video embeddings of 32 and, with content,
-/// Dense(features -> 32, ReLU); concatenated -> Dense 32 ReLU -> Dropout .2 -> Dense 16 ReLU -> Dense 1.
-/// Initial values are those of Keras.
-Layers ncf(const ModelOptions& options);
+/// Neural regression on ids and content: user and video embeddings and, with columns of videos,
+/// Dense(columns -> 32, ReLU); concatenated -> Dense 32 ReLU -> Dropout -> Dense 16 ReLU -> Dense 1. Initial values are
+/// those of Keras.
+SystemEntry ncf_entry();
 
 }  // namespace kt

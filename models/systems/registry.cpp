@@ -1,50 +1,56 @@
 #include "models/systems/registry.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "launch/base/errors.h"
 #include "models/fused/fused_engine.h"
+#include "models/systems/feature_mlp.h"
+#include "models/systems/means.h"
+#include "models/systems/mf.h"
 #include "models/systems/ncf.h"
+#include "models/systems/two_tower.h"
 #include "models/torch/torch_engine.h"
 #include "models/torch/torch_layers.h"
 #include "models/torch/torch_model.h"
 
 namespace kt {
-namespace {
 
-struct Entry {
-  const char* name;
-  Layers (*layers)(const ModelOptions&);
-};
-
-constexpr Entry kModels[] = {
-    {"ncf", ncf},
-};
-
-}  // namespace
-
-std::vector<std::string> model_names() {
-  std::vector<std::string> names;
-  for (const Entry& entry : kModels) names.emplace_back(entry.name);
-  return names;
+std::span<const SystemEntry> systems() {
+  static const std::vector<SystemEntry> all = [] {
+    std::vector<SystemEntry> entries = {ncf_entry(), mf_entry(), feature_mlp_entry(),
+                                        two_tower_entry(), two_tower_hybrid_entry()};
+    for (const SystemEntry& entry : means_entries()) entries.push_back(entry);
+    return entries;
+  }();
+  return all;
 }
 
-Layers make_layers(const std::string& name, const ModelOptions& options) {
-  for (const Entry& entry : kModels)
-    if (name == entry.name) return entry.layers(options);
-  KT_CHECK(false, "no model is named '{}'", name);
+const SystemEntry& find_system(const std::string& name) {
+  const auto all = systems();
+  const auto found =
+      std::ranges::find_if(all, [&](const SystemEntry& entry) { return name == entry.name; });
+  KT_CHECK(found != all.end(), "no system is named '{}'", name);
+  return *found;
 }
 
-std::unique_ptr<Engine> make_engine(const Layers& model, const EngineOptions& options) {
+System make_default_system(const std::string& name, const SystemInputs& inputs) {
+  const SystemEntry& entry = find_system(name);
+  return entry.make(OptionValues(entry.options()), inputs);
+}
+
+std::unique_ptr<Engine> make_engine(const System& system, const EngineOptions& options) {
   if (options.kind == EngineKind::kFused)
-    return make_fused_engine(model, options.form, options.simd);
-  return make_engine_of_leaves(make_torch_engine(make_torch_model(model)));
+    return make_fused_engine(system.graph, system.objective, options.form, options.simd);
+  return make_engine_of_leaves(make_leaf_engine(system));
 }
 
-std::unique_ptr<LeafEngine> make_leaf_engine(const std::string& name, const ModelOptions& options) {
-  return make_torch_engine(make_model(name, options));
+std::unique_ptr<LeafEngine> make_leaf_engine(const System& system) {
+  return make_torch_engine(make_model(system), system.objective);
 }
 
-std::unique_ptr<const TorchModel> make_model(const std::string& name, const ModelOptions& options) {
-  return make_torch_model(make_layers(name, options));
+std::unique_ptr<const TorchModel> make_model(const System& system) {
+  return make_torch_model(system.graph);
 }
 
 }  // namespace kt

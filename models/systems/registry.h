@@ -1,45 +1,40 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
-#include <vector>
 
 #include "launch/base/simd.h"
 #include "models/fused/compiler.h"
 #include "models/graph/engine.h"
-#include "models/graph/layers.h"
+#include "models/systems/system.h"
 
 namespace kt {
 
 class TorchModel;
 
-/// What a model needs to know of the data set to declare its parameters.
-struct ModelOptions {
-  int64_t users = 0;
-  int64_t items = 0;
-  int64_t features = 0;  ///< item features a row; 0 drops the content layer
-};
+/// Every system there is, by the name `model.name` accepts.
+std::span<const SystemEntry> systems();
+/// Throws: BugError for a name that is not one of theirs.
+const SystemEntry& find_system(const std::string& name);
 
-/// The names `model.name` accepts.
-std::vector<std::string> model_names();
-
-/// The layers of model `name`. Throws: BugError for a name that is not one of `model_names()`.
-Layers make_layers(const std::string& name, const ModelOptions& options);
+/// A system with the defaults of its options.
+System make_default_system(const std::string& name, const SystemInputs& inputs);
 
 enum class EngineKind { kFused, kTorch };
 
-/// How a model is computed.
+/// How a system is computed.
 struct EngineOptions {
   EngineKind kind = EngineKind::kFused;
   Form form = Form::kRows;            ///< fused alone; libtorch computes every row
   SimdLevel simd = SimdLevel::kAvx2;  ///< fused alone
 };
 
-std::unique_ptr<Engine> make_engine(const Layers& model, const EngineOptions& options);
+std::unique_ptr<Engine> make_engine(const System& system, const EngineOptions& options);
 
-/// libtorch's forms of model `name`: leaves on the CPU, one intra-op thread a call; and what it computes on any
-/// device.
-std::unique_ptr<LeafEngine> make_leaf_engine(const std::string& name, const ModelOptions& options);
-std::unique_ptr<const TorchModel> make_model(const std::string& name, const ModelOptions& options);
+/// libtorch's forms of a system: leaves on the CPU, one intra-op thread a call; and what it computes on any device.
+/// Throws: UserError for layers that it has no form of.
+std::unique_ptr<LeafEngine> make_leaf_engine(const System& system);
+std::unique_ptr<const TorchModel> make_model(const System& system);
 
 }  // namespace kt

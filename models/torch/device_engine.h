@@ -32,9 +32,7 @@ class DeviceEngine {
 /// Of the products of a model; inputs, weights, gradients and sums of losses are fp32 or wider always.
 enum class ProductPrecision { kFp32, kTf32, kBf16 };
 
-/// The engine of model `name` for this thread's device. Programs with `KT_GPU` alone have it.
-std::unique_ptr<DeviceEngine> make_device_engine(const std::string& name,
-                                                 const ModelOptions& options,
-                                                 ProductPrecision precision);
+/// The engine of a system for this thread's device. Programs with `KT_GPU` alone have it.
+std::unique_ptr<DeviceEngine> make_device_engine(const System& system, ProductPrecision precision);
 
 }  // namespace kt

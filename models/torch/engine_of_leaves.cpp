@@ -25,9 +25,9 @@ class EngineOfLeaves final : public Engine {
 
   std::string name() const override { return "torch"; }
   const std::vector<ParameterSpec>& parameters() const override { return leaves_->parameters(); }
-  int64_t feature_count() const override { return leaves_->feature_count(); }
+  int64_t column_count(Side side) const override { return leaves_->column_count(side); }
   int64_t dropout_width() const override { return leaves_->dropout_width(); }
-  double dropout_probability() const override { return leaves_->dropout_probability(); }
+  std::span<const DropoutColumns> dropouts() const override { return leaves_->dropouts(); }
   int64_t part_width(Side side) const override { return part_width_[side == Side::kItem]; }
 
   void set_dense(std::span<const float> dense) override {
@@ -58,14 +58,16 @@ class EngineOfLeaves final : public Engine {
                     const RowGradients& gradients) const override {
     Leaf leaf = gather(rows);
     const int64_t width = dropout_width();
-    const uint32_t threshold = dropout_threshold(dropout_probability());
-    const float kept = dropout_kept(dropout_probability());
     std::vector<float> dropout(rows.n * width), dense(dense_size_);
-    for (int64_t k = 0; k < rows.n; ++k)
-      for (int64_t c = 0; c < width; ++c)
-        dropout[k * width + c] = dropout_factor(rows.dropout_key[k], c, threshold, kept);
+    for (const DropoutColumns& layer : dropouts()) {
+      const uint32_t threshold = dropout_threshold(layer.probability);
+      const float kept = dropout_kept(layer.probability);
+      for (int64_t k = 0; k < rows.n; ++k)
+        for (int64_t c = layer.begin; c < layer.begin + layer.width; ++c)
+          dropout[k * width + c] = dropout_factor(rows.dropout_key[k], c, threshold, kept);
+    }
     leaf.input.dropout = dropout;
-    leaf.input.labels = {rows.label, static_cast<size_t>(rows.n)};
+    leaf.input.targets = {rows.target, static_cast<size_t>(rows.n)};
     std::vector<std::vector<float>> table_gradients;
     LeafGradients to{.tables = {}, .dense = dense};
     for (const Table& table : tables_) {
@@ -129,10 +131,7 @@ class EngineOfLeaves final : public Engine {
                     : rows.item_parts + rows.item[k] * part_width(Side::kItem) + table.column;
       }));
     }
-    if (feature_count() > 0)
-      leaf.input.features = add(feature_count(), [&](int64_t k) {
-        return rows.features + rows.item_id[k] * feature_count();
-      });
+    leaf.input.columns = gather_columns(rows, leaf.arrays);
     std::span<const float> rest = dense_;
     for (const ParameterSpec& spec : parameters()) {
       if (spec.kind != ParameterKind::kDense) continue;
@@ -140,6 +139,25 @@ class EngineOfLeaves final : public Engine {
       rest = rest.subspan(spec.size());
     }
     return leaf;
+  }
+
+  /// Those of each row's user, item and its own, side by side.
+  std::span<const float> gather_columns(const RowBatch& rows,
+                                        std::vector<std::vector<float>>& arrays) const {
+    int64_t all = 0;
+    for (const Side side : {Side::kUser, Side::kItem, Side::kRow}) all += column_count(side);
+    std::vector<float>& array = arrays.emplace_back(rows.n * all);
+    float* to = array.data();
+    for (int64_t k = 0; k < rows.n; ++k)
+      for (const Side side : {Side::kUser, Side::kItem, Side::kRow}) {
+        const int64_t width = column_count(side);
+        if (width == 0) continue;
+        const int64_t row = side == Side::kUser   ? rows.user[k]
+                            : side == Side::kItem ? rows.item_id[k]
+                                                  : k;
+        to = std::copy_n(rows.columns[static_cast<size_t>(side)] + row * width, width, to);
+      }
+    return array;
   }
 
   std::shared_ptr<const LeafEngine> leaves_;  // without state: copies share it

@@ -87,8 +87,8 @@ class TorchDeviceEngine final : public DeviceEngine {
         dense_to[k].copy_(gradient);
         written(k);
       });
-    if (model_->feature_count() > 0)
-      inputs.features = operand(input.features, input.rows, model_->feature_count());
+    if (const int64_t columns = model_->all_columns(); columns > 0)
+      inputs.columns = operand(input.columns, input.rows, columns);
     if (model_->dropout_width() > 0)
       inputs.dropout = operand(input.dropout, input.rows, model_->dropout_width());
 
@@ -96,7 +96,7 @@ class TorchDeviceEngine final : public DeviceEngine {
     KT_CHECK(prediction.numel() == input.rows);
     // In double, as on the CPU.
     const at::Tensor error = at::sub(prediction.detach().to(at::kDouble),
-                                     operand(input.labels, input.rows, 1).to(at::kDouble));
+                                     operand(input.targets, input.rows, 1).to(at::kDouble));
     loss_out.copy_(at::sum(at::mul(error, error)));
     const at::Tensor slope = at::mul(error, 2 * scale).to(prediction.scalar_type());
     const std::vector<at::Tensor> result = torch::autograd::grad({prediction}, leaves, {slope});
@@ -114,8 +114,8 @@ class TorchDeviceEngine final : public DeviceEngine {
         inputs.dense.push_back(operand(input.dense[dense++], spec.rows, spec.cols));
       else
         inputs.tables.push_back(operand(input.tables[table++], input.rows, spec.cols));
-    if (model_->feature_count() > 0)
-      inputs.features = operand(input.features, input.rows, model_->feature_count());
+    if (const int64_t columns = model_->all_columns(); columns > 0)
+      inputs.columns = operand(input.columns, input.rows, columns);
     view(out, input.rows, 1).copy_(forward(inputs));
   }
 
@@ -146,10 +146,8 @@ class TorchDeviceEngine final : public DeviceEngine {
 
 }  // namespace
 
-std::unique_ptr<DeviceEngine> make_device_engine(const std::string& name,
-                                                 const ModelOptions& options,
-                                                 ProductPrecision precision) {
-  return std::make_unique<TorchDeviceEngine>(make_model(name, options), precision);
+std::unique_ptr<DeviceEngine> make_device_engine(const System& system, ProductPrecision precision) {
+  return std::make_unique<TorchDeviceEngine>(make_model(system), precision);
 }
 
 }  // namespace kt

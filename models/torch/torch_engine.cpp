@@ -52,15 +52,16 @@ void copy_out(const at::Tensor& from, std::span<float> to) {
 
 class TorchEngine final : public LeafEngine {
  public:
-  explicit TorchEngine(std::unique_ptr<const TorchModel> model) : model_(std::move(model)) {
+  TorchEngine(std::unique_ptr<const TorchModel> model, const Objective& objective)
+      : model_(std::move(model)), objective_(objective) {
     for (const ParameterSpec& spec : parameters())
       (spec.kind == ParameterKind::kDense ? dense_ : tables_).push_back(&spec);
   }
 
   const std::vector<ParameterSpec>& parameters() const override { return model_->parameters(); }
-  int64_t feature_count() const override { return model_->feature_count(); }
+  int64_t column_count(Side side) const override { return model_->column_count(side); }
   int64_t dropout_width() const override { return model_->dropout_width(); }
-  double dropout_probability() const override { return model_->dropout_probability(); }
+  std::span<const DropoutColumns> dropouts() const override { return model_->dropouts(); }
 
   double loss_and_gradients(const LeafInput& input, double scale,
                             const LeafGradients& gradients) const override {
@@ -69,7 +70,7 @@ class TorchEngine final : public LeafEngine {
       std::ranges::fill(gradients.dense, 0.0f);
       return 0;
     }
-    KT_CHECK(std::ssize(input.labels) == input.rows);
+    KT_CHECK(std::ssize(input.targets) == input.rows);
     use_one_thread();
 
     TorchInputs inputs = wrap(input);
@@ -83,14 +84,15 @@ class TorchEngine final : public LeafEngine {
     KT_CHECK(prediction.numel() == input.rows && prediction.is_contiguous());
     const auto* predicted = static_cast<const float*>(prediction.const_data_ptr());
 
-    // The sum of squares and its gradient are taken here, in double and row order: fewer kernels to call.
+    // The loss and its gradient are taken here, in double and row order: fewer kernels to call.
     at::Tensor output_gradient = at::empty(prediction.sizes());
     auto* slope = static_cast<float*>(output_gradient.mutable_data_ptr());
     double loss = 0;
     for (int64_t r = 0; r < input.rows; ++r) {
-      const double error = static_cast<double>(predicted[r]) - static_cast<double>(input.labels[r]);
-      loss += error * error;
-      slope[r] = static_cast<float>(2 * scale * error);
+      const LossAndSlope of_row = loss_of(objective_, static_cast<double>(predicted[r]),
+                                          static_cast<double>(input.targets[r]));
+      loss += of_row.loss;
+      slope[r] = static_cast<float>(scale * of_row.slope);
     }
 
     const std::vector<at::Tensor> result =
@@ -125,8 +127,8 @@ class TorchEngine final : public LeafEngine {
       inputs.tables.push_back(to_tensor(input.tables[i], input.rows, tables_[i]->cols));
     for (size_t i = 0; i < dense_.size(); ++i)
       inputs.dense.push_back(to_tensor(input.dense[i], dense_[i]->rows, dense_[i]->cols));
-    if (feature_count() > 0)
-      inputs.features = to_tensor(input.features, input.rows, feature_count());
+    if (const int64_t columns = model_->all_columns(); columns > 0)
+      inputs.columns = to_tensor(input.columns, input.rows, columns);
     return inputs;
   }
 
@@ -140,14 +142,16 @@ class TorchEngine final : public LeafEngine {
   }
 
   std::unique_ptr<const TorchModel> model_;
+  const Objective objective_;
   std::vector<const ParameterSpec*> tables_;
   std::vector<const ParameterSpec*> dense_;
 };
 
 }  // namespace
 
-std::unique_ptr<LeafEngine> make_torch_engine(std::unique_ptr<const TorchModel> model) {
-  return std::make_unique<TorchEngine>(std::move(model));
+std::unique_ptr<LeafEngine> make_torch_engine(std::unique_ptr<const TorchModel> model,
+                                              const Objective& objective) {
+  return std::make_unique<TorchEngine>(std::move(model), objective);
 }
 
 }  // namespace kt

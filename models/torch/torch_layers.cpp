@@ -1,15 +1,19 @@
 #include "models/torch/torch_layers.h"
 
+#include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp_min.h>
 #include <ATen/ops/div.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/relu.h>
+#include <ATen/ops/reshape.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tanh.h>
+#include <ATen/ops/tensor.h>
 
 #include <utility>
 
@@ -34,9 +38,9 @@ class TorchLayers final : public TorchModel {
   }
 
   const std::vector<ParameterSpec>& parameters() const override { return model_.parameters(); }
-  int64_t feature_count() const override { return model_.feature_count(); }
+  int64_t column_count(Side side) const override { return model_.column_count(side); }
   int64_t dropout_width() const override { return model_.dropout_width(); }
-  double dropout_probability() const override { return model_.dropout_probability(); }
+  std::span<const DropoutColumns> dropouts() const override { return model_.dropouts(); }
 
   at::Tensor forward(const TorchInputs& inputs) const override {
     std::vector<at::Tensor> values;  // [rows, width] each
@@ -52,8 +56,14 @@ class TorchLayers final : public TorchModel {
       case LayerKind::kUserTable:
       case LayerKind::kItemTable:
         return inputs.tables[place_[layer.parameter]];
-      case LayerKind::kItemFeatures:
-        return inputs.features;
+      case LayerKind::kColumns: {
+        int64_t begin = 0;
+        for (const Side side : {Side::kUser, Side::kItem, Side::kRow})
+          if (side < layer.side) begin += column_count(side);
+        return inputs.columns.narrow(1, begin + layer.first_column, layer.width);
+      }
+      case LayerKind::kLookup:
+        return lookup(layer, input(0), inputs.dense[place_[layer.parameter]]);
       case LayerKind::kDense:
         return at::addmm(inputs.dense[place_[layer.parameter + 1]], input(0),
                          inputs.dense[place_[layer.parameter]]);
@@ -76,12 +86,33 @@ class TorchLayers final : public TorchModel {
       }
       case LayerKind::kDot:
         return at::sum(at::mul(input(0), input(1)), {1}, true);
+      case LayerKind::kAdd:
+        return at::add(input(0), input(1));
+      case LayerKind::kMultiply:
+        return at::mul(input(0), input(1));
       case LayerKind::kScale:
         return at::mul(input(0), layer.value);
+      case LayerKind::kBias:
+        return at::add(input(0), inputs.dense[place_[layer.parameter]]);
       case LayerKind::kBatchNorm:
         break;  // refused above
     }
     return {};
+  }
+
+  /// Shapes: columns [rows, ..], table [codes, width], result [rows, fields * width].
+  static at::Tensor lookup(const Layer& layer, const at::Tensor& columns, const at::Tensor& table) {
+    const auto fields = std::ssize(layer.code_counts);
+    std::vector<int64_t> first;
+    int64_t row = 0;
+    for (const int64_t count : layer.code_counts) {
+      first.push_back(row);
+      row += count;
+    }
+    const at::Tensor codes = columns.narrow(1, layer.first_column, fields).to(at::kLong);
+    const at::Tensor rows = at::add(codes, at::tensor(first, codes.options()));
+    return at::reshape(at::index_select(table, 0, at::reshape(rows, {-1})),
+                       {columns.size(0), layer.width});
   }
 
   Layers model_;

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "models/graph/engine.h"
@@ -17,18 +18,21 @@ struct TorchInputs {
   std::vector<at::Tensor>
       tables;  ///< [rows, cols] each, gathered: one table row per row of the leaf
   std::vector<at::Tensor> dense;  ///< [spec.rows, spec.cols] each
-  at::Tensor features;            ///< [rows, feature_count]; undefined for a model without content
-  at::Tensor dropout;             ///< [rows, dropout_width]; undefined in evaluation
+  at::Tensor columns;  ///< [rows, columns of user, item and row]; undefined for a model without
+  at::Tensor dropout;  ///< [rows, dropout_width]; undefined in evaluation
 };
 
 class TorchModel {
  public:
   virtual ~TorchModel() = default;
   virtual const std::vector<ParameterSpec>& parameters() const = 0;
-  virtual int64_t feature_count() const = 0;
+  virtual int64_t column_count(Side side) const = 0;
+  int64_t all_columns() const {
+    return column_count(Side::kUser) + column_count(Side::kItem) + column_count(Side::kRow);
+  }
   virtual int64_t dropout_width() const = 0;
-  virtual double dropout_probability() const = 0;
-  /// Predictions of all rows. A row depends on no other row: leaves and users cut the rows freely.
+  virtual std::span<const DropoutColumns> dropouts() const = 0;
+  /// Outputs of all rows. A row depends on no other row: leaves and users cut the rows freely.
   /// Shapes: [rows, 1].
   virtual at::Tensor forward(const TorchInputs& inputs) const = 0;
 };

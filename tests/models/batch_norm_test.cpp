@@ -52,10 +52,7 @@ struct Batch {
       item.push_back(static_cast<int32_t>(random_bits(2, Purpose::kSynthetic, r) % kItems));
       key.push_back(dropout_key(5, 0, static_cast<uint32_t>(r)));
       rows.add(user.back(), item.back(), label[r]);
-      for (int64_t c = 0; c < model.dropout_width(); ++c)
-        rows.dropout.push_back(dropout_factor(key.back(), c,
-                                              dropout_threshold(model.dropout_probability()),
-                                              dropout_kept(model.dropout_probability())));
+      reference::append_dropout(model.dropouts(), model.dropout_width(), key.back(), rows.dropout);
     }
   }
 };
@@ -89,7 +86,7 @@ Outcome run(const Layers& model, const Batch& batch, Engine& engine) {
     ids[s] = {.n = std::ssize(numbers[s]),
               .row = numbers[s].data(),
               .tables = {},
-              .features = batch.features.data()};
+              .columns = batch.features.data()};
     id_gradients[s].dense = dense_gradient.data();
     for (size_t a = 0; a < batch.parameters.size(); ++a) {
       if (model.parameters()[a].kind != (s ? ParameterKind::kItemTable : ParameterKind::kUserTable))
@@ -108,8 +105,8 @@ Outcome run(const Layers& model, const Batch& batch, Engine& engine) {
                     .user = batch.user.data() + begin,
                     .item = batch.item.data() + begin,
                     .item_id = batch.item.data() + begin,
-                    .features = batch.features.data(),
-                    .label = batch.label.data() + begin,
+                    .columns = {nullptr, batch.features.data(), nullptr},
+                    .target = batch.label.data() + begin,
                     .dropout_key = batch.key.data() + begin};
   };
 
@@ -187,7 +184,7 @@ INSTANTIATE_TEST_SUITE_P(Models, BatchNormed,
                          });
 
 TEST_P(BatchNormed, LeavesAddUpToAutogradOnTheWholeBatch) {
-  const auto engine = make_fused_engine(model, form, SimdLevel::kAvx2);
+  const auto engine = make_fused_engine(model, {}, form, SimdLevel::kAvx2);
   const Outcome got = run(model, batch, *engine);
   LayersReference plain(model, batch.parameters, batch.features);
   // In evaluation, by the running values as they were given.
@@ -215,7 +212,7 @@ TEST_P(BatchNormed, LeavesAddUpToAutogradOnTheWholeBatch) {
 }
 
 TEST_P(BatchNormed, FindsTheMomentsOfTheWholeBatch) {
-  const auto engine = make_fused_engine(model, form, SimdLevel::kAvx2);
+  const auto engine = make_fused_engine(model, {}, form, SimdLevel::kAvx2);
   const Outcome got = run(model, batch, *engine);
   LayersReference plain(model, batch.parameters, batch.features);
   plain.train(batch.rows);
@@ -243,14 +240,14 @@ TEST_P(BatchNormed, FindsTheMomentsOfTheWholeBatch) {
 
 TEST_P(BatchNormed, HasTheSameBitsOnEverySimdLevel) {
   if (best_simd_level() == SimdLevel::kAvx2) return;  // this machine has one level
-  const auto narrow = make_fused_engine(model, form, SimdLevel::kAvx2);
-  const auto wide = make_fused_engine(model, form, SimdLevel::kAvx512);
+  const auto narrow = make_fused_engine(model, {}, form, SimdLevel::kAvx2);
+  const auto wide = make_fused_engine(model, {}, form, SimdLevel::kAvx512);
   EXPECT_EQ(run(model, batch, *narrow), run(model, batch, *wide));
 }
 
 TEST(BatchNorm, IsRefusedByLibtorchsEngineWhichComputesLeaves) {
   const Layers model = reference::normed_deep(kUsers, kItems, kFeatures);
-  EXPECT_THROW(make_engine(model, {.kind = EngineKind::kTorch}), UserError);
+  EXPECT_THROW(make_engine({model, {}}, {.kind = EngineKind::kTorch}), UserError);
 }
 
 }  // namespace

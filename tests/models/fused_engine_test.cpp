@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "launch/base/random.h"
-#include "models/systems/ncf.h"
 #include "models/systems/registry.h"
 
 namespace kt {
@@ -15,7 +14,7 @@ namespace {
 // Float32 sums in two orders: the largest difference, as a part of the array's largest value.
 constexpr double kTolerance = 2e-5;
 
-constexpr int64_t kUsers = 9, kItems = 23, kRows = 150, kFeatures = 5;
+constexpr int64_t kUsers = 9, kItems = 23, kRows = 150, kColumns = 5, kCodes = 4;
 
 std::vector<float> draws(int64_t n, uint64_t seed, float scale) {
   std::vector<float> values(n);
@@ -25,16 +24,51 @@ std::vector<float> draws(int64_t n, uint64_t seed, float scale) {
   return values;
 }
 
-Layers small_ncf() { return ncf({kUsers, kItems, kFeatures}); }
+Layers small_ncf() {
+  return make_default_system("ncf", {.users = kUsers, .items = kItems, .columns = {0, kColumns, 0}})
+      .graph;
+}
 
-Layers ncf_without_content() { return ncf({kUsers, kItems, 0}); }
+Layers ncf_without_content() {
+  return make_default_system("ncf", {.users = kUsers, .items = kItems}).graph;
+}
+
+// Every operation on two inputs, embeddings of codes, columns of all sides, three rates of dropout.
+Layers joined() {
+  Layers m;
+  const int user = m.columns(Side::kUser, 0, 3), item = m.columns(Side::kItem, 0, kColumns);
+  const int codes =
+      m.lookup("codes", m.columns(Side::kItem, 1, 4), 0, {kCodes, kCodes, kCodes}, 5, .3);
+  const int users = m.dropout(
+      m.relu(m.dense("users", m.concat({user, m.user_table("user", kUsers, 4, .2)}), 18)), .1);
+  const int items =
+      m.bias("shift", m.multiply(m.tanh(m.dense("items", codes, 18)), m.dense("gate", item, 18)));
+  const int both = m.add(m.multiply(users, items), m.dropout(m.add(users, users), .5));
+  const int rows = m.dropout(m.relu(m.dense("rows", m.columns(Side::kRow, 0, 2), 7)), .3);
+  const int x = m.dense("output", m.concat({both, rows}), 1);
+  m.bias("last", m.add(x, m.item_table("item_bias", kItems, 1, .2)));
+  return m;
+}
+
+// Nothing but columns of one side.
+Layers of_users() {
+  Layers m;
+  m.dense("output", m.relu(m.dense("hidden", m.columns(Side::kUser, 0, 3), 6)), 1);
+  return m;
+}
+// Nothing but columns of rows.
+Layers of_rows() {
+  Layers m;
+  m.dense("output", m.sigmoid(m.dense("hidden", m.columns(Side::kRow, 0, 2), 6)), 1);
+  return m;
+}
 
 // Odd widths, every activation, normalised towers and a scaled output.
 Layers towers() {
   Layers m;
-  int user = m.tanh(m.dense("user1", m.user_table("user", kUsers, 10), 21));
+  int user = m.tanh(m.dense("user1", m.user_table("user", kUsers, 10, .2), 21));
   user = m.l2_normalize(m.dense("user2", user, 19));
-  int item = m.concat({m.item_table("item", kItems, 6), m.item_features(kFeatures)});
+  int item = m.concat({m.item_table("item", kItems, 6, .2), m.columns(Side::kItem, 0, kColumns)});
   item = m.sigmoid(m.dense("item1", item, 37));
   item = m.l2_normalize(m.dense("item2", item, 19));
   m.scale(m.sigmoid(m.dot(user, item)), 5);
@@ -44,12 +78,13 @@ Layers towers() {
 // One layer read by several: a dot, a product, a copy; two dropouts; biases as tables of width 1.
 Layers shared() {
   Layers m;
-  const int user = m.user_table("user", kUsers, 24), item = m.item_table("item", kItems, 24);
+  const int user = m.user_table("user", kUsers, 24, .2),
+            item = m.item_table("item", kItems, 24, .2);
   const int joined = m.tanh(m.concat({user, item}));
   const int x = m.dropout(m.relu(m.dense("deep1", joined, 40)), .4);
   const int y = m.dropout(m.tanh(m.dense("deep2", m.concat({x, user}), 17)), .4);
-  const int parts = m.concat({y, m.dot(user, item), m.user_table("user_bias", kUsers, 1),
-                              m.item_table("item_bias", kItems, 1), m.l2_normalize(x)});
+  const int parts = m.concat({y, m.dot(user, item), m.user_table("user_bias", kUsers, 1, .2),
+                              m.item_table("item_bias", kItems, 1, .2), m.l2_normalize(x)});
   m.dense("output", parts, 1);
   return m;
 }
@@ -57,8 +92,8 @@ Layers shared() {
 // A sum of two sides and nothing else: the rows are a gather.
 Layers linear() {
   Layers m;
-  m.dense("output", m.concat({m.user_table("user", kUsers, 3), m.item_table("item", kItems, 4)}),
-          1);
+  m.dense("output",
+          m.concat({m.user_table("user", kUsers, 3, .2), m.item_table("item", kItems, 4, .2)}), 1);
   return m;
 }
 
@@ -66,22 +101,33 @@ struct Model {
   const char* name;
   Layers (*layers)();
 };
-const Model kModels[] = {{"Ncf", small_ncf},
-                         {"NcfWithoutContent", ncf_without_content},
-                         {"Towers", towers},
-                         {"Shared", shared},
-                         {"Linear", linear}};
+const Model kModels[] = {{"Ncf", small_ncf},    {"NcfWithoutContent", ncf_without_content},
+                         {"Towers", towers},    {"Shared", shared},
+                         {"Linear", linear},    {"Joined", joined},
+                         {"OfUsers", of_users}, {"OfRows", of_rows}};
 
 /// Weights and rows of a leaf for a model. What an engine is given, whole or in pieces.
 struct Leaf {
   std::vector<std::vector<float>> tables[2];  // of users, of items
   std::vector<float> dense;
-  std::vector<float> features = draws(kItems * kFeatures, 3, 2), label = draws(kRows, 4, 2);
+  std::vector<float> columns[kSides], target = draws(kRows, 4, 2);
   std::vector<int32_t> ids[2];               // rows of the tables, in no order
   std::vector<int32_t> user, item, item_id;  // [kRows]
   std::vector<uint32_t> key;                 // [kRows]
+  int64_t row_columns = 0;
 
   explicit Leaf(const Layers& model) {
+    for (const Side side : {Side::kUser, Side::kItem, Side::kRow}) {
+      const int64_t n = side == Side::kUser ? kUsers : side == Side::kItem ? kItems : kRows;
+      const int64_t count = model.column_count(side);
+      columns[static_cast<size_t>(side)] = draws(n * count, 3 + static_cast<uint64_t>(side), 2);
+    }
+    row_columns = model.column_count(Side::kRow);
+    // Codes where a model looks some up: the columns 1 to 3 of items.
+    for (const Layer& layer : model.layers())
+      for (int64_t k = 0; layer.kind == LayerKind::kLookup && k < kItems; ++k)
+        for (int64_t f = 1; f <= 3; ++f)
+          columns[1][k * kColumns + f] = static_cast<float>((k + f * k) % kCodes);
     uint64_t seed = 10;
     for (const ParameterSpec& spec : model.parameters()) {
       const std::vector<float> values = draws(spec.size(), ++seed, .5);
@@ -103,7 +149,7 @@ struct Leaf {
   /// Ids [begin, begin + n) of a side.
   IdBatch id_batch(Side side, int64_t begin, int64_t n) const {
     const int s = side == Side::kItem;
-    IdBatch batch{.n = n, .row = ids[s].data() + begin, .tables = {}, .features = features.data()};
+    IdBatch batch{.n = n, .row = ids[s].data() + begin, .tables = {}, .columns = columns[s].data()};
     for (const auto& table : tables[s]) batch.tables.push_back(table.data());
     return batch;
   }
@@ -121,15 +167,16 @@ struct Leaf {
   /// Rows [begin, begin + n).
   RowBatch row_batch(const std::vector<float>& user_parts, const std::vector<float>& item_parts,
                      int64_t begin, int64_t n) const {
-    return {.n = n,
-            .user_parts = user_parts.data(),
-            .item_parts = item_parts.data(),
-            .user = user.data() + begin,
-            .item = item.data() + begin,
-            .item_id = item_id.data() + begin,
-            .features = features.data(),
-            .label = label.data() + begin,
-            .dropout_key = key.data() + begin};
+    return {
+        .n = n,
+        .user_parts = user_parts.data(),
+        .item_parts = item_parts.data(),
+        .user = user.data() + begin,
+        .item = item.data() + begin,
+        .item_id = item_id.data() + begin,
+        .columns = {columns[0].data(), columns[1].data(), columns[2].data() + begin * row_columns},
+        .target = target.data() + begin,
+        .dropout_key = key.data() + begin};
   }
 };
 
@@ -184,6 +231,11 @@ void expect_near(const std::vector<float>& got, const std::vector<float>& want,
     ASSERT_NEAR(got[k], want[k], kTolerance * largest) << what << " element " << k;
 }
 
+std::vector<SimdLevel> simd_levels() {
+  if (best_simd_level() == SimdLevel::kAvx2) return {SimdLevel::kAvx2};
+  return {SimdLevel::kAvx2, SimdLevel::kAvx512};
+}
+
 using Case = std::tuple<Model, Form>;
 class FusedEngine : public testing::TestWithParam<Case> {
  protected:
@@ -199,8 +251,8 @@ INSTANTIATE_TEST_SUITE_P(Models, FusedEngine,
                          });
 
 TEST_P(FusedEngine, ComputesWhatAutogradDoes) {
-  const auto engine = make_fused_engine(model, form, SimdLevel::kAvx2);
-  const auto torch = make_engine(model, {.kind = EngineKind::kTorch});
+  const auto engine = make_fused_engine(model, {}, form, SimdLevel::kAvx2);
+  const auto torch = make_engine({model, {}}, {.kind = EngineKind::kTorch});
   const Outcome got = run(model, *engine), want = run(model, *torch);
   EXPECT_NEAR(got.loss, want.loss, kTolerance * want.loss);
   expect_near(got.predictions, want.predictions, "predictions");
@@ -218,10 +270,23 @@ TEST_P(FusedEngine, ComputesWhatAutogradDoes) {
   }
 }
 
+TEST_P(FusedEngine, TrainsOnEveryLoss) {
+  for (const Loss loss : {Loss::kBce, Loss::kHuber}) {
+    const Objective objective{.loss = loss, .delta = .7};
+    const auto torch = make_engine({model, objective}, {.kind = EngineKind::kTorch});
+    const Outcome want = run(model, *torch);
+    for (const SimdLevel simd : simd_levels()) {
+      const Outcome got = run(model, *make_fused_engine(model, objective, form, simd));
+      EXPECT_NEAR(got.loss, want.loss, kTolerance * std::abs(want.loss));
+      expect_near(got.dense, want.dense, "dense");
+    }
+  }
+}
+
 TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevel) {
   if (best_simd_level() == SimdLevel::kAvx2) return;  // this machine has one level
-  const auto narrow = make_fused_engine(model, form, SimdLevel::kAvx2);
-  const auto wide = make_fused_engine(model, form, SimdLevel::kAvx512);
+  const auto narrow = make_fused_engine(model, {}, form, SimdLevel::kAvx2);
+  const auto wide = make_fused_engine(model, {}, form, SimdLevel::kAvx512);
   EXPECT_EQ(run(model, *narrow), run(model, *wide));
 }
 
@@ -229,15 +294,10 @@ TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevel) {
 const std::vector<int64_t> kPieces{
     1, 2, 7, fused::kBlockRows - 1, fused::kBlockRows, fused::kBlockRows + 1, kRows};
 
-std::vector<SimdLevel> simd_levels() {
-  if (best_simd_level() == SimdLevel::kAvx2) return {SimdLevel::kAvx2};
-  return {SimdLevel::kAvx2, SimdLevel::kAvx512};
-}
-
 TEST_P(FusedEngine, APartHasTheBitsOfItsIdAlone) {
   const Leaf leaf(model);
   for (const SimdLevel simd : simd_levels()) {
-    const auto engine = make_fused_engine(model, form, simd);
+    const auto engine = make_fused_engine(model, {}, form, simd);
     engine->set_dense(leaf.dense);
     for (const Side side : {Side::kUser, Side::kItem}) {
       const int64_t n = std::ssize(leaf.ids[side == Side::kItem]);
@@ -256,7 +316,7 @@ TEST_P(FusedEngine, APartHasTheBitsOfItsIdAlone) {
 TEST_P(FusedEngine, APredictionHasTheBitsOfItsRowAlone) {
   const Leaf leaf(model);
   for (const SimdLevel simd : simd_levels()) {
-    const auto engine = make_fused_engine(model, form, simd);
+    const auto engine = make_fused_engine(model, {}, form, simd);
     engine->set_dense(leaf.dense);
     const std::vector<float> users = leaf.parts(*engine, Side::kUser),
                              items = leaf.parts(*engine, Side::kItem);
@@ -276,7 +336,7 @@ TEST_P(FusedEngine, APredictionHasTheBitsOfItsRowAlone) {
 // bits however the calls are cut. Sums over rows (dense gradients, the loss) are near.
 TEST_P(FusedEngine, GradientsDoNotKnowHowALeafIsCut) {
   const Leaf leaf(model);
-  const auto engine = make_fused_engine(model, form, best_simd_level());
+  const auto engine = make_fused_engine(model, {}, form, best_simd_level());
   engine->set_dense(leaf.dense);
   const std::vector<float> parts[2] = {leaf.parts(*engine, Side::kUser),
                                        leaf.parts(*engine, Side::kItem)};
@@ -323,7 +383,7 @@ TEST_P(FusedEngine, GradientsDoNotKnowHowALeafIsCut) {
 
 TEST_P(FusedEngine, GradientsOfDenseArraysAreAddedToWhatIsThere) {
   const Leaf leaf(model);
-  const auto engine = make_fused_engine(model, form, best_simd_level());
+  const auto engine = make_fused_engine(model, {}, form, best_simd_level());
   engine->set_dense(leaf.dense);
   const std::vector<float> users = leaf.parts(*engine, Side::kUser),
                            items = leaf.parts(*engine, Side::kItem);
@@ -348,11 +408,12 @@ TEST_P(FusedEngine, AWeightThatIsNoNumberShowsInLossAndPredictions) {
   for (const SimdLevel simd : simd_levels()) {
     for (const bool in_item : {false, true}) {
       Leaf leaf(model);
+      if (leaf.tables[in_item].empty()) continue;
       // Of one id of the side, in the columns of its first table.
       std::vector<float>& table = leaf.tables[in_item].front();
       const auto cols = std::ssize(table) / (in_item ? kItems : kUsers);
       std::fill_n(table.begin() + 3 * cols, cols, std::nanf(""));
-      const auto engine = make_fused_engine(model, form, simd);
+      const auto engine = make_fused_engine(model, {}, form, simd);
       engine->set_dense(leaf.dense);
       const std::vector<float> users = leaf.parts(*engine, Side::kUser),
                                items = leaf.parts(*engine, Side::kItem);
@@ -378,7 +439,7 @@ TEST_P(FusedEngine, AWeightThatIsNoNumberShowsInLossAndPredictions) {
 
 TEST_P(FusedEngine, NoRowsAndNoIdsAreNothing) {
   const Leaf leaf(model);
-  const auto engine = make_fused_engine(model, form, best_simd_level());
+  const auto engine = make_fused_engine(model, {}, form, best_simd_level());
   engine->set_dense(leaf.dense);
   std::vector<float> dense(leaf.dense.size(), 3.f);
   const std::vector<float> none;

@@ -42,7 +42,8 @@ class NcfBatch : public testing::TestWithParam<int64_t> {};
 // batch: real embedding look-ups, its own loss, its own backward.
 TEST_P(NcfBatch, LeavesAddUpToPlainAutogradOnTheWholeBatch) {
   const int64_t features = GetParam();
-  const auto engine = make_leaf_engine("ncf", {kUsers, kItems, features});
+  const auto engine = make_leaf_engine(
+      make_default_system("ncf", {.users = kUsers, .items = kItems, .columns = {0, features, 0}}));
   const std::vector<int64_t> leaf_rows = {0, 1, 40, 3, 0, 128, 17, 67};
   int64_t rows = 0;
   for (const int64_t n : leaf_rows) rows += n;
@@ -71,8 +72,8 @@ TEST_P(NcfBatch, LeavesAddUpToPlainAutogradOnTheWholeBatch) {
     LeafInput input = all.input();
     input.rows = n;
     input.tables = {leaf_user, leaf_video};
-    input.features = input.features.subspan(begin * features, n * features);
-    input.labels = input.labels.subspan(begin, n);
+    input.columns = input.columns.subspan(begin * features, n * features);
+    input.targets = input.targets.subspan(begin, n);
     input.dropout = input.dropout.subspan(begin * 32, n * 32);
     std::vector<float> leaf_grad_user(n * 32), leaf_grad_video(n * 32);
     loss +=
@@ -124,7 +125,8 @@ INSTANTIATE_TEST_SUITE_P(Features, NcfBatch, testing::Values(0, 15));
 
 // A caller thread with many intra-op threads set: the engine takes one, and gives the same bits.
 TEST(NcfThreads, OneIntraOpThreadWhateverTheCallerHas) {
-  const auto engine = make_leaf_engine("ncf", {kUsers, kItems, 15});
+  const auto engine = make_leaf_engine(
+      make_default_system("ncf", {.users = kUsers, .items = kItems, .columns = {0, 15, 0}}));
   NcfCase here(*engine, 2048, 8), there(*engine, 2048, 8);
   const double loss = engine->loss_and_gradients(here.input(), 1, here.gradients());
   double other_loss = 0;

@@ -24,7 +24,7 @@ inline std::vector<float> random_floats(int64_t n, uint64_t seed, double scale) 
 class NcfCase {
  public:
   NcfCase(const LeafEngine& engine, int64_t row_count, uint64_t seed, int64_t shift = 0)
-      : rows(row_count), features(engine.feature_count()), shift_(shift) {
+      : rows(row_count), features(engine.column_count(Side::kItem)), shift_(shift) {
     user = place(random_floats(rows * 32, mix(seed), .5));
     video = place(random_floats(rows * 32, mix(seed + 1), .5));
     content = place(random_floats(rows * features, mix(seed + 2), 2));
@@ -49,8 +49,8 @@ class NcfCase {
     in.rows = rows;
     in.tables = {view(user), view(video)};
     for (const std::vector<float>& array : dense) in.dense.push_back(view(array));
-    in.features = view(content);
-    in.labels = view(label);
+    in.columns = view(content);
+    in.targets = view(label);
     in.dropout = view(dropout);
     return in;
   }

@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <set>
+#include <string>
 #include <thread>
 
 #include "launch/base/errors.h"
@@ -17,7 +19,8 @@ namespace {
 constexpr double kTolerance = 2e-6;
 
 std::unique_ptr<LeafEngine> ncf(int64_t features) {
-  return make_leaf_engine("ncf", {50, 70, features});
+  return make_leaf_engine(
+      make_default_system("ncf", {.users = 50, .items = 70, .columns = {0, features, 0}}));
 }
 
 void expect_near(std::span<const float> got, const std::vector<double>& want, const char* what) {
@@ -48,16 +51,22 @@ std::vector<float> predictions(const LeafEngine& engine, const NcfCase& leaf) {
 }
 
 TEST(Registry, NamesAndRefusal) {
-  EXPECT_THAT(model_names(), testing::ElementsAre("ncf"));
-  EXPECT_THROW(make_layers("mystery", {}), BugError);
-  EXPECT_THROW(make_leaf_engine("mystery", {}), BugError);
-  const Layers layers = make_layers("ncf", {50, 70, 15});
-  EXPECT_EQ(make_engine(layers, {.kind = EngineKind::kFused})->name(), "fused");
-  EXPECT_EQ(make_engine(layers, {.kind = EngineKind::kTorch})->name(), "torch");
+  EXPECT_THROW(find_system("mystery"), BugError);
+  std::set<std::string> names;
+  for (const SystemEntry& entry : systems()) {
+    SCOPED_TRACE(entry.name);
+    EXPECT_TRUE(names.insert(entry.name).second) << "twice";
+    EXPECT_EQ(&find_system(entry.name), &entry);
+  }
+  EXPECT_TRUE(names.contains("ncf"));
+  const System system = make_default_system("ncf", {.users = 50, .items = 70});
+  EXPECT_EQ(make_engine(system, {.kind = EngineKind::kFused})->name(), "fused");
+  EXPECT_EQ(make_engine(system, {.kind = EngineKind::kTorch})->name(), "torch");
 }
 
 TEST(Ncf, HasTheParametersOfTheReferenceSystem) {
-  const auto engine = make_leaf_engine("ncf", {.users = 7176, .items = 10728, .features = 15});
+  const auto engine = make_leaf_engine(
+      make_default_system("ncf", {.users = 7176, .items = 10728, .columns = {0, 15, 0}}));
   int64_t count = 0;
   std::vector<std::string> names;
   for (const ParameterSpec& spec : engine->parameters()) {
@@ -69,13 +78,15 @@ TEST(Ncf, HasTheParametersOfTheReferenceSystem) {
                                           "content.bias", "hidden1.weight", "hidden1.bias",
                                           "hidden2.weight", "hidden2.bias", "output.weight",
                                           "output.bias"));
-  EXPECT_EQ(engine->feature_count(), 15);
+  EXPECT_EQ(engine->column_count(Side::kItem), 15);
   EXPECT_EQ(engine->dropout_width(), 32);
-  EXPECT_DOUBLE_EQ(engine->dropout_probability(), .2);
+  ASSERT_EQ(engine->dropouts().size(), 1);
+  EXPECT_DOUBLE_EQ(engine->dropouts()[0].probability, .2);
 }
 
 TEST(Ncf, InitialValuesAreThoseOfKeras) {
-  const auto engine = make_leaf_engine("ncf", {.users = 800, .items = 200, .features = 15});
+  const auto engine = make_leaf_engine(
+      make_default_system("ncf", {.users = 800, .items = 200, .columns = {0, 15, 0}}));
   for (const ParameterSpec& spec : engine->parameters()) {
     SCOPED_TRACE(spec.name);
     if (spec.kind == ParameterKind::kDense && spec.rows > 1) {
@@ -92,7 +103,7 @@ TEST(Ncf, InitialValuesAreThoseOfKeras) {
 
 TEST(Ncf, WithoutContentTheLayerAndItsInputsAreGone) {
   const auto engine = ncf(0);
-  EXPECT_EQ(engine->feature_count(), 0);
+  EXPECT_EQ(engine->column_count(Side::kItem), 0);
   EXPECT_EQ(engine->parameters().size(), 8u);
   EXPECT_EQ(engine->parameters()[2].name, "hidden1.weight");
   EXPECT_EQ(engine->parameters()[2].rows, 64);
@@ -201,7 +212,7 @@ TEST(NcfLeafEdges, WrongShapesAreBugs) {
   input.dropout = {};
   EXPECT_THROW(engine->loss_and_gradients(input, 1, leaf.gradients()), BugError);
   input = leaf.input();
-  input.features = {};
+  input.columns = {};
   std::vector<float> out(4);
   EXPECT_THROW(engine->predict(input, out), BugError);
   LeafGradients gradients = leaf.gradients();

@@ -10,26 +10,31 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sigmoid.h>
+#include <ATen/ops/softplus.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/var.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <array>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "launch/base/random.h"
 #include "models/graph/layers.h"
+#include "models/graph/objective.h"
 
 /// A model by libtorch in double: one process, the whole batch in one call, autograd from the tables on.
 namespace kt::reference {
 
-/// Rows of a whole batch. Shapes: all [n]; dropout [n * dropout_width] factors.
+/// Rows of a whole batch. Shapes: all [n]; dropout [n * dropout_width] factors, columns [n * columns of a row].
 struct Rows {
   std::vector<int64_t> user, item;
-  std::vector<double> label, dropout;
+  std::vector<double> label, dropout, columns;
   void add(int64_t of_user, int64_t of_item, float of_label) {
     user.push_back(of_user);
     item.push_back(of_item);
@@ -37,25 +42,38 @@ struct Rows {
   }
 };
 
+/// The factors of one row, by its key.
+inline void append_dropout(std::span<const DropoutColumns> layers, int64_t width, uint32_t key,
+                           std::vector<double>& to) {
+  std::vector<double> factors(width, 1);
+  for (const DropoutColumns& layer : layers)
+    for (int64_t c = layer.begin; c < layer.begin + layer.width; ++c)
+      factors[c] = dropout_factor(key, c, dropout_threshold(layer.probability),
+                                  dropout_kept(layer.probability));
+  to.insert(to.end(), factors.begin(), factors.end());
+}
+
 class LayersReference {
  public:
-  /// Shapes: parameters as `model.parameters()`; features [items, feature_count].
+  /// Shapes: parameters as `model.parameters()`; columns [items or users, their count].
   LayersReference(const Layers& model, const std::vector<std::vector<float>>& parameters,
-                  std::span<const float> features)
-      : model_(model) {
+                  std::span<const float> item_columns, std::span<const float> user_columns = {},
+                  const Objective& objective = {})
+      : model_(model), objective_(objective) {
     for (size_t a = 0; a < parameters.size(); ++a) {
       const ParameterSpec& spec = model.parameters()[a];
       values.push_back(tensor(parameters[a], spec.rows, spec.cols));
     }
-    if (model.feature_count() > 0)
-      features_ =
-          tensor(features, std::ssize(features) / model.feature_count(), model.feature_count());
+    for (const auto& [side, of] :
+         {std::pair{Side::kUser, user_columns}, {Side::kItem, item_columns}})
+      if (const int64_t count = model.column_count(side); count > 0)
+        columns_[static_cast<size_t>(side)] = tensor(of, std::ssize(of) / count, count);
   }
 
   struct Result {
-    double loss = 0;  ///< sum of squared errors
+    double loss = 0;  ///< sum over the rows
     std::vector<at::Tensor>
-        gradients;  ///< of the mean squared error, one a parameter; 0 where none is trained
+        gradients;  ///< of the mean loss, one a parameter; 0 where none is trained
     std::vector<double> predictions;
   };
 
@@ -66,7 +84,7 @@ class LayersReference {
       if (model_.parameters()[a].trained) trained.push_back(values[a].set_requires_grad(true));
     const at::Tensor prediction = forward(rows, true);
     const auto n = static_cast<int64_t>(rows.label.size());
-    const at::Tensor loss = (prediction - tensor(rows.label, n, 1)).square().sum();
+    const at::Tensor loss = loss_of_rows(prediction, tensor(rows.label, n, 1)).sum();
     const std::vector<at::Tensor> found =
         torch::autograd::grad({loss / static_cast<double>(n)}, trained);
     Result result{
@@ -97,6 +115,30 @@ class LayersReference {
     return at::from_blob(wide.data(), {rows, cols}, at::kDouble).clone();
   }
 
+  at::Tensor loss_of_rows(const at::Tensor& output, const at::Tensor& target) const {
+    const at::Tensor error = output - target;
+    switch (objective_.loss) {
+      case Loss::kSquared:
+        return error.square();
+      case Loss::kHuber: {
+        const at::Tensor size = error.abs();
+        const double delta = objective_.delta;
+        return at::where(size <= delta, error.square() / 2, delta * (size - delta / 2));
+      }
+      case Loss::kBce:
+        return at::softplus(output) - target * output;
+    }
+    return {};
+  }
+
+  at::Tensor columns_of(const Layer& layer, const Rows& rows) const {
+    if (layer.side == Side::kRow)
+      return tensor(rows.columns, std::ssize(rows.user), model_.column_count(Side::kRow));
+    return at::index_select(
+        columns_[static_cast<size_t>(layer.side)], 0,
+        at::tensor(layer.side == Side::kUser ? rows.user : rows.item, at::kLong));
+  }
+
   at::Tensor forward(const Rows& rows, bool training) {
     const at::Tensor user = at::tensor(rows.user, at::kLong),
                      item = at::tensor(rows.item, at::kLong);
@@ -113,8 +155,19 @@ class LayersReference {
             return at::index_select(of(), 0, user);
           case LayerKind::kItemTable:
             return at::index_select(of(), 0, item);
-          case LayerKind::kItemFeatures:
-            return at::index_select(features_, 0, item);
+          case LayerKind::kColumns:
+            return columns_of(layer, rows).narrow(1, layer.first_column, layer.width);
+          case LayerKind::kLookup: {
+            std::vector<at::Tensor> parts;
+            int64_t row = 0;
+            for (size_t f = 0; f < layer.code_counts.size(); ++f) {
+              const at::Tensor code =
+                  in().select(1, layer.first_column + static_cast<int64_t>(f)).to(at::kLong);
+              parts.push_back(at::index_select(of(), 0, code + row));
+              row += layer.code_counts[f];
+            }
+            return at::cat(parts, 1);
+          }
           case LayerKind::kDense:
             return at::addmm(of(1), in(), of(0));
           case LayerKind::kRelu:
@@ -134,8 +187,14 @@ class LayersReference {
           }
           case LayerKind::kDot:
             return at::sum(in(0) * in(1), {1}, true);
+          case LayerKind::kAdd:
+            return in(0) + in(1);
+          case LayerKind::kMultiply:
+            return in(0) * in(1);
           case LayerKind::kScale:
             return in() * layer.value;
+          case LayerKind::kBias:
+            return in() + of();
           case LayerKind::kBatchNorm: {
             const at::Tensor mean = training ? in().mean({0}, true) : of(2);
             const at::Tensor variance = training ? at::var(in(), {0}, false, true) : of(3);
@@ -153,7 +212,8 @@ class LayersReference {
   }
 
   const Layers& model_;
-  at::Tensor features_;
+  const Objective objective_;
+  std::array<at::Tensor, kSides> columns_;
 };
 
 /// Models with batch norms.
@@ -165,10 +225,10 @@ struct NormedModel {
 /// One behind a dense layer over both sides, one behind ReLU over rows and a branch of items alone.
 inline Layers normed_deep(int64_t users, int64_t items, int64_t features) {
   Layers m;
-  const int user = m.user_table("user", users, 10), item = m.item_table("item", items, 6);
+  const int user = m.user_table("user", users, 10, .2), item = m.item_table("item", items, 6, .2);
   int x = m.batch_norm("norm1", m.dense("joined", m.concat({user, item}), 21), .99, 1e-3);
   x = m.dropout(m.relu(x), .3);
-  const int content = m.concat({item, m.item_features(features)});
+  const int content = m.concat({item, m.columns(Side::kItem, 0, features)});
   const int branch = m.relu(m.dense("branch", content, 7));
   x = m.relu(m.dense("deep", m.concat({x, branch}), 37));
   x = m.batch_norm("norm2", x, .9, 1e-2);
@@ -180,9 +240,9 @@ inline Layers normed_deep(int64_t users, int64_t items, int64_t features) {
 /// Of one side each, on a concatenation, without anything trained behind it, and at the very end.
 inline Layers normed_sides(int64_t users, int64_t items, int64_t features) {
   Layers m;
-  const int user = m.batch_norm("of_user", m.user_table("user", users, 9), .99, 1e-3);
-  const int content = m.batch_norm("of_features", m.item_features(features), .5, 1e-3);
-  const int item = m.concat({m.item_table("item", items, 4), content});
+  const int user = m.batch_norm("of_user", m.user_table("user", users, 9, .2), .99, 1e-3);
+  const int content = m.batch_norm("of_features", m.columns(Side::kItem, 0, features), .5, 1e-3);
+  const int item = m.concat({m.item_table("item", items, 4, .2), content});
   const int both = m.concat({m.batch_norm("of_item", item, .9, 1e-3), user, item});
   const int x =
       m.dropout(m.batch_norm("of_rows", m.tanh(m.dense("joined", both, 33)), .9, 1e-3), .2);
@@ -193,8 +253,8 @@ inline Layers normed_sides(int64_t users, int64_t items, int64_t features) {
 /// On the features of an item alone: dense, ReLU, batch norm, dropout, five times a sigmoid.
 inline Layers normed_features(int64_t users, int64_t items, int64_t features) {
   Layers m;
-  const int user = m.user_table("user", users, 1), item = m.item_table("item", items, 1);
-  int x = m.relu(m.dense("hidden", m.item_features(features), 64));
+  const int user = m.user_table("user", users, 1, .2), item = m.item_table("item", items, 1, .2);
+  int x = m.relu(m.dense("hidden", m.columns(Side::kItem, 0, features), 64));
   x = m.dropout(m.batch_norm("norm", x, .99, 1e-3), .2);
   x = m.dense("output", m.concat({x, user, item}), 1);
   m.scale(m.sigmoid(x), 5);

@@ -45,7 +45,10 @@ std::vector<ArraySpec> specs_of(int item_tables, int64_t items) {
 }
 
 Parameters make_weights(const std::vector<ArraySpec>& specs, World world, Holding holding) {
-  Parameters parameters(specs, kUsersPerShard, world, holding, {});
+  int64_t items = 0;
+  for (const ArraySpec& spec : specs)
+    if (spec.kind == ArrayKind::kItemTable) items = spec.rows;
+  Parameters parameters(specs, kUsersPerShard, items, world, holding, {});
   for (size_t a = 0; a < specs.size(); ++a) {
     ParameterArray& array = parameters.arrays[a];
     for (size_t k = 0; k < array.value.size(); ++k)

@@ -43,9 +43,8 @@ class HostDeviceEngine final : public DeviceEngine {
 
 }  // namespace
 
-std::unique_ptr<DeviceEngine> make_device_engine(const std::string& name,
-                                                 const ModelOptions& options, ProductPrecision) {
-  return std::make_unique<HostDeviceEngine>(make_leaf_engine(name, options));
+std::unique_ptr<DeviceEngine> make_device_engine(const System& system, ProductPrecision) {
+  return std::make_unique<HostDeviceEngine>(make_leaf_engine(system));
 }
 
 }  // namespace kt

@@ -44,11 +44,11 @@ class TenSteps : public SmallProblem,
   Problem open() {
     Problem problem = open_problem(config, self);
     const auto layers = std::get<0>(GetParam()).layers;
-    problem.engine =
-        make_engine(layers(problem.dataset.users(), problem.dataset.items(), kFeatures),
-                    engine_options(config));
+    problem.system = {layers(problem.dataset.users(), problem.dataset.items(), kFeatures),
+                      {.clip = config.data.target.clip}};
+    problem.engine = make_engine(problem.system, engine_options(config));
     for (int64_t k = 0; k < problem.dataset.items() * kFeatures; ++k)
-      problem.item_features.push_back(std::sin(static_cast<float>(k)));
+      problem.columns.items.push_back(std::sin(static_cast<float>(k)));
     return problem;
   }
 
@@ -74,7 +74,8 @@ class TenSteps : public SmallProblem,
                               ? make_exact_exchange(parameters, ranks, options)
                               : make_fast_exchange(parameters, ranks, options);
     TrainStep step(*problem.engine, parameters, *exchange, ranks, pool, samples,
-                   problem.item_features, {.seed = static_cast<uint64_t>(config.train.seed)});
+                   step_columns(problem), problem.system.objective,
+                   {.seed = static_cast<uint64_t>(config.train.seed)});
     for (int64_t t = 0; t < kSteps; ++t) {
       const TrainStep::Result of_step = step.run(schedule, kEpoch, t, kRate, t + 1);
       EXPECT_TRUE(of_step.updated);
@@ -109,9 +110,8 @@ class TenSteps : public SmallProblem,
     const std::vector<std::vector<uint32_t>> steps = rows_of_steps(problem, kEpoch);
     for (const uint32_t row : steps.at(step)) {
       batch.add(table[row].user, table[row].item, std::min(table[row].label, 5.f));
-      std::vector<float> dropout(problem.engine->dropout_width());
-      dropout_factors(seed, kEpoch, row, problem.engine->dropout_probability(), dropout);
-      batch.dropout.insert(batch.dropout.end(), dropout.begin(), dropout.end());
+      append_dropout(problem.engine->dropouts(), problem.engine->dropout_width(),
+                     dropout_key(seed, kEpoch, row), batch.dropout);
     }
     return batch;
   }
@@ -134,7 +134,7 @@ TEST_P(TenSteps, AreThoseOfLibtorchOnWholeBatches) {
 
   const Layers model =
       std::get<0>(GetParam()).layers(problem.dataset.users(), problem.dataset.items(), kFeatures);
-  LayersReference plain(model, got.before, problem.item_features);
+  LayersReference plain(model, got.before, problem.columns.items);
   std::vector<at::Tensor> velocity;
   for (const at::Tensor& value : plain.values) velocity.push_back(at::zeros_like(value));
   for (int64_t t = 0; t < kSteps; ++t) {

@@ -164,7 +164,7 @@ TEST_F(Checkpointing, AnotherModelIsRefused) {
 }
 
 TEST_F(Checkpointing, AnOptimizerOfMoreStateIsRefused) {
-  Parameters plain(kModel, kUsersPerShard, world, Holding::kOwnBlocks,
+  Parameters plain(kModel, kUsersPerShard, 5, world, Holding::kOwnBlocks,
                    {.rule = OptimizerRule::kSgd});
   fill_weights(plain, 1, comm);
   save_checkpoint(run(), plain, at_step(1), {}, 2, comm);

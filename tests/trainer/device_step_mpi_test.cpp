@@ -79,7 +79,7 @@ struct Taken {
 
 TEST_P(Sampling, EveryStepHasItsSamples) {
   DeviceStream stream;
-  DeviceSamples on_device(schedule, shards, samples, most, 3, devices, stream);
+  DeviceSamples on_device(schedule, shards, samples, {}, most, 3, devices, stream);
   EXPECT_EQ(on_device.resident(), GetParam());
 
   for (const int64_t epoch : {4, 5}) {
@@ -113,7 +113,7 @@ TEST_P(Sampling, EveryStepHasItsSamples) {
       enqueue_host(stream, [step, n = expected[s].row.size(), to = &taken[s]] {
         *to = {{step.user, step.user + n},
                {step.item, step.item + n},
-               {step.label, step.label + n},
+               {step.target, step.target + n},
                {step.row, step.row + n}};
       });
       on_device.fetch_ahead(steps[s]);
@@ -126,7 +126,7 @@ TEST_P(Sampling, EveryStepHasItsSamples) {
 
 TEST_P(Sampling, TheHostIsAheadOfTheDevice) {
   DeviceStream stream;
-  DeviceSamples on_device(schedule, shards, samples, most, 3, devices, stream);
+  DeviceSamples on_device(schedule, shards, samples, {}, most, 3, devices, stream);
   on_device.begin_epoch(0);
   stand_in::hold();  // a wait for the device would last for ever
   on_device.take(0);
@@ -140,9 +140,9 @@ TEST_P(Sampling, TheHostIsAheadOfTheDevice) {
 class Shape final : public LeafEngine {
  public:
   const std::vector<ParameterSpec>& parameters() const override { return specs_; }
-  int64_t feature_count() const override { return 0; }
+  int64_t column_count(Side) const override { return 0; }
   int64_t dropout_width() const override { return 0; }
-  double dropout_probability() const override { return 0; }
+  std::span<const DropoutColumns> dropouts() const override { return {}; }
   double loss_and_gradients(const LeafInput&, double, const LeafGradients&) const override {
     return 0;
   }
@@ -237,13 +237,14 @@ TEST_F(FastStep, DenseGradientsAreReducedDuringBackward) {
                          {"item", ArrayKind::kItemTable, kItems, 2},
                          {"third", ArrayKind::kDense, 5, 1},
                          {"last", ArrayKind::kDense, 1, 1}},
-                        kUsersPerShard, world, Holding::kReplica, {.rule = OptimizerRule::kSgd});
+                        kUsersPerShard, kItems, world, Holding::kReplica,
+                        {.rule = OptimizerRule::kSgd});
   const std::vector<ShardSamples> samples = samples_of(parameters.shards());
   const Schedule schedule(kSamplesPerShard, 9);
   Journal journal;
   const SlowEngine engine(world.rank, journal);
   WrittenDown written_down(devices, journal);
-  DeviceStep steps(*shape, engine, parameters, schedule, samples, {}, {.bucket_size = 4},
+  DeviceStep steps(*shape, engine, parameters, schedule, samples, {}, {}, {.bucket_size = 4},
                    written_down, comm);
   constexpr double kRate = 1. / 64;  // exact
   constexpr int64_t kSteps = 3;
@@ -309,17 +310,18 @@ INSTANTIATE_TEST_SUITE_P(Reduces, Predicting, ::testing::Values(Reduce::kExact, 
 TEST_P(Predicting, ScoresAreThoseOfTheHost) {
   import(8);
   Problem problem = open_problem(config, self);
-  const ModelOptions model{.users = kSmallUsers, .items = kSmallItems, .features = 3};
-  problem.engine = make_engine(make_layers("ncf", model), {.kind = EngineKind::kTorch});
-  for (int64_t k = 0; k < kSmallItems * model.features; ++k)
-    problem.item_features.push_back(std::sin(static_cast<float>(k)));
+  problem.system = make_default_system(
+      "ncf", {.users = kSmallUsers, .items = kSmallItems, .columns = {0, 3, 0}});
+  problem.engine = make_engine(problem.system, {.kind = EngineKind::kTorch});
+  for (int64_t k = 0; k < kSmallItems * 3; ++k)
+    problem.columns.items.push_back(std::sin(static_cast<float>(k)));
   Parameters parameters = make_parameters(problem, world);
   initialize(parameters, problem, comm);
   const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
   const Schedule schedule(gather_train_counts(samples, 8, comm), config.train.global_batch);
-  const auto engine = make_device_engine("ncf", model, ProductPrecision::kFp32);
-  DeviceStep steps(*problem.engine, *engine, parameters, schedule, samples, problem.item_features,
-                   {}, devices, comm);
+  const auto engine = make_device_engine(problem.system, ProductPrecision::kFp32);
+  DeviceStep steps(*problem.engine, *engine, parameters, schedule, samples, problem.columns.items,
+                   problem.system.objective, {}, devices, comm);
   for (int64_t t = 0; t < 3; ++t) steps.run(0, t, .01, t + 1);
   steps.download(parameters);
 

@@ -2,7 +2,7 @@
 #include <gmock/gmock.h>
 
 #include "launch/base/errors.h"
-#include "trainer/run/problem.h"
+#include "trainer/run/engine_choice.h"
 
 namespace kt {
 namespace {

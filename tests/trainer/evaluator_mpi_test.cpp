@@ -47,8 +47,7 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
   /// Straight through an engine of its own, with nothing but what the rows need. Shapes: items, result [n].
   std::vector<float> plain_scores(const std::vector<std::vector<float>>& arrays, int32_t user,
                                   std::span<const int32_t> items) const {
-    const auto engine =
-        make_engine(make_layers("ncf", problem.model), engine_options(problem.config));
+    const auto engine = make_engine(problem.system, engine_options(problem.config));
     std::vector<float> dense;
     for (size_t a = 2; a < arrays.size(); ++a)
       dense.insert(dense.end(), arrays[a].begin(), arrays[a].end());

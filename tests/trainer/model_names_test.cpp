@@ -9,7 +9,8 @@ namespace {
 // The two folders do not know one another, so their lists could part.
 TEST(ModelNames, TheConfigurationAcceptsThoseOfTheRegistry) {
   std::string all;
-  for (const std::string& name : model_names()) {
+  for (const SystemEntry& entry : systems()) {
+    const std::string name = entry.name;
     EXPECT_TRUE(read_config("", "toy.yaml", {"model.name=" + name}).faults.empty()) << name;
     all += (all.empty() ? "" : " or ") + name;
   }

@@ -7,7 +7,7 @@
 #include "sharding/exchange.h"
 #include "tests/support/mpi_test.h"
 #include "trainer/planning/plan.h"
-#include "trainer/run/problem.h"
+#include "trainer/run/engine_choice.h"
 #include "trainer/steps/train_step.h"
 
 namespace kt {
@@ -103,8 +103,9 @@ class PlannedStep : public MpiTest,
     Config config;
     config.model.engine = std::get<1>(GetParam()).engine;
     config.model.form = std::get<1>(GetParam()).form;
-    return make_engine(make_layers("ncf", {.users = kUsers, .items = kItems, .features = features}),
-                       engine_options(config));
+    return make_engine(
+        make_default_system("ncf", {.users = kUsers, .items = kItems, .columns = {0, features, 0}}),
+        engine_options(config));
   }
   PlanInputs inputs_for(const Engine& engine) const {
     PlanInputs inputs;
@@ -114,7 +115,7 @@ class PlannedStep : public MpiTest,
     inputs.parameters = engine.parameters();
     inputs.users = kUsers;
     inputs.items = kItems;
-    inputs.features = engine.feature_count();
+    inputs.columns = {0, engine.column_count(Side::kItem), 0};
     inputs.dropout_width = engine.dropout_width();
     inputs.user_part = engine.part_width(Side::kUser);
     inputs.item_part = engine.part_width(Side::kItem);
@@ -179,7 +180,7 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
   }
   const std::vector<float> features(kItems * kFeatures, .5f);
 
-  Parameters parameters(specs_of(*engine), inputs.shard_users, world, holding(), {});
+  Parameters parameters(specs_of(*engine), inputs.shard_users, kItems, world, holding(), {});
   CountingCommunicator counting(comm);
   const Schedule schedule(inputs.shard_rows, inputs.config.train.global_batch);
   ASSERT_GT(schedule.steps(), 1);
@@ -190,7 +191,7 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
                               : make_fast_exchange(parameters, counting, options);
   const Range own = parameters.shards();
   TrainStep step(*engine, parameters, *exchange, counting, pool,
-                 std::span(samples).subspan(own.begin, own.size()), features,
+                 std::span(samples).subspan(own.begin, own.size()), {.items = features.data()}, {},
                  {.seed = 1, .clip_norm = run.clip_norm});
   counting.calls.clear();
 
@@ -257,7 +258,7 @@ TEST_P(PlannedStep, HoldsWhatIsPlanned) {
     inputs.shard_rows.push_back(10);
     inputs.shard_users.push_back(users_of_shard(j));
   }
-  const Parameters parameters(specs_of(*engine), inputs.shard_users, world, holding(), {});
+  const Parameters parameters(specs_of(*engine), inputs.shard_users, kItems, world, holding(), {});
   const RankPlan rank = make_plan(inputs).ranks[world.rank];
   size_t values = parameters.dense.size(), gradients = 0, slots = 0;
   for (size_t a = 0; a < parameters.arrays.size(); ++a) {

@@ -45,7 +45,7 @@ PlanInputs small_inputs(int64_t shards, int64_t ranks) {
                        {"bias", ParameterKind::kDense, 1, 5}};
   inputs.users = kUsers;
   inputs.items = kItems;
-  inputs.features = 5;
+  inputs.columns = {0, 5, 0};
   inputs.dropout_width = 5;
   inputs.config.model.engine = EngineName::kFused;
   inputs.config.model.form = FormName::kRows;
@@ -490,7 +490,8 @@ TEST(PlanFlops, AreThoseOfRowsIdsAndTheUpdate) {
 
 TEST(PlanFlops, OfNcfAreSixAWeight) {
   // 15 features: their products have no gradient of an input.
-  const Layers ncf = make_layers("ncf", {.users = 10, .items = 20, .features = 15});
+  const Layers ncf =
+      make_default_system("ncf", {.users = 10, .items = 20, .columns = {0, 15, 0}}).graph;
   const double content = 4 * 15 * 32 + 2 * 32, hidden1 = 6 * 96 * 32 + 2 * 32;
   const double rest = 6 * 32 * 16 + 2 * 16 + 6 * 16 + 2;
   const fused::CompiledModel rows(ncf, Form::kRows), ids(ncf, Form::kIds);

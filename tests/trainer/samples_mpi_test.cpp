@@ -24,7 +24,6 @@ class Samples : public SmallProblem {
   /// came once, with its own user, item and label.
   std::vector<int64_t> held_out(const Dataset& dataset, MpiCommunicator& ranks) {
     std::vector<int64_t> times(table.size(), 0), held(table.size(), 0);
-    const auto clip = static_cast<float>(config.data.target.clip);
     for (const ShardSamples& shard : load(dataset, ranks)) {
       for (const kt::Samples* samples : {&shard.train, &shard.validation}) {
         for (const Sample& sample : *samples) {
@@ -33,8 +32,7 @@ class Samples : public SmallProblem {
           held[sample.row] += samples == &shard.validation;
           EXPECT_EQ(shard.users.at(sample.user), plain.user);
           EXPECT_EQ(sample.item, plain.item);
-          const bool is_cut = clip > 0 && samples == &shard.train;
-          EXPECT_EQ(sample.label, is_cut ? std::min(plain.label, clip) : plain.label);
+          EXPECT_EQ(sample.label, plain.label);
         }
       }
     }
@@ -75,26 +73,6 @@ TEST_F(Samples, ARandomSplitDependsNeitherOnShardsNorOnRanks) {
   EXPECT_NE(held_out(few, comm), fewer);
   config.data.validation.fraction = 0;
   EXPECT_EQ(count(held_out(few, comm)), 0);
-}
-
-TEST_F(Samples, TheTargetIsCutAboveTheClipAndHeldOutLabelsAreNot) {
-  const Dataset dataset = import(8);
-  config.data.validation.fraction = .5;
-  const auto above = [](const kt::Samples& rows) {
-    return std::ranges::count_if(rows, [](const Sample& row) { return row.label > 5; });
-  };
-  for (const double clip : {5., 0.}) {
-    config.data.target.clip = clip;
-    held_out(dataset, comm);  // checks every label
-    int64_t large[2] = {};
-    for (const ShardSamples& shard : load(dataset, comm)) {
-      large[0] += above(shard.train);
-      large[1] += above(shard.validation);
-    }
-    comm.all_reduce(std::span<int64_t>(large), Reduction::kSum);
-    EXPECT_EQ(large[0] > 0, clip == 0);
-    EXPECT_GT(large[1], 0);
-  }
 }
 
 TEST_F(Samples, ATemporalSplitHoldsOutTheLatestRows) {

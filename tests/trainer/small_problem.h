@@ -14,7 +14,10 @@
 #include "sharding/assignment.h"
 #include "sharding/schedule.h"
 #include "tests/support/mpi_test.h"
+#include "trainer/evaluation/predictor.h"
+#include "trainer/run/engine_choice.h"
 #include "trainer/run/problem.h"
+#include "trainer/run/weights.h"
 #include "trainer/run/samples.h"
 
 /// A small data set, imported for a test on real ranks.

@@ -49,12 +49,13 @@ class OneEpoch : public SmallProblem,
   Problem open() {
     Problem problem = open_problem(config, self);
     if (run.features > 0) {
-      problem.engine = make_engine(make_layers("ncf", {.users = problem.dataset.users(),
-                                                       .items = problem.dataset.items(),
-                                                       .features = run.features}),
-                                   engine_options(config));
+      problem.system = make_default_system("ncf", {.users = problem.dataset.users(),
+                                                   .items = problem.dataset.items(),
+                                                   .columns = {0, run.features, 0}});
+      problem.system.objective.clip = config.data.target.clip;
+      problem.engine = make_engine(problem.system, engine_options(config));
       for (int64_t k = 0; k < problem.dataset.items() * run.features; ++k)
-        problem.item_features.push_back(std::sin(static_cast<float>(k)));
+        problem.columns.items.push_back(std::sin(static_cast<float>(k)));
     }
     return problem;
   }
@@ -72,7 +73,8 @@ class OneEpoch : public SmallProblem,
                               ? make_exact_exchange(parameters, ranks, options)
                               : make_fast_exchange(parameters, ranks, options);
     TrainStep step(
-        *problem.engine, parameters, *exchange, ranks, pool, samples, problem.item_features,
+        *problem.engine, parameters, *exchange, ranks, pool, samples, step_columns(problem),
+        problem.system.objective,
         {.seed = static_cast<uint64_t>(config.train.seed), .clip_norm = config.train.clip_norm});
     for (int64_t t = 0; t < schedule.steps(); ++t) {
       const TrainStep::Result of_step = step.run(schedule, kEpoch, t, kRate, t + 1);
@@ -94,7 +96,7 @@ class OneEpoch : public SmallProblem,
     reference::NcfModel model{.user = wide(start[0]),
                               .video = wide(start[1]),
                               .feature_count = run.features,
-                              .features = wide(problem.item_features)};
+                              .features = wide(problem.columns.items)};
     for (size_t a = 2; a < start.size(); a += 2) {
       reference::DenseLayer layer{.weight = wide(start[a]), .bias = wide(start[a + 1])};
       layer.out = std::ssize(layer.bias);
@@ -195,9 +197,9 @@ class WritingEngine : public LeafEngine {
   float odd_gradient = 1;
 
   const std::vector<ParameterSpec>& parameters() const override { return specs_; }
-  int64_t feature_count() const override { return kFeatures; }
+  int64_t column_count(Side side) const override { return side == Side::kItem ? kFeatures : 0; }
   int64_t dropout_width() const override { return kDropoutWidth; }
-  double dropout_probability() const override { return .25; }
+  std::span<const DropoutColumns> dropouts() const override { return dropouts_; }
   double loss_and_gradients(const LeafInput& in, double scale,
                             const LeafGradients& out) const override {
     const std::lock_guard lock(mutex);
@@ -207,24 +209,25 @@ class WritingEngine : public LeafEngine {
     EXPECT_EQ(in.tables.size(), 3u);
     double loss = 0;
     for (int64_t k = 0; k < in.rows; ++k) {
-      seen.push_back({in.labels[k],
+      seen.push_back({in.targets[k],
                       in.tables[0][k],
                       in.tables[1][k],
                       {in.tables[2][2 * k], in.tables[2][2 * k + 1]},
-                      {in.features[2 * k], in.features[2 * k + 1]},
+                      {in.columns[2 * k], in.columns[2 * k + 1]},
                       {in.dropout.begin() + k * 3, in.dropout.begin() + k * 3 + 3}});
-      loss += in.labels[k] == bad_label ? std::numeric_limits<double>::quiet_NaN() : in.labels[k];
+      loss += in.targets[k] == bad_label ? std::numeric_limits<double>::quiet_NaN() : in.targets[k];
     }
     scales.push_back(scale);
     for (const std::span<float> table : out.tables) std::fill(table.begin(), table.end(), 1.f);
     for (int64_t k = 0; k < in.rows; ++k)
-      if (in.labels[k] == odd_label) out.tables[0][k] = odd_gradient;
+      if (in.targets[k] == odd_label) out.tables[0][k] = odd_gradient;
     std::fill(out.dense.begin(), out.dense.end(), 1.f);
     return loss;
   }
   void predict(const LeafInput&, std::span<float>) const override {}
 
  private:
+  std::vector<DropoutColumns> dropouts_{{0, kDropoutWidth, .25}};
   std::vector<ParameterSpec> specs_{{"user", ParameterKind::kUserTable, kUsers, 1},
                                     {"item", ParameterKind::kItemTable, kItems, 1},
                                     {"dense", ParameterKind::kDense, 3, 1},
@@ -238,7 +241,7 @@ class WrittenStep : public MpiTest, public ::testing::WithParamInterface<Holding
                     {"item", ArrayKind::kItemTable, kItems, 1},
                     {"dense", ArrayKind::kDense, 3, 1},
                     {"item_bias", ArrayKind::kItemTable, kItems, 2}},
-                   kUsersPerShard, world, GetParam(), {.rule = OptimizerRule::kSgd}) {
+                   kUsersPerShard, kItems, world, GetParam(), {.rule = OptimizerRule::kSgd}) {
     for (size_t a = 0; a < parameters.arrays.size(); ++a) {
       ParameterArray& array = parameters.arrays[a];
       std::iota(array.value.begin(), array.value.end(),
@@ -283,6 +286,8 @@ class WrittenStep : public MpiTest, public ::testing::WithParamInterface<Holding
     return {all.begin() + own.begin, all.begin() + own.end};
   }
 
+  StepColumns columns() const { return {.items = features.data()}; }
+
   WritingEngine* written;  // what `engine` gives its leaves to
   std::unique_ptr<Engine> engine;
   Parameters parameters;
@@ -301,7 +306,8 @@ TEST_P(WrittenStep, EachTrainingRowComesOnceAnEpochWithWhatBelongsToIt) {
   const std::vector<ShardSamples> samples = samples_of(kRows);
   const Schedule schedule(gather_train_counts(samples, kShards, comm), 10);
   ThreadPool pool(2);
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {.seed = kSeed});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {},
+                 {.seed = kSeed});
   double loss = 0;
   for (int64_t t = 0; t < schedule.steps(); ++t) {
     written->scales.clear();
@@ -344,7 +350,7 @@ TEST_P(WrittenStep, ALossThatIsNotFiniteOnOneRankChangesNothingOnAny) {
   const Schedule schedule(gather_train_counts(samples, kShards, comm), 100);
   ASSERT_EQ(schedule.steps(), 1);
   ThreadPool pool(1);
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {}, {});
   const std::string before = parameters.weights_hash(comm);
   const std::vector<float> dense = parameters.dense;
   written->bad_label = 13;
@@ -370,7 +376,7 @@ TEST_P(WrittenStep, AGradientThatIsNotSoundOnOneRankChangesNothingOnAny) {
   for (const float gradient :
        {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), 1e20f}) {
     written->odd_gradient = gradient;
-    TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {});
+    TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {}, {});
     const TrainStep::Result bad = step.run(schedule, 0, 0, .1, 1);
     EXPECT_FALSE(bad.updated);
     EXPECT_TRUE(std::isfinite(bad.outcome.loss));
@@ -378,7 +384,8 @@ TEST_P(WrittenStep, AGradientThatIsNotSoundOnOneRankChangesNothingOnAny) {
     EXPECT_EQ(parameters.weights_hash(comm), before);
   }
   // Clipped, the finite one is a step like any other.
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {.clip_norm = 1});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {},
+                 {.clip_norm = 1});
   EXPECT_TRUE(step.run(schedule, 0, 0, .1, 1).updated);
   EXPECT_NE(parameters.weights_hash(comm), before);
   EXPECT_TRUE(parameters.finite());
@@ -397,7 +404,7 @@ TEST_P(WrittenStep, AStepWithoutSamplesIsNoUpdate) {
   const Schedule schedule(counts, 1);
   ASSERT_EQ(schedule.batch_size(0), 0);
   ThreadPool pool(1);
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {}, {});
   const std::string before = parameters.weights_hash(comm);
   const TrainStep::Result empty = step.run(schedule, 0, 0, .1, 1);
   EXPECT_FALSE(empty.updated);
@@ -416,7 +423,7 @@ TEST_P(WrittenStep, GradientsOfAllRowsOfAnIdAreAdded) {
   ThreadPool pool(2);
   std::vector<std::vector<float>> before;
   for (size_t a = 0; a < 4; ++a) before.push_back(whole_array(parameters, a, comm));
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, features, {});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {}, {});
   ASSERT_TRUE(step.run(schedule, 0, 0, 1, 1).updated);
 
   std::vector<float> user(kUsers, 0.f), item(kItems, 0.f);

@@ -12,6 +12,7 @@
 #include "launch/process/watchdog.h"
 #include "trainer/commands/commands.h"
 #include "trainer/evaluation/evaluator.h"
+#include "trainer/evaluation/predictor.h"
 #include "trainer/evaluation/score_files.h"
 #include "trainer/run/same_on_all.h"
 #include "trainer/run/stored_run.h"

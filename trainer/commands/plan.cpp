@@ -17,7 +17,7 @@
 #include "models/features/content_features.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
-#include "trainer/run/problem.h"
+#include "trainer/run/engine_choice.h"
 
 namespace kt {
 namespace {
@@ -95,9 +95,10 @@ void take_model(PlanInputs& inputs) {
     user_error("model.engine: got fused, but --device is {}: set model.engine=torch or auto",
                inputs.device.name);
   resolve_engine(inputs.config, inputs.device.gpu);
-  const Layers model =
-      make_layers(inputs.config.model.name,
-                  {.users = inputs.users, .items = inputs.items, .features = inputs.features});
+  const System system = make_default_system(
+      inputs.config.model.name,
+      {.users = inputs.users, .items = inputs.items, .columns = inputs.columns});
+  const Layers& model = system.graph;
   inputs.parameters = model.parameters();
   inputs.dropout_width = model.dropout_width();
   const bool is_fused = inputs.config.model.engine == EngineName::kFused;
@@ -106,7 +107,7 @@ void take_model(PlanInputs& inputs) {
   const fused::CompiledModel compiled(model, form);
   inputs.arithmetic = fused::arithmetic_of(compiled);
   const auto engine = make_engine(
-      model, {.kind = is_fused ? EngineKind::kFused : EngineKind::kTorch, .form = form});
+      system, {.kind = is_fused ? EngineKind::kFused : EngineKind::kTorch, .form = form});
   inputs.user_part = engine->part_width(Side::kUser);
   inputs.item_part = engine->part_width(Side::kItem);
   if (is_fused) inputs.workspace = compiled.workspace_size();
@@ -122,7 +123,8 @@ PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
     assume_kuairec(inputs);
   else
     take_counts(Dataset::open(inputs.config.data.path), inputs);
-  inputs.features = inputs.config.model.content == Content::kDaily ? kContentFeatures : 0;
+  if (inputs.config.model.content == Content::kDaily)
+    inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
   take_model(inputs);
   return inputs;
 }

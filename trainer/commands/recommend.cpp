@@ -16,6 +16,7 @@
 #include "launch/process/mpi_session.h"
 #include "launch/process/watchdog.h"
 #include "trainer/commands/commands.h"
+#include "trainer/evaluation/predictor.h"
 #include "trainer/evaluation/score_files.h"
 #include "trainer/run/stored_run.h"
 

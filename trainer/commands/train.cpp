@@ -13,6 +13,7 @@
 #include "launch/process/watchdog.h"
 #include "trainer/commands/commands.h"
 #include "trainer/run/default_dataset.h"
+#include "trainer/run/engine_choice.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/same_on_all.h"
 

@@ -16,7 +16,7 @@ DevicePredictor::DevicePredictor(const Problem& problem, const DeviceEngine& eng
 void DevicePredictor::predict(std::span<const int32_t> users, std::span<const int32_t> items,
                               std::span<float> out) const {
   const auto n = std::ssize(items);
-  const int64_t features = problem_.engine->feature_count();
+  const int64_t columns = problem_.engine->column_count(Side::kItem);
   KT_CHECK(std::ssize(users) == n && std::ssize(out) == n);
   if (n == 0) return;
   std::vector<int32_t> user_rows;
@@ -26,7 +26,7 @@ void DevicePredictor::predict(std::span<const int32_t> users, std::span<const in
   const std::lock_guard lock(mutex_);
   check_cuda(cudaSetDevice(device_), "cudaSetDevice");  // of this thread
   if (n > block_.most) {
-    block_ = Block(n, features);
+    block_ = Block(n, columns);
     for (const Table& table : weights_.tables) block_.tables.emplace_back(n * table.cols);
   }
   block_.user.upload(user_rows, stream_);
@@ -41,10 +41,10 @@ void DevicePredictor::predict(std::span<const int32_t> users, std::span<const in
                            table.rows_begin, table.cols, rows});
     input.tables.emplace_back(rows, static_cast<size_t>(n * table.cols));
   }
-  for_each(n * features, stream_,
-           kernel::GatherRows{weights_.features, block_.item.data(), 0, features,
-                              block_.features.data()});
-  input.features = {block_.features.data(), static_cast<size_t>(n * features)};
+  for_each(
+      n * columns, stream_,
+      kernel::GatherRows{weights_.columns, block_.item.data(), 0, columns, block_.columns.data()});
+  input.columns = {block_.columns.data(), static_cast<size_t>(n * columns)};
   engine_.predict(input, {block_.score.data(), static_cast<size_t>(n)}, stream_.handle());
   block_.score.download(out, stream_);
   // Not by the communicator, which is for one thread: a device that hangs is the watchdog's, as any work is.

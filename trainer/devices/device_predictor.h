@@ -7,6 +7,7 @@
 
 #include "launch/process/device.h"
 #include "models/torch/device_engine.h"
+#include "trainer/evaluation/predictor.h"
 #include "trainer/run/problem.h"
 
 namespace kt {
@@ -23,7 +24,7 @@ class DevicePredictor final : public Predictor {
   struct Weights {
     std::vector<Table> tables;                  ///< as LeafInput::tables
     std::vector<std::span<const float>> dense;  ///< as LeafInput::dense
-    const float* features;                      ///< [items, feature_count]
+    const float* columns;                       ///< [items, column_count]
     std::vector<DeviceArray<float>> own;        ///< item tables in full that exist for this alone
   };
 
@@ -36,11 +37,11 @@ class DevicePredictor final : public Predictor {
  private:
   /// What a block of rows needs. Shapes: n rows, at most `most`.
   struct Block {
-    explicit Block(int64_t rows = 0, int64_t feature_count = 0)
-        : most(rows), user(rows), item(rows), features(rows * feature_count), score(rows) {}
+    explicit Block(int64_t rows = 0, int64_t column_count = 0)
+        : most(rows), user(rows), item(rows), columns(rows * column_count), score(rows) {}
     int64_t most;
     DeviceArray<int32_t> user, item;         // [n]
-    DeviceArray<float> features;             // [n, features]
+    DeviceArray<float> columns;              // [n, columns]
     DeviceArray<float> score;                // [n]
     std::vector<DeviceArray<float>> tables;  // one a table: [n, cols]
   };

@@ -20,11 +20,12 @@ int64_t free_bytes() {
 }  // namespace
 
 DeviceSamples::DeviceSamples(const Schedule& schedule, Range shards,
-                             std::span<const ShardSamples> samples, int64_t most, uint64_t seed,
-                             Communicator& comm, DeviceStream& stream)
+                             std::span<const ShardSamples> samples, const Objective& objective,
+                             int64_t most, uint64_t seed, Communicator& comm, DeviceStream& stream)
     : schedule_(schedule),
       shards_(shards),
       samples_(samples),
+      objective_(objective),
       seed_(seed),
       comm_(comm),
       stream_(stream) {
@@ -56,17 +57,17 @@ void DeviceSamples::upload_columns() {
     counts.push_back(std::ssize(train));
     phases.push_back(schedule_.phase(j));
     std::vector<int32_t> user, item;
-    std::vector<float> label;
+    std::vector<float> target;
     std::vector<uint32_t> row;
     for (const Sample& sample : train) {
       user.push_back(first_user_[j - shards_.begin] + sample.user);
       item.push_back(sample.item);
-      label.push_back(sample.label);
+      target.push_back(objective_.target_of(sample.label));
       row.push_back(sample.row);
     }
     columns_->user.upload(user, stream_, begin);
     columns_->item.upload(item, stream_, begin);
-    columns_->label.upload(label, stream_, begin);
+    columns_->target.upload(target, stream_, begin);
     columns_->row.upload(row, stream_, begin);
     begin += std::ssize(train);
     comm_.synchronize(stream_.handle());
@@ -120,11 +121,11 @@ DeviceSamples::Step DeviceSamples::take(int64_t step) {
                                  .order = device_order_.data(),
                                  .user_from = columns_->user.data(),
                                  .item_from = columns_->item.data(),
-                                 .label_from = columns_->label.data(),
+                                 .target_from = columns_->target.data(),
                                  .row_from = columns_->row.data(),
                                  .user = gathered_->user.data(),
                                  .item = gathered_->item.data(),
-                                 .label = gathered_->label.data(),
+                                 .target = gathered_->target.data(),
                                  .row = gathered_->row.data()});
   return view(*gathered_);
 }
@@ -150,13 +151,13 @@ void DeviceSamples::fill(Buffer& buffer, int64_t step) {
       const Sample& sample = train[order_[own](p)];
       buffer.host.user.data()[n] = first_user_[own] + sample.user;
       buffer.host.item.data()[n] = sample.item;
-      buffer.host.label.data()[n] = sample.label;
+      buffer.host.target.data()[n] = objective_.target_of(sample.label);
       buffer.host.row.data()[n] = sample.row;
     }
   }
   buffer.device.user.upload(buffer.host.user.first(n), buffer.copies);
   buffer.device.item.upload(buffer.host.item.first(n), buffer.copies);
-  buffer.device.label.upload(buffer.host.label.first(n), buffer.copies);
+  buffer.device.target.upload(buffer.host.target.first(n), buffer.copies);
   buffer.device.row.upload(buffer.host.row.first(n), buffer.copies);
   buffer.step = step;
 }

@@ -7,6 +7,7 @@
 
 #include "launch/collectives/communicator.h"
 #include "launch/process/device.h"
+#include "models/graph/objective.h"
 #include "sharding/schedule.h"
 #include "trainer/run/samples.h"
 
@@ -20,14 +21,15 @@ class DeviceSamples {
   /// One step's, in (shard, position) order. Device memory. Shapes: [n] each.
   struct Step {
     const int32_t *user, *item;  ///< rows of this rank's user tables; items
-    const float* label;
+    const float* target;
     const uint32_t* row;
   };
 
   /// Takes what the device has left, so everything else must be there already. Everything is borrowed; `stream` is
   /// that of the steps. Shapes: samples one per shard of `shards`; `most` the samples of the largest step.
   DeviceSamples(const Schedule& schedule, Range shards, std::span<const ShardSamples> samples,
-                int64_t most, uint64_t seed, Communicator& comm, DeviceStream& stream);
+                const Objective& objective, int64_t most, uint64_t seed, Communicator& comm,
+                DeviceStream& stream);
 
   /// Whether all samples are on the device.
   bool resident() const { return columns_.has_value(); }
@@ -42,9 +44,9 @@ class DeviceSamples {
  private:
   template <template <class> class Array>
   struct Columns {
-    explicit Columns(int64_t n) : user(n), item(n), label(n), row(n) {}
+    explicit Columns(int64_t n) : user(n), item(n), target(n), row(n) {}
     Array<int32_t> user, item;
-    Array<float> label;
+    Array<float> target;
     Array<uint32_t> row;
   };
   /// One of the two that steps travel in.
@@ -59,12 +61,13 @@ class DeviceSamples {
   void upload_columns();
   void fill(Buffer& buffer, int64_t step);
   static Step view(const Columns<DeviceArray>& columns) {
-    return {columns.user.data(), columns.item.data(), columns.label.data(), columns.row.data()};
+    return {columns.user.data(), columns.item.data(), columns.target.data(), columns.row.data()};
   }
 
   const Schedule& schedule_;
   Range shards_;
   std::span<const ShardSamples> samples_;
+  const Objective objective_;
   uint64_t seed_;
   Communicator& comm_;
   DeviceStream& stream_;

@@ -49,8 +49,8 @@ class DeviceStep::State {
  public:
   State(const Engine& shape, const DeviceEngine& engine, const Parameters& parameters,
         const Schedule& schedule, std::span<const ShardSamples> samples,
-        std::span<const float> item_features, const Options& options, Communicator& devices,
-        Communicator& control)
+        std::span<const float> item_columns, const Objective& objective, const Options& options,
+        Communicator& devices, Communicator& control)
       : shape_(shape),
         engine_(engine),
         schedule_(schedule),
@@ -63,8 +63,9 @@ class DeviceStep::State {
         shard_count_(parameters.shard_count()),
         units_(exact_ ? shards_.size() : 1),
         dense_size_(static_cast<int64_t>(parameters.dense.size())),
+        dropout_(shape.dropouts().empty() ? 0 : shape.dropouts()[0].probability),
         buckets_(dense_sizes(parameters), options.bucket_size),
-        features_(item_features, stream_),
+        columns_(item_columns, stream_),
         bad_(1),
         scale_(1),
         log_(kMostSteps) {
@@ -78,7 +79,7 @@ class DeviceStep::State {
     bad_.zero(stream_);
     scale_.upload(std::span(&one, 1), stream_);
     wait();
-    samples_.emplace(schedule, shards_, samples, most_, options.seed, comm_, stream_);
+    samples_.emplace(schedule, shards_, samples, objective, most_, options.seed, comm_, stream_);
   }
   // Memory is freed only when nothing enqueued uses it: cudaFree waits for that.
 
@@ -129,13 +130,14 @@ class DeviceStep::State {
   const int64_t shard_count_;
   const int64_t units_;
   const int64_t dense_size_;
+  const double dropout_;  // probability, of all dropout layers
   DeviceStream stream_;
   DeviceStream reductions_;  // fast: all-reduces, beside backward and the sums of table gradients
   GradientBuckets buckets_;  // fast alone
 
   // Shapes: S owned shards, n samples of a step, at most N.
   std::vector<const Samples*> host_samples_;  // [S]
-  DeviceArray<float> features_;               // [items, features]
+  DeviceArray<float> columns_;                // [items, columns]
   int64_t epoch_ = -1;
 
   // All held parameters: dense arrays first, in order, then tables. Shapes: [held elements].
@@ -151,7 +153,7 @@ class DeviceStep::State {
   std::vector<int64_t> unit_begin_;                       // [units + 1] of the step, on the host
   DeviceSamples::Step step_{};                            // [n] each
   DeviceArray<int32_t> number_;                           // [N] 0, 1, 2, ...: what a sort carries
-  DeviceArray<float> feature_rows_, dropout_;             // [N, features], [N, dropout width]
+  DeviceArray<float> column_rows_, dropout_factors_;      // [N, columns], [N, dropout width]
   std::vector<DeviceArray<float>> rows_, row_gradients_;  // one a table: [N, cols]
   DeviceArray<float> leaves_;                             // [units, dense size]; exact alone
   DeviceArray<double> unit_losses_, all_losses_;          // [units], [V]
@@ -191,7 +193,7 @@ void DeviceStep::State::lay_out(const Parameters& parameters) {
   for (const bool dense : {true, false}) {
     for (size_t a = 0; a < parts_.size(); ++a) {
       const ParameterArray& array = parameters.arrays[a];
-      if ((array.spec.kind == ArrayKind::kDense) != dense) continue;
+      if ((array.spec.kind == ArrayKind::kDense) != dense || is_columns(array.spec.kind)) continue;
       parts_[a] = {array.spec.kind,
                    array.held.begin,
                    array.spec.cols,
@@ -291,8 +293,8 @@ void DeviceStep::State::reserve() {
   KT_CHECK(most_ <= INT32_MAX, "{} samples in one step of one rank", most_);
   number_ = DeviceArray<int32_t>(most_);
   each(most_, kernel::Count{number_.data()});
-  feature_rows_ = DeviceArray<float>(most_ * shape_.feature_count());
-  dropout_ = DeviceArray<float>(most_ * shape_.dropout_width());
+  column_rows_ = DeviceArray<float>(most_ * shape_.column_count(Side::kItem));
+  dropout_factors_ = DeviceArray<float>(most_ * shape_.dropout_width());
   unit_losses_ = DeviceArray<double>(units_);
   int64_t users = 0, items = 0;
   for (size_t a = 0; a < parts_.size(); ++a) {
@@ -393,16 +395,16 @@ void DeviceStep::State::gather(int64_t epoch, int64_t step) {
   if (!exact_) unit_begin_ = {0, n_};
 
   step_ = samples_->take(step);
-  const int64_t features = shape_.feature_count(), width = shape_.dropout_width();
-  each(n_ * features,
-       kernel::GatherRows{features_.data(), step_.item, 0, features, feature_rows_.data()});
+  const int64_t columns = shape_.column_count(Side::kItem), width = shape_.dropout_width();
+  each(n_ * columns,
+       kernel::GatherRows{columns_.data(), step_.item, 0, columns, column_rows_.data()});
   each(n_ * width, kernel::Dropout{.seed = options_.seed,
                                    .epoch = epoch,
                                    .width = width,
-                                   .threshold = dropout_threshold(shape_.dropout_probability()),
-                                   .kept = dropout_kept(shape_.dropout_probability()),
+                                   .threshold = dropout_threshold(dropout_),
+                                   .kept = dropout_kept(dropout_),
                                    .row = step_.row,
-                                   .to = dropout_.data()});
+                                   .to = dropout_factors_.data()});
   by_user_.sort(step_.user, number_.data(), n_, stream_);
   by_item_.sort(step_.item, number_.data(), n_, stream_);
 }
@@ -440,7 +442,7 @@ void DeviceStep::State::fetch_items(int64_t step) {
 
 void DeviceStep::State::compute(int64_t step, const DeviceEngine::Written& written) {
   const double scale = 1 / static_cast<double>(schedule_.batch_size(step));
-  const int64_t features = shape_.feature_count(), width = shape_.dropout_width();
+  const int64_t columns = shape_.column_count(Side::kItem), width = shape_.dropout_width();
   const float* dense = exact_ ? dense_.data() : value_.data();
   float* dense_gradients = exact_ ? leaves_.data() : gradient_.data();
   for (int64_t unit = 0; unit < units_; ++unit) {
@@ -453,9 +455,9 @@ void DeviceStep::State::compute(int64_t step, const DeviceEngine::Written& writt
                                     static_cast<size_t>(rows * cols));
     };
     LeafInput input{.rows = rows,
-                    .features = part_of(feature_rows_.data(), features),
-                    .labels = part_of(step_.label, 1),
-                    .dropout = part_of(dropout_.data(), width)};
+                    .columns = part_of(column_rows_.data(), columns),
+                    .targets = part_of(step_.target, 1),
+                    .dropout = part_of(dropout_factors_.data(), width)};
     LeafGradients gradients{
         .dense = std::span(dense_gradients + unit * dense_size_, static_cast<size_t>(dense_size_))};
     size_t table = 0;
@@ -613,7 +615,7 @@ void DeviceStep::State::download(Parameters& parameters) {
 }
 
 std::unique_ptr<Predictor> DeviceStep::State::make_predictor(const Problem& problem) {
-  DevicePredictor::Weights weights{.features = features_.data()};
+  DevicePredictor::Weights weights{.columns = columns_.data()};
   for (size_t a = 0; a < parts_.size(); ++a) {
     const Part& part = parts_[a];
     if (part.kind == ArrayKind::kDense) {
@@ -638,10 +640,11 @@ std::unique_ptr<Predictor> DeviceStep::State::make_predictor(const Problem& prob
 
 DeviceStep::DeviceStep(const Engine& shape, const DeviceEngine& engine,
                        const Parameters& parameters, const Schedule& schedule,
-                       std::span<const ShardSamples> samples, std::span<const float> item_features,
-                       const Options& options, Communicator& devices, Communicator& control)
-    : state_(std::make_unique<State>(shape, engine, parameters, schedule, samples, item_features,
-                                     options, devices, control)) {}
+                       std::span<const ShardSamples> samples, std::span<const float> item_columns,
+                       const Objective& objective, const Options& options, Communicator& devices,
+                       Communicator& control)
+    : state_(std::make_unique<State>(shape, engine, parameters, schedule, samples, item_columns,
+                                     objective, options, devices, control)) {}
 DeviceStep::~DeviceStep() {
   // An error may have left work that never ends, which cudaFree would wait for.
   if (std::uncaught_exceptions() > 0) static_cast<void>(state_.release());

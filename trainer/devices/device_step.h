@@ -36,12 +36,13 @@ class DeviceStep final : public Steps {
     int64_t bucket_size = GradientBuckets::kSize;
   };
 
-  /// Takes samples, features and parameters to the device of this thread. Everything is borrowed but features. Shapes: samples one per owned shard; item_features [items, feature_count].
+  /// Takes samples, columns of items and parameters to the device of this thread. Everything is borrowed but the
+  /// columns. Shapes: samples one per owned shard; item_columns [items, column_count].
   /// Throws: UserError when the device has no room.
   DeviceStep(const Engine& shape, const DeviceEngine& engine, const Parameters& parameters,
              const Schedule& schedule, std::span<const ShardSamples> samples,
-             std::span<const float> item_features, const Options& options, Communicator& devices,
-             Communicator& control);
+             std::span<const float> item_columns, const Objective& objective,
+             const Options& options, Communicator& devices, Communicator& control);
   ~DeviceStep() override;
   DeviceStep(const DeviceStep&) = delete;
   DeviceStep& operator=(const DeviceStep&) = delete;

@@ -45,12 +45,12 @@ class NcclDevices final : public Devices {
   std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
                                     const Schedule& schedule, std::span<const ShardSamples> samples,
                                     MpiCommunicator& control) override {
-    engine_ = make_device_engine(problem.config.model.name, problem.model,
-                                 precision_of(problem.config.parallel.precision));
+    engine_ = make_device_engine(problem.system, precision_of(problem.config.parallel.precision));
     std::unique_ptr<DeviceStep> steps;
     agree(control, [&] {
       steps = std::make_unique<DeviceStep>(
-          *problem.engine, *engine_, parameters, schedule, samples, problem.item_features,
+          *problem.engine, *engine_, parameters, schedule, samples, problem.columns.items,
+          problem.system.objective,
           DeviceStep::Options{.seed = static_cast<uint64_t>(problem.config.train.seed),
                               .clip_norm = problem.config.train.clip_norm},
           comm_, control);

@@ -41,10 +41,10 @@ struct GatherSamples {
   const int64_t* first_row;   // [shards] in the columns
   const EpochOrder* order;    // [shards]
   const int32_t *user_from, *item_from;
-  const float* label_from;
+  const float* target_from;
   const uint32_t* row_from;
   int32_t *user, *item;
-  float* label;
+  float* target;
   uint32_t* row;
   KT_HOST_DEVICE void operator()(int64_t k) const {
     int64_t j = 0;
@@ -52,7 +52,7 @@ struct GatherSamples {
     const int64_t from = first_row[j] + order[j](position[j] + k - unit_begin[j]);
     user[k] = user_from[from];
     item[k] = item_from[from];
-    label[k] = label_from[from];
+    target[k] = target_from[from];
     row[k] = row_from[from];
   }
 };

@@ -10,6 +10,7 @@
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/mpi_communicator.h"
 #include "trainer/evaluation/metrics/metrics.h"
+#include "trainer/evaluation/predictor.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/samples.h"
 

@@ -313,6 +313,10 @@ double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, 
          2 * users * kFloat * static_cast<double>(inputs.user_part);
 }
 
+int64_t columns_of(const PlanInputs& inputs) {
+  return std::accumulate(inputs.columns.begin(), inputs.columns.end(), int64_t{0});
+}
+
 /// Of the leaves that are computed at once.
 double activation_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
                         double samples) {
@@ -322,7 +326,7 @@ double activation_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t ra
   if (inputs.config.model.engine == EngineName::kFused)
     return kFloat * at_once * static_cast<double>(inputs.workspace);  // a block of rows
   // Features, dropout, activations and their gradients; on the host the gathered rows of tables and theirs.
-  auto a_row = static_cast<double>(inputs.features + inputs.dropout_width);
+  auto a_row = static_cast<double>(columns_of(inputs) + inputs.dropout_width);
   if (!inputs.device.gpu) a_row += 2 * static_cast<double>(sizes.table_cols);
   for (const ParameterSpec& spec : inputs.parameters)
     if (spec.kind == ParameterKind::kDense && spec.rows > 1)
@@ -360,7 +364,9 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
       {gpu ? "CUDA context and libraries" : "process and libraries", kAlways,
        gpu ? kGpuContextBytes : kProcessBytes},
       {"samples, 16 B a row", kAlways, 16 * rows + 4 * users},
-      {"item features", kAlways, to_bytes(kFloat) * inputs.items * inputs.features},
+      {"columns", kAlways,
+       to_bytes(kFloat) * (inputs.items * inputs.columns[1] + users * inputs.columns[0] +
+                           rows * inputs.columns[2])},
       {"parameters", kAlways, to_bytes(kFloat * (static_cast<double>(held) + dense))},
       {"gradients", kAlways, to_bytes(kFloat) * held},
       {"optimizer state", kAlways, to_bytes(kFloat) * sizes.slots * held},
@@ -437,7 +443,7 @@ double update_flops_an_element(const Sizes& sizes) {
 /// Bytes a device reads and writes in a step.
 double device_traffic(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, double samples) {
   double floats_a_row = 4 + 5 * static_cast<double>(sizes.table_cols) +
-                        2 * static_cast<double>(inputs.features + inputs.dropout_width);
+                        2 * static_cast<double>(columns_of(inputs) + inputs.dropout_width);
   for (const ParameterSpec& spec : inputs.parameters)
     if (spec.kind == ParameterKind::kDense && spec.rows > 1)
       floats_a_row += static_cast<double>(3 * spec.rows + 6 * spec.cols);

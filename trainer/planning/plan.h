@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -21,8 +22,8 @@ struct PlanInputs {
   std::vector<ParameterSpec> parameters;  ///< of the model
   int64_t users = 0;
   int64_t items = 0;
-  int64_t features = 0;       ///< item features a row
-  int64_t dropout_width = 0;  ///< dropout factors a row
+  std::array<int64_t, kSides> columns{};  ///< of users, items and rows
+  int64_t dropout_width = 0;              ///< dropout factors a row
   int64_t user_part = 0;  ///< floats of a user's part (models/graph/engine.h); on the host alone
   int64_t item_part = 0;  ///< of an item's
   int64_t workspace = 0;  ///< floats of a thread; of the fused engine

@@ -94,7 +94,6 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
   uint64_t threshold = 0;
   if (temporal) threshold = time_threshold(times, dataset, fraction, comm);
 
-  const auto clip = static_cast<float>(config.data.target.clip);
   const auto seed = static_cast<uint64_t>(config.train.seed);
   std::vector<ShardSamples> samples(read.size());
   Samples train;
@@ -107,11 +106,10 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
               ? time_key(times[j][k]) >= threshold
               : to_uniform(random_bits(seed, Purpose::kValidationSplit, shard.row[k])) < fraction;
       (held_out ? samples[j].validation : train)
-          .push_back(
-              {.user = shard.user[k],
-               .item = shard.item[k],
-               .label = clip > 0 && !held_out ? std::min(shard.label[k], clip) : shard.label[k],
-               .row = shard.row[k]});
+          .push_back({.user = shard.user[k],
+                      .item = shard.item[k],
+                      .label = shard.label[k],
+                      .row = shard.row[k]});
     }
     const Permutation order =
         first_order(std::ssize(train), seed, shards.begin + static_cast<int64_t>(j));

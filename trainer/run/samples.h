@@ -16,7 +16,7 @@ namespace kt {
 struct Sample {
   int32_t user = 0;  ///< index into ShardSamples::users
   int32_t item = 0;
-  float label = 0;   ///< of training rows after data.target.clip, of held-out rows as it is
+  float label = 0;   ///< as it is in the data set (models/graph/objective.h makes a target of it)
   uint32_t row = 0;  ///< where it is in the source file (Shard::row)
   friend bool operator==(const Sample&, const Sample&) = default;
 };

@@ -6,6 +6,7 @@
 #include "launch/collectives/agree.h"
 #include "trainer/run/checkpointing.h"
 #include "trainer/run/same_on_all.h"
+#include "trainer/run/weights.h"
 
 namespace kt {
 

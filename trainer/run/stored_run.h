@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "launch/collectives/mpi_communicator.h"
+#include "sharding/parameters.h"
 #include "trainer/run/problem.h"
 
 namespace kt {

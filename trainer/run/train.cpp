@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 
 #include "io/files/json_text.h"
@@ -21,12 +22,15 @@
 #include "trainer/evaluation/evaluation_table.h"
 #include "trainer/evaluation/evaluator.h"
 #include "trainer/run/checkpointing.h"
+#include "trainer/run/engine_choice.h"
 #include "trainer/run/lr_schedule.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/progress_state.h"
 #include "trainer/run/run_facts.h"
 #include "trainer/run/share.h"
+#include "trainer/run/weights.h"
+#include "trainer/steps/means_step.h"
 #include "trainer/steps/train_step.h"
 
 namespace kt {
@@ -86,7 +90,8 @@ class HostSteps final : public Steps {
             std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
       : schedule_(schedule),
         exchange_(make_exchange(problem, parameters, schedule, comm, pool)),
-        step_(*problem.engine, parameters, *exchange_, comm, pool, samples, problem.item_features,
+        step_(*problem.engine, parameters, *exchange_, comm, pool, samples, step_columns(problem),
+              problem.system.objective,
               {.seed = static_cast<uint64_t>(problem.config.train.seed),
                .clip_norm = problem.config.train.clip_norm}) {}
 
@@ -280,14 +285,16 @@ void TrainingRun::load_data() {
   const Dataset& dataset = problem_.dataset;
   samples_ = load_samples(dataset, config_, parameters_.shards(), comm_);
   const std::vector<int64_t> counts = gather_train_counts(samples_, dataset.shards(), comm_);
-  schedule_.emplace(counts, config_.train.global_batch);
+  const bool once = problem_.system.means.has_value();
+  const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  schedule_.emplace(counts, once ? std::max<int64_t>(all, 1) : config_.train.global_batch);
   if (schedule_->samples() == 0)
     throw AgreedError(
         fmt::format("{}: no training rows are left after the split; lower "
                     "data.validation.fraction",
                     config_.data.path));
   validation_rows_ = dataset.train_rows() - schedule_->samples();
-  total_steps_ = config_.train.epochs * schedule_->steps();
+  total_steps_ = once ? 1 : config_.train.epochs * schedule_->steps();
   if (config_.train.max_steps > 0) total_steps_ = std::min(total_steps_, config_.train.max_steps);
 
   log_info(
@@ -462,7 +469,10 @@ void TrainingRun::begin_interval() {
 }
 
 void TrainingRun::train_steps() {
-  if (options_.devices)
+  if (problem_.system.means)
+    steps_ = std::make_unique<MeansStep>(*problem_.system.means, problem_.system.objective,
+                                         parameters_, samples_, comm_, pool_);
+  else if (options_.devices)
     steps_ = options_.devices->make_steps(problem_, parameters_, *schedule_, samples_, comm_);
   else
     steps_ = std::make_unique<HostSteps>(problem_, parameters_, *schedule_, samples_, comm_, pool_);

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "sharding/parameters.h"
-#include "trainer/run/problem.h"
+#include "trainer/evaluation/predictor.h"
 #include "trainer/steps/step_outcome.h"
 
 namespace kt {

@@ -21,19 +21,21 @@ Exchange::Options exchange_options(const Engine& engine, const Parameters& param
 
 TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
                      ThreadPool& pool, std::span<const ShardSamples> samples,
-                     std::span<const float> item_features, const Options& options)
+                     const StepColumns& columns, const Objective& objective, const Options& options)
     : engine_(engine),
       parameters_(parameters),
       exchange_(exchange),
       comm_(comm),
       pool_(pool),
       samples_(samples),
-      item_features_(item_features),
+      columns_(columns),
+      objective_(objective),
       options_(options),
       units_(parameters.shards().size()),
       dense_size_(std::ssize(parameters.dense)),
       user_width_(engine.part_width(Side::kUser)),
       item_width_(engine.part_width(Side::kItem)),
+      row_columns_count_(engine.column_count(Side::kRow)),
       scratch_(engine.passes() > 1 ? units_ : pool.threads()),
       unit_begin_(units_ + 1),
       leaves_((exchange.leaves() == Exchange::Leaves::kOfUnits ? units_ : pool.threads()) *
@@ -49,6 +51,9 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
   user_parts_.resize(users * user_width_);
   user_part_gradients_.resize(users * user_width_);
   item_part_sums_.resize(parameters.item_touched.size() * item_width_);
+  if (parameters.penalizes(ArrayKind::kUserTable)) user_counts_.resize(users);
+  if (parameters.penalizes(ArrayKind::kItemTable))
+    item_counts_.resize(parameters.item_touched.size());
   for (ParameterArray& array : parameters.arrays) {
     if (array.spec.kind == ArrayKind::kUserTable) user_tables_.push_back(&array);
     if (array.spec.kind == ArrayKind::kItemTable) item_tables_.push_back(&array);
@@ -69,8 +74,9 @@ TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_
     engine_.set_dense(parameters_.dense);
     compute_item_parts();
     exchange_.fetch_parts();
-    compute_leaves(1 / static_cast<double>(result.samples));
-    return_item_gradients();
+    const double scale = 1 / static_cast<double>(result.samples);
+    compute_leaves(scale);
+    return_item_gradients(scale);
     exchange_.reduce(leaves_, pool_);
     parameters_.squared_gradient_norms(squared_norms_, pool_);
   });
@@ -105,7 +111,8 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
   const int64_t n = unit_begin_[units_];
   user_row_.resize(n);
   item_.resize(n);
-  label_.resize(n);
+  target_.resize(n);
+  row_columns_.resize(n * row_columns_count_);
   dropout_key_.resize(n);
   const auto epoch_key = static_cast<uint64_t>(epoch);
   pool_.parallel_for(units_, [&](int64_t unit, int) {
@@ -131,8 +138,11 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
         const Sample& sample = train[place];
         user_row_[to] = static_cast<int32_t>(first_user_[unit] + sample.user);
         item_[to] = sample.item;
-        label_[to] = sample.label;
+        target_[to] = objective_.target_of(sample.label);
         dropout_key_[to] = dropout_key(options_.seed, epoch_key, sample.row);
+        if (row_columns_count_ > 0)
+          std::copy_n(columns_.rows[unit] + place * row_columns_count_, row_columns_count_,
+                      row_columns_.data() + to * row_columns_count_);
       }
     }
   });
@@ -142,8 +152,9 @@ IdBatch TrainStep::item_batch(Range owned) const {
   const std::span<const int32_t> rows = exchange_.owned();
   IdBatch batch{.n = owned.size(), .row = rows.data() + owned.begin};
   for (const ParameterArray* table : item_tables_) batch.tables.push_back(table->value.data());
-  if (!item_features_.empty())
-    batch.features = item_features_.data() + item_tables_[0]->held.begin * engine_.feature_count();
+  if (columns_.items)
+    batch.columns =
+        columns_.items + parameters_.held_items().begin * engine_.column_count(Side::kItem);
   return batch;
 }
 
@@ -230,7 +241,8 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
   }
   if (first) find_users(begin, end, scratch.users);
 
-  IdBatch users{.n = std::ssize(scratch.users), .row = scratch.users.data()};
+  IdBatch users{
+      .n = std::ssize(scratch.users), .row = scratch.users.data(), .columns = columns_.users};
   IdGradients user_gradients{.tables = {}, .dense = dense_gradients};
   for (ParameterArray* table : user_tables_) {
     users.tables.push_back(table->value.data());
@@ -241,28 +253,37 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
     for (const int32_t user : scratch.users)
       std::fill_n(user_part_gradients_.data() + user * user_width_, user_width_, 0.f);
   }
-  const double loss = engine_.train_pass(pass,
-                                         {.n = end - begin,
-                                          .user_parts = user_parts_.data(),
-                                          .item_parts = exchange_.parts(),
-                                          .user = user_row_.data() + begin,
-                                          .item = exchange_.part_of_row().data() + begin,
-                                          .item_id = item_.data() + begin,
-                                          .features = item_features_.data(),
-                                          .label = label_.data() + begin,
-                                          .dropout_key = dropout_key_.data() + begin},
-                                         scale,
-                                         {.user_parts = user_part_gradients_.data(),
-                                          .item_parts = exchange_.row_gradients(),
-                                          .item_row = exchange_.gradient_row().data() + begin,
-                                          .dense = dense_gradients},
-                                         scratch.memory);
-  if (last) engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
+  const double loss =
+      engine_.train_pass(pass,
+                         {.n = end - begin,
+                          .user_parts = user_parts_.data(),
+                          .item_parts = exchange_.parts(),
+                          .user = user_row_.data() + begin,
+                          .item = exchange_.part_of_row().data() + begin,
+                          .item_id = item_.data() + begin,
+                          .columns = {columns_.users, columns_.items,
+                                      row_columns_.data() + begin * row_columns_count_},
+                          .target = target_.data() + begin,
+                          .dropout_key = dropout_key_.data() + begin},
+                         scale,
+                         {.user_parts = user_part_gradients_.data(),
+                          .item_parts = exchange_.row_gradients(),
+                          .item_row = exchange_.gradient_row().data() + begin,
+                          .dense = dense_gradients},
+                         scratch.memory);
+  if (!last) return loss;
+  engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
+  if (!user_counts_.empty()) {
+    for (const int32_t user : scratch.users) user_counts_[user] = 0;
+    for (int64_t k = begin; k < end; ++k) ++user_counts_[user_row_[k]];
+    parameters_.penalize(ArrayKind::kUserTable, scratch.users, user_counts_, scale);
+  }
   return loss;
 }
 
-void TrainStep::return_item_gradients() {
+void TrainStep::return_item_gradients(double scale) {
   exchange_.return_item_gradients(item_part_sums_.data(), pool_);
+  if (!item_counts_.empty()) exchange_.count_rows(item_counts_);
   pool_.parallel_for(units_, [&](int64_t unit, int thread) {
     const Range owned = exchange_.owned_of_unit(unit);
     if (owned.size() == 0) return;
@@ -271,6 +292,10 @@ void TrainStep::return_item_gradients() {
     for (int64_t k = owned.begin; k < owned.end; ++k)
       parameters_.item_touched[exchange_.owned()[k]] = 1;
     engine_.backward_ids(Side::kItem, item_batch(owned), item_part_sums_.data(), gradients);
+    if (!item_counts_.empty())
+      parameters_.penalize(ArrayKind::kItemTable,
+                           exchange_.owned().subspan(owned.begin, owned.size()), item_counts_,
+                           scale);
   });
 }
 

@@ -9,10 +9,12 @@
 #include "launch/base/stopwatch.h"
 #include "launch/collectives/communicator.h"
 #include "models/graph/engine.h"
+#include "models/graph/objective.h"
 #include "sharding/exchange.h"
 #include "sharding/parameters.h"
 #include "sharding/schedule.h"
 #include "trainer/run/samples.h"
+#include "trainer/steps/step_columns.h"
 #include "trainer/steps/step_outcome.h"
 #include "trainer/steps/steps.h"
 
@@ -43,10 +45,10 @@ class TrainStep {
     double clip_norm = 0;  ///< 0 = off
   };
 
-  /// Everything is borrowed. Shapes: samples one per owned shard; item_features [items, feature_count].
+  /// Everything is borrowed. Shapes: samples one per owned shard.
   TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
-            ThreadPool& pool, std::span<const ShardSamples> samples,
-            std::span<const float> item_features, const Options& options);
+            ThreadPool& pool, std::span<const ShardSamples> samples, const StepColumns& columns,
+            const Objective& objective, const Options& options);
 
   struct Result {
     StepOutcome outcome;
@@ -76,7 +78,7 @@ class TrainStep {
   double compute_leaf(int64_t unit, int64_t pass, double scale, int thread);
   void share_statistics(int64_t pass);
   void update_running_values();
-  void return_item_gradients();
+  void return_item_gradients(double scale);
   StepOutcome share_outcome();
   IdBatch item_batch(Range owned) const;
   std::span<float> leaf(int64_t unit, int thread);
@@ -87,9 +89,10 @@ class TrainStep {
   Communicator& comm_;
   ThreadPool& pool_;
   std::span<const ShardSamples> samples_;
-  std::span<const float> item_features_;
+  const StepColumns columns_;
+  const Objective objective_;
   Options options_;
-  const int64_t units_, dense_size_, user_width_, item_width_;
+  const int64_t units_, dense_size_, user_width_, item_width_, row_columns_count_;
   std::vector<int64_t> first_user_;  // [units] first row of a shard in this rank's user tables
   std::vector<ParameterArray*> user_tables_, item_tables_;
   std::vector<Scratch> scratch_;  // [threads], or [units] with several passes
@@ -97,13 +100,16 @@ class TrainStep {
   // The step. Shapes: n samples of this rank, in (shard, position) order.
   std::vector<int64_t> unit_begin_;                 // [units + 1]
   std::vector<int32_t> user_row_, item_;            // [n]
-  std::vector<float> label_;                        // [n]
+  std::vector<float> target_;                       // [n]
+  std::vector<float> row_columns_;                  // [n, columns of a row]
   std::vector<uint32_t> dropout_key_;               // [n]
   AlignedFloats user_parts_, user_part_gradients_;  // [held users, user width]
   AlignedFloats item_part_sums_;                    // [held items, item width]
-  std::vector<float> leaves_;                       // [units or threads, dense size]
-  std::vector<double> losses_, squared_norms_;      // [units]
-  std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
+  std::vector<int32_t> user_counts_,
+      item_counts_;            // [held users], [held items]; none is penalised: empty
+  std::vector<float> leaves_;  // [units or threads, dense size]
+  std::vector<double> losses_, squared_norms_;  // [units]
+  std::vector<std::vector<double>> moments_;    // [batch norms][1 + 2 width] of the global batch
 
   Stopwatch input_, compute_, communication_, statistics_, update_;
 };

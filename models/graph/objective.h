@@ -1,0 +1,104 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "launch/base/host_device.h"
+
+/// Everything between a model's outputs and its labels: how a label becomes a target, the loss, and how an output
+/// becomes a score in the label's own unit again.
+namespace kt {
+
+enum class Loss {
+  kSquared,  ///< e^2, e = output - target
+  kBce,      ///< of the logistic of the output: log(1 + e^o) - t o; the target is 0 or 1
+  kHuber,    ///< e^2 / 2 up to |e| = delta, then delta (|e| - delta / 2)
+};
+
+enum class TargetKind {
+  kRaw,
+  kRange,     ///< linearly to [low, high], from [0, clip]
+  kStandard,  ///< less `mean`, by `deviation`: those of the clipped training labels
+  kLog,       ///< log(1 + label)
+  kPositive,  ///< 1 from `threshold` on, else 0
+};
+
+/// What the scores of a model are.
+enum class ScoreUnit {
+  kLabel,  ///< predictions of the label: errors mean something
+  kOrder,  ///< an order alone
+};
+
+struct Objective {
+  Loss loss = Loss::kSquared;
+  double delta = 1;  ///< kHuber
+  TargetKind target = TargetKind::kRaw;
+  double clip = 0;                 ///< labels are cut to this first; 0: off
+  double low = 0, high = 1;        ///< kRange
+  double threshold = 0;            ///< kPositive
+  double mean = 0, deviation = 1;  ///< kStandard: found by whoever has the training labels
+
+  ScoreUnit unit() const {
+    return target == TargetKind::kPositive ? ScoreUnit::kOrder : ScoreUnit::kLabel;
+  }
+
+  float clipped(float label) const {
+    return clip > 0 ? std::min(label, static_cast<float>(clip)) : label;
+  }
+  float target_of(float label) const {
+    const float cut = clipped(label);
+    switch (target) {
+      case TargetKind::kRaw:
+        return cut;
+      case TargetKind::kRange:
+        return static_cast<float>(low + (high - low) * static_cast<double>(cut) / clip);
+      case TargetKind::kStandard:
+        return static_cast<float>((static_cast<double>(cut) - mean) / deviation);
+      case TargetKind::kLog:
+        return static_cast<float>(std::log1p(static_cast<double>(std::max(cut, 0.f))));
+      case TargetKind::kPositive:
+        return static_cast<double>(cut) >= threshold ? 1.f : 0.f;
+    }
+    return cut;
+  }
+  /// Of an output; for an order alone the output itself.
+  float score_of(float output) const {
+    switch (target) {
+      case TargetKind::kRaw:
+      case TargetKind::kPositive:
+        return output;
+      case TargetKind::kRange:
+        return static_cast<float>((static_cast<double>(output) - low) * clip / (high - low));
+      case TargetKind::kStandard:
+        return static_cast<float>(static_cast<double>(output) * deviation + mean);
+      case TargetKind::kLog:
+        return static_cast<float>(std::expm1(static_cast<double>(output)));
+    }
+    return output;
+  }
+};
+
+/// A row's loss, and its slope by the output. In double, as sums of losses are.
+struct LossAndSlope {
+  double loss, slope;
+};
+inline LossAndSlope loss_of(const Objective& objective, double output, double target) {
+  const double error = output - target;
+  switch (objective.loss) {
+    case Loss::kSquared:
+      return {error * error, 2 * error};
+    case Loss::kHuber: {
+      const double size = std::abs(error), delta = objective.delta;
+      return size <= delta ? LossAndSlope{error * error / 2, error}
+                           : LossAndSlope{delta * (size - delta / 2), error < 0 ? -delta : delta};
+    }
+    case Loss::kBce:
+      // log(1 + e^o) without overflow.
+      return {std::max(output, 0.) + std::log1p(std::exp(-std::abs(output))) - target * output,
+              1 / (1 + std::exp(-output)) - target};
+  }
+  return {};
+}
+
+}  // namespace kt

@@ -1,0 +1,76 @@
+#include "models/systems/means.h"
+
+#include "models/systems/common_options.h"
+
+namespace kt {
+namespace {
+
+OptionDeclaration user_weight() {
+  return number_option("user_weight", 3, {0, 1e9},
+                       "rows that the mean counts for beside a user's own");
+}
+OptionDeclaration video_weight() {
+  return number_option("video_weight", 1, {0, 1e9},
+                       "rows that the mean counts for beside a video's own");
+}
+
+/// One graph for all: what a system does not find stays 0.
+System make(const SystemInputs& inputs, const MeansFit& fit, const Objective& objective) {
+  Layers m;
+  const int both =
+      m.add(m.user_table("user", inputs.users, 1, 0), m.item_table("video", inputs.items, 1, 0));
+  m.bias("mean", both);
+  return {std::move(m), objective, fit};
+}
+
+std::vector<OptionDeclaration> none() { return {}; }
+std::vector<OptionDeclaration> of_users() { return {user_weight()}; }
+std::vector<OptionDeclaration> of_videos() { return {video_weight()}; }
+std::vector<OptionDeclaration> of_both() {
+  OptionDeclaration users = user_weight();
+  users.default_value = 10.;
+  return {users, video_weight(),
+          whole_option("sweeps", 5, {1, 10000}, "times both are found in turn")};
+}
+std::vector<OptionDeclaration> of_popularity() {
+  return {word_option("by", "count", {"count", "rate"}, "what of a video's positives is its score"),
+          number_option("threshold", 1, {-1e30, 1e30}, "the least label that is a positive"),
+          video_weight()};
+}
+
+System global_mean(const OptionValues&, const SystemInputs& inputs) { return make(inputs, {}, {}); }
+System user_mean(const OptionValues& values, const SystemInputs& inputs) {
+  return make(inputs, {.users = true, .user_weight = values.number("user_weight")}, {});
+}
+System video_mean(const OptionValues& values, const SystemInputs& inputs) {
+  return make(inputs, {.videos = true, .video_weight = values.number("video_weight")}, {});
+}
+System additive_means(const OptionValues& values, const SystemInputs& inputs) {
+  return make(inputs,
+              {.users = true,
+               .videos = true,
+               .user_weight = values.number("user_weight"),
+               .video_weight = values.number("video_weight"),
+               .sweeps = values.whole("sweeps")},
+              {});
+}
+System popularity(const OptionValues& values, const SystemInputs& inputs) {
+  return make(inputs,
+              {.videos = true,
+               .counts = values.word("by") == "count",
+               .video_weight = values.number("video_weight")},
+              {.target = TargetKind::kPositive, .threshold = values.number("threshold")});
+}
+
+}  // namespace
+
+std::vector<SystemEntry> means_entries() {
+  return {
+      {"global_mean", "the mean of all training rows", none, global_mean},
+      {"user_mean", "the mean of a user's rows, shrunk", of_users, user_mean},
+      {"video_mean", "the mean of a video's rows, shrunk", of_videos, video_mean},
+      {"additive_means", "means of users and of videos, added and shrunk", of_both, additive_means},
+      {"popularity", "a video's positives, an order alone", of_popularity, popularity}};
+}
+
+}  // namespace kt

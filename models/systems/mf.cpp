@@ -1,0 +1,40 @@
+#include "models/systems/mf.h"
+
+#include "models/systems/common_options.h"
+
+namespace kt {
+namespace {
+
+std::vector<OptionDeclaration> options() {
+  std::vector<OptionDeclaration> all = {
+      whole_option("embedding", 64, {1, 4096}, "factors of a user and of a video"),
+      flag_option("biases", true, "a bias of each user and video, and one of all"),
+      init_option(),
+      penalty_option(),
+  };
+  add_objective_options(all, {});
+  return all;
+}
+
+System make(const OptionValues& values, const SystemInputs& inputs) {
+  const int64_t width = values.whole("embedding");
+  Layers m;
+  const int user = m.user_table("user", inputs.users, width, user_deviation(values, inputs));
+  const int item = m.item_table("video", inputs.items, width, item_deviation(values, inputs));
+  const int product = m.dot(user, item);
+  if (values.flag("biases")) {
+    const int biases = m.add(m.user_table("user_bias", inputs.users, 1, 0),
+                             m.item_table("video_bias", inputs.items, 1, 0));
+    m.bias("bias", m.add(product, biases));
+  }
+  m.penalize_rows(values.number("penalty"));
+  return {std::move(m), objective_of(values)};
+}
+
+}  // namespace
+
+SystemEntry mf_entry() {
+  return {"mf", "matrix factorisation with biases, of rows", options, make};
+}
+
+}  // namespace kt

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "models/graph/layers.h"
+#include "models/graph/objective.h"
+#include "launch/base/options.h"
+
+namespace kt {
+
+/// What a system needs to know of the data set to declare its parameters.
+struct SystemInputs {
+  int64_t users = 0, items = 0;
+  int64_t users_with_rows = 0, items_with_rows = 0;  ///< in training
+  std::array<int64_t, kSides> columns{};             ///< of each side
+  /// The first columns of a side may be codes, to be embedded: how many codes each has. Shapes: [side][code columns].
+  std::array<std::vector<int64_t>, kSides> codes{};
+};
+
+/// Means of users and videos, found in one step over all training rows (trainer/steps/means_step.h).
+struct MeansFit {
+  bool users = false, videos = false;        ///< whose
+  bool counts = false;                       ///< of videos: sums of targets instead
+  double user_weight = 0, video_weight = 0;  ///< rows that the mean of all counts for
+  int64_t sweeps = 1;                        ///< of both in turn
+};
+
+/// How outputs come of a row, what they are to be, and how that is brought about.
+struct System {
+  Layers graph;
+  Objective objective;
+  std::optional<MeansFit> means{};  ///< none: by gradients of batches of rows
+};
+
+/// A system as the registry lists it. Options are declared beside what they are for.
+struct SystemEntry {
+  const char* name;
+  const char* about;
+  std::vector<OptionDeclaration> (*options)();
+  System (*make)(const OptionValues&, const SystemInputs&);
+};
+
+}  // namespace kt

@@ -1,0 +1,91 @@
+#include "trainer/evaluation/predictor.h"
+
+#include <numeric>
+
+namespace kt {
+namespace {
+
+/// With every part computed once. The dense weights are its own, and so is the engine that computes with them: the
+/// problem's goes on with others.
+class HostPredictor final : public Predictor {
+ public:
+  HostPredictor(const Problem& problem, const Parameters& parameters, Communicator& comm)
+      : problem_(problem),
+        dense_(parameters.dense),
+        engine_(problem.engine->clone()),
+        columns_(step_columns(problem)) {
+    engine_->set_dense(dense_);
+    const Range shards = parameters.shards();
+    for (int64_t shard = 0; shard < shards.end; ++shard)
+      (shard < shards.begin ? first_user_row_ : held_users_) += problem.users_per_shard[shard];
+    user_parts_ = parts_of(Side::kUser, {0, held_users_}, parameters);
+    std::vector<float> own = parts_of(Side::kItem, parameters.held_items(), parameters);
+    if (parameters.holding() == Holding::kReplica) {
+      item_parts_ = std::move(own);
+      return;
+    }
+    const int64_t width = engine_->part_width(Side::kItem);
+    std::vector<int64_t> counts;
+    for (int rank = 0; rank < comm.world().size; ++rank) {
+      const Range blocks = shards_of_rank(parameters.shard_count(), {rank, comm.world().size});
+      const std::vector<int64_t>& begin = parameters.item_begin();
+      counts.push_back((begin[blocks.end] - begin[blocks.begin]) * width);
+    }
+    item_parts_.resize(problem.dataset.items() * width);
+    comm.all_gather<float>(own, item_parts_, counts);
+  }
+
+  void predict(std::span<const int32_t> users, std::span<const int32_t> items,
+               std::span<float> out) const override {
+    std::vector<int32_t> rows(users.size());
+    for (size_t k = 0; k < users.size(); ++k)
+      rows[k] = static_cast<int32_t>(problem_.user_row[users[k]] - first_user_row_);
+    engine_->predict_rows({.n = std::ssize(items),
+                           .user_parts = user_parts_.data(),
+                           .item_parts = item_parts_.data(),
+                           .user = rows.data(),
+                           .item = items.data(),
+                           .item_id = items.data(),
+                           .columns = {columns_.users, columns_.items, nullptr}},
+                          out.data());
+    const Objective& objective = problem_.system.objective;
+    if (objective.target == TargetKind::kRaw) return;
+    for (float& output : out) output = objective.score_of(output);
+  }
+
+ private:
+  /// Of all users of this rank, or all items it holds.
+  std::vector<float> parts_of(Side side, Range held, const Parameters& parameters) const {
+    IdBatch batch;
+    const ArrayKind kind = side == Side::kUser ? ArrayKind::kUserTable : ArrayKind::kItemTable;
+    for (const ParameterArray& array : parameters.arrays)
+      if (array.spec.kind == kind) batch.tables.push_back(array.value.data());
+    std::vector<int32_t> rows(held.size());
+    std::iota(rows.begin(), rows.end(), 0);
+    batch.n = held.size();
+    batch.row = rows.data();
+    if (side == Side::kUser) batch.columns = columns_.users;
+    if (side == Side::kItem && columns_.items)
+      batch.columns = columns_.items + held.begin * engine_->column_count(side);
+    std::vector<float> parts(batch.n * engine_->part_width(side));
+    engine_->forward_ids(side, batch, parts.data());
+    return parts;
+  }
+
+  const Problem& problem_;
+  const std::vector<float> dense_;
+  const std::unique_ptr<Engine> engine_;
+  const StepColumns columns_;
+  int64_t first_user_row_ = 0, held_users_ = 0;
+  std::vector<float> user_parts_;  // [held users, part width]
+  std::vector<float> item_parts_;  // [items, part width]
+};
+
+}  // namespace
+
+std::unique_ptr<Predictor> make_host_predictor(const Problem& problem, const Parameters& parameters,
+                                               Communicator& comm) {
+  return std::make_unique<HostPredictor>(problem, parameters, comm);
+}
+
+}  // namespace kt

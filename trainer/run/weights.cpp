@@ -1,0 +1,111 @@
+#include "trainer/run/weights.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "launch/base/random.h"
+#include "trainer/run/engine_choice.h"
+
+namespace kt {
+namespace {
+
+ArrayKind array_kind(ParameterKind kind) {
+  switch (kind) {
+    case ParameterKind::kUserTable:
+      return ArrayKind::kUserTable;
+    case ParameterKind::kItemTable:
+      return ArrayKind::kItemTable;
+    default:
+      return ArrayKind::kDense;
+  }
+}
+
+Optimizer optimizer_of(const Config& config) {
+  const auto& options = config.train.optimizer;
+  Optimizer optimizer{.beta1 = options.beta1,
+                      .beta2 = options.beta2,
+                      .epsilon = options.epsilon,
+                      .momentum = options.momentum,
+                      .weight_decay = config.train.weight_decay};
+  switch (options.name) {
+    case OptimizerName::kAdam:
+      optimizer.rule = OptimizerRule::kAdam;
+      break;
+    case OptimizerName::kAdamW:
+      optimizer.rule = OptimizerRule::kAdamW;
+      break;
+    case OptimizerName::kSgd:
+      optimizer.rule = OptimizerRule::kSgd;
+      break;
+  }
+  return optimizer;
+}
+
+/// A standard normal cut at +-2, by rejection. Its deviation is .8796 (the constant Keras divides by too).
+double truncated_normal(uint64_t seed, uint64_t array, uint64_t element) {
+  uint64_t bits = random_bits(seed, Purpose::kInitialWeights, array, element);
+  while (true) {
+    const double radius = std::sqrt(-2 * std::log(1 - to_uniform(bits)));
+    const double angle = 2 * std::numbers::pi * to_uniform(mix(bits + 1));
+    const double value = radius * std::cos(angle);
+    if (std::abs(value) <= 2) return value;
+    bits = mix(bits + 2);
+  }
+}
+constexpr double kTruncatedDeviation = 0.87962566103423978;
+
+float initial_value(const ParameterSpec& spec, uint64_t seed, uint64_t array, uint64_t element) {
+  switch (spec.initializer) {
+    case Initializer::kZero:
+      return 0;
+    case Initializer::kOne:
+      return 1;
+    case Initializer::kTruncatedNormal:
+      return static_cast<float>(spec.scale / kTruncatedDeviation *
+                                truncated_normal(seed, array, element));
+    case Initializer::kUniform:
+      return static_cast<float>(
+          spec.scale *
+          (2 * to_uniform(random_bits(seed, Purpose::kInitialWeights, array, element)) - 1));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Parameters make_parameters(const Problem& problem, World world) {
+  std::vector<ArraySpec> specs;
+  for (const ParameterSpec& spec : problem.engine->parameters())
+    specs.push_back(
+        {spec.name, array_kind(spec.kind), spec.rows, spec.cols, spec.trained, spec.row_penalty});
+  const Holding holding =
+      problem.config.parallel.reduce == Reduce::kExact ? Holding::kOwnBlocks : Holding::kReplica;
+  Parameters parameters(std::move(specs), problem.users_per_shard, problem.dataset.items(), world,
+                        holding, optimizer_of(problem.config));
+  parameters.simd = engine_options(problem.config).simd;
+  return parameters;
+}
+
+void initialize(Parameters& parameters, const Problem& problem, Communicator& comm) {
+  const auto seed = static_cast<uint64_t>(problem.config.train.seed);
+  for (size_t a = 0; a < parameters.arrays.size(); ++a) {
+    ParameterArray& array = parameters.arrays[a];
+    const ParameterSpec& spec = problem.engine->parameters()[a];
+    const auto fill = [&](int64_t row, int64_t id) {
+      for (int64_t c = 0; c < spec.cols; ++c)
+        array.value[(row - array.held.begin) * spec.cols + c] =
+            initial_value(spec, seed, a, static_cast<uint64_t>(id * spec.cols + c));
+    };
+    if (array.spec.kind == ArrayKind::kUserTable) {
+      for (int64_t user = 0; user < spec.rows; ++user) {
+        const int64_t row = problem.user_row[user];
+        if (row >= array.held.begin && row < array.held.end) fill(row, user);
+      }
+    } else {
+      for (int64_t row = array.held.begin; row < array.held.end; ++row) fill(row, row);
+    }
+  }
+  parameters.publish_dense(comm);
+}
+
+}  // namespace kt

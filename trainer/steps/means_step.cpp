@@ -1,0 +1,142 @@
+#include "trainer/steps/means_step.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "launch/base/errors.h"
+#include "sharding/gather_shards.h"
+#include "sharding/tree_sum.h"
+#include "trainer/run/share.h"
+
+namespace kt {
+namespace {
+
+ParameterArray& array_of(Parameters& parameters, ArrayKind kind) {
+  for (ParameterArray& array : parameters.arrays)
+    if (array.spec.kind == kind) return array;
+  KT_CHECK(false, "a system of means without its arrays");
+}
+
+/// A group's part beside the mean: of its rows' residuals, summed.
+double shrunk(double residuals, int64_t rows, double weight) {
+  const double all = static_cast<double>(rows) + weight;
+  return all > 0 ? residuals / all : 0;
+}
+
+}  // namespace
+
+MeansStep::MeansStep(const MeansFit& fit, const Objective& objective, Parameters& parameters,
+                     std::span<const ShardSamples> samples, Communicator& comm, ThreadPool& pool)
+    : fit_(fit),
+      objective_(objective),
+      parameters_(parameters),
+      samples_(samples),
+      comm_(comm),
+      pool_(pool),
+      first_user_(1, 0) {
+  for (const ShardSamples& shard : samples)
+    first_user_.push_back(first_user_.back() + std::ssize(shard.users));
+}
+
+void MeansStep::run(int64_t, int64_t, double, int64_t) {
+  std::vector<double> of_users(first_user_.back(), 0), of_items(parameters_.item_begin().back(), 0);
+  mean_ = fit_.counts ? 0 : mean_of_targets();
+  const int64_t sweeps = fit_.users && fit_.videos ? fit_.sweeps : 1;
+  if (fit_.videos) {
+    bring_rows();
+    find_items(of_users, of_items);
+  }
+  for (int64_t sweep = 0; sweep < sweeps; ++sweep) {
+    if (fit_.users) find_users(of_items, of_users);
+    if (fit_.users && fit_.videos) find_items(of_users, of_items);
+  }
+
+  const auto write = [](ParameterArray& array, std::span<const double> values) {
+    for (int64_t k = 0; k < array.held.size(); ++k)
+      array.value[k] = static_cast<float>(values[array.held.begin + k]);
+  };
+  ParameterArray& users = array_of(parameters_, ArrayKind::kUserTable);
+  for (size_t k = 0; k < of_users.size(); ++k) users.value[k] = static_cast<float>(of_users[k]);
+  write(array_of(parameters_, ArrayKind::kItemTable), of_items);
+  write(array_of(parameters_, ArrayKind::kDense), std::span(&mean_, 1));
+  parameters_.publish_dense(comm_);
+  outcomes_.push_back({.loss = squared_error(mean_, of_users, of_items), .gradient_norm = 0});
+}
+
+/// All targets, to the owners of their videos.
+void MeansStep::bring_rows() {
+  const std::vector<int64_t> users =
+      gather_to_all<int64_t>(std::span(&first_user_.back(), 1), comm_);
+  int64_t first = 0;  // of this rank among all users
+  for (int rank = 0; rank < comm_.world().rank; ++rank) first += users[rank];
+  std::vector<int32_t> item;
+  std::vector<ItemRow> rows;
+  for (size_t j = 0; j < samples_.size(); ++j)
+    for (const Sample& sample : samples_[j].train) {
+      item.push_back(sample.item);
+      rows.push_back({static_cast<int32_t>(first + first_user_[j] + sample.user),
+                      objective_.target_of(sample.label)});
+    }
+  by_item_ = exchange_item_rows(item, rows, parameters_.item_begin(), comm_);
+}
+
+double MeansStep::sum_over_shards(std::span<const double> own) {
+  return tree_sum(gather_shards<double>(comm_, own, parameters_.shard_count()));
+}
+
+double MeansStep::mean_of_targets() {
+  std::vector<double> sums(samples_.size(), 0), rows;
+  pool_.parallel_for(std::ssize(samples_), [&](int64_t j, int) {
+    for (const Sample& sample : samples_[j].train)
+      sums[j] += static_cast<double>(objective_.target_of(sample.label));
+  });
+  for (const ShardSamples& shard : samples_)
+    rows.push_back(static_cast<double>(shard.train.size()));
+  return sum_over_shards(sums) / sum_over_shards(rows);
+}
+
+/// Shapes: of_items [items], of_users [users of this rank].
+void MeansStep::find_users(std::span<const double> of_items, std::span<double> of_users) {
+  pool_.parallel_for(std::ssize(samples_), [&](int64_t j, int) {
+    const ShardSamples& shard = samples_[j];
+    std::vector<double> residuals(shard.users.size(), 0);
+    std::vector<int64_t> rows(shard.users.size(), 0);
+    for (const Sample& sample : shard.train) {
+      residuals[sample.user] +=
+          static_cast<double>(objective_.target_of(sample.label)) - mean_ - of_items[sample.item];
+      ++rows[sample.user];
+    }
+    for (size_t k = 0; k < rows.size(); ++k)
+      of_users[first_user_[j] + static_cast<int64_t>(k)] =
+          shrunk(residuals[k], rows[k], fit_.user_weight);
+  });
+}
+
+/// Shapes: of_users [users of this rank], of_items [items].
+void MeansStep::find_items(std::span<const double> of_users, std::span<double> of_items) {
+  const std::vector<double> of_all_users = gather_to_all<double>(of_users, comm_);
+  std::vector<double> own(by_item_.items.size());
+  pool_.parallel_for(by_item_.items.size(), [&](int64_t k, int) {
+    const std::span<const ItemRow> rows = by_item_.of(by_item_.items.begin + k);
+    double residuals = 0;
+    for (const ItemRow& row : rows)
+      residuals += static_cast<double>(row.value) - mean_ - of_all_users[row.user];
+    own[k] = fit_.counts ? residuals : shrunk(residuals, std::ssize(rows), fit_.video_weight);
+  });
+  std::ranges::copy(gather_to_all<double>(own, comm_), of_items.begin());
+}
+
+double MeansStep::squared_error(double mean, std::span<const double> of_users,
+                                std::span<const double> of_items) {
+  std::vector<double> sums(samples_.size(), 0);
+  pool_.parallel_for(std::ssize(samples_), [&](int64_t j, int) {
+    for (const Sample& sample : samples_[j].train) {
+      const double error = mean + of_users[first_user_[j] + sample.user] + of_items[sample.item] -
+                           static_cast<double>(objective_.target_of(sample.label));
+      sums[j] += error * error;
+    }
+  });
+  return sum_over_shards(sums);
+}
+
+}  // namespace kt
