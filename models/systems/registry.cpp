@@ -12,19 +12,24 @@ namespace {
 
 struct Entry {
   const char* name;
+  const char* about;
   Layers (*layers)(const ModelOptions&);
+  std::vector<OptionDeclaration> (*options)() = nullptr;  // null: none
 };
 
+// The first is the default.
 constexpr Entry kModels[] = {
-    {"ncf", ncf},
+    {"ncf", "neural regression on ids and content", ncf},
 };
 
 }  // namespace
 
-std::vector<std::string> model_names() {
-  std::vector<std::string> names;
-  for (const Entry& entry : kModels) names.emplace_back(entry.name);
-  return names;
+std::vector<ModelDeclaration> model_declarations() {
+  std::vector<ModelDeclaration> models;
+  for (const Entry& entry : kModels)
+    models.push_back({entry.name, entry.about,
+                      entry.options ? entry.options() : std::vector<OptionDeclaration>()});
+  return models;
 }
 
 Layers make_layers(const std::string& name, const ModelOptions& options) {

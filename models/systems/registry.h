@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/base/options.h"
 #include "launch/base/simd.h"
 #include "models/fused/compiler.h"
 #include "models/graph/engine.h"
@@ -20,10 +21,10 @@ struct ModelOptions {
   int64_t features = 0;  ///< item features a row; 0 drops the content layer
 };
 
-/// The names `model.name` accepts.
-std::vector<std::string> model_names();
+/// The models that there are, each with its options; the first is the default.
+std::vector<ModelDeclaration> model_declarations();
 
-/// The layers of model `name`. Throws: BugError for a name that is not one of `model_names()`.
+/// The layers of model `name`. Throws: BugError for a name that is not declared.
 Layers make_layers(const std::string& name, const ModelOptions& options);
 
 enum class EngineKind { kFused, kTorch };

@@ -94,6 +94,7 @@ class SmallProblem : public MpiTest {
       std::filesystem::create_directories(root);
     });
     log_start(world, LogStream::kStdout, true);  // quiet
+    config.model.name = "ncf";
     config.model.content = Content::kNone;
     config.train.global_batch = 64;
   }

@@ -9,6 +9,8 @@
 #include <numeric>
 
 #include "io/config/config.h"
+#include "io/config/reader.h"
+#include "io/config/writers.h"
 #include "io/dataset/dataset.h"
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
@@ -45,7 +47,7 @@ Config config_of(const PlanArguments& arguments, std::string& file) {
                  argument);
     }
   }
-  Config config = load_config(file, overrides);
+  Config config = load_config(file, overrides, model_declarations());
   if (file.empty()) file = default_config_path().filename().string();
   return config;
 }
