@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "io/config/config.h"
+#include "io/config/reader.h"
 #include "launch/base/errors.h"
 #include "launch/process/mpi_session.h"
 #include "launch/process/run_main.h"
@@ -64,9 +64,10 @@ int run(int argc, char** argv) {
   if (argc < 3) throw UserError("usage: bench_steps DATASET BATCH [ROUNDS]");
   const std::string batch = argv[2];
   const int64_t rounds = argc > 3 ? std::stoll(argv[3]) : 9;
-  Config config =
-      load_config({}, {std::string("data.path=") + argv[1], "train.global_batch=" + batch,
-                       "data.validation.fraction=0", "checkpoint.best=none"});
+  Config config = load_config({},
+                              {std::string("data.path=") + argv[1], "train.global_batch=" + batch,
+                               "data.validation.fraction=0", "checkpoint.best=none"},
+                              model_declarations());
   resolve_engine(config, false);
   const Problem problem = open_problem(config, comm);
   ThreadPool pool(1);

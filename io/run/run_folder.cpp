@@ -11,6 +11,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "io/config/identity.h"
+#include "io/config/writers.h"
 #include "io/files/checksum.h"
 #include "io/files/files.h"
 #include "io/files/json_text.h"
@@ -114,7 +116,7 @@ void RunFolder::claim(const Config& config, const json& identity) {
   if (fs::exists(identity_file)) {
     std::string fault;
     try {
-      const auto differences = identity_differences(parse_file(identity_file), identity);
+      const auto differences = identity_differences(parse_file(identity_file), identity, config);
       if (!differences.empty())
         fault = fmt::format(
             "{}: holds another run, expected one of the same data, model and training; choose "
@@ -124,7 +126,7 @@ void RunFolder::claim(const Config& config, const json& identity) {
       fault = error.what();
     }
     if (!fault.empty()) {
-      if (!identity_differences(identity_in_checkpoints(path_), identity).empty())
+      if (!identity_differences(identity_in_checkpoints(path_), identity, config).empty())
         throw UserError(fault);
       log_warning("{}: is damaged, and written again as the checkpoints have it",
                   identity_file.string());

@@ -27,7 +27,7 @@ class RunFolder {
   std::string log_path() const { return (path_ / "log.txt").string(); }
   std::filesystem::path tensorboard_path() const { return path_ / "tensorboard"; }
 
-  /// Makes the folder that of the run `identity` (io/config/config.h), or checks that it is; stores `config` as
+  /// Makes the folder that of the run `identity` (io/config/identity.h), or checks that it is; stores `config` as
   /// config.yaml. An identity.json that is damaged is written again where the checkpoints tell the same identity.
   /// Throws: UserError with every difference when the folder holds another run, when it holds files of
   /// another kind, and when `checkpoint.resume` is `never` but it holds checkpoints.

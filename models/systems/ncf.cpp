@@ -9,6 +9,8 @@ std::vector<OptionDeclaration> options() {
   std::vector<OptionDeclaration> all = {
       whole_option("embedding", 32, {1, 4096}, "width of the embeddings of users and videos"),
       number_option("dropout", .2, {0, .99}, "probability of a zero after the first hidden layer"),
+      word_option("content", "daily", {"daily", "none"},
+                  "content features: of the daily table, or none"),
       init_option(),
       penalty_option(),
   };
@@ -32,10 +34,12 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
   return {std::move(m), objective_of(values)};
 }
 
+bool content(const OptionValues& values) { return values.word("content") == "daily"; }
+
 }  // namespace
 
 SystemEntry ncf_entry() {
-  return {"ncf", "regression on ids and content by a small network", options, make};
+  return {"ncf", "regression on ids and content by a small network", options, make, content};
 }
 
 }  // namespace kt

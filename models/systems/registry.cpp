@@ -34,6 +34,13 @@ const SystemEntry& find_system(const std::string& name) {
   return *found;
 }
 
+std::vector<ModelDeclaration> model_declarations() {
+  std::vector<ModelDeclaration> declarations;
+  for (const SystemEntry& entry : systems())
+    declarations.push_back({entry.name, entry.about, entry.options()});
+  return declarations;
+}
+
 System make_default_system(const std::string& name, const SystemInputs& inputs) {
   const SystemEntry& entry = find_system(name);
   return entry.make(OptionValues(entry.options()), inputs);

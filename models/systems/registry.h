@@ -3,7 +3,9 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "launch/base/options.h"
 #include "launch/base/simd.h"
 #include "models/fused/compiler.h"
 #include "models/graph/engine.h"
@@ -18,6 +20,8 @@ std::span<const SystemEntry> systems();
 /// Throws: BugError for a name that is not one of theirs.
 const SystemEntry& find_system(const std::string& name);
 
+/// Their declarations; the first is the default.
+std::vector<ModelDeclaration> model_declarations();
 /// A system with the defaults of its options.
 System make_default_system(const std::string& name, const SystemInputs& inputs);
 

@@ -41,6 +41,8 @@ struct SystemEntry {
   const char* about;
   std::vector<OptionDeclaration> (*options)();
   System (*make)(const OptionValues&, const SystemInputs&);
+  /// Whether it reads the content of videos (models/features/content_features.h); null: no.
+  bool (*content)(const OptionValues&) = nullptr;
 };
 
 }  // namespace kt

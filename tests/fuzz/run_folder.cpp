@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "io/config/identity.h"
 #include "tests/fuzz/target.h"
 
 namespace kt {

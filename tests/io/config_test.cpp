@@ -1,5 +1,3 @@
-#include "io/config/config.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -7,7 +5,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "io/config/reader.h"
+#include "io/config/writers.h"
 #include "launch/base/errors.h"
+#include "tests/support/declared_models.h"
 
 namespace kt {
 namespace {
@@ -20,7 +21,7 @@ using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
 ConfigReading read(const std::string& text, const std::vector<std::string>& overrides = {}) {
-  return read_config(text, "some/toy.yaml", overrides);
+  return read_config(text, "some/toy.yaml", overrides, declared_models());
 }
 std::vector<std::string> faults(const std::string& text,
                                 const std::vector<std::string>& overrides = {}) {
@@ -33,6 +34,10 @@ TEST(Config, EmptyFileHasTheDefaults) {
     EXPECT_THAT(reading.faults, IsEmpty()) << text;
     EXPECT_EQ(reading.config.train.global_batch, 4096);
     EXPECT_EQ(reading.config.evaluate.k, (std::vector<int64_t>{10, 50, 100}));
+    EXPECT_THAT(reading.config.evaluate.labels,
+                ElementsAre("ratio>=1", "ratio>=2", "top-50", "duration-p80"));
+    EXPECT_EQ(reading.config.train.plateau.metric, SelectionMetric::kNone);
+    EXPECT_EQ(reading.config.model.name, "ncf");
     EXPECT_EQ(reading.config.run.dir, "runs/toy");
   }
 }
@@ -49,7 +54,8 @@ train:
   seed: 9223372036854775807
   optimizer: {name: adamw, lr: 2.5e-4}
   early_stop: {metric: xauc, patience: 3}
-evaluate: {k: [1, 7]}
+  plateau: {metric: mae_clipped, factor: .3, patience: 4, min_lr: 1e-5}
+evaluate: {k: [1, 7], labels: [ratio>=4, top-3]}
 )");
   EXPECT_THAT(reading.faults, IsEmpty());
   const Config& config = reading.config;
@@ -58,7 +64,7 @@ evaluate: {k: [1, 7]}
   EXPECT_EQ(config.data.validation.fraction, 0.25);
   EXPECT_EQ(config.data.features.until.yyyymmdd, 20200801);
   EXPECT_EQ(config.data.features.missing, MissingValue::kMedian);
-  EXPECT_EQ(config.model.content, Content::kNone);
+  EXPECT_EQ(config.model.options.word("content"), "none");
   EXPECT_EQ(config.model.engine, EngineName::kFused);
   EXPECT_EQ(config.model.form, FormName::kIds);
   EXPECT_EQ(config.parallel.simd, Simd::kAvx2);
@@ -66,7 +72,12 @@ evaluate: {k: [1, 7]}
   EXPECT_EQ(config.train.optimizer.name, OptimizerName::kAdamW);
   EXPECT_EQ(config.train.optimizer.lr, 2.5e-4);
   EXPECT_EQ(config.train.early_stop.metric, SelectionMetric::kXauc);
+  EXPECT_EQ(config.train.plateau.metric, SelectionMetric::kMaeClipped);
+  EXPECT_EQ(config.train.plateau.factor, .3);
+  EXPECT_EQ(config.train.plateau.patience, 4);
+  EXPECT_EQ(config.train.plateau.min_lr, 1e-5);
   EXPECT_EQ(config.evaluate.k, (std::vector<int64_t>{1, 7}));
+  EXPECT_THAT(config.evaluate.labels, ElementsAre("ratio>=4", "top-3"));
 }
 
 TEST(Config, OverridesWinAndTheLastOfThem) {
@@ -125,11 +136,15 @@ TEST(Config, WrongTypesAndRanges) {
   EXPECT_THAT(one("evaluate.k=[]"), HasSubstr("growing list"));
   EXPECT_THAT(one("evaluate.k=[5, 5]"), HasSubstr("got [5, 5]"));
   EXPECT_THAT(one("evaluate.k=[0]"), HasSubstr("got [0]"));
+  EXPECT_THAT(one("train.plateau.factor=1"), HasSubstr("expected a number >= 1e-37 and < 1"));
+  EXPECT_THAT(one("train.plateau.factor=0"), HasSubstr("expected a number >= 1e-37 and < 1"));
+  EXPECT_THAT(one("train.plateau.patience=0"), HasSubstr("expected a whole number >= 1"));
+  EXPECT_THAT(one("train.plateau.metric=ndcg"), HasSubstr("got ndcg, expected none or mse"));
   EXPECT_THAT(one("data.features.until=2020-02-30"), HasSubstr("a day as 2020-08-01"));
   EXPECT_THAT(one("data.features.until=20200801"), HasSubstr("a day as 2020-08-01"));
   EXPECT_THAT(one("checkpoint.keep=1"), HasSubstr("a whole number >= 2"));
   EXPECT_THAT(one("checkpoint.resume="), HasSubstr("expected text"));
-  EXPECT_THAT(one("model.name=ncff"), HasSubstr("got ncff, expected ncf"));
+  EXPECT_THAT(one("model.name=ncff"), HasSubstr("got ncff, expected ncf or tower or shallow"));
   EXPECT_THAT(one("data.path={a: b}"), HasSubstr("got a section, expected text"));
   EXPECT_THAT(one("data.path=~"), HasSubstr("got nothing, expected text"));
   EXPECT_THAT(one("parallel.backend=gloo"), HasSubstr("got gloo, expected auto or mpi or nccl"));
@@ -163,7 +178,7 @@ TEST(Config, AllFaultsAtOnceInOneUserError) {
   const fs::path file = fs::path(::testing::TempDir()) / "three_faults.yaml";
   std::ofstream(file) << "train:\n  epochs: none\n  sed: 1\nlog:\n  every_steps: 0\n";
   try {
-    load_config(file, {"run.max_seconds=-1"});
+    load_config(file, {"run.max_seconds=-1"}, declared_models());
     FAIL() << "four faults went through";
   } catch (const UserError& error) {
     const std::string message = error.what();
@@ -176,9 +191,9 @@ TEST(Config, AllFaultsAtOnceInOneUserError) {
 }
 
 TEST(Config, MissingFileIsAFault) {
-  EXPECT_THAT(read_config_file("no/such.yaml", {}).faults,
+  EXPECT_THAT(read_config_file("no/such.yaml", {}, declared_models()).faults,
               ElementsAre(StartsWith("no/such.yaml: got no readable file")));
-  EXPECT_THAT(read_config_file(::testing::TempDir(), {}).faults,
+  EXPECT_THAT(read_config_file(::testing::TempDir(), {}, declared_models()).faults,
               ElementsAre(HasSubstr("got no readable file")));
 }
 
@@ -201,7 +216,20 @@ TEST(Config, ContradictionsNameTheKeys) {
               ElementsAre(HasSubstr("set checkpoint.best to none")));
   EXPECT_THAT(faults("", {"data.validation.fraction=0", "checkpoint.best=none",
                           "train.early_stop.metric=mae"}),
-              ElementsAre(HasSubstr("raise the fraction or set the metric to none")));
+              ElementsAre(HasSubstr("raise the fraction or set train.early_stop.metric to none")));
+  EXPECT_THAT(faults("", {"data.validation.fraction=0", "checkpoint.best=none",
+                          "train.plateau.metric=gauc"}),
+              ElementsAre(AllOf(HasSubstr("got train.plateau.metric=gauc with "
+                                          "data.validation.fraction=0"),
+                                HasSubstr("set train.plateau.metric to none"))));
+  EXPECT_THAT(faults("train: {plateau: {metric: mse}, schedule: {name: cosine}}\n"),
+              ElementsAre(AllOf(HasSubstr("got train.plateau.metric=mse with "
+                                          "train.schedule.name=cosine"),
+                                HasSubstr("set the schedule to constant or the metric to none"))));
+  EXPECT_THAT(faults("", {"train.plateau.metric=mse", "train.plateau.min_lr=.01"}),
+              ElementsAre(HasSubstr("expected at most the learning rate that it falls from")));
+  EXPECT_THAT(faults("", {"train.plateau.metric=mse", "train.schedule.warmup_steps=9"}), IsEmpty());
+  EXPECT_THAT(faults("", {"train.plateau.min_lr=.01", "train.schedule.name=cosine"}), IsEmpty());
   EXPECT_THAT(faults("", {"evaluate.checkpoint=best", "checkpoint.best=none"}),
               ElementsAre(HasSubstr("expected a metric that decides the best one")));
   EXPECT_THAT(faults("", {"parallel.precision=bf16"}),
@@ -234,13 +262,14 @@ TEST(Config, EffectiveConfigurationReadsBackEqual) {
                                               "data.path='a: b # \"c\"'",
                                               "data.features.until=2020-08-01",
                                               "evaluate.k=[3]",
+                                              "evaluate.labels=[ratio>=0.5, top-1, 'ratio>=1e-3']",
                                               "train.seed=9007199254740993",
                                               "checkpoint.resume='null'",
                                               "run.dir=' spaced '"};
   const ConfigReading first = read("", overrides);
   ASSERT_THAT(first.faults, IsEmpty());
   const std::string text = to_yaml(first.config);
-  const ConfigReading second = read_config(text, "other.yaml", {});
+  const ConfigReading second = read_config(text, "other.yaml", {}, declared_models());
   EXPECT_THAT(second.faults, IsEmpty()) << text;
   EXPECT_EQ(to_yaml(second.config), text);
   EXPECT_EQ(to_json(second.config), to_json(first.config));
@@ -254,73 +283,10 @@ TEST(Config, EffectiveConfigurationReadsBackEqual) {
   EXPECT_EQ(to_json(first.config)["train"]["optimizer"]["name"], "adam");
 }
 
-TEST(Config, IdentityHoldsWhatDecidesTheResult) {
-  const auto of = [](const std::vector<std::string>& overrides) {
-    const ConfigReading reading = read("", overrides);
-    EXPECT_THAT(reading.faults, IsEmpty());
-    return identity(reading.config, "abc");
-  };
-  const nlohmann::json base = of({});
-  for (const char* free :
-       {"data.path=x", "train.epochs=9", "train.max_steps=9", "parallel.threads=2",
-        "checkpoint.every_steps=3", "run.dir=y", "evaluate.k=[1]", "log.every_steps=1",
-        "parallel.timeout_s=5", "parallel.simd=avx2"})
-    EXPECT_EQ(of({free}), base) << free;
-  for (const char* bound :
-       {"data.target.clip=5", "data.validation.fraction=.2", "model.content=none", "train.seed=2",
-        "train.global_batch=32", "train.optimizer.lr=.1", "parallel.reduce=fast",
-        "train.early_stop.metric=mse", "data.features.until=2020-08-01", "model.engine=torch",
-        "model.form=ids"})
-    EXPECT_NE(of({bound}), base) << bound;
-  EXPECT_NE(identity(read("").config, "abd"), base);
-}
-
-TEST(Config, AScheduleAsLongAsTheRunBindsItsLength) {
-  const auto of = [](const std::vector<std::string>& overrides) {
-    return identity(read("train: {schedule: {name: cosine}}", overrides).config, "abc");
-  };
-  EXPECT_NE(of({}), of({"train.epochs=6"}));
-  EXPECT_NE(of({}), of({"train.max_steps=6"}));
-  EXPECT_EQ(of({"train.schedule.steps=10"}), of({"train.schedule.steps=10", "train.epochs=6"}));
-}
-
-TEST(Config, IdentityDifferencesAreReadable) {
-  const nlohmann::json stored = identity(read("").config, "abc");
-  EXPECT_THAT(identity_differences(stored, stored), IsEmpty());
-  nlohmann::json now = identity(read("", {"train.seed=2"}).config, "abd");
-  now.erase("model.name");
-  EXPECT_THAT(identity_differences(stored, now),
-              ElementsAre("dataset: stored \"abc\", now \"abd\"",
-                          "model.name: stored \"ncf\", now absent", "train.seed: stored 1, now 2"));
-}
-
 TEST(Config, EveryKeyIsDescribed) {
   EXPECT_THAT(
-      describe_keys(),
+      describe_keys(declared_models()),
       HasSubstr("train.optimizer.lr: 0.001\n      a number >= 1e-37 and <= 3e+38; learning"));
-}
-
-TEST(Config, EveryFileOfTheProjectLoads) {
-  int files = 0;
-  for (const auto& entry : fs::directory_iterator(fs::path(KT_SOURCE_DIR) / "configs")) {
-    if (entry.path().extension() != ".yaml") continue;
-    EXPECT_THAT(read_config_file(entry.path(), {}).faults, IsEmpty()) << entry.path();
-    ++files;
-  }
-  EXPECT_GE(files, 3);
-  const std::string name = "ncf_reference.yaml";
-  const Config reference = load_config(fs::path(KT_SOURCE_DIR) / "configs" / name, {});
-  EXPECT_EQ(reference.train.global_batch, 32);
-}
-
-TEST(Config, DefaultIsFoundFromAnywhere) {
-  const fs::path before = fs::current_path();
-  fs::current_path(::testing::TempDir());
-  const ConfigReading reading = read_config_file("", {});
-  fs::current_path(before);
-  EXPECT_THAT(reading.faults, IsEmpty());
-  EXPECT_EQ(reading.config.train.global_batch, 4096);
-  EXPECT_EQ(reading.config.run.dir, "runs/ncf");
 }
 
 }  // namespace

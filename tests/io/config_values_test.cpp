@@ -9,7 +9,9 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "io/config/config.h"
+#include "io/config/reader.h"
+#include "io/config/writers.h"
+#include "tests/support/declared_models.h"
 
 namespace kt {
 namespace {
@@ -22,7 +24,7 @@ using ::testing::SizeIs;
 using ::testing::StartsWith;
 
 ConfigReading read(const std::string& text, const std::vector<std::string>& overrides = {}) {
-  return read_config(text, "toy.yaml", overrides);
+  return read_config(text, "toy.yaml", overrides, declared_models());
 }
 std::vector<std::string> faults(const std::string& text,
                                 const std::vector<std::string>& overrides = {}) {
@@ -73,8 +75,8 @@ TEST(ConfigValues, NumbersHaveBounds) {
   const std::string most = "9223372036854775807";
   for (const char* key :
        {"train.epochs", "train.max_steps", "train.global_batch", "train.schedule.warmup_steps",
-        "train.schedule.steps", "train.early_stop.patience", "parallel.threads",
-        "parallel.timeout_s", "evaluate.every", "checkpoint.every_steps",
+        "train.schedule.steps", "train.early_stop.patience", "train.plateau.patience",
+        "parallel.threads", "parallel.timeout_s", "evaluate.every", "checkpoint.every_steps",
         "checkpoint.every_seconds", "checkpoint.keep", "log.every_steps", "run.max_seconds"})
     EXPECT_THAT(fault(key + ("=" + most)), HasSubstr("got " + most + ", expected a whole number"));
   EXPECT_EQ(read("", {"train.seed=" + most}).config.train.seed, 9223372036854775807);
@@ -92,6 +94,45 @@ TEST(ConfigValues, NumbersHaveBounds) {
     EXPECT_THAT(fault(text), HasSubstr("expected ")) << text;
   EXPECT_THAT(faults("", {"data.target.clip=0", "train.clip_norm=0", "train.optimizer.lr=1e30"}),
               IsEmpty());
+}
+
+TEST(ConfigValues, LabelsAreNamesWithAMeaning) {
+  for (const char* labels :
+       {"[ratio>=4]", "[ratio>=-0.5, ratio>=.125, ratio>=1e-3]", "[ratio>=123456, ratio>=1.23456]",
+        "[top-1, top-1000000000]", "[duration-p80]", "['ratio>=2', \"top-50\"]",
+        "[ratio>=1, ratio>=2, ratio>=3, ratio>=4, ratio>=5, top-1, top-2, duration-p80]"})
+    EXPECT_THAT(faults("", {fmt::format("evaluate.labels={}", labels)}), IsEmpty()) << labels;
+  EXPECT_THAT(read("evaluate:\n  labels:\n    - top-5\n    - ratio>=2\n").config.evaluate.labels,
+              ElementsAre("top-5", "ratio>=2"));
+  for (const char* labels : {"[]",
+                             "ratio>=2",
+                             "[ratio>=1234567]",
+                             "[ratio>=0.1234567]",
+                             "[ratio>=]",
+                             "[ratio>=nan]",
+                             "[ratio>=1e999]",
+                             "[ratio>= 1]",
+                             "[ratio>2]",
+                             "[Ratio>=2]",
+                             "[top-0]",
+                             "[top--1]",
+                             "[top-1.5]",
+                             "[top-1000000001]",
+                             "[top-]",
+                             "[duration-p90]",
+                             "[graded5]",
+                             "[[top-1]]",
+                             "[{top-1: 2}]",
+                             "[~]",
+                             "[!!str top-1]",
+                             "[top-50, top-50]",
+                             "[ratio>=1, ratio>=1.0]",
+                             "[ratio>=.5, ratio>=5e-1]",
+                             "[top-1, top-2, top-3, top-4, top-5, top-6, top-7, top-8, top-9]"})
+    EXPECT_THAT(fault(fmt::format("evaluate.labels={}", labels)),
+                HasSubstr("expected a list of 1 to 8 different labels, each ratio>=X (X of at most "
+                          "6 significant digits), top-N (N >= 1) or duration-p80"))
+        << labels;
 }
 
 TEST(ConfigValues, AnOverrideIsTakenAsAWhole) {
@@ -145,7 +186,7 @@ TEST(ConfigValues, NoTextIsReadWithoutEnd) {
   EXPECT_THAT(faults(bomb), SizeIs(60));
   EXPECT_THAT(faults(std::string(1 << 20, '#')),
               ElementsAre(HasSubstr("more than the 65536 bytes")));
-  EXPECT_THAT(read_config_file("/dev/zero", {}).faults, SizeIs(1));
+  EXPECT_THAT(read_config_file("/dev/zero", {}, declared_models()).faults, SizeIs(1));
 }
 
 TEST(ConfigValues, BytesThatAreNoTextHaveALine) {
@@ -197,9 +238,11 @@ TEST(ConfigValues, SettingsOfAllRanksLeaveOutWhatMayDiffer) {
   const auto base = settings({});
   for (const char* free : {"parallel.threads=2", "parallel.simd=avx2", "log.every_steps=7"})
     EXPECT_EQ(settings({free}), base) << free;
-  for (const char* bound : {"train.seed=2", "parallel.timeout_s=5", "parallel.reduce=fast",
-                            "evaluate.k=[1]", "checkpoint.keep=3", "run.max_seconds=9",
-                            "data.path=x", "model.form=rows", "checkpoint.resume=never"})
+  for (const char* bound :
+       {"train.seed=2", "parallel.timeout_s=5", "parallel.reduce=fast", "evaluate.k=[1]",
+        "checkpoint.keep=3", "run.max_seconds=9", "data.path=x", "model.form=rows",
+        "checkpoint.resume=never", "evaluate.labels=[top-9]", "train.plateau.factor=.1",
+        "model.name=tower"})
     EXPECT_NE(settings({bound}), base) << bound;
   // One folder, two names.
   EXPECT_EQ(settings({"run.dir=a"}),

@@ -9,9 +9,12 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "io/config/identity.h"
+#include "io/config/reader.h"
 #include "io/files/files.h"
 #include "io/run/checkpoint.h"
 #include "launch/base/errors.h"
+#include "tests/support/declared_models.h"
 
 namespace kt {
 namespace {
@@ -32,7 +35,7 @@ class RunFolderTest : public ::testing::Test {
   void TearDown() override { fs::remove_all(run_); }
 
   static Config config_with(const std::vector<std::string>& overrides) {
-    ConfigReading reading = read_config("", "toy.yaml", overrides);
+    ConfigReading reading = read_config("", "toy.yaml", overrides, declared_models());
     EXPECT_TRUE(reading.faults.empty());
     return reading.config;
   }
@@ -64,7 +67,7 @@ class RunFolderTest : public ::testing::Test {
 TEST_F(RunFolderTest, StoresTheEffectiveConfiguration) {
   RunFolder folder(run_ / "deep" / "run");
   claim(folder, {"train.seed=7"});
-  const Config stored = load_config(run_ / "deep" / "run" / "config.yaml", {});
+  const Config stored = load_config(run_ / "deep" / "run" / "config.yaml", {}, declared_models());
   EXPECT_EQ(stored.train.seed, 7);
   EXPECT_EQ(read_identity(folder.path())["train.seed"], 7);
 }
@@ -76,7 +79,7 @@ TEST_F(RunFolderTest, ASecondStartMayChangeWhatDecidesNothing) {
   }
   RunFolder folder(run_);
   claim(folder, {"train.epochs=3", "parallel.threads=2", "train.early_stop.patience=5"});
-  EXPECT_EQ(load_config(run_ / "config.yaml", {}).train.epochs, 3);
+  EXPECT_EQ(load_config(run_ / "config.yaml", {}, declared_models()).train.epochs, 3);
 }
 
 TEST_F(RunFolderTest, AnotherIdentityIsRefusedWithTheDifference) {
@@ -90,6 +93,26 @@ TEST_F(RunFolderTest, AnotherIdentityIsRefusedWithTheDifference) {
                     HasSubstr("train.optimizer.lr: stored 0.001, now 0.1"),
                     HasSubstr("choose another run.dir")));
   EXPECT_EQ(read_text_file(run_ / "config.yaml"), before);
+}
+
+TEST_F(RunFolderTest, ARunFromBeforeAKeyHasItsDefault) {
+  RunFolder folder(run_);
+  claim(folder, {"model.name=tower"});
+  const fs::path file = run_ / "identity.json";
+  json older = json::parse(read_text_file(file));
+  ASSERT_EQ(older.erase("model.hidden") + older.erase("train.plateau.factor"), 2u);
+  std::ofstream(file) << older.dump();
+  claim(folder, {"model.name=tower"});
+  EXPECT_THAT(message_of([&] {
+                claim(folder, {"model.name=tower", "model.hidden=[8]"});
+              }),
+              HasSubstr("model.hidden: stored none, so its default [64,32], "
+                        "now [8]"));
+  // The same from what a checkpoint tells, where the file is damaged.
+  std::ofstream(file) << "{";
+  save_checkpoint(10, {{"identity", older}});
+  claim(folder, {"model.name=tower"});
+  EXPECT_EQ(json::parse(read_text_file(file)).at("model.hidden"), json({64, 32}));
 }
 
 TEST_F(RunFolderTest, NeverRefusesCheckpointsInsteadOfDeletingThem) {

@@ -1,6 +1,7 @@
 // Who computes a run's model where the configuration leaves it open.
 #include <gmock/gmock.h>
 
+#include "io/config/reader.h"
 #include "launch/base/errors.h"
 #include "trainer/run/engine_choice.h"
 
@@ -8,7 +9,7 @@ namespace kt {
 namespace {
 
 Config config_of(const std::vector<std::string>& overrides) {
-  const ConfigReading reading = read_config("", "toy.yaml", overrides);
+  const ConfigReading reading = read_config("", "toy.yaml", overrides, model_declarations());
   EXPECT_THAT(reading.faults, ::testing::IsEmpty());
   return reading.config;
 }

@@ -7,6 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "io/files/checksum.h"
+#include "io/files/json_text.h"
+#include "io/run/run_folder.h"
 #include "tests/support/run_program.h"
 #include "tests/trainer/program_outcome.h"
 
@@ -150,6 +153,48 @@ TEST_F(Complete, WhatIsDamagedInTheFolderIsMendedOrNamed) {
   EXPECT_EQ(ended.code, 2);
   ASSERT_THAT(ended.errors(), SizeIs(1));
   EXPECT_THAT(ended.errors()[0], HasSubstr("identity.json: is damaged: "));
+}
+
+/// A document with a checksum of one of its members, made anew for what `change` makes of it.
+void rewrite(const fs::path& manifest, const std::function<void(nlohmann::json&)>& change) {
+  nlohmann::json content = json_file(manifest).at("content");
+  change(content);
+  const std::string text = to_text(content);
+  write_file(manifest,
+             to_text({{"content", content}, {"xxh128", checksum(std::as_bytes(std::span(text)))}}));
+}
+
+TEST_F(Complete, ARunFromBeforeAKeyGoesOn) {
+  const fs::path dir = copy("older");
+  const auto forget = [](nlohmann::json& identity) {
+    for (const char* key : {"metric", "factor", "patience", "min_lr"})
+      ASSERT_EQ(identity.erase(std::string("train.plateau.") + key), 1u);
+  };
+  nlohmann::json identity = json_file(dir / "identity.json");
+  forget(identity);
+  write_file(dir / "identity.json", identity.dump());
+  for (const std::string& name : names_in(dir / "checkpoints"))
+    rewrite(dir / "checkpoints" / name / "manifest.json",
+            [&](nlohmann::json& content) { forget(content.at("state").at("identity")); });
+  nlohmann::json older = result("older");
+  older.erase("xxh128");
+  ASSERT_EQ(older.at("config").at("evaluate").erase("labels"), 1u);
+  RunFolder(dir).write_result(older);
+
+  const Ended shown = train("older");
+  EXPECT_EQ(shown.code, 0) << shown.err;
+  EXPECT_THAT(shown.out, HasSubstr("this run is complete at step"));
+  EXPECT_FALSE(result("older").at("config").at("evaluate").contains("labels"));  // as it was
+  EXPECT_EQ(run_program(folder() / "work", {"evaluate", dir.string()}).code, 0);
+
+  const Ended other = train("older", {"train.plateau.factor=0.3"});
+  EXPECT_EQ(other.code, 2);
+  EXPECT_THAT(other.err, HasSubstr("train.plateau.factor: stored none, so its default "
+                                   "0.5, now 0.3"));
+  ASSERT_EQ(train("older", {"train.epochs=4"}).code, 0);
+  ASSERT_EQ(train("newer", {"train.epochs=4"}).code, 0);
+  EXPECT_THAT(result("older").at("resumed_from"), SizeIs(1));
+  EXPECT_EQ(outcome(result("older")), outcome(result("newer")));
 }
 
 TEST_F(Complete, AnEarlyStopSaysSoAndMorePatienceGoesOn) {

@@ -97,7 +97,9 @@ class SmallProblem : public MpiTest {
       std::filesystem::create_directories(root);
     });
     log_start(world, LogStream::kStdout, true);  // quiet
-    config.model.content = Content::kNone;
+    config.model.name = "ncf";
+    config.model.options = OptionValues(find_system("ncf").options());
+    config.model.options.set("content", std::string("none"));
     config.train.global_batch = 64;
   }
   void TearDown() override {

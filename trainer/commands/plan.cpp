@@ -9,6 +9,8 @@
 #include <numeric>
 
 #include "io/config/config.h"
+#include "io/config/reader.h"
+#include "io/config/writers.h"
 #include "io/dataset/dataset.h"
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
@@ -18,6 +20,7 @@
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
 #include "trainer/run/engine_choice.h"
+#include "trainer/run/problem.h"
 
 namespace kt {
 namespace {
@@ -45,7 +48,7 @@ Config config_of(const PlanArguments& arguments, std::string& file) {
                  argument);
     }
   }
-  Config config = load_config(file, overrides);
+  Config config = load_config(file, overrides, model_declarations());
   if (file.empty()) file = default_config_path().filename().string();
   return config;
 }
@@ -77,7 +80,7 @@ void assume_kuairec(PlanInputs& inputs) {
 }
 
 void take_counts(const Dataset& dataset, PlanInputs& inputs) {
-  if (inputs.config.model.content == Content::kDaily && !dataset.has_daily())
+  if (reads_content(inputs.config) && !dataset.has_daily())
     user_error(
         "{}: model.content is daily, but the data set has no item_daily_features.csv; import the "
         "data with that file, or set model.content=none",
@@ -95,9 +98,10 @@ void take_model(PlanInputs& inputs) {
     user_error("model.engine: got fused, but --device is {}: set model.engine=torch or auto",
                inputs.device.name);
   resolve_engine(inputs.config, inputs.device.gpu);
-  const System system = make_default_system(
-      inputs.config.model.name,
-      {.users = inputs.users, .items = inputs.items, .columns = inputs.columns});
+  const System system = find_system(inputs.config.model.name)
+                            .make(inputs.config.model.options, {.users = inputs.users,
+                                                                .items = inputs.items,
+                                                                .columns = inputs.columns});
   const Layers& model = system.graph;
   inputs.parameters = model.parameters();
   inputs.dropout_width = model.dropout_width();
@@ -123,7 +127,7 @@ PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
     assume_kuairec(inputs);
   else
     take_counts(Dataset::open(inputs.config.data.path), inputs);
-  if (inputs.config.model.content == Content::kDaily)
+  if (reads_content(inputs.config))
     inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
   take_model(inputs);
   return inputs;

@@ -5,12 +5,15 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "io/config/reader.h"
+#include "io/config/writers.h"
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
 #include "launch/process/cpus.h"
 #include "launch/process/mpi_session.h"
 #include "launch/process/watchdog.h"
+#include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
 #include "trainer/run/default_dataset.h"
 #include "trainer/run/engine_choice.h"
@@ -32,7 +35,7 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
 
   Config config;
   same_on_all(comm, [&] {
-    config = load_config(arguments.config, arguments.overrides);
+    config = load_config(arguments.config, arguments.overrides, model_declarations());
     return settings_of_all_ranks(config);
   });
   // Lines are rank 0's, and the others stop for them where it does.

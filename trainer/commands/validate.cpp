@@ -4,11 +4,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "io/config/config.h"
+#include "io/config/reader.h"
+#include "io/config/writers.h"
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
 #include "launch/process/mpi_session.h"
+#include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
 
 namespace kt {
@@ -30,11 +32,12 @@ void add_validate(CLI::App& app, Action& action) {
       "Example:\n"
       "  kuaitrain validate configs/ncf.yaml train.epochs=2\n\n"
       "Keys, with their defaults:\n" +
-      describe_keys());
+      describe_keys(model_declarations()));
   command->callback([options, &action] {
     action = [options](const GlobalOptions& global) {
       refuse_several_ranks("validate");
-      const ConfigReading reading = read_config_file(options->file, options->overrides);
+      const ConfigReading reading =
+          read_config_file(options->file, options->overrides, model_declarations());
       const bool valid = reading.faults.empty();
       for (const std::string& fault : reading.faults) log_error("{}", fault);
       if (valid) log_info("{}\nvalid", to_yaml(reading.config));

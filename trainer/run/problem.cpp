@@ -41,13 +41,17 @@ SystemInputs inputs_of(const Problem& problem) {
 
 System make_system(const Problem& problem) {
   const SystemEntry& entry = find_system(problem.config.model.name);
-  const OptionValues values(entry.options());
-  System system = entry.make(values, inputs_of(problem));
+  System system = entry.make(problem.config.model.options, inputs_of(problem));
   system.objective.clip = problem.config.data.target.clip;
   return system;
 }
 
 }  // namespace
+
+bool reads_content(const Config& config) {
+  const SystemEntry& entry = find_system(config.model.name);
+  return entry.content && entry.content(config.model.options);
+}
 
 StepColumns step_columns(const Problem& problem) {
   const ProblemColumns& columns = problem.columns;
@@ -62,7 +66,7 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
     engine_options(config);  // that this CPU has what is asked for
     problem.dataset = Dataset::open(config.data.path);
     check_world(problem.dataset.shards(), comm.world());
-    if (config.model.content == Content::kDaily) {
+    if (reads_content(config)) {
       if (!problem.dataset.has_daily())
         user_error(
             "{}: model.content is daily, but the data set has no item_daily_features.csv; import "

@@ -32,6 +32,9 @@ struct Problem {
   ProblemColumns columns;
 };
 
+/// Whether the system reads the daily table's content features.
+bool reads_content(const Config& config);
+
 /// What steps and predictors know of this problem.
 StepColumns step_columns(const Problem& problem);
 

@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include "io/config/identity.h"
+#include "io/config/reader.h"
+#include "io/config/writers.h"
 #include "launch/base/errors.h"
 #include "launch/collectives/agree.h"
+#include "models/systems/registry.h"
 #include "trainer/run/checkpointing.h"
 #include "trainer/run/same_on_all.h"
 #include "trainer/run/weights.h"
@@ -18,7 +22,7 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
     if (!std::filesystem::exists(file))
       user_error("{}: no config.yaml there; expected the folder of a run (run.dir)",
                  run_dir.string());
-    config = load_config(file, overrides);
+    config = load_config(file, overrides, model_declarations());
     config.run.dir = run_dir.string();
     return settings_of_all_ranks(config);
   });
@@ -41,8 +45,8 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
   });
   Problem problem = open_problem(config, comm);
   agree(comm, [&] {
-    const auto differences =
-        identity_differences(identity_of(*checkpoint), identity(config, problem.dataset.hash()));
+    const auto differences = identity_differences(identity_of(*checkpoint),
+                                                  identity(config, problem.dataset.hash()), config);
     if (!differences.empty())
       user_error("{}: the checkpoint does not fit: {}; give these keys their stored values",
                  checkpoint->path().string(), fmt::join(differences, "; "));

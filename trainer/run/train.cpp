@@ -10,6 +10,8 @@
 #include <numeric>
 #include <optional>
 
+#include "io/config/identity.h"
+#include "io/config/writers.h"
 #include "io/files/json_text.h"
 #include "io/run/run_folder.h"
 #include "io/run/tensorboard.h"
@@ -212,7 +214,7 @@ bool same_evaluation(const nlohmann::json& stored, const nlohmann::json& now) {
     const nlohmann::json::json_pointer place(key);
     return stored.value(place, nlohmann::json()) == now.value(place, nlohmann::json());
   };
-  return same("/evaluate/k") && same("/evaluate/checkpoint") &&
+  return same("/evaluate/k") && same("/evaluate/labels") && same("/evaluate/checkpoint") &&
          (now.at("evaluate").at("checkpoint") == "last" || same("/checkpoint/best"));
 }
 
@@ -230,7 +232,8 @@ nlohmann::json TrainingRun::run() {
                                config_.train.early_stop.patience)
                  : "");
     stored = stored_result();
-    if (!stored.is_null() && same_evaluation(stored.at("config"), to_json(config_))) {
+    if (!stored.is_null() &&
+        same_evaluation(with_defaults(stored.at("config"), config_), to_json(config_))) {
       if (is_first() && !stored["evaluation"].is_null())
         print_evaluation(problem_, stored["evaluation"]);
       stored["already_complete"] = true;
@@ -436,7 +439,7 @@ void TrainingRun::resume(Checkpoint& checkpoint) {
 
 void TrainingRun::check_identity(const Checkpoint& checkpoint) {
   agree(comm_, [&] {
-    const auto differences = identity_differences(identity_of(checkpoint), identity_);
+    const auto differences = identity_differences(identity_of(checkpoint), identity_, config_);
     if (!differences.empty())
       user_error(
           "{}: the checkpoint is of another run: {}; give run.dir another folder, or these keys "

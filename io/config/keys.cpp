@@ -1,0 +1,224 @@
+#include "io/config/keys.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <variant>
+
+#include "io/config/values.h"
+
+namespace kt {
+namespace {
+
+using namespace values;
+
+// Bounds of counts: above what any run can want, and so small that what is computed from them is exact. Epochs times
+// the steps of one, which are at most the rows, fit 64 bits; so do sums of steps, which doubles hold, too.
+constexpr int64_t kMostEpochs = 1'000'000;
+constexpr int64_t kMostSteps = 1'000'000'000'000'000;
+constexpr int64_t kMostSeconds = 100'000'000;
+constexpr Range<int64_t> whole(int64_t low, int64_t high) { return {.low = low, .high = high}; }
+// Of a value that becomes a float: within what a float holds with full precision, so that it neither vanishes nor
+// becomes infinite.
+constexpr Range<double> of_a_float() { return {.low = 1e-37, .high = 3e38}; }
+constexpr Range<double> of_a_float_or_zero() {
+  return {.low = 1e-37, .high = 3e38, .or_zero = true};
+}
+constexpr Range<double> share() { return {.low = 1e-37, .high = 1, .high_open = true}; }
+constexpr Range<double> below_one() { return {.low = 0, .high = 1, .high_open = true}; }
+// A float below one; the next double below one is a float of one.
+constexpr Range<double> decay() { return {.low = 0, .high = 0.9999999}; }
+
+template <class T, class Allowed>
+Key key_of(std::string path, T& value, Allowed allowed, std::string use) {
+  return {std::move(path), expected(value, allowed), std::move(use),
+          [&value, allowed](const YAML::Node& node) { return read(node, allowed, value); },
+          [&value] { return write(value); }};
+}
+
+// What the values of an option may be, by its kind.
+Range<int64_t> allowed_of(int64_t, const OptionDeclaration& option) {
+  return whole(static_cast<int64_t>(option.bounds.low), static_cast<int64_t>(option.bounds.high));
+}
+Range<double> allowed_of(double, const OptionDeclaration& option) {
+  return {option.bounds.low, option.bounds.high, option.bounds.high_open};
+}
+Word allowed_of(const std::string&, const OptionDeclaration& option) { return {option.words}; }
+Any allowed_of(bool, const OptionDeclaration&) { return {}; }
+List allowed_of(const std::vector<int64_t>&, const OptionDeclaration& option) {
+  return {allowed_of(int64_t{}, option)};
+}
+
+Word names_of(std::span<const ModelDeclaration> models) {
+  Word word;
+  for (const ModelDeclaration& model : models) word.allowed.push_back(model.name);
+  return word;
+}
+
+int64_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<int64_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int64_t>(j);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    int64_t diagonal = row[0];
+    row[0] = static_cast<int64_t>(i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const int64_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row.back();
+}
+
+std::string_view last_part(std::string_view path) {
+  return path.substr(path.rfind('.') + 1);  // npos + 1 == 0
+}
+
+}  // namespace
+
+std::vector<Key> keys_of(OptionValues& options) {
+  std::vector<Key> keys;
+  for (OptionValues::Option& option : options.all) {
+    const OptionDeclaration& declared = option.declared;
+    std::visit(
+        [&](auto& value) {
+          keys.push_back(
+              key_of("model." + declared.path, value, allowed_of(value, declared), declared.text));
+        },
+        option.value);
+  }
+  return keys;
+}
+
+std::vector<Key> keys_of(Config& config, std::span<const ModelDeclaration> models) {
+  std::vector<Key> keys;
+  const auto add = [&keys](std::string path, auto& value, auto allowed, std::string use) {
+    keys.push_back(key_of(std::move(path), value, std::move(allowed), std::move(use)));
+  };
+
+  auto& data = config.data;
+  add("data.path", data.path, Path{}, "the data set; none: ./kuaitrain-data, made when absent");
+  add("data.validation.kind", data.validation.kind, Any{},
+      "rows held out: a random part, or the last in time");
+  add("data.validation.fraction", data.validation.fraction, below_one(),
+      "share of the training rows held out; 0: none");
+  add("data.target.clip", data.target.clip, of_a_float_or_zero(),
+      "labels that are trained on are cut to this; 0: off");
+  add("data.features.until", data.features.until, Any{}, "daily features up to this day alone");
+  add("data.features.missing", data.features.missing, Any{}, "what a missing feature becomes");
+
+  auto& model = config.model;
+  add("model.name", model.name, names_of(models), "the model");
+  add("model.engine", model.engine, Any{},
+      "who computes it: fused on CPUs, torch (libtorch) on GPUs; auto: as it runs");
+  add("model.form", model.form, Any{},
+      "of the fused engine: what depends on a user or a video alone is computed for every row, or "
+      "once for each of a step's ids; auto: ids from a global batch of 512");
+  for (Key& option : keys_of(model.options)) keys.push_back(std::move(option));
+
+  auto& train = config.train;
+  add("train.epochs", train.epochs, whole(1, kMostEpochs), "passes over the training rows");
+  add("train.max_steps", train.max_steps, whole(0, kMostSteps),
+      "ends the training at this step; 0: off");
+  add("train.seed", train.seed, whole(0, std::numeric_limits<int64_t>::max()),
+      "of every random draw");
+  add("train.global_batch", train.global_batch, whole(1, kMostRows),
+      "rows of a step over all ranks, whose number never changes it");
+  add("train.weight_decay", train.weight_decay, of_a_float_or_zero(),
+      "adamw: decoupled; adam, sgd: added to the gradient");
+  add("train.clip_norm", train.clip_norm, of_a_float_or_zero(),
+      "largest norm of the whole gradient; 0: off");
+  add("train.optimizer.name", train.optimizer.name, Any{}, "the optimizer");
+  add("train.optimizer.lr", train.optimizer.lr, of_a_float(), "learning rate");
+  add("train.optimizer.beta1", train.optimizer.beta1, decay(), "adam, adamw: first moment");
+  add("train.optimizer.beta2", train.optimizer.beta2, decay(), "adam, adamw: second moment");
+  add("train.optimizer.epsilon", train.optimizer.epsilon, of_a_float(),
+      "adam, adamw: added to the root of the second moment");
+  add("train.optimizer.momentum", train.optimizer.momentum, decay(), "sgd alone");
+  add("train.schedule.name", train.schedule.name, Any{}, "learning rate after the warm-up");
+  add("train.schedule.warmup_steps", train.schedule.warmup_steps, whole(0, kMostSteps),
+      "steps from lr / warmup_steps up to lr");
+  add("train.schedule.steps", train.schedule.steps, whole(0, kMostSteps),
+      "length of linear and cosine, warm-up included; 0: as long as the run, which may then not "
+      "grow");
+  add("train.early_stop.metric", train.early_stop.metric, Any{},
+      "validation metric that must improve");
+  add("train.early_stop.patience", train.early_stop.patience, whole(1, kMostEpochs),
+      "epochs without improvement before the stop");
+  add("train.plateau.metric", train.plateau.metric, Any{},
+      "validation metric without whose improvement the learning rate falls; none: off");
+  add("train.plateau.factor", train.plateau.factor, share(),
+      "the learning rate is multiplied by it");
+  add("train.plateau.patience", train.plateau.patience, whole(1, kMostEpochs),
+      "epochs without improvement before it falls");
+  add("train.plateau.min_lr", train.plateau.min_lr, of_a_float_or_zero(), "it falls no further");
+  add("train.on_bad_step", train.on_bad_step, Any{},
+      "at a loss or gradient that is not finite: end, leave the step out, or go back to the last "
+      "checkpoint and leave it out");
+
+  auto& parallel = config.parallel;
+  add("parallel.backend", parallel.backend, Any{},
+      "mpi: on CPUs; nccl: a GPU a rank; auto: nccl where every rank has one");
+  add("parallel.reduce", parallel.reduce, Any{},
+      "exact: the same bits on any number of ranks; fast: the backend's own sum");
+  add("parallel.simd", parallel.simd, Any{},
+      "vector instructions of the fused engine; auto: the widest this CPU has; the same bits on "
+      "all");
+  add("parallel.precision", parallel.precision, Any{},
+      "of products on GPUs: fp32, or with reduce: fast tf32 or bf16; weights are fp32 always");
+  add("parallel.threads", parallel.threads, whole(1, 1024), "threads of a rank");
+  add("parallel.timeout_s", parallel.timeout_s, whole(1, kMostSeconds),
+      "seconds of silence before a run is given up");
+
+  auto& evaluate = config.evaluate;
+  add("evaluate.every", evaluate.every, whole(0, kMostEpochs),
+      "epochs between evaluations; 0: at the end");
+  add("evaluate.k", evaluate.k, GrowingList{whole(1, kMostRows)},
+      "lengths of the lists of the ranking metrics");
+  add("evaluate.labels", evaluate.labels, LabelNames{},
+      "which candidates of a user are relevant, for the ranking metrics");
+  add("evaluate.checkpoint", evaluate.checkpoint, Any{}, "which weights the end evaluates");
+
+  auto& checkpoint = config.checkpoint;
+  add("checkpoint.every_steps", checkpoint.every_steps, whole(0, kMostSteps), "0: at epochs only");
+  add("checkpoint.every_seconds", checkpoint.every_seconds, whole(0, kMostSeconds),
+      "0: never by time");
+  add("checkpoint.keep", checkpoint.keep, whole(2, kMostEpochs),
+      "the newest so many are kept, and the best one");
+  add("checkpoint.best", checkpoint.best, Any{}, "validation metric that decides the best one");
+  add("checkpoint.resume", checkpoint.resume, Path{.may_be_empty = false},
+      "auto: continue what run.dir holds; never: refuse a run.dir that holds checkpoints; a path: "
+      "continue that checkpoint");
+
+  add("log.every_steps", config.log.every_steps, whole(1, kMostSteps), "steps between lines");
+  add("run.dir", config.run.dir, Path{},
+      "folder of the run; none: runs/<name of the configuration>");
+  add("run.max_seconds", config.run.max_seconds, whole(0, kMostSeconds),
+      "saves and ends the run (exit 85) after this time; 0: off");
+  return keys;
+}
+
+bool is_in_section(std::string_view path, std::string_view section) {
+  return path.size() > section.size() && path.starts_with(section) && path[section.size()] == '.';
+}
+
+std::string nearest_key(const std::vector<Key>& keys, std::string_view unknown) {
+  // Of a longer one the beginning says as much, and all of it would take time by its length.
+  constexpr size_t kLongest = 64;
+  unknown = unknown.substr(0, kLongest);
+  std::string best;
+  int64_t best_distance = std::numeric_limits<int64_t>::max();
+  for (const Key& key : keys) {
+    // The right word in the wrong section counts as one slip.
+    const int64_t distance =
+        std::min(edit_distance(unknown, key.path),
+                 2 * edit_distance(last_part(unknown), last_part(key.path)) + 1);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = key.path;
+    }
+  }
+  return best;
+}
+
+}  // namespace kt
