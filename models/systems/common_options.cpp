@@ -55,7 +55,7 @@ void add_objective_options(std::vector<OptionDeclaration>& to, const Objective& 
   to.push_back(word_option("loss", word_of(kLosses, standard.loss), words_of(kLosses),
                            "of a row's output and target"));
   to.push_back(
-      number_option("delta", standard.delta, 1e-6, 1e6, "huber: errors beyond it count linearly"));
+      number_option("delta", standard.delta, {1e-6, 1e6}, "huber: errors beyond it count linearly"));
   to.push_back(word_option("target.kind", word_of(kTargets, standard.target), words_of(kTargets),
                            "what the label (cut by data.target.clip) becomes: itself; linearly "
                            "[low, high] of [0, clip]; less the mean, by the deviation; log(1 + "
