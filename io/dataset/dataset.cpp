@@ -7,6 +7,7 @@
 #include "io/files/checksum.h"
 #include "io/files/files.h"
 #include "io/files/json_text.h"
+#include "io/tables/side_tables.h"
 #include "launch/base/errors.h"
 
 namespace kt {
@@ -80,6 +81,34 @@ bool has_file(const Dataset& dataset, const std::string& name) {
   return dataset.manifest().at("files").contains(name);
 }
 
+/// Throws: UserError when the source lacked the side table `source`.
+void expect_table(const Dataset& dataset, const std::string& source) {
+  if (!dataset.has_table(source))
+    user_error(
+        "{}: was imported without {}; add that file to the source and import again, or use a "
+        "configuration that reads none of its columns",
+        dataset.path().string(), source);
+}
+
+/// A column of numbers, or of texts by their codes; missing is NaN.
+std::vector<double> read_cells(const Dataset& dataset, const std::string& source,
+                               const Hdf5File& file, const std::string& name) {
+  constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
+  if (file.has(name + ".codes")) {
+    const auto codes = file.read<int32_t>(name + ".codes");
+    const auto values = file.read_strings(name + ".values");
+    std::vector<double> cells;
+    for (const int32_t code : codes)
+      cells.push_back(values.at(static_cast<size_t>(code)).empty() ? kMissing : code);
+    return cells;
+  }
+  if (!file.has(name))
+    user_error("{}: {} has no column {}; choose another", dataset.path().string(), source, name);
+  if (file.type_name(name) == "float64") return file.read<double>(name);
+  const auto cells = file.read<int32_t>(name);
+  return {cells.begin(), cells.end()};
+}
+
 }  // namespace
 
 std::string shard_file_name(int64_t shard) { return fmt::format("shards/shard-{:04}.h5", shard); }
@@ -129,7 +158,11 @@ int64_t Dataset::shards() const { return static_cast<int64_t>(manifest_.at("shar
 int64_t Dataset::train_rows() const { return manifest_.at("train_rows"); }
 int64_t Dataset::test_rows() const { return manifest_.at("test_rows"); }
 bool Dataset::has_timestamps() const { return manifest_.at("has_timestamps"); }
+bool Dataset::has_durations() const { return manifest_.at("kind") == "official"; }
 bool Dataset::has_daily() const { return has_file(*this, "daily.h5"); }
+bool Dataset::has_table(const std::string& source) const {
+  return manifest_.contains("tables") && manifest_.at("tables").contains(source);
+}
 bool Dataset::synthetic() const { return manifest_.at("synthetic"); }
 double Dataset::train_label_mean() const { return manifest_.at("train_label_mean"); }
 
@@ -154,6 +187,17 @@ std::vector<double> Dataset::read_timestamps(int64_t shard) const {
         "what needs none (data.validation.kind: random)",
         path_.string());
   return open_checked(*this, shard_file_name(shard)).read<double>("timestamp");
+}
+
+Durations Dataset::read_durations(int64_t shard) const {
+  KT_CHECK(shard >= 0 && shard < shards(), "shard {} of {}", shard, shards());
+  if (!has_durations())
+    user_error(
+        "{}: the training rows have no play_duration and video_duration; import a folder in the "
+        "official layout, or choose what needs none",
+        path_.string());
+  const Hdf5File file = open_checked(*this, shard_file_name(shard));
+  return {file.read<int32_t>("play_duration"), file.read<int32_t>("video_duration")};
 }
 
 TestTable Dataset::read_test() const {
@@ -184,32 +228,87 @@ DailyFeatures Dataset::read_daily(const std::vector<std::string>& columns) const
         path_.string());
   const Hdf5File file = open_checked(*this, "daily.h5");
   DailyFeatures daily{file.read<int32_t>("item"), file.read<int32_t>("date"), columns, {}};
-  for (const std::string& name : columns) {
-    if (!file.has(name))
-      user_error("{}: item_daily_features has no numeric column {}; choose another", path_.string(),
-                 name);
-    if (file.type_name(name) == "int32") {
-      const auto values = file.read<int32_t>(name);
-      daily.columns.emplace_back(values.begin(), values.end());
-    } else {
-      daily.columns.push_back(file.read<double>(name));
-    }
-  }
+  for (const std::string& name : columns)
+    daily.columns.push_back(read_cells(*this, "item_daily_features.csv", file, name));
   return daily;
+}
+
+DailyTexts Dataset::read_daily_texts(const std::string& column) const {
+  if (!has_daily())
+    user_error(
+        "{}: was imported without item_daily_features.csv; add that file to the source and "
+        "import again, or choose what needs no {}",
+        path_.string(), column);
+  const Hdf5File file = open_checked(*this, "daily.h5");
+  return {file.read<int32_t>("item"), file.read<int32_t>(column + ".codes"),
+          file.read_strings(column + ".values")};
 }
 
 ItemTexts Dataset::read_item_texts() const {
   const auto count = static_cast<size_t>(items());
   ItemTexts texts{std::vector<std::string>(count), std::vector<std::string>(count)};
-  if (!manifest_.contains("tables") ||
-      !manifest_.at("tables").contains("kuairec_caption_category.csv"))
-    return texts;
+  if (!has_table("kuairec_caption_category.csv")) return texts;
   const Hdf5File file = open_checked(*this, "items.h5");
   texts.caption = file.read_strings("caption");
   texts.category = file.read_strings("first_level_category_name");
   for (std::string& name : texts.category)
     if (name == "UNKNOWN") name.clear();
   return texts;
+}
+
+std::vector<std::vector<double>> Dataset::read_user_columns(
+    const std::vector<std::string>& columns) const {
+  expect_table(*this, "user_features.csv");
+  const Hdf5File file = open_checked(*this, "users.h5");
+  const auto user = file.read<int32_t>("user");
+  std::vector<std::vector<double>> by_user;
+  for (const std::string& name : columns) {
+    const std::vector<double> cells = read_cells(*this, "user_features.csv", file, name);
+    auto& values = by_user.emplace_back(static_cast<size_t>(users()),
+                                        std::numeric_limits<double>::quiet_NaN());
+    for (size_t k = 0; k < user.size(); ++k) values[static_cast<size_t>(user[k])] = cells[k];
+  }
+  return by_user;
+}
+
+CodeLists Dataset::read_tags() const {
+  expect_table(*this, "item_categories.csv");
+  const Hdf5File file = open_checked(*this, "items.h5");
+  return {file.read<int64_t>("tags.offsets"), file.read<int32_t>("tags")};
+}
+
+CodeLists Dataset::read_categories(const std::string& column) const {
+  expect_table(*this, "kuairec_caption_category.csv");
+  const Hdf5File file = open_checked(*this, "items.h5");
+  if (!file.has(column))
+    user_error("{}: kuairec_caption_category.csv has no column of ids {}; choose another",
+               path_.string(), column);
+  CodeLists lists;
+  lists.offsets.push_back(0);
+  for (const int32_t category : file.read<int32_t>(column)) {
+    if (category != kNoCategory) lists.code.push_back(category);
+    lists.offsets.push_back(static_cast<int64_t>(lists.code.size()));
+  }
+  return lists;
+}
+
+CodeLists Dataset::read_friends() const {
+  expect_table(*this, "social_network.csv");
+  const Hdf5File file = open_checked(*this, "social.h5");
+  const auto user = file.read<int32_t>("user"), friends = file.read<int32_t>("friends");
+  const auto offsets = file.read<int64_t>("friends.offsets");
+  // The table lists some users, in an order of its own.
+  CodeLists lists;
+  std::vector<std::span<const int32_t>> of_user(static_cast<size_t>(users()));
+  for (size_t k = 0; k < user.size(); ++k)
+    of_user[static_cast<size_t>(user[k])] = std::span(friends).subspan(
+        static_cast<size_t>(offsets[k]), static_cast<size_t>(offsets[k + 1] - offsets[k]));
+  lists.offsets.push_back(0);
+  for (const auto& list : of_user) {
+    lists.code.insert(lists.code.end(), list.begin(), list.end());
+    lists.offsets.push_back(static_cast<int64_t>(lists.code.size()));
+  }
+  return lists;
 }
 
 void Dataset::verify() const {

@@ -36,6 +36,13 @@ struct Shard {
   int64_t size() const { return static_cast<int64_t>(row.size()); }
 };
 
+/// How long the videos of a shard's rows are and were played (official layout). Units: milliseconds.
+/// Shapes: [n], the order of the rows.
+struct Durations {
+  std::vector<int32_t> play_duration;
+  std::vector<int32_t> video_duration;
+};
+
 /// The test table grouped by user. Shapes: U users, N pairs.
 struct TestTable {
   std::vector<int32_t> users;           ///< [U] dense user indices, ascending, those with pairs
@@ -54,12 +61,25 @@ struct IdTables {
   std::vector<int32_t> user_shard;  ///< the shard that holds each user
 };
 
-/// The columns of the daily table that content features are made of. Shapes: n rows.
+/// Columns of the daily table. Shapes: n rows.
 struct DailyFeatures {
   std::vector<int32_t> item;                 ///< [n] dense item index, in source order
   std::vector<int32_t> date;                 ///< [n] yyyymmdd
-  std::vector<std::string> names;            ///< the numeric columns below
-  std::vector<std::vector<double>> columns;  ///< [names][n]; missing is NaN
+  std::vector<std::string> names;            ///< the columns below
+  std::vector<std::vector<double>> columns;  ///< [names][n]; missing is NaN, a text its code
+};
+
+/// A list of codes for each of n users or items. Shapes: N codes in all.
+struct CodeLists {
+  std::vector<int64_t> offsets;  ///< [n + 1] into `code`
+  std::vector<int32_t> code;     ///< [N]
+};
+
+/// A column of repeating texts of the daily table. Shapes: n rows, in source order.
+struct DailyTexts {
+  std::vector<int32_t> item;        ///< [n] dense item index
+  std::vector<int32_t> code;        ///< [n] index into `values`
+  std::vector<std::string> values;  ///< an empty cell is the empty text
 };
 
 /// Captions and categories of the items, for people to read. Shapes: [I] each; empty strings where missing.
@@ -83,7 +103,10 @@ class Dataset {
   int64_t train_rows() const;
   int64_t test_rows() const;    ///< 0 without a test table
   bool has_timestamps() const;  ///< every training row has one
+  bool has_durations() const;   ///< every training row has a play_duration and a video_duration
   bool has_daily() const;
+  /// Whether the source had this side table, as "user_features.csv".
+  bool has_table(const std::string& source) const;
   /// Whether the source was a synthetic replica (io/synth/synth.h).
   bool synthetic() const;
   /// Mean of the training labels: the chance level of mse and mae.
@@ -96,10 +119,22 @@ class Dataset {
   Shard read_shard(int64_t shard) const;
   /// Units: seconds since the epoch. Shapes: [rows of the shard], the order of read_shard.
   std::vector<double> read_timestamps(int64_t shard) const;
+  Durations read_durations(int64_t shard) const;  ///< in the order of read_shard
   TestTable read_test() const;
   IdTables read_ids() const;
   DailyFeatures read_daily(const std::vector<std::string>& columns) const;
+  DailyTexts read_daily_texts(const std::string& column) const;
   ItemTexts read_item_texts() const;
+  // Columns of side tables. In a column of texts a text is its code: 0, 1, ... by first appearance, NaN if empty.
+  // Throws: UserError, too, for a table that the source lacked and for a column that the table has not.
+  /// Columns of user_features.csv; NaN where missing, and for users it does not list. Shapes: [columns][users].
+  std::vector<std::vector<double>> read_user_columns(const std::vector<std::string>& columns) const;
+  /// Tags of each item (item_categories.csv).
+  CodeLists read_tags() const;
+  /// The category of each item, or none: a column of kuairec_caption_category.csv that holds ids.
+  CodeLists read_categories(const std::string& column) const;
+  /// Friends of each user, dense indices (social_network.csv).
+  CodeLists read_friends() const;
   /// Checks every file. Throws: UserError naming the first that is missing or damaged.
   void verify() const;
 

@@ -14,7 +14,6 @@
 namespace kt {
 namespace {
 
-constexpr int32_t kNoCategory = -124;
 constexpr int64_t kRecordsPerHeartbeat = 10'000;
 
 const std::vector<std::string> kUserColumns = {"user_id",

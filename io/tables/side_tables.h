@@ -21,6 +21,9 @@
 /// column of repeating texts is `name.codes` (int32, by first appearance) and the strings `name.values`.
 namespace kt {
 
+/// What kuairec_caption_category.csv has where there is no category.
+constexpr int32_t kNoCategory = -124;
+
 struct SideSources {
   std::optional<std::filesystem::path> user_features, categories, captions, daily, social;
 };

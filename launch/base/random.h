@@ -17,6 +17,7 @@ enum class Purpose : uint64_t {
   kInitialWeights = 4,   ///< a = parameter array, b = element
   kSynthetic = 5,        ///< the synthetic replica (io/synth)
   kFirstOrder = 6,       ///< a = shard
+  kLabelFold = 7,        ///< a = user, b = item
 };
 
 /// The finaliser of SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number

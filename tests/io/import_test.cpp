@@ -17,6 +17,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::IsNan;
 using Import = SmallSource;
 
 const std::string kUserFeaturesHeader =
@@ -257,6 +259,10 @@ TEST_F(Import, SideTables) {
   EXPECT_EQ(daily.columns[1][0], 5966);
   EXPECT_TRUE(std::isnan(daily.columns[1][1]));
   EXPECT_THAT(daily.columns[2], ElementsAre(.79986, .79986, .79986));
+  const DailyTexts visible = dataset.read_daily_texts("visible_status");
+  EXPECT_EQ(visible.item, daily.item);
+  EXPECT_THAT(visible.code, ElementsAre(0, 0, 0));
+  EXPECT_THAT(visible.values, ElementsAre("public"));
   const Hdf5File daily_file = Hdf5File::open(options_.out / "daily.h5");
   EXPECT_THAT(daily_file.read<int32_t>("upload_type.codes"), ElementsAre(0, 0, 0));
   EXPECT_THAT(daily_file.read_strings("upload_type.values"), ElementsAre("ShortImport"));
@@ -274,12 +280,80 @@ TEST_F(Import, SideTables) {
   EXPECT_EQ(dataset.manifest()["tables"]["item_daily_features.csv"]["rows"], 3);
 }
 
+// As numbers, by dense index: user 1 and 2 are 0 and 1, video 10, 11 and 12 are 0, 1 and 2.
+TEST_F(Import, ColumnsOfSideTables) {
+  write_plain_tables();
+  std::string full = user_row(1);
+  full.replace(full.find("high_active"), 11, "full_active");
+  write("user_features.csv", kUserFeaturesHeader + user_row(2) + full + user_row(7));
+  write("item_categories.csv", "video_id,feat\n11,[8]\n10,\"[27, 9]\"\n12,[]\n");
+  write("kuairec_caption_category.csv",
+        kCaptionHeader + "10,a,b,[],8,looks,673,more,-124,UNKNOWN\n");
+  std::string hidden = daily_row(11, "20200706", "1", 7),
+              untold = daily_row(12, "20200706", "1", 7);
+  hidden.replace(hidden.find("public"), 6, "private");
+  untold.replace(untold.find("public"), 6, "");
+  write("item_daily_features.csv",
+        kDailyHeader + daily_row(11, "20200705", "5966.0", 5) + hidden + untold);
+  write("social_network.csv", "user_id,friend_list\n7,\"[2, 1]\"\n1,[7]\n");
+  const Dataset dataset = import();
+
+  const auto users =
+      dataset.read_user_columns({"user_active_degree", "onehot_feat4", "register_days"});
+  EXPECT_THAT(users[0], ElementsAre(1, 0, 0)) << "by first appearance in the file";
+  EXPECT_THAT(users[1], ElementsAre(IsNan(), IsNan(), IsNan()));
+  EXPECT_THAT(users[2], ElementsAre(107, 107, 107));
+  EXPECT_THAT(user_error_of([&] { dataset.read_user_columns({"age"}); }),
+              HasSubstr("user_features.csv has no column age; choose another"));
+
+  const CodeLists tags = dataset.read_tags();
+  EXPECT_THAT(tags.offsets, ElementsAre(0, 2, 3, 3));
+  EXPECT_THAT(tags.code, ElementsAre(27, 9, 8));
+
+  const CodeLists categories = dataset.read_categories("second_level_category_id");
+  EXPECT_THAT(categories.offsets, ElementsAre(0, 1, 1, 1));
+  EXPECT_THAT(categories.code, ElementsAre(673));
+  EXPECT_THAT(dataset.read_categories("third_level_category_id").code, IsEmpty());
+  EXPECT_THAT(user_error_of([&] { dataset.read_categories("level"); }),
+              HasSubstr("kuairec_caption_category.csv has no column of ids level; choose another"));
+
+  const DailyFeatures daily = dataset.read_daily({"visible_status", "author_id"});
+  EXPECT_THAT(daily.columns[0], ElementsAre(0, 1, IsNan()));
+  EXPECT_THAT(daily.columns[1], ElementsAre(3309, 3309, 3309));
+  EXPECT_THAT(user_error_of([&] { dataset.read_daily({"loves"}); }),
+              HasSubstr("item_daily_features.csv has no column loves; choose another"));
+
+  const CodeLists friends = dataset.read_friends();
+  EXPECT_THAT(friends.offsets, ElementsAre(0, 1, 1, 3));
+  EXPECT_THAT(friends.code, ElementsAre(2, 1, 0));
+}
+
+TEST_F(Import, ColumnsNameTheAbsentTable) {
+  write_plain_tables();
+  const Dataset dataset = import();
+  const auto expect_absent = [&](const char* table, auto&& read) {
+    EXPECT_FALSE(dataset.has_table(table));
+    EXPECT_THAT(user_error_of(read),
+                AllOf(HasSubstr(std::string("was imported without ") + table),
+                      HasSubstr("add that file to the source and import again, or use a "
+                                "configuration that reads none of its columns")));
+  };
+  expect_absent("user_features.csv", [&] { dataset.read_user_columns({"register_days"}); });
+  expect_absent("item_categories.csv", [&] { dataset.read_tags(); });
+  expect_absent("kuairec_caption_category.csv",
+                [&] { dataset.read_categories("first_level_category_id"); });
+  expect_absent("social_network.csv", [&] { dataset.read_friends(); });
+}
+
 TEST_F(Import, ReadersNameTheAbsentTable) {
   write_plain_tables();
   const Dataset dataset = import();
   EXPECT_THAT(
       user_error_of([&] { dataset.read_daily({"show_cnt"}); }),
       AllOf(HasSubstr("without item_daily_features.csv"), HasSubstr("model.content: none")));
+  EXPECT_THAT(
+      user_error_of([&] { dataset.read_daily_texts("video_type"); }),
+      AllOf(HasSubstr("without item_daily_features.csv"), HasSubstr("needs no video_type")));
   EXPECT_THAT(dataset.read_item_texts().caption, ElementsAre("", "", ""));
 }
 

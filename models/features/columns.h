@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "models/features/daily.h"
+#include "models/features/label_means.h"
+#include "models/features/scaling.h"
+
+/// What a system reads beside ids and labels, as plain data. `fit_columns` (trainer/features/columns.h) makes numbers
+/// of it.
+namespace kt {
+
+enum class ColumnSource {
+  /// A column of user_features.csv.
+  kUserTable,
+  /// A column of item_daily_features.csv, an item's rows made one by `daily`.
+  kDailyTable,
+  /// Milliseconds, of the item's first daily row; where there is no such table, of its first training row.
+  kVideoDuration,
+  /// item_categories.csv, as a bag.
+  kTags,
+  /// A column of kuairec_caption_category.csv that holds ids of categories; -124 is missing.
+  kCategory,
+  /// Labels of training rows, as `label_mean` says.
+  kLabels,
+};
+
+enum class ColumnSide { kUser, kItem, kRow };
+
+struct Column {
+  std::string name;
+  ColumnSource source = ColumnSource::kUserTable;
+  /// The column of the source's table; a text in it stands for its code, by first appearance.
+  std::string of;
+  DailyReduction daily = DailyReduction::kMean;
+  /// Tags and categories: one number, 1 or 0, for each of the codes 0 .. bag - 1. 0: the code as a number.
+  int64_t bag = 0;
+  /// What stands for a missing value; nothing: the median of those there are.
+  std::optional<double> missing = 0;
+  Scaling scaling = Scaling::kNone;
+  /// Whether a user or item counts once in the scaling's statistics, or as often as it has training rows. Label means
+  /// are always scaled over training rows.
+  ScaledOver scaled_over = ScaledOver::kTrainingRows;
+  LabelMean label_mean;
+};
+
+ColumnSide side_of(const Column& column);
+/// Numbers that a column is.
+int64_t width_of(const Column& column);
+/// Numbers that the columns of a side are together.
+int64_t width_of(std::span<const Column> columns, ColumnSide side);
+
+}  // namespace kt

@@ -1,0 +1,42 @@
+#include "models/features/shrinkage.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace kt {
+
+double NormalNormal::shrunk(int64_t rows, double group_mean) const {
+  const auto n = static_cast<double>(rows);
+  if (rows == 0 || std::isinf(strength)) return mean;
+  return (n * group_mean + strength * mean) / (n + strength);
+}
+
+NormalNormal fit_normal_normal(std::span<const GroupMoments> groups) {
+  double rows = 0, sum = 0, inside = 0, squared_rows = 0, count = 0;
+  for (const GroupMoments& group : groups) {
+    if (group.rows == 0) continue;
+    const auto n = static_cast<double>(group.rows);
+    rows += n;
+    sum += n * group.mean;
+    inside += group.squares;
+    squared_rows += n * n;
+    ++count;
+  }
+  NormalNormal fit{.mean = rows > 0 ? sum / rows : 0,
+                   .strength = std::numeric_limits<double>::infinity()};
+  if (count < 2 || rows == count) return fit;
+  const double s2 = inside / (rows - count);
+  double between = 0;
+  for (const GroupMoments& group : groups)
+    between += static_cast<double>(group.rows) * std::pow(group.mean - fit.mean, 2);
+  const double tau2 = (between - (count - 1) * s2) / (rows - squared_rows / rows);
+  if (tau2 > 0) fit.strength = s2 / tau2;
+  return fit;
+}
+
+double shrunk_bias(double residuals, int64_t rows, double lambda) {
+  return rows == 0 ? 0 : residuals / (static_cast<double>(rows) + lambda);
+}
+
+}  // namespace kt

@@ -1,0 +1,160 @@
+#include "trainer/features/side_columns.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "launch/base/errors.h"
+#include "trainer/features/label_columns.h"
+
+namespace kt {
+namespace {
+
+constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
+
+/// The side table a column is of; empty for none.
+std::string table_of(const Column& column) {
+  switch (column.source) {
+    case ColumnSource::kUserTable:
+      return "user_features.csv";
+    case ColumnSource::kDailyTable:
+      return "item_daily_features.csv";
+    case ColumnSource::kTags:
+      return "item_categories.csv";
+    case ColumnSource::kCategory:
+      return "kuairec_caption_category.csv";
+    case ColumnSource::kVideoDuration:
+      return {};
+    case ColumnSource::kLabels:
+      break;
+  }
+  switch (column.label_mean.key) {
+    case LabelKey::kTag:
+    case LabelKey::kUserTag:
+      return "item_categories.csv";
+    case LabelKey::kCategory:
+    case LabelKey::kUserCategory:
+      return "kuairec_caption_category.csv";
+    default:
+      return {};
+  }
+}
+
+/// The first code of each item, or one number a code. Shapes: [width of the column][items].
+std::vector<std::vector<double>> code_columns(const Column& column, const CodeLists& lists,
+                                              const Dataset& dataset) {
+  const int64_t items = dataset.items();
+  std::vector<std::vector<double>> values(
+      width_of(column), std::vector<double>(items, column.bag > 0 ? 0 : kMissing));
+  for (int64_t i = 0; i < items; ++i)
+    for (int64_t k = lists.offsets[i]; k < lists.offsets[i + 1]; ++k) {
+      const int32_t code = lists.code[k];
+      if (column.bag == 0) {
+        values[0][i] = code;
+        break;
+      }
+      if (code < 0 || code >= column.bag)
+        user_error(
+            "{}: {} has the code {}, expected 0 to {}, which column {} counts; mend that file and "
+            "import again, or use a configuration without that column",
+            dataset.path().string(), table_of(column), code, column.bag - 1, column.name);
+      values[code][i] = 1;
+    }
+  return values;
+}
+
+void append(std::vector<std::vector<double>>& to, std::vector<std::vector<double>> columns) {
+  for (auto& column : columns) to.push_back(std::move(column));
+}
+
+}  // namespace
+
+void expect_tables(std::span<const Column> columns, const Dataset& dataset) {
+  for (const Column& column : columns) {
+    const std::string table = table_of(column);
+    if (!table.empty() && !dataset.has_table(table))
+      user_error(
+          "{}: column {} is made of {}, which the data set was imported without; add that file to "
+          "the source and import again, or use a configuration without that column",
+          dataset.path().string(), column.name, table);
+  }
+}
+
+SideColumns read_side_columns(std::span<const Column> columns, const Dataset& dataset,
+                              int32_t until) {
+  expect_tables(columns, dataset);
+  // Each table is read once.
+  std::vector<std::string> of_users, of_days;
+  for (const Column& column : columns) {
+    if (column.source == ColumnSource::kUserTable) of_users.push_back(column.of);
+    if (column.source == ColumnSource::kDailyTable) of_days.push_back(column.of);
+    if (column.source == ColumnSource::kVideoDuration && dataset.has_daily())
+      of_days.push_back("video_duration");
+  }
+  SideColumns side;
+  if (!of_users.empty()) side.user = dataset.read_user_columns(of_users);
+  DailyFeatures daily;
+  if (!of_days.empty()) daily = dataset.read_daily(of_days);
+  size_t next_daily = 0;
+  const auto reduced = [&](DailyReduction reduction) {
+    return reduce_daily(reduction, daily.item, daily.date, daily.columns[next_daily++],
+                        dataset.items(), until);
+  };
+  for (const Column& column : columns) switch (column.source) {
+      case ColumnSource::kDailyTable:
+        side.item.push_back(reduced(column.daily));
+        break;
+      case ColumnSource::kVideoDuration:
+        side.item.push_back(dataset.has_daily() ? reduced(DailyReduction::kFirst)
+                                                : std::vector<double>(dataset.items(), kMissing));
+        break;
+      case ColumnSource::kTags:
+        append(side.item, code_columns(column, dataset.read_tags(), dataset));
+        break;
+      case ColumnSource::kCategory:
+        append(side.item, code_columns(column, dataset.read_categories(column.of), dataset));
+        break;
+      default:
+        break;
+    }
+  return side;
+}
+
+std::vector<float> finish_columns(std::span<const Column> columns, ColumnSide side,
+                                  std::vector<std::vector<double>> raw,
+                                  std::span<const int64_t> counts) {
+  const auto width = std::ssize(raw);
+  std::vector<float> finished(counts.size() * raw.size());
+  int64_t next = 0;
+  for (const Column& column : columns) {
+    if (side_of(column) != side) continue;
+    for (int64_t k = 0; k < width_of(column); ++k, ++next) {
+      std::vector<double>& values = raw[next];
+      fill_missing(values, column.missing ? *column.missing : known_median(values));
+      const bool by_rows = column.scaled_over == ScaledOver::kTrainingRows;
+      const Scale scale =
+          fit_scale(column.scaling, values, by_rows ? counts : std::span<const int64_t>());
+      for (int64_t n = 0; n < std::ssize(values); ++n)
+        finished[n * width + next] = static_cast<float>(scale.of(values[n]));
+    }
+  }
+  KT_CHECK(next == width, "{} columns, {} of them described", width, next);
+  return finished;
+}
+
+std::vector<uint64_t> first_durations(const Dataset& dataset, std::span<const ShardSamples> samples,
+                                      int64_t first_shard) {
+  std::vector<uint64_t> first(dataset.items(), kNoDuration);
+  for (int64_t j = 0; j < std::ssize(samples); ++j) {
+    const Shard shard = dataset.read_shard(first_shard + j);
+    const std::vector<int32_t> durations = dataset.read_durations(first_shard + j).video_duration;
+    for (const Sample& sample : samples[j].train) {
+      const auto at = std::ranges::lower_bound(shard.row, sample.row) - shard.row.begin();
+      KT_CHECK(at < std::ssize(shard.row) && shard.row[at] == sample.row, "no row {}", sample.row);
+      first[sample.item] = std::min(
+          first[sample.item], uint64_t{sample.row} << 32 | static_cast<uint32_t>(durations[at]));
+    }
+  }
+  return first;
+}
+
+}  // namespace kt
