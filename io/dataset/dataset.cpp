@@ -129,6 +129,7 @@ int64_t Dataset::shards() const { return static_cast<int64_t>(manifest_.at("shar
 int64_t Dataset::train_rows() const { return manifest_.at("train_rows"); }
 int64_t Dataset::test_rows() const { return manifest_.at("test_rows"); }
 bool Dataset::has_timestamps() const { return manifest_.at("has_timestamps"); }
+bool Dataset::has_durations() const { return manifest_.at("kind") == "official"; }
 bool Dataset::has_daily() const { return has_file(*this, "daily.h5"); }
 bool Dataset::synthetic() const { return manifest_.at("synthetic"); }
 double Dataset::train_label_mean() const { return manifest_.at("train_label_mean"); }
@@ -154,6 +155,17 @@ std::vector<double> Dataset::read_timestamps(int64_t shard) const {
         "what needs none (data.validation.kind: random)",
         path_.string());
   return open_checked(*this, shard_file_name(shard)).read<double>("timestamp");
+}
+
+Durations Dataset::read_durations(int64_t shard) const {
+  KT_CHECK(shard >= 0 && shard < shards(), "shard {} of {}", shard, shards());
+  if (!has_durations())
+    user_error(
+        "{}: the training rows have no play_duration and video_duration; import a folder in the "
+        "official layout, or choose what needs none",
+        path_.string());
+  const Hdf5File file = open_checked(*this, shard_file_name(shard));
+  return {file.read<int32_t>("play_duration"), file.read<int32_t>("video_duration")};
 }
 
 TestTable Dataset::read_test() const {
@@ -196,6 +208,17 @@ DailyFeatures Dataset::read_daily(const std::vector<std::string>& columns) const
     }
   }
   return daily;
+}
+
+DailyTexts Dataset::read_daily_texts(const std::string& column) const {
+  if (!has_daily())
+    user_error(
+        "{}: was imported without item_daily_features.csv; add that file to the source and "
+        "import again, or choose what needs no {}",
+        path_.string(), column);
+  const Hdf5File file = open_checked(*this, "daily.h5");
+  return {file.read<int32_t>("item"), file.read<int32_t>(column + ".codes"),
+          file.read_strings(column + ".values")};
 }
 
 ItemTexts Dataset::read_item_texts() const {

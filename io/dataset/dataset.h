@@ -36,6 +36,13 @@ struct Shard {
   int64_t size() const { return static_cast<int64_t>(row.size()); }
 };
 
+/// How long the videos of a shard's rows are and were played (official layout). Units: milliseconds.
+/// Shapes: [n], the order of the rows.
+struct Durations {
+  std::vector<int32_t> play_duration;
+  std::vector<int32_t> video_duration;
+};
+
 /// The test table grouped by user. Shapes: U users, N pairs.
 struct TestTable {
   std::vector<int32_t> users;           ///< [U] dense user indices, ascending, those with pairs
@@ -62,6 +69,13 @@ struct DailyFeatures {
   std::vector<std::vector<double>> columns;  ///< [names][n]; missing is NaN
 };
 
+/// A column of repeating texts of the daily table. Shapes: n rows, in source order.
+struct DailyTexts {
+  std::vector<int32_t> item;        ///< [n] dense item index
+  std::vector<int32_t> code;        ///< [n] index into `values`
+  std::vector<std::string> values;  ///< an empty cell is the empty text
+};
+
 /// Captions and categories of the items, for people to read. Shapes: [I] each; empty strings where missing.
 struct ItemTexts {
   std::vector<std::string> caption;
@@ -83,6 +97,7 @@ class Dataset {
   int64_t train_rows() const;
   int64_t test_rows() const;    ///< 0 without a test table
   bool has_timestamps() const;  ///< every training row has one
+  bool has_durations() const;   ///< every training row has a play_duration and a video_duration
   bool has_daily() const;
   /// Whether the source was a synthetic replica (io/synth/synth.h).
   bool synthetic() const;
@@ -96,9 +111,11 @@ class Dataset {
   Shard read_shard(int64_t shard) const;
   /// Units: seconds since the epoch. Shapes: [rows of the shard], the order of read_shard.
   std::vector<double> read_timestamps(int64_t shard) const;
+  Durations read_durations(int64_t shard) const;  ///< in the order of read_shard
   TestTable read_test() const;
   IdTables read_ids() const;
   DailyFeatures read_daily(const std::vector<std::string>& columns) const;
+  DailyTexts read_daily_texts(const std::string& column) const;
   ItemTexts read_item_texts() const;
   /// Checks every file. Throws: UserError naming the first that is missing or damaged.
   void verify() const;

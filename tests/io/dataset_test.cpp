@@ -11,6 +11,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 /// A data set of the plain tables, to damage.
 class DatasetFiles : public SmallSource {
@@ -68,6 +69,27 @@ TEST_F(DatasetFiles, ATruncatedShardIsFound) {
       user_error_of([&] { open().read_shard(2); }),
       AllOf(HasSubstr(fmt::format("shard-0002.h5: has {} bytes, expected {}", size - 8, size)),
             HasSubstr("import the data set again")));
+}
+
+TEST_F(DatasetFiles, DurationsOfTheRowsOfAShard) {
+  const Dataset official = open();
+  EXPECT_TRUE(official.has_durations());
+  const Durations durations = official.read_durations(0);
+  EXPECT_THAT(durations.play_duration, ElementsAre(500, 2000));
+  EXPECT_THAT(durations.video_duration, ElementsAre(1000, 1000));
+  EXPECT_THAT(official.read_durations(1).play_duration, ElementsAre(250));
+  EXPECT_THAT(official.read_durations(3).play_duration, IsEmpty());
+
+  // A column of that name is a label like any other.
+  write("table.csv", "u,i,video_duration\na,b,1\n");
+  options_.source = source() / "table.csv";
+  options_.out = root_ / "mapped";
+  options_.map = ColumnMap{"u", "i", "video_duration", ""};
+  const Dataset mapped = import();
+  EXPECT_FALSE(mapped.has_durations());
+  EXPECT_THAT(user_error_of([&] { mapped.read_durations(0); }),
+              AllOf(HasSubstr("mapped: the training rows have no play_duration and video_duration"),
+                    HasSubstr("import a folder in the official layout")));
 }
 
 TEST_F(DatasetFiles, AMissingShardIsFound) {

@@ -257,6 +257,10 @@ TEST_F(Import, SideTables) {
   EXPECT_EQ(daily.columns[1][0], 5966);
   EXPECT_TRUE(std::isnan(daily.columns[1][1]));
   EXPECT_THAT(daily.columns[2], ElementsAre(.79986, .79986, .79986));
+  const DailyTexts visible = dataset.read_daily_texts("visible_status");
+  EXPECT_EQ(visible.item, daily.item);
+  EXPECT_THAT(visible.code, ElementsAre(0, 0, 0));
+  EXPECT_THAT(visible.values, ElementsAre("public"));
   const Hdf5File daily_file = Hdf5File::open(options_.out / "daily.h5");
   EXPECT_THAT(daily_file.read<int32_t>("upload_type.codes"), ElementsAre(0, 0, 0));
   EXPECT_THAT(daily_file.read_strings("upload_type.values"), ElementsAre("ShortImport"));
@@ -280,6 +284,9 @@ TEST_F(Import, ReadersNameTheAbsentTable) {
   EXPECT_THAT(
       user_error_of([&] { dataset.read_daily({"show_cnt"}); }),
       AllOf(HasSubstr("without item_daily_features.csv"), HasSubstr("model.content: none")));
+  EXPECT_THAT(
+      user_error_of([&] { dataset.read_daily_texts("video_type"); }),
+      AllOf(HasSubstr("without item_daily_features.csv"), HasSubstr("needs no video_type")));
   EXPECT_THAT(dataset.read_item_texts().caption, ElementsAre("", "", ""));
 }
 
