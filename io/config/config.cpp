@@ -34,6 +34,14 @@ constexpr Names<ValidationKind, 2> kValidationKinds{
     {{ValidationKind::kRandom, "random"}, {ValidationKind::kTemporal, "temporal"}}};
 constexpr Names<MissingValue, 2> kMissingValues{
     {{MissingValue::kZero, "zero"}, {MissingValue::kMedian, "median"}}};
+constexpr Names<VideoType, 2> kVideoTypes{
+    {{VideoType::kAny, "any"}, {VideoType::kNormal, "normal"}}};
+constexpr Names<Visibility, 2> kVisibilities{
+    {{Visibility::kAny, "any"}, {Visibility::kPublic, "public"}}};
+constexpr Names<Repeats, 4> kRepeats{{{Repeats::kKeep, "keep"},
+                                      {Repeats::kFirst, "first"},
+                                      {Repeats::kSum, "sum"},
+                                      {Repeats::kMean, "mean"}}};
 constexpr Names<Content, 2> kContents{{{Content::kDaily, "daily"}, {Content::kNone, "none"}}};
 constexpr Names<EngineName, 3> kEngines{
     {{EngineName::kAuto, "auto"}, {EngineName::kFused, "fused"}, {EngineName::kTorch, "torch"}}};
@@ -66,6 +74,9 @@ constexpr Names<EvaluatedCheckpoint, 2> kEvaluatedCheckpoints{
 
 constexpr const auto& names(ValidationKind) { return kValidationKinds; }
 constexpr const auto& names(MissingValue) { return kMissingValues; }
+constexpr const auto& names(VideoType) { return kVideoTypes; }
+constexpr const auto& names(Visibility) { return kVisibilities; }
+constexpr const auto& names(Repeats) { return kRepeats; }
 constexpr const auto& names(Content) { return kContents; }
 constexpr const auto& names(EngineName) { return kEngines; }
 constexpr const auto& names(FormName) { return kForms; }
@@ -239,6 +250,14 @@ json write(Date date) {
                      date.yyyymmdd % 100);
 }
 
+std::string expected(bool, Any) { return "true or false"; }
+bool read(const YAML::Node& node, Any, bool& out) {
+  if (!is_plain(node) || (node.Scalar() != "true" && node.Scalar() != "false")) return false;
+  out = node.Scalar() == "true";
+  return true;
+}
+json write(bool value) { return value; }
+
 template <Enum E>
 std::string expected(E, Any) {
   std::vector<std::string_view> all;
@@ -289,6 +308,23 @@ std::vector<Key> keys_of(Config& config) {
       "labels that are trained on are cut to this; 0: off");
   add("data.features.until", data.features.until, Any{}, "daily features up to this day alone");
   add("data.features.missing", data.features.missing, Any{}, "what a missing feature becomes");
+  add("data.filter.positive", data.filter.positive, Any{},
+      "leaves out training rows whose label is 0 or less; no filter touches the test table");
+  add("data.filter.max_duration_ms", data.filter.max_duration_ms,
+      whole(0, std::numeric_limits<int32_t>::max()),
+      "leaves out training rows of longer videos (video_duration of the row); 0: off");
+  add("data.filter.video_type", data.filter.video_type, Any{},
+      "normal: leaves out training rows of videos whose first daily row has another video_type "
+      "than NORMAL, or that have none");
+  add("data.filter.visibility", data.filter.visibility, Any{},
+      "public: leaves out training rows of videos whose first daily row has another "
+      "visible_status than public, or that have none");
+  add("data.filter.max_label", data.filter.max_label, of_a_float_or_zero(),
+      "leaves out training rows whose label is above this, after data.repeats; 0: off");
+  add("data.repeats", data.repeats, Any{},
+      "training rows of one user and video that the other filters leave: all of them, or one in "
+      "place of the first, with its label or the sum or mean of all; in a temporal split it has "
+      "the time of the first");
 
   auto& model = config.model;
   add("model.name", model.name, Word{{"ncf"}}, "the model");
@@ -762,6 +798,9 @@ std::vector<std::string> split(const std::string& path) {
 
 std::string_view name_of(ValidationKind value) { return find_name(value); }
 std::string_view name_of(MissingValue value) { return find_name(value); }
+std::string_view name_of(VideoType value) { return find_name(value); }
+std::string_view name_of(Visibility value) { return find_name(value); }
+std::string_view name_of(Repeats value) { return find_name(value); }
 std::string_view name_of(Content value) { return find_name(value); }
 std::string_view name_of(EngineName value) { return find_name(value); }
 std::string_view name_of(FormName value) { return find_name(value); }

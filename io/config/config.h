@@ -16,6 +16,10 @@ namespace kt {
 
 enum class ValidationKind { kRandom, kTemporal };
 enum class MissingValue { kZero, kMedian };
+enum class VideoType { kAny, kNormal };
+enum class Visibility { kAny, kPublic };
+/// What becomes of the rows of one user and video.
+enum class Repeats { kKeep, kFirst, kSum, kMean };
 enum class Content { kDaily, kNone };
 /// Who computes the model, and what of it once for each user and item of a step (models/fused/compiler.h).
 enum class EngineName { kAuto, kFused, kTorch };
@@ -34,6 +38,9 @@ enum class EvaluatedCheckpoint { kLast, kBest };
 /// The name the configuration has for a value: "random", "adamw", "gauc", ...
 std::string_view name_of(ValidationKind);
 std::string_view name_of(MissingValue);
+std::string_view name_of(VideoType);
+std::string_view name_of(Visibility);
+std::string_view name_of(Repeats);
 std::string_view name_of(Content);
 std::string_view name_of(EngineName);
 std::string_view name_of(FormName);
@@ -82,6 +89,15 @@ struct Config {
       Date until;
       MissingValue missing = MissingValue::kZero;
     } features;
+    /// Training rows that are left out at load (trainer/run/cleaning.h).
+    struct Filter {
+      bool positive = false;
+      double max_label = 0;         ///< 0: off
+      int64_t max_duration_ms = 0;  ///< 0: off
+      VideoType video_type = VideoType::kAny;
+      Visibility visibility = Visibility::kAny;
+    } filter;
+    Repeats repeats = Repeats::kKeep;
   } data;
 
   struct Model {
