@@ -17,6 +17,7 @@
 #include "models/features/content_features.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
+#include "trainer/run/cleaning.h"
 #include "trainer/run/problem.h"
 
 namespace kt {
@@ -218,6 +219,8 @@ void log_placement(const PlanInputs& inputs, const Plan& plan) {
            plan.largest_shard, 100 * plan.largest_share, 1 / plan.largest_share);
   log_info("  {} rank{}: at most {:.2f} times", inputs.ranks, inputs.ranks == 1 ? "" : "s",
            plan.speed_up_bound);
+  if (cleans(inputs.config.data))
+    log_info("  rows as imported: what data.filter and data.repeats leave out is seen at load");
   for (int64_t r = 0; r < inputs.ranks; ++r)
     if (plan.ranks[r].rows == 0) log_warning("rank {} has no rows: its shards are empty", r);
 }

@@ -175,6 +175,7 @@ class TrainingRun {
   Parameters parameters_;
   nlohmann::json identity_;
   std::vector<ShardSamples> samples_;
+  DropCounts dropped_{};
   int64_t validation_rows_ = 0;
   std::optional<Schedule> schedule_;
   int64_t total_steps_ = 0;
@@ -281,15 +282,25 @@ void TrainingRun::load_data() {
   samples_ = load_samples(dataset, config_, parameters_.shards(), comm_);
   const std::vector<int64_t> counts = gather_train_counts(samples_, dataset.shards(), comm_);
   schedule_.emplace(counts, config_.train.global_batch);
+  dropped_ = sum_dropped(samples_, comm_);
+  const int64_t rows = dataset.train_rows() - total_rows(dropped_);  // that cleaning leaves
+  if (rows == 0)
+    throw AgreedError(
+        fmt::format("{}: data.filter and data.repeats leave none of {} training rows ({}); set the "
+                    "filters wider or off",
+                    config_.data.path, dataset.train_rows(), to_text(dropped_)));
   if (schedule_->samples() == 0)
     throw AgreedError(
         fmt::format("{}: no training rows are left after the split; lower "
                     "data.validation.fraction",
                     config_.data.path));
-  validation_rows_ = dataset.train_rows() - schedule_->samples();
+  validation_rows_ = rows - schedule_->samples();
   total_steps_ = config_.train.epochs * schedule_->steps();
   if (config_.train.max_steps > 0) total_steps_ = std::min(total_steps_, config_.train.max_steps);
 
+  if (cleans(config_.data))
+    log_info("data: left out of {} rows at load (data.filter, data.repeats): {}",
+             dataset.train_rows(), to_text(dropped_));
   log_info(
       "data: {} training rows and {} validation rows of {} users and {} videos, {} shards, "
       "read in {:.1f} s",
@@ -346,7 +357,7 @@ void TrainingRun::check_selection() {
     const std::string why =
         validation_rows_ == 0
             ? fmt::format("data.validation.fraction={} leaves none of {} rows for it",
-                          config_.data.validation.fraction, problem_.dataset.train_rows())
+                          config_.data.validation.fraction, schedule_->samples())
         : metric == SelectionMetric::kGauc
             ? fmt::format("no user has held-out labels on both sides of {}", kPositiveRatio)
             : std::string("all held-out labels are equal");
@@ -801,6 +812,7 @@ nlohmann::json TrainingRun::result(nlohmann::json evaluation) {
                      {"rows_train", schedule_->samples()},
                      {"rows_validation", validation_rows_},
                      {"small_pairs", problem_.dataset.test_rows()}};
+  if (cleans(config_.data)) json["dataset"]["dropped_at_load"] = to_json(dropped_);
   json["parameters"] = parameters_.count();
   json["weights_hash"] = parameters_.weights_hash(comm_);
   json["steps"] = progress_.step;
