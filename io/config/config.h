@@ -47,6 +47,15 @@ struct Config {
       Date until;
       MissingValue missing = MissingValue::kZero;
     } features;
+    /// Training rows that are left out at load (trainer/run/cleaning.h).
+    struct Filter {
+      bool positive = false;
+      double max_label = 0;         ///< 0: off
+      int64_t max_duration_ms = 0;  ///< 0: off
+      VideoType video_type = VideoType::kAny;
+      Visibility visibility = Visibility::kAny;
+    } filter;
+    Repeats repeats = Repeats::kKeep;
   } data;
 
   struct Model {

@@ -15,6 +15,18 @@ constexpr auto words(ValidationKind) {
   return std::to_array<std::string_view>({"random", "temporal"});
 }
 
+enum class VideoType { kAny, kNormal };
+constexpr auto words(VideoType) { return std::to_array<std::string_view>({"any", "normal"}); }
+
+enum class Visibility { kAny, kPublic };
+constexpr auto words(Visibility) { return std::to_array<std::string_view>({"any", "public"}); }
+
+/// What becomes of the rows of one user and video.
+enum class Repeats { kKeep, kFirst, kSum, kMean };
+constexpr auto words(Repeats) {
+  return std::to_array<std::string_view>({"keep", "first", "sum", "mean"});
+}
+
 enum class MissingValue { kZero, kMedian };
 constexpr auto words(MissingValue) { return std::to_array<std::string_view>({"zero", "median"}); }
 

@@ -106,6 +106,23 @@ std::vector<Key> keys_of(Config& config, std::span<const ModelDeclaration> model
       "labels that are trained on are cut to this; 0: off");
   add("data.features.until", data.features.until, Any{}, "daily features up to this day alone");
   add("data.features.missing", data.features.missing, Any{}, "what a missing feature becomes");
+  add("data.filter.positive", data.filter.positive, Any{},
+      "leaves out training rows whose label is 0 or less; no filter touches the test table");
+  add("data.filter.max_duration_ms", data.filter.max_duration_ms,
+      whole(0, std::numeric_limits<int32_t>::max()),
+      "leaves out training rows of longer videos (video_duration of the row); 0: off");
+  add("data.filter.video_type", data.filter.video_type, Any{},
+      "normal: leaves out training rows of videos whose first daily row has another video_type "
+      "than NORMAL, or that have none");
+  add("data.filter.visibility", data.filter.visibility, Any{},
+      "public: leaves out training rows of videos whose first daily row has another "
+      "visible_status than public, or that have none");
+  add("data.filter.max_label", data.filter.max_label, of_a_float_or_zero(),
+      "leaves out training rows whose label is above this, after data.repeats; 0: off");
+  add("data.repeats", data.repeats, Any{},
+      "training rows of one user and video that the other filters leave: all of them, or one in "
+      "place of the first, with its label or the sum or mean of all; in a temporal split it has "
+      "the time of the first");
 
   auto& model = config.model;
   add("model.name", model.name, names_of(models), "the model");

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -48,6 +49,8 @@ data:
   path: "my data"
   validation: {kind: temporal, fraction: 0.25}
   features: {until: 2020-08-01, missing: median}
+  filter: {positive: true, max_duration_ms: 160000, video_type: normal, visibility: public, max_label: 5}
+  repeats: sum
 model: {content: none, engine: fused, form: ids}
 parallel: {simd: avx2}
 train:
@@ -65,6 +68,12 @@ evaluate: {k: [1, 7], labels: [ratio>=4, top-3]}
   EXPECT_EQ(config.data.features.until.yyyymmdd, 20200801);
   EXPECT_EQ(config.data.features.missing, MissingValue::kMedian);
   EXPECT_EQ(config.model.options.word("content"), "none");
+  EXPECT_TRUE(config.data.filter.positive);
+  EXPECT_EQ(config.data.filter.max_duration_ms, 160000);
+  EXPECT_EQ(config.data.filter.video_type, VideoType::kNormal);
+  EXPECT_EQ(config.data.filter.visibility, Visibility::kPublic);
+  EXPECT_EQ(config.data.filter.max_label, 5);
+  EXPECT_EQ(config.data.repeats, Repeats::kSum);
   EXPECT_EQ(config.model.engine, EngineName::kFused);
   EXPECT_EQ(config.model.form, FormName::kIds);
   EXPECT_EQ(config.parallel.simd, Simd::kAvx2);
@@ -142,6 +151,15 @@ TEST(Config, WrongTypesAndRanges) {
   EXPECT_THAT(one("train.plateau.metric=ndcg"), HasSubstr("got ndcg, expected none or mse"));
   EXPECT_THAT(one("data.features.until=2020-02-30"), HasSubstr("a day as 2020-08-01"));
   EXPECT_THAT(one("data.features.until=20200801"), HasSubstr("a day as 2020-08-01"));
+  for (const char* text : {"yes", "'true'", "1", "True", ""})
+    EXPECT_THAT(one(fmt::format("data.filter.positive={}", text)),
+                HasSubstr("expected true or false"));
+  EXPECT_THAT(one("data.filter.max_label=-1"), HasSubstr("expected 0, or a number >= 1e-37"));
+  EXPECT_THAT(one("data.filter.max_duration_ms=3000000000"),
+              HasSubstr("expected a whole number >= 0 and <= 2147483647"));
+  EXPECT_THAT(one("data.filter.video_type=ad"), HasSubstr("expected any or normal"));
+  EXPECT_THAT(one("data.filter.visibility=private"), HasSubstr("expected any or public"));
+  EXPECT_THAT(one("data.repeats=last"), HasSubstr("expected keep or first or sum or mean"));
   EXPECT_THAT(one("checkpoint.keep=1"), HasSubstr("a whole number >= 2"));
   EXPECT_THAT(one("checkpoint.resume="), HasSubstr("expected text"));
   EXPECT_THAT(one("model.name=ncff"), HasSubstr("got ncff, expected ncf or tower or shallow"));
@@ -261,6 +279,9 @@ TEST(Config, EffectiveConfigurationReadsBackEqual) {
                                               "data.target.clip=0.30000000000000004",
                                               "data.path='a: b # \"c\"'",
                                               "data.features.until=2020-08-01",
+                                              "data.filter.positive=true",
+                                              "data.filter.max_label=4.9",
+                                              "data.repeats=mean",
                                               "evaluate.k=[3]",
                                               "evaluate.labels=[ratio>=0.5, top-1, 'ratio>=1e-3']",
                                               "train.seed=9007199254740993",
@@ -275,6 +296,9 @@ TEST(Config, EffectiveConfigurationReadsBackEqual) {
   EXPECT_EQ(to_json(second.config), to_json(first.config));
   EXPECT_EQ(second.config.train.optimizer.epsilon, 1e-30);
   EXPECT_EQ(second.config.data.target.clip, 0.30000000000000004);
+  EXPECT_TRUE(second.config.data.filter.positive);
+  EXPECT_EQ(second.config.data.filter.max_label, 4.9);
+  EXPECT_EQ(second.config.data.repeats, Repeats::kMean);
   EXPECT_EQ(second.config.data.path, "a: b # \"c\"");
   EXPECT_EQ(second.config.train.seed, 9007199254740993);
   EXPECT_EQ(second.config.checkpoint.resume, "null");

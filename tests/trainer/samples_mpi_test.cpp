@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sharding/plan.h"
@@ -87,6 +89,144 @@ TEST_F(Samples, ATemporalSplitHoldsOutTheLatestRows) {
     EXPECT_GE(static_cast<double>(count(expected)), fraction * 1200);
   }
   EXPECT_GT(count(latest(.1)), 120) << "no tie at the threshold: the test is worth less";
+}
+
+TEST_F(Samples, CleaningAndTheSplitOfWhatIsLeftDependNeitherOnShardsNorOnRanks) {
+  config.data.repeats = Repeats::kSum;
+  config.data.filter.max_label = 5;
+  config.data.validation.fraction = .2;
+  // Straight from the table: the labels of the rows that are left, 0 for the others.
+  std::vector<double> expected(table.size(), 0);
+  std::map<std::pair<int32_t, int32_t>, size_t> firsts;
+  for (size_t row = 0; row < table.size(); ++row)
+    expected[firsts.try_emplace({table[row].user, table[row].item}, row).first->second] +=
+        table[row].label;
+  int64_t above = 0;
+  std::vector<double> times;  // of the rows that are left
+  for (const auto& [pair, row] : firsts) {
+    if (static_cast<float>(expected[row]) > 5) {
+      ++above;
+      expected[row] = 0;
+    } else {
+      times.push_back(table[row].time);
+    }
+  }
+  std::sort(times.begin(), times.end(), std::greater<>());
+  const double latest =
+      times.at(static_cast<size_t>(std::ceil(.2 * static_cast<double>(times.size()))) - 1);
+  DropCounts dropped{};
+  dropped[static_cast<size_t>(Drop::kRepeat)] = std::ssize(table) - std::ssize(firsts);
+  dropped[static_cast<size_t>(Drop::kAboveMaxLabel)] = above;
+  ASSERT_GT(above, 0);
+  ASSERT_GT(times.size(), 100u);
+
+  const Dataset few = import(4), many = import(64);
+  for (const ValidationKind kind : {ValidationKind::kRandom, ValidationKind::kTemporal}) {
+    config.data.validation.kind = kind;
+    const auto is_held_out = [&](uint32_t row) {
+      return kind == ValidationKind::kTemporal
+                 ? table[row].time >= latest
+                 : to_uniform(random_bits(1, Purpose::kValidationSplit, row)) < .2;
+    };
+    for (const auto& [dataset, ranks] :
+         {std::pair(&few, &comm), std::pair(&many, &comm), std::pair(&many, &self)}) {
+      const std::vector<ShardSamples> samples = load(*dataset, *ranks);
+      EXPECT_EQ(sum_dropped(samples, *ranks), dropped);
+      std::vector<double> labels(table.size(), 0);
+      for (const ShardSamples& shard : samples) {
+        for (const kt::Samples* part : {&shard.train, &shard.validation}) {
+          for (const Sample& sample : *part) {
+            labels.at(sample.row) += sample.label;
+            EXPECT_EQ(shard.users.at(sample.user), table[sample.row].user);
+            EXPECT_EQ(sample.item, table[sample.row].item);
+            EXPECT_EQ(part == &shard.validation, is_held_out(sample.row)) << sample.row;
+          }
+        }
+      }
+      ranks->all_reduce(std::span(labels), Reduction::kSum);
+      for (size_t row = 0; row < table.size(); ++row)
+        EXPECT_EQ(labels[row], static_cast<float>(expected[row])) << row;
+    }
+  }
+}
+
+TEST_F(Samples, DurationsOfTheRowsThatAreLeftWhereAskedFor) {
+  constexpr int kRows = 200;
+  const auto play = [](uint32_t row) { return 100 * static_cast<int32_t>(row) + 50; };
+  const auto video = [](uint32_t row) { return 1000 * (1 + static_cast<int32_t>(row) % 3); };
+  const std::filesystem::path out = root / "official";
+  first([&] {
+    std::string text =
+        "user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio\n";
+    for (uint32_t k = 0; k < kRows; ++k)
+      text += fmt::format("{},{},{},{},,,,{}\n", k % 7, k % 5, play(k), video(k),
+                          static_cast<double>(play(k)) / video(k));
+    std::filesystem::create_directories(root / "source");
+    for (const char* name : {"big_matrix.csv", "small_matrix.csv"})
+      std::ofstream(root / "source" / name)
+          << (name[0] == 'b' ? text : text.substr(0, text.find("\n6,")));
+    import_dataset({.source = root / "source",
+                    .out = out,
+                    .shards = 8,
+                    .threads = 1,
+                    .assign_users = assign_users_to_shards});
+  });
+  config.data.path = out.string();
+  const Dataset dataset = Dataset::open(out);
+  config.data.filter.max_duration_ms = 2000;
+  const auto load_with = [&](const LoadOptions& options) {
+    return load_samples(dataset, config, shards_of_rank(8, world), comm, options);
+  };
+  int64_t rows = 0;
+  for (const ShardSamples& shard : load_with({.durations = true})) {
+    for (const auto& [samples, durations] :
+         {std::pair(&shard.train, &shard.train_durations),
+          std::pair(&shard.validation, &shard.validation_durations)}) {
+      for (size_t k = 0; k < samples->size(); ++k) {
+        const uint32_t row = (*samples)[k].row;
+        EXPECT_LE(video(row), 2000);
+        EXPECT_EQ(durations->play_duration.at(k), play(row));
+        EXPECT_EQ(durations->video_duration.at(k), video(row));
+      }
+      rows += std::ssize(*samples);
+    }
+  }
+  comm.all_reduce(std::span(&rows, 1), Reduction::kSum);
+  EXPECT_EQ(rows, kRows - kRows / 3);
+  const std::vector<ShardSamples> without = load_with({});
+  EXPECT_EQ(sum_dropped(without, comm)[static_cast<size_t>(Drop::kTooLong)], kRows / 3);
+  for (const ShardSamples& shard : without)
+    EXPECT_TRUE(shard.train_durations.play_duration.empty());
+}
+
+TEST_F(Samples, WhatAFilterNeedsAndTheDataSetLacksIsNamed) {
+  const Dataset dataset = import(4);
+  const std::string place = dataset.path().string();
+  using Filter = Config::Data::Filter;
+  const auto message = [&](const Filter& filter) {
+    config.data.filter = filter;
+    return user_error_of([&] { load(dataset, comm); });
+  };
+  EXPECT_EQ(message({.max_duration_ms = 160000}),
+            place +
+                ": data.filter.max_duration_ms is 160000, but the training rows have no "
+                "video_duration; import a folder in the official layout, or set "
+                "data.filter.max_duration_ms=0");
+  EXPECT_EQ(message({.video_type = VideoType::kNormal}),
+            place +
+                ": data.filter.video_type is normal, but the data set has no "
+                "item_daily_features.csv; import the data with that file, or set "
+                "data.filter.video_type=any");
+  EXPECT_EQ(message({.visibility = Visibility::kPublic}),
+            place +
+                ": data.filter.visibility is public, but the data set has no "
+                "item_daily_features.csv; import the data with that file, or set "
+                "data.filter.visibility=any");
+  config.data.filter = {};
+  EXPECT_THAT(user_error_of([&] {
+                load_samples(dataset, config, shards_of_rank(4, world), comm, {.durations = true});
+              }),
+              HasSubstr("the training rows have no play_duration and video_duration"));
 }
 
 TEST_F(Samples, ATemporalSplitNeedsTimes) {

@@ -24,10 +24,10 @@ uint64_t time_key(double seconds) {
 }
 
 /// Rows of all ranks at this time or later. Collective: all ranks.
-int64_t rows_from(uint64_t key, const std::vector<std::vector<double>>& times, Communicator& comm) {
+int64_t rows_from(uint64_t key, const std::vector<ShardRows>& shards, Communicator& comm) {
   int64_t rows = 0;
-  for (const auto& shard : times)
-    rows += std::count_if(shard.begin(), shard.end(), [&](double t) { return time_key(t) >= key; });
+  for (const ShardRows& shard : shards)
+    rows += std::ranges::count_if(shard.timestamp, [&](double t) { return time_key(t) >= key; });
   comm.all_reduce(std::span(&rows, 1), Reduction::kSum);
   return rows;
 }
@@ -35,20 +35,20 @@ int64_t rows_from(uint64_t key, const std::vector<std::vector<double>>& times, C
 /// The time from which on rows are held out: the largest that at least the wanted share of all rows have reached,
 /// found by bisection over the bits. Warns when ties hold out far more. Collective: all ranks. Throws: AgreedError when
 /// they leave nothing to train on.
-uint64_t time_threshold(const std::vector<std::vector<double>>& times, const Dataset& dataset,
+uint64_t time_threshold(const std::vector<ShardRows>& shards, const Dataset& dataset,
                         double fraction, Communicator& comm) {
-  const int64_t rows = dataset.train_rows();
+  const int64_t rows = rows_from(0, shards, comm);
   const auto wanted = static_cast<int64_t>(std::ceil(fraction * static_cast<double>(rows)));
   uint64_t threshold = 0;
   int64_t reached = rows;
   for (int bit = 63; bit >= 0; --bit) {
     const uint64_t candidate = threshold | (uint64_t{1} << bit);
-    const int64_t count = rows_from(candidate, times, comm);
+    const int64_t count = rows_from(candidate, shards, comm);
     if (count < wanted) continue;
     threshold = candidate;
     reached = count;
   }
-  const int64_t later = rows_from(threshold + 1, times, comm);
+  const int64_t later = rows_from(threshold + 1, shards, comm);
   const auto percent = [&](int64_t n) {
     return fmt::format("{:.3g} %", 100 * static_cast<double>(n) / static_cast<double>(rows));
   };
@@ -71,10 +71,22 @@ uint64_t time_threshold(const std::vector<std::vector<double>>& times, const Dat
   return threshold;
 }
 
+/// Durations of `samples`, some rows of a shard whose durations are all there.
+Durations durations_of(const Samples& samples, const ShardRows& rows) {
+  Durations out;
+  for (const Sample& sample : samples) {
+    const auto found = std::ranges::lower_bound(rows.shard.row, sample.row);  // they ascend
+    const auto k = found - rows.shard.row.begin();
+    out.play_duration.push_back(rows.durations.play_duration[k]);
+    out.video_duration.push_back(rows.durations.video_duration[k]);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
-                                       MpiCommunicator& comm) {
+                                       MpiCommunicator& comm, const LoadOptions& options) {
   const double fraction = config.data.validation.fraction;
   const bool temporal = config.data.validation.kind == ValidationKind::kTemporal && fraction > 0;
   if (temporal && !dataset.has_timestamps())
@@ -83,27 +95,31 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
         "data.validation.kind=random",
         dataset.path().string());
 
-  std::vector<Shard> read;
-  std::vector<std::vector<double>> times;
+  std::vector<ShardRows> read;
+  std::vector<ShardSamples> samples(static_cast<size_t>(shards.size()));
   agree(comm, [&] {
+    const CleaningRules rules = cleaning_rules(dataset, config.data);
     for (int64_t j = shards.begin; j < shards.end; ++j) {
-      read.push_back(dataset.read_shard(j));
-      if (temporal) times.push_back(dataset.read_timestamps(j));
+      ShardRows& rows = read.emplace_back(ShardRows{.shard = dataset.read_shard(j)});
+      if (temporal) rows.timestamp = dataset.read_timestamps(j);
+      if (options.durations || rules.max_duration_ms > 0)
+        rows.durations = dataset.read_durations(j);
+      if (cleans(config.data)) samples[j - shards.begin].dropped = clean(rows, rules);
+      if (!options.durations) rows.durations = {};
     }
   });
   uint64_t threshold = 0;
-  if (temporal) threshold = time_threshold(times, dataset, fraction, comm);
+  if (temporal) threshold = time_threshold(read, dataset, fraction, comm);
 
   const auto seed = static_cast<uint64_t>(config.train.seed);
-  std::vector<ShardSamples> samples(read.size());
   Samples train;
   for (size_t j = 0; j < read.size(); ++j) {
-    Shard& shard = read[j];
+    Shard& shard = read[j].shard;
     train.clear();
     for (size_t k = 0; k < shard.row.size(); ++k) {
       const bool held_out =
           temporal
-              ? time_key(times[j][k]) >= threshold
+              ? time_key(read[j].timestamp[k]) >= threshold
               : to_uniform(random_bits(seed, Purpose::kValidationSplit, shard.row[k])) < fraction;
       (held_out ? samples[j].validation : train)
           .push_back({.user = shard.user[k],
@@ -116,8 +132,12 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
     samples[j].train.resize(train.size());
     for (size_t k = 0; k < train.size(); ++k)
       samples[j].train[k] = train[order(static_cast<int64_t>(k))];
+    if (options.durations) {
+      samples[j].train_durations = durations_of(samples[j].train, read[j]);
+      samples[j].validation_durations = durations_of(samples[j].validation, read[j]);
+    }
     samples[j].users = std::move(shard.users);
-    shard = {};
+    read[j] = {};
   }
   return samples;
 }
@@ -127,6 +147,14 @@ std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& sample
   std::vector<int64_t> own;
   for (const ShardSamples& shard : samples) own.push_back(std::ssize(shard.train));
   return gather_shards<int64_t>(comm, own, shards);
+}
+
+DropCounts sum_dropped(const std::vector<ShardSamples>& samples, Communicator& comm) {
+  DropCounts dropped{};
+  for (const ShardSamples& shard : samples)
+    for (size_t reason = 0; reason < kDrops; ++reason) dropped[reason] += shard.dropped[reason];
+  comm.all_reduce(std::span<int64_t>(dropped), Reduction::kSum);
+  return dropped;
 }
 
 }  // namespace kt

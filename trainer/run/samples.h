@@ -8,6 +8,7 @@
 #include "launch/base/huge_pages.h"
 #include "launch/collectives/mpi_communicator.h"
 #include "sharding/plan.h"
+#include "trainer/run/cleaning.h"
 
 /// The rows this rank trains and validates on, in memory: 16 bytes a row.
 namespace kt {
@@ -24,21 +25,30 @@ struct Sample {
 using Samples = std::vector<Sample, HugePageAllocator<Sample>>;
 
 struct ShardSamples {
-  std::vector<int32_t> users;  ///< dense user indices of the shard
-  Samples train;               ///< in the order of `first_order`
-  Samples validation;          ///< in source order
+  std::vector<int32_t> users;                       ///< dense user indices of the shard
+  Samples train;                                    ///< in the order of `first_order`
+  Samples validation;                               ///< in source order
+  Durations train_durations, validation_durations;  ///< of these rows; empty unless asked for
+  DropCounts dropped{};                             ///< rows of the shard that are in neither
 };
 
-/// Reads the shards of a rank and splits them. Random: a row is held out by a draw keyed by (seed, row), so the
-/// split depends neither on ranks nor on V. Temporal: the latest `fraction` of all rows, ties held out too, with a
-/// warning where these are many.
+struct LoadOptions {
+  bool durations = false;  ///< keeps those of the rows: 8 bytes a row more
+};
+
+/// Reads the shards of a rank, cleans them (trainer/run/cleaning.h) and splits what is left. Random: a row is held
+/// out by a draw keyed by (seed, row), so the split depends neither on ranks nor on V. Temporal: the latest
+/// `fraction` of all rows, ties held out too, with a warning where these are many.
 /// Collective: all ranks; a shard that one rank cannot read ends all of them with that message.
-/// Throws: UserError.
+/// Throws: UserError, also where the data set lacks what a filter or an option needs.
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
-                                       MpiCommunicator& comm);
+                                       MpiCommunicator& comm, const LoadOptions& options = {});
 
 /// Training samples of every shard. Shapes: [V]. Collective: all ranks.
 std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,
                                          Communicator& comm);
+
+/// Rows of all shards that cleaning left out. Collective: all ranks.
+DropCounts sum_dropped(const std::vector<ShardSamples>& samples, Communicator& comm);
 
 }  // namespace kt
