@@ -82,13 +82,6 @@ struct DailyTexts {
   std::vector<std::string> values;  ///< an empty cell is the empty text
 };
 
-/// A column of repeating texts of the daily table. Shapes: n rows, in source order.
-struct DailyTexts {
-  std::vector<int32_t> item;        ///< [n] dense item index
-  std::vector<int32_t> code;        ///< [n] index into `values`
-  std::vector<std::string> values;  ///< an empty cell is the empty text
-};
-
 /// Captions and categories of the items, for people to read. Shapes: [I] each; empty strings where missing.
 struct ItemTexts {
   std::vector<std::string> caption;

@@ -4,20 +4,20 @@
 
 namespace kt {
 
-ColumnSide side_of(const Column& column) {
+Side side_of(const Column& column) {
   switch (column.source) {
     case ColumnSource::kUserTable:
-      return ColumnSide::kUser;
+      return Side::kUser;
     case ColumnSource::kLabels:
-      return ColumnSide::kRow;
+      return Side::kRow;
     default:
-      return ColumnSide::kItem;
+      return Side::kItem;
   }
 }
 
 int64_t width_of(const Column& column) { return std::max<int64_t>(column.bag, 1); }
 
-int64_t width_of(std::span<const Column> columns, ColumnSide side) {
+int64_t width_of(std::span<const Column> columns, Side side) {
   int64_t width = 0;
   for (const Column& column : columns)
     if (side_of(column) == side) width += width_of(column);

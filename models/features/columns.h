@@ -8,6 +8,7 @@
 #include "models/features/daily.h"
 #include "models/features/label_means.h"
 #include "models/features/scaling.h"
+#include "models/graph/side.h"
 
 /// What a system reads beside ids and labels, as plain data. `fit_columns` (trainer/features/columns.h) makes numbers
 /// of it.
@@ -28,8 +29,6 @@ enum class ColumnSource {
   kLabels,
 };
 
-enum class ColumnSide { kUser, kItem, kRow };
-
 struct Column {
   std::string name;
   ColumnSource source = ColumnSource::kUserTable;
@@ -38,6 +37,11 @@ struct Column {
   DailyReduction daily = DailyReduction::kMean;
   /// Tags and categories: one number, 1 or 0, for each of the codes 0 .. bag - 1. 0: the code as a number.
   int64_t bag = 0;
+  /// A code to be embedded: 1 for the least value there is, and so on; 0 where it is missing. Columns of codes stand
+  /// before the others of their side.
+  bool embedded = false;
+  /// Of embedded ones: so many ranges of equal count in place of each value by itself; 0: none.
+  int64_t ranges = 0;
   /// What stands for a missing value; nothing: the median of those there are.
   std::optional<double> missing = 0;
   Scaling scaling = Scaling::kNone;
@@ -47,10 +51,10 @@ struct Column {
   LabelMean label_mean;
 };
 
-ColumnSide side_of(const Column& column);
+Side side_of(const Column& column);
 /// Numbers that a column is.
 int64_t width_of(const Column& column);
 /// Numbers that the columns of a side are together.
-int64_t width_of(std::span<const Column> columns, ColumnSide side);
+int64_t width_of(std::span<const Column> columns, Side side);
 
 }  // namespace kt

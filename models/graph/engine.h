@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "models/graph/side.h"
+
 /// What a model is to the rest of the system: a list of parameters, and an engine that computes the rows of a
 /// step. Torch-free on purpose; models/graph/layers.h is the form a model is written in.
 namespace kt {
@@ -20,6 +22,7 @@ enum class Initializer {
   kOne,
   kTruncatedNormal,  ///< normal cut at 2 sigma and rescaled, so that its deviation is `scale`
   kUniform,          ///< uniform in [-scale, scale)
+  kTargetMean,       ///< the mean of the targets of the training rows
 };
 
 struct ParameterSpec {
@@ -36,10 +39,6 @@ struct ParameterSpec {
 
   int64_t size() const { return rows * cols; }
 };
-
-/// A row is a user and an item; what is of neither alone is the row's.
-enum class Side { kUser, kItem, kRow };
-inline constexpr size_t kSides = 3;
 
 /// What is known of users, items or rows beside their ids: not trained. Shapes: by Side, [.., column_count].
 using Columns = std::array<const float*, kSides>;

@@ -105,10 +105,10 @@ int Layers::dot(int a, int b) { return pair(LayerKind::kDot, a, b, 1); }
 int Layers::add(int a, int b) { return pair(LayerKind::kAdd, a, b, width(a)); }
 int Layers::multiply(int a, int b) { return pair(LayerKind::kMultiply, a, b, width(a)); }
 
-int Layers::bias(const std::string& name, int input) {
+int Layers::bias(const std::string& name, int input, Initializer initializer) {
   const int layer = add(LayerKind::kBias, {input}, width(input));
   layers_[layer].parameter = static_cast<int>(parameters_.size());
-  parameters_.push_back({name, ParameterKind::kDense, 1, width(input), Initializer::kZero, 0});
+  parameters_.push_back({name, ParameterKind::kDense, 1, width(input), initializer, 0});
   return layer;
 }
 

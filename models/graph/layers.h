@@ -74,8 +74,8 @@ class Layers {
   int add(int a, int b);
   int multiply(int a, int b);
   int scale(int input, double factor);
-  /// Parameter `name` [1, width of the input], initially 0.
-  int bias(const std::string& name, int input);
+  /// Parameter `name` [1, width of the input].
+  int bias(const std::string& name, int input, Initializer initializer = Initializer::kZero);
   /// Mean and biased variance are those of the whole global batch of a step, in evaluation the running values
   /// (BatchNorm in models/graph/engine.h). Keras' defaults: momentum .99, epsilon 1e-3. Parameters `name.gamma`, initially 1,
   /// `name.beta` 0, `name.mean` 0, `name.variance` 1; the last two are not trained.

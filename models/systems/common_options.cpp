@@ -43,7 +43,7 @@ E value_of(const Names<E, N>& names, std::string_view word) {
 
 double deviation(const OptionValues& values, int64_t rows, int64_t with_rows) {
   const std::string& init = values.word("init");
-  if (init == "tenth") return .1;
+  if (init == "given") return values.number("init_deviation");
   const int64_t counted = init == "rows" ? rows : with_rows;
   // A table without rows draws nothing; its deviation only has to be finite.
   return std::sqrt(2.0 / static_cast<double>(std::max<int64_t>(counted, 1)));
@@ -54,8 +54,8 @@ double deviation(const OptionValues& values, int64_t rows, int64_t with_rows) {
 void add_objective_options(std::vector<OptionDeclaration>& to, const Objective& standard) {
   to.push_back(word_option("loss", word_of(kLosses, standard.loss), words_of(kLosses),
                            "of a row's output and target"));
-  to.push_back(
-      number_option("delta", standard.delta, {1e-6, 1e6}, "huber: errors beyond it count linearly"));
+  to.push_back(number_option("delta", standard.delta, {1e-6, 1e6},
+                             "huber: errors beyond it count linearly"));
   to.push_back(word_option("target.kind", word_of(kTargets, standard.target), words_of(kTargets),
                            "what the label (cut by data.target.clip) becomes: itself; linearly "
                            "[low, high] of [0, clip]; less the mean, by the deviation; log(1 + "
@@ -81,10 +81,11 @@ OptionDeclaration penalty_option() {
                        "times the squared embeddings of a row's user and video, added to its loss");
 }
 
-OptionDeclaration init_option() {
-  return word_option("init", "rows", {"rows", "trained", "tenth"},
-                     "initial deviation of embeddings: sqrt(2 / rows) of the table, the same of "
-                     "the rows that have training rows, or .1");
+void add_init_options(std::vector<OptionDeclaration>& to, const std::string& standard) {
+  to.push_back(word_option("init", standard, {"rows", "trained", "given"},
+                           "initial deviation of embeddings: sqrt(2 / rows) of the table, the same "
+                           "of the rows that have training rows, or init_deviation"));
+  to.push_back(number_option("init_deviation", .1, {0, 100}, "with init given"));
 }
 
 double user_deviation(const OptionValues& values, const SystemInputs& inputs) {

@@ -17,8 +17,8 @@ Objective objective_of(const OptionValues& values);
 /// `penalty`: of the squared rows of tables (ParameterSpec::row_penalty).
 OptionDeclaration penalty_option();
 
-/// `init`: the deviation of the embeddings' initial values.
-OptionDeclaration init_option();
+/// `init`, `init_deviation`: the deviation of the embeddings' initial values.
+void add_init_options(std::vector<OptionDeclaration>& to, const std::string& standard);
 /// sqrt(2 / rows) of the table; or of those that have training rows; or .1 (Keras draws by the table's shape, whose
 /// rows without any are never read).
 double user_deviation(const OptionValues& values, const SystemInputs& inputs);

@@ -1,5 +1,7 @@
 #include "models/systems/feature_mlp.h"
 
+#include <string>
+
 #include "models/systems/common_options.h"
 
 namespace kt {
@@ -26,9 +28,33 @@ std::vector<OptionDeclaration> options() {
   return all;
 }
 
+std::vector<Column> columns(const OptionValues& values) {
+  const std::string& encoding = values.word("encoding");
+  const auto mean = [&](const char* name, LabelKey key) {
+    Column column{.name = name, .source = ColumnSource::kLabels, .scaling = Scaling::kRobust};
+    column.label_mean = {.key = key,
+                         .rule = encoding == "in_sample"       ? LeakageRule::kInSample
+                                 : encoding == "leave_one_out" ? LeakageRule::kLeaveOneOut
+                                                               : LeakageRule::kKFold,
+                         .weight = values.number("shrink")};
+    if (values.flag("unseen_is_zero")) column.label_mean.unseen = 0;
+    return column;
+  };
+  std::vector<Column> all = {mean("video", LabelKey::kItem), mean("user", LabelKey::kUser)};
+  if (values.flag("tags")) all.push_back(mean("user_tag", LabelKey::kUserTag));
+  if (values.flag("categories")) all.push_back(mean("user_category", LabelKey::kUserCategory));
+  if (values.flag("duration"))
+    all.push_back({.name = "video_duration",
+                   .source = ColumnSource::kVideoDuration,
+                   .scaling = Scaling::kRobust});
+  return all;
+}
+
 System make(const OptionValues& values, const SystemInputs& inputs) {
   Layers m;
   int x = m.columns(Side::kRow, 0, inputs.columns[static_cast<size_t>(Side::kRow)]);
+  if (const int64_t videos = inputs.columns[static_cast<size_t>(Side::kItem)]; videos > 0)
+    x = m.concat({x, m.columns(Side::kItem, 0, videos)});
   int number = 0;
   for (const int64_t width : values.list("hidden")) {
     const std::string name = std::to_string(++number);
@@ -44,7 +70,7 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
 }  // namespace
 
 SystemEntry feature_mlp_entry() {
-  return {"feature_mlp", "one small network over label means of rows", options, make};
+  return {"feature_mlp", "one small network over label means of rows", options, make, columns};
 }
 
 }  // namespace kt

@@ -9,9 +9,9 @@ std::vector<OptionDeclaration> options() {
   std::vector<OptionDeclaration> all = {
       whole_option("embedding", 64, {1, 4096}, "factors of a user and of a video"),
       flag_option("biases", true, "a bias of each user and video, and one of all"),
-      init_option(),
       penalty_option(),
   };
+  add_init_options(all, "given");
   add_objective_options(all, {});
   return all;
 }
@@ -25,7 +25,7 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
   if (values.flag("biases")) {
     const int biases = m.add(m.user_table("user_bias", inputs.users, 1, 0),
                              m.item_table("video_bias", inputs.items, 1, 0));
-    m.bias("bias", m.add(product, biases));
+    m.bias("bias", m.add(product, biases), Initializer::kTargetMean);
   }
   m.penalize_rows(values.number("penalty"));
   return {std::move(m), objective_of(values)};

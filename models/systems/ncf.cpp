@@ -11,9 +11,9 @@ std::vector<OptionDeclaration> options() {
       number_option("dropout", .2, {0, .99}, "probability of a zero after the first hidden layer"),
       word_option("content", "daily", {"daily", "none"},
                   "content features: of the daily table, or none"),
-      init_option(),
       penalty_option(),
   };
+  add_init_options(all, "rows");
   add_objective_options(all, {});
   return all;
 }
@@ -39,7 +39,8 @@ bool content(const OptionValues& values) { return values.word("content") == "dai
 }  // namespace
 
 SystemEntry ncf_entry() {
-  return {"ncf", "regression on ids and content by a small network", options, make, content};
+  return {"ncf",  "regression on ids and content by a small network", options, make, nullptr,
+          content};
 }
 
 }  // namespace kt

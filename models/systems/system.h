@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "models/features/columns.h"
 #include "models/graph/layers.h"
 #include "models/graph/objective.h"
 #include "launch/base/options.h"
@@ -41,6 +42,8 @@ struct SystemEntry {
   const char* about;
   std::vector<OptionDeclaration> (*options)();
   System (*make)(const OptionValues&, const SystemInputs&);
+  /// What it reads of tables and label means; null: nothing.
+  std::vector<Column> (*columns)(const OptionValues&) = nullptr;
   /// Whether it reads the content of videos (models/features/content_features.h); null: no.
   bool (*content)(const OptionValues&) = nullptr;
 };

@@ -23,9 +23,88 @@ void add_input_options(std::vector<OptionDeclaration>& to, double missing) {
   to.push_back(flag_option("user_ids", false, "an embedding of each user beside its columns"));
   to.push_back(flag_option("video_ids", false, "an embedding of each video beside its columns"));
   to.push_back(whole_option("embedding", 32, {1, 4096}, "width of the embeddings of ids"));
-  to.push_back(init_option());
+  add_init_options(to, "rows");
   to.push_back(penalty_option());
 }
+
+Column of_users(const std::string& name) {
+  return {.name = name, .source = ColumnSource::kUserTable, .of = name};
+}
+Column daily(const std::string& name, DailyReduction reduction) {
+  return {.name = name, .source = ColumnSource::kDailyTable, .of = name, .daily = reduction};
+}
+
+/// Every category of the user table.
+void add_user_codes(std::vector<Column>& to) {
+  std::vector<std::string> names = {"user_active_degree",    "is_lowactive_period",
+                                    "is_live_streamer",      "is_video_author",
+                                    "follow_user_num_range", "fans_user_num_range",
+                                    "friend_user_num_range", "register_days_range"};
+  for (int k = 0; k < 18; ++k) names.push_back("onehot_feat" + std::to_string(k));
+  for (const std::string& name : names) {
+    to.push_back(of_users(name));
+    to.back().embedded = true;
+  }
+}
+
+/// Codes of videos, which stand before their numbers.
+void add_video_codes(const OptionValues& values, std::vector<Column>& to) {
+  if (values.flag("categories"))
+    for (const char* level : {"first", "second", "third"}) {
+      const std::string name = std::string(level) + "_level_category_id";
+      to.push_back({.name = name, .source = ColumnSource::kCategory, .of = name, .embedded = true});
+    }
+  if (values.flag("duration"))
+    to.push_back({.name = "video_duration",
+                  .source = ColumnSource::kVideoDuration,
+                  .embedded = true,
+                  .ranges = 50});
+}
+
+/// Numbers, scaled over training rows as the reference system does; `numbers_from` is where they begin.
+void scale(const OptionValues& values, size_t numbers_from, std::vector<Column>& columns) {
+  for (size_t k = numbers_from; k < columns.size(); ++k) {
+    columns[k].missing = values.number("missing");
+    columns[k].scaling = Scaling::kStandard;
+  }
+}
+
+std::vector<Column> columns_of(const OptionValues& values, bool hybrid) {
+  std::vector<Column> columns;
+  if (values.word("user_columns") == "codes") add_user_codes(columns);
+  add_video_codes(values, columns);
+  const size_t codes = columns.size();
+  if (values.word("user_columns") == "numbers") {
+    if (hybrid) {
+      columns.push_back(of_users("user_active_degree"));
+      columns.push_back(of_users("follow_user_num"));
+    }
+    for (int k = 0; k < 18; ++k) columns.push_back(of_users("onehot_feat" + std::to_string(k)));
+  }
+  if (values.flag("daily") && hybrid) {
+    for (const char* name : {"play_cnt", "share_cnt", "download_cnt", "comment_cnt"})
+      columns.push_back(daily(name, DailyReduction::kSum));
+    for (const char* name : {"upload_type", "author_id", "video_duration"})
+      columns.push_back(daily(name, DailyReduction::kFirst));
+  } else if (values.flag("daily")) {
+    for (const char* name : {"music_id", "video_tag_id"})
+      columns.push_back(daily(name, DailyReduction::kLast));
+    for (const char* name :
+         {"play_cnt", "play_duration", "long_time_play_cnt", "short_time_play_cnt", "play_progress",
+          "comment_stay_duration", "like_cnt", "cancel_like_cnt", "comment_cnt",
+          "delete_comment_cnt", "comment_like_cnt", "follow_cnt", "cancel_follow_cnt", "share_cnt",
+          "download_cnt"})
+      columns.push_back(daily(name, DailyReduction::kMean));
+  }
+  scale(values, codes, columns);
+  if (values.flag("tags"))
+    columns.push_back({.name = "tags", .source = ColumnSource::kTags, .bag = 31});
+  return columns;
+}
+std::vector<Column> two_tower_columns(const OptionValues& values) {
+  return columns_of(values, false);
+}
+std::vector<Column> hybrid_columns(const OptionValues& values) { return columns_of(values, true); }
 
 /// The input of a tower: embeddings of codes and of ids, and numbers, side by side.
 int input_of(Layers& m, const OptionValues& values, const SystemInputs& inputs, Side side) {
@@ -83,7 +162,8 @@ System two_tower(const OptionValues& values, const SystemInputs& inputs) {
     if (values.flag("biases")) biases.push_back(m.dense(name + "_bias", x, 1));
   }
   const int product = m.dot(outputs[0], outputs[1]);
-  if (values.flag("biases")) m.add(product, m.add(biases[0], biases[1]));
+  if (values.flag("biases"))
+    m.bias("bias", m.add(product, m.add(biases[0], biases[1])), Initializer::kTargetMean);
   m.penalize_rows(values.number("penalty"));
   return {std::move(m), objective_of(values)};
 }
@@ -116,13 +196,13 @@ System hybrid(const OptionValues& values, const SystemInputs& inputs) {
 }  // namespace
 
 SystemEntry two_tower_entry() {
-  return {"two_tower", "a tower for users, one for videos, their dot", two_tower_options,
-          two_tower};
+  return {"two_tower", "a tower for users, one for videos, their dot", two_tower_options, two_tower,
+          two_tower_columns};
 }
 
 SystemEntry two_tower_hybrid_entry() {
   return {"two_tower_hybrid", "a tower for users, one for videos, a network over both",
-          hybrid_options, hybrid};
+          hybrid_options, hybrid, hybrid_columns};
 }
 
 }  // namespace kt

@@ -36,9 +36,9 @@ TEST(Columns, TheSourceDecidesTheSide) {
       {.name = "length", .source = ColumnSource::kVideoDuration},
       {.name = "mean", .source = ColumnSource::kLabels},
   };
-  EXPECT_EQ(width_of(columns, ColumnSide::kUser), 1);
-  EXPECT_EQ(width_of(columns, ColumnSide::kItem), 33);
-  EXPECT_EQ(width_of(columns, ColumnSide::kRow), 1);
+  EXPECT_EQ(width_of(columns, Side::kUser), 1);
+  EXPECT_EQ(width_of(columns, Side::kItem), 33);
+  EXPECT_EQ(width_of(columns, Side::kRow), 1);
 }
 
 TEST(ReduceDaily, EachReductionTakesTheItemsRowsInSourceOrder) {

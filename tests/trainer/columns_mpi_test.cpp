@@ -233,8 +233,8 @@ TEST_F(FitColumns, SideColumnsAreThePlainLoops) {
   const std::vector<int32_t> users = users_in_shard_order(own);
   int64_t next[2] = {};
   for (const Column& column : columns) {
-    if (side_of(column) == ColumnSide::kRow) continue;
-    const bool by_user = side_of(column) == ColumnSide::kUser;
+    if (side_of(column) == Side::kRow) continue;
+    const bool by_user = side_of(column) == Side::kUser;
     const auto& [spec, got] = array_of(fitted, by_user ? "columns.user" : "columns.item");
     const int64_t count = by_user ? std::ssize(users) : dataset.items();
     ASSERT_EQ(std::ssize(got), count * spec.cols);
@@ -281,7 +281,7 @@ TEST_F(FitColumns, LabelMeansAreThePlainLoops) {
   };
   int64_t c = -1;
   for (const Column& column : columns) {
-    if (side_of(column) != ColumnSide::kRow) continue;
+    if (side_of(column) != Side::kRow) continue;
     ++c;
     const LabelMean& mean = column.label_mean;
     const bool by_user = mean.key == LabelKey::kUser || mean.key == LabelKey::kUserTag ||
@@ -373,7 +373,7 @@ TEST_F(FitColumns, InSampleRowsAreWhatTheArraysMake) {
   import_replica();
   std::vector<Column> columns;
   for (const Column& column : all_kinds())
-    if (side_of(column) != ColumnSide::kRow || column.label_mean.rule == LeakageRule::kInSample)
+    if (side_of(column) != Side::kRow || column.label_mean.rule == LeakageRule::kInSample)
       columns.push_back(column);
   const FittedColumns fitted = fit(columns);
 

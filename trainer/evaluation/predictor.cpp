@@ -40,13 +40,14 @@ class HostPredictor final : public Predictor {
     std::vector<int32_t> rows(users.size());
     for (size_t k = 0; k < users.size(); ++k)
       rows[k] = static_cast<int32_t>(problem_.user_row[users[k]] - first_user_row_);
+    const std::vector<float> row_columns = columns_of(rows, items);
     engine_->predict_rows({.n = std::ssize(items),
                            .user_parts = user_parts_.data(),
                            .item_parts = item_parts_.data(),
                            .user = rows.data(),
                            .item = items.data(),
                            .item_id = items.data(),
-                           .columns = {columns_.users, columns_.items, nullptr}},
+                           .columns = {columns_.users, columns_.items, row_columns.data()}},
                           out.data());
     const Objective& objective = problem_.system.objective;
     if (objective.target == TargetKind::kRaw) return;
@@ -54,6 +55,18 @@ class HostPredictor final : public Predictor {
   }
 
  private:
+  /// Those of the rows themselves. Shapes: users, items [n], result [n, row columns].
+  std::vector<float> columns_of(std::span<const int32_t> users,
+                                std::span<const int32_t> items) const {
+    const std::optional<RowColumns>& of_pair = problem_.columns.of_pair;
+    if (!of_pair) return {};
+    const int64_t width = of_pair->width();
+    std::vector<float> columns(users.size() * width);
+    for (size_t k = 0; k < users.size(); ++k)
+      of_pair->of(users[k], items[k], std::span(columns).subspan(k * width, width));
+    return columns;
+  }
+
   /// Of all users of this rank, or all items it holds.
   std::vector<float> parts_of(Side side, Range held, const Parameters& parameters) const {
     IdBatch batch;

@@ -21,7 +21,7 @@ std::string groups_name(const Column& column) { return "columns." + column.name 
 std::vector<Column> row_columns(std::span<const Column> columns) {
   std::vector<Column> rows;
   std::ranges::copy_if(columns, std::back_inserter(rows),
-                       [](const Column& column) { return side_of(column) == ColumnSide::kRow; });
+                       [](const Column& column) { return side_of(column) == Side::kRow; });
   return rows;
 }
 
@@ -39,8 +39,8 @@ std::vector<ArraySpec> arrays_of(std::span<const Column> columns,
                                  std::span<const ItemGroups> groups, const Dataset& dataset) {
   const int64_t users = dataset.users(), items = dataset.items();
   std::vector<ArraySpec> specs{
-      {kUser, ArrayKind::kUserTable, users, width_of(columns, ColumnSide::kUser), false},
-      {kItem, ArrayKind::kItemTable, items, width_of(columns, ColumnSide::kItem), false}};
+      {kUser, ArrayKind::kUserTable, users, width_of(columns, Side::kUser), false},
+      {kItem, ArrayKind::kItemTable, items, width_of(columns, Side::kItem), false}};
   const std::vector<Column> rows = row_columns(columns);
   for (size_t c = 0; c < rows.size(); ++c) {
     if (!is_by_user(rows[c].label_mean.key)) {
@@ -109,7 +109,7 @@ Tables read_tables(std::span<const Column> columns, const ColumnInputs& inputs,
   comm.all_reduce(std::span(tables.durations), Reduction::kMin);
   int64_t next = 0;
   for (const Column& column : columns) {
-    if (side_of(column) != ColumnSide::kItem) continue;
+    if (side_of(column) != Side::kItem) continue;
     if (column.source == ColumnSource::kVideoDuration)
       for (size_t i = 0; i < tables.durations.size(); ++i)
         if (tables.durations[i] != kNoDuration)
@@ -171,7 +171,7 @@ FittedColumns fit_columns(std::span<const Column> columns, const ColumnInputs& i
   }
   if (FittedArray* array = find(fitted.arrays, kUser)) {
     const std::vector<float> all =
-        finish_columns(columns, ColumnSide::kUser, std::move(tables.side.user), counts.user);
+        finish_columns(columns, Side::kUser, std::move(tables.side.user), counts.user);
     int64_t r = 0;
     for (const ShardSamples& shard : inputs.samples)
       for (const int32_t user : shard.users)
@@ -179,8 +179,7 @@ FittedColumns fit_columns(std::span<const Column> columns, const ColumnInputs& i
                     array->values.begin() + r++ * array->spec.cols);
   }
   if (FittedArray* array = find(fitted.arrays, kItem))
-    array->values =
-        finish_columns(columns, ColumnSide::kItem, std::move(tables.side.item), counts.item);
+    array->values = finish_columns(columns, Side::kItem, std::move(tables.side.item), counts.item);
 
   const std::vector<Column> rows = row_columns(columns);
   for (const ShardSamples& shard : inputs.samples)

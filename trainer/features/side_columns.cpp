@@ -1,6 +1,8 @@
 #include "trainer/features/side_columns.h"
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "launch/base/errors.h"
@@ -62,6 +64,32 @@ std::vector<std::vector<double>> code_columns(const Column& column, const CodeLi
   return values;
 }
 
+/// The values there are, ascending.
+std::vector<double> distinct(std::span<const double> values) {
+  std::vector<double> known;
+  std::ranges::copy_if(values, std::back_inserter(known), [](double x) { return !std::isnan(x); });
+  std::ranges::sort(known);
+  known.erase(std::ranges::unique(known).begin(), known.end());
+  return known;
+}
+
+/// Of an embedded column; 0 for a missing value. A value is in the range floor(ranges * (lesser ones) / (all)).
+std::vector<int64_t> codes_of(const Column& column, std::span<const double> values) {
+  std::vector<double> known;
+  std::ranges::copy_if(values, std::back_inserter(known), [](double x) { return !std::isnan(x); });
+  std::ranges::sort(known);
+  const int64_t n = std::ssize(known);
+  if (column.ranges == 0) known = distinct(values);
+  std::vector<int64_t> codes;
+  for (const double value : values) {
+    const int64_t lesser = std::ranges::lower_bound(known, value) - known.begin();
+    codes.push_back(std::isnan(value)    ? 0
+                    : column.ranges == 0 ? 1 + lesser
+                                         : 1 + column.ranges * lesser / n);
+  }
+  return codes;
+}
+
 void append(std::vector<std::vector<double>>& to, std::vector<std::vector<double>> columns) {
   for (auto& column : columns) to.push_back(std::move(column));
 }
@@ -119,7 +147,7 @@ SideColumns read_side_columns(std::span<const Column> columns, const Dataset& da
   return side;
 }
 
-std::vector<float> finish_columns(std::span<const Column> columns, ColumnSide side,
+std::vector<float> finish_columns(std::span<const Column> columns, Side side,
                                   std::vector<std::vector<double>> raw,
                                   std::span<const int64_t> counts) {
   const auto width = std::ssize(raw);
@@ -129,6 +157,12 @@ std::vector<float> finish_columns(std::span<const Column> columns, ColumnSide si
     if (side_of(column) != side) continue;
     for (int64_t k = 0; k < width_of(column); ++k, ++next) {
       std::vector<double>& values = raw[next];
+      if (column.embedded) {
+        const std::vector<int64_t> codes = codes_of(column, values);
+        for (int64_t n = 0; n < std::ssize(values); ++n)
+          finished[n * width + next] = static_cast<float>(codes[n]);
+        continue;
+      }
       fill_missing(values, column.missing ? *column.missing : known_median(values));
       const bool by_rows = column.scaled_over == ScaledOver::kTrainingRows;
       const Scale scale =
@@ -139,6 +173,22 @@ std::vector<float> finish_columns(std::span<const Column> columns, ColumnSide si
   }
   KT_CHECK(next == width, "{} columns, {} of them described", width, next);
   return finished;
+}
+
+std::vector<int64_t> code_counts(std::span<const Column> columns, Side side,
+                                 const Dataset& dataset) {
+  std::vector<int64_t> counts;
+  for (const Column& column : columns) {
+    if (!column.embedded || side_of(column) != side) continue;
+    if (column.ranges > 0) {
+      counts.push_back(1 + column.ranges);
+      continue;
+    }
+    const SideColumns values = read_side_columns(std::span(&column, 1), dataset, 0);
+    counts.push_back(1 +
+                     std::ssize(distinct((side == Side::kUser ? values.user : values.item)[0])));
+  }
+  return counts;
 }
 
 std::vector<uint64_t> first_durations(const Dataset& dataset, std::span<const ShardSamples> samples,

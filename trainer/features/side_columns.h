@@ -26,9 +26,13 @@ SideColumns read_side_columns(std::span<const Column> columns, const Dataset& da
 
 /// The numbers of one side as a system reads them, missing values filled, scaled. `counts` says how many training rows
 /// each user or item has. Shapes: raw [width][n], counts [n], result [n, width].
-std::vector<float> finish_columns(std::span<const Column> columns, ColumnSide side,
+std::vector<float> finish_columns(std::span<const Column> columns, Side side,
                                   std::vector<std::vector<double>> raw,
                                   std::span<const int64_t> counts);
+
+/// How many codes each embedded column of a side has, 0 among them. Throws: UserError as `read_side_columns` does.
+std::vector<int64_t> code_counts(std::span<const Column> columns, Side side,
+                                 const Dataset& dataset);
 
 /// For each item, the source row of the first training row of these shards and its video_duration, as row * 2^32 +
 /// milliseconds: the least of several is the first of all. 2^64 - 1 for none. Reads the shards. Shapes: [items].

@@ -5,7 +5,9 @@
 #include "launch/base/errors.h"
 #include "models/features/content_features.h"
 #include "sharding/plan.h"
+#include "trainer/features/side_columns.h"
 #include "trainer/run/engine_choice.h"
+#include "trainer/run/fitting.h"
 #include "trainer/run/same_on_all.h"
 
 namespace kt {
@@ -33,9 +35,13 @@ SystemInputs inputs_of(const Problem& problem) {
                       .items = problem.dataset.items(),
                       .users_with_rows = with_rows(problem.ids.user_rows),
                       .items_with_rows = with_rows(problem.ids.item_rows)};
-  if (inputs.items > 0)
-    inputs.columns[static_cast<size_t>(Side::kItem)] =
-        std::ssize(problem.columns.items) / inputs.items;
+  for (const Side side : {Side::kUser, Side::kItem, Side::kRow}) {
+    const auto k = static_cast<size_t>(side);
+    inputs.columns[k] = width_of(problem.described, side);
+    if (side != Side::kRow) inputs.codes[k] = code_counts(problem.described, side, problem.dataset);
+  }
+  if (reads_content(problem.config))
+    inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
   return inputs;
 }
 
@@ -75,6 +81,10 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
       problem.columns.items = load_item_features(problem.dataset, config);
     }
     problem.ids = problem.dataset.read_ids();
+    const SystemEntry& entry = find_system(config.model.name);
+    if (entry.columns) problem.described = entry.columns(config.model.options);
+    problem.system = make_system(problem);
+    problem.kept = kept_arrays(problem);
     return Facts{{"hash of the data set", problem.dataset.hash()}};
   });
   problem.users_per_shard.assign(problem.dataset.shards(), 0);
@@ -83,7 +93,6 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
   for (size_t j = 1; j < next.size(); ++j) next[j] = next[j - 1] + problem.users_per_shard[j - 1];
   for (const int32_t shard : problem.ids.user_shard) problem.user_row.push_back(next[shard]++);
 
-  problem.system = make_system(problem);
   problem.engine = make_engine(problem.system, engine_options(config));
   return problem;
 }

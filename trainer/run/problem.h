@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "io/config/config.h"
@@ -9,6 +10,8 @@
 #include "launch/collectives/mpi_communicator.h"
 #include "models/graph/engine.h"
 #include "models/systems/registry.h"
+#include "sharding/parameters.h"
+#include "trainer/features/columns.h"
 #include "trainer/steps/step_columns.h"
 
 namespace kt {
@@ -18,6 +21,8 @@ namespace kt {
 struct ProblemColumns {
   std::vector<float> users, items;
   std::vector<std::vector<float>> train_rows;
+  std::optional<RowColumns>
+      of_pair;  ///< of any user and item; none: a row has no columns of its own
 };
 
 /// What a configuration and a data set make together: the system and its inputs. The same on every rank.
@@ -29,7 +34,11 @@ struct Problem {
   std::vector<int64_t> user_row;  ///< [users] row of a user in block order: by shard, then by id
   System system;
   std::unique_ptr<Engine> engine;  ///< of the system
-  ProblemColumns columns;
+  std::vector<Column> described;   ///< what the system reads beside ids and labels
+  std::vector<ArraySpec>
+      kept;                ///< arrays that are fitted on the training rows (trainer/run/fitting.h)
+  ProblemColumns columns;  ///< of `described` once they are fitted, or read from a checkpoint
+  double target_mean = 0;  ///< of the training rows, where initial weights take it
 };
 
 /// Whether the system reads the daily table's content features.

@@ -9,6 +9,7 @@
 #include "launch/collectives/agree.h"
 #include "models/systems/registry.h"
 #include "trainer/run/checkpointing.h"
+#include "trainer/run/fitting.h"
 #include "trainer/run/same_on_all.h"
 #include "trainer/run/weights.h"
 
@@ -53,6 +54,7 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
   });
   Parameters parameters = make_parameters(problem, comm.world());
   restore_parameters(*checkpoint, parameters, Restore::kWeights, comm);
+  take_fitted(problem, parameters, comm);
   return {.problem = std::move(problem),
           .parameters = std::move(parameters),
           .checkpoint = fmt::format("step {} ({})", checkpoint->step(), best ? "best" : "last")};

@@ -54,12 +54,15 @@ double truncated_normal(uint64_t seed, uint64_t array, uint64_t element) {
 }
 constexpr double kTruncatedDeviation = 0.87962566103423978;
 
-float initial_value(const ParameterSpec& spec, uint64_t seed, uint64_t array, uint64_t element) {
+float initial_value(const ParameterSpec& spec, double target_mean, uint64_t seed, uint64_t array,
+                    uint64_t element) {
   switch (spec.initializer) {
     case Initializer::kZero:
       return 0;
     case Initializer::kOne:
       return 1;
+    case Initializer::kTargetMean:
+      return static_cast<float>(target_mean);
     case Initializer::kTruncatedNormal:
       return static_cast<float>(spec.scale / kTruncatedDeviation *
                                 truncated_normal(seed, array, element));
@@ -78,6 +81,7 @@ Parameters make_parameters(const Problem& problem, World world) {
   for (const ParameterSpec& spec : problem.engine->parameters())
     specs.push_back(
         {spec.name, array_kind(spec.kind), spec.rows, spec.cols, spec.trained, spec.row_penalty});
+  specs.insert(specs.end(), problem.kept.begin(), problem.kept.end());
   const Holding holding =
       problem.config.parallel.reduce == Reduce::kExact ? Holding::kOwnBlocks : Holding::kReplica;
   Parameters parameters(std::move(specs), problem.users_per_shard, problem.dataset.items(), world,
@@ -88,13 +92,13 @@ Parameters make_parameters(const Problem& problem, World world) {
 
 void initialize(Parameters& parameters, const Problem& problem, Communicator& comm) {
   const auto seed = static_cast<uint64_t>(problem.config.train.seed);
-  for (size_t a = 0; a < parameters.arrays.size(); ++a) {
+  for (size_t a = 0; a < problem.engine->parameters().size(); ++a) {
     ParameterArray& array = parameters.arrays[a];
     const ParameterSpec& spec = problem.engine->parameters()[a];
     const auto fill = [&](int64_t row, int64_t id) {
       for (int64_t c = 0; c < spec.cols; ++c)
         array.value[(row - array.held.begin) * spec.cols + c] =
-            initial_value(spec, seed, a, static_cast<uint64_t>(id * spec.cols + c));
+            initial_value(spec, problem.target_mean, seed, a, static_cast<uint64_t>(id * spec.cols + c));
     };
     if (array.spec.kind == ArrayKind::kUserTable) {
       for (int64_t user = 0; user < spec.rows; ++user) {

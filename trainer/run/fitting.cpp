@@ -1,0 +1,137 @@
+#include "trainer/run/fitting.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "launch/base/errors.h"
+#include "sharding/batch_statistics.h"
+#include "sharding/gather_shards.h"
+
+namespace kt {
+namespace {
+
+constexpr const char* kMoments = "target.moments";
+
+/// Moments of `value(sample)` over the training rows of all ranks: their number, mean, squared deviations. Collective:
+/// all ranks.
+template <class Value>
+std::vector<double> moments_of(std::span<const ShardSamples> samples, int64_t shards,
+                               Communicator& comm, ThreadPool& pool, Value&& value) {
+  std::vector<double> own(3 * samples.size());
+  pool.parallel_for(std::ssize(samples), [&](int64_t j, int) {
+    const Samples& rows = samples[j].train;
+    double sum = 0, squares = 0;
+    for (const Sample& sample : rows) sum += value(sample);
+    const auto n = static_cast<double>(rows.size());
+    const double mean = n > 0 ? sum / n : 0;
+    for (const Sample& sample : rows) squares += (value(sample) - mean) * (value(sample) - mean);
+    std::ranges::copy(std::vector{n, mean, squares}, own.begin() + 3 * j);
+  });
+  return merge_moments(gather_shards<double>(comm, own, shards, 3), 1);
+}
+
+bool is_standardised(const Problem& problem) {
+  return problem.system.objective.target == TargetKind::kStandard;
+}
+
+bool starts_from_target_mean(const Problem& problem) {
+  return std::ranges::any_of(problem.system.graph.parameters(), [](const ParameterSpec& spec) {
+    return spec.initializer == Initializer::kTargetMean;
+  });
+}
+
+ParameterArray& array_of(Parameters& parameters, const std::string& name) {
+  const auto found = std::ranges::find_if(
+      parameters.arrays, [&](const ParameterArray& array) { return array.spec.name == name; });
+  KT_CHECK(found != parameters.arrays.end(), "no array {}", name);
+  return *found;
+}
+
+/// Puts fitted arrays where predictions look for them.
+void use(std::vector<FittedArray> arrays, Problem& problem) {
+  for (FittedArray& array : arrays) {
+    if (array.spec.name == "columns.user") problem.columns.users = array.values;
+    if (array.spec.name == "columns.item") problem.columns.items = array.values;
+  }
+  if (width_of(problem.described, Side::kRow) > 0)
+    problem.columns.of_pair.emplace(problem.described, std::move(arrays));
+}
+
+void set_moments(Problem& problem, std::span<const float> moments) {
+  problem.system.objective.mean = static_cast<double>(moments[0]);
+  problem.system.objective.deviation = static_cast<double>(moments[1]);
+}
+
+}  // namespace
+
+std::vector<ArraySpec> kept_arrays(const Problem& problem) {
+  std::vector<ArraySpec> kept = column_arrays(problem.described, problem.dataset);
+  for (ArraySpec& spec : kept)
+    spec.kind = spec.kind == ArrayKind::kUserTable ? ArrayKind::kUserColumns : ArrayKind::kColumns;
+  if (is_standardised(problem)) kept.push_back({kMoments, ArrayKind::kColumns, 1, 2, false});
+  return kept;
+}
+
+void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples> samples,
+         MpiCommunicator& comm, ThreadPool& pool) {
+  const Config& config = problem.config;
+  const Objective& objective = problem.system.objective;
+  const int64_t shards = parameters.shard_count();
+  std::vector<FittedArray> arrays;
+  if (!problem.described.empty()) {
+    FittedColumns fitted = fit_columns(problem.described,
+                                       {.dataset = problem.dataset,
+                                        .samples = samples,
+                                        .label_clip = config.data.target.clip,
+                                        .until = config.data.features.until.yyyymmdd,
+                                        .seed = static_cast<uint64_t>(config.train.seed)},
+                                       comm, pool);
+    problem.columns.train_rows = std::move(fitted.train_rows);
+    arrays = std::move(fitted.arrays);
+  }
+  if (is_standardised(problem)) {
+    const std::vector<double> moments = moments_of(
+        samples, shards, comm, pool,
+        [&](const Sample& sample) { return static_cast<double>(objective.clipped(sample.label)); });
+    const double deviation = std::sqrt(moments[2] / std::max(moments[0], 1.));
+    arrays.push_back(
+        {{kMoments, ArrayKind::kColumns, 1, 2, false},
+         {static_cast<float>(moments[1]), deviation > 0 ? static_cast<float>(deviation) : 1.f}});
+    set_moments(problem, arrays.back().values);
+  }
+  if (starts_from_target_mean(problem))
+    problem.target_mean = moments_of(samples, shards, comm, pool, [&](const Sample& sample) {
+      return static_cast<double>(objective.target_of(sample.label));
+    })[1];
+  for (const FittedArray& fitted : arrays) {
+    ParameterArray& array = array_of(parameters, fitted.spec.name);
+    const int64_t first =
+        array.spec.kind == ArrayKind::kColumns ? array.held.begin * array.spec.cols : 0;
+    std::copy_n(fitted.values.begin() + first, array.value.size(), array.value.begin());
+  }
+  use(std::move(arrays), problem);
+}
+
+void take_fitted(Problem& problem, Parameters& parameters, Communicator& comm) {
+  std::vector<FittedArray> arrays;
+  for (const ArraySpec& spec : problem.kept) {
+    ParameterArray& array = array_of(parameters, spec.name);
+    FittedArray& fitted = arrays.emplace_back(FittedArray{spec, {}});
+    if (spec.kind == ArrayKind::kUserColumns) {
+      fitted.values.assign(array.value.begin(), array.value.end());
+    } else {
+      std::vector<int64_t> counts;
+      for (int rank = 0; rank < comm.world().size; ++rank) {
+        const Range blocks = shards_of_rank(parameters.shard_count(), {rank, comm.world().size});
+        counts.push_back((array.block_begin[blocks.end] - array.block_begin[blocks.begin]) *
+                         spec.cols);
+      }
+      fitted.values.resize(spec.rows * spec.cols);
+      comm.all_gather<float>(std::span<const float>(array.value), fitted.values, counts);
+    }
+    if (spec.name == kMoments) set_moments(problem, fitted.values);
+  }
+  use(std::move(arrays), problem);
+}
+
+}  // namespace kt
