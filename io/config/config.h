@@ -120,6 +120,7 @@ struct Config {
   struct Evaluate {
     int64_t every = 0;  ///< epochs; 0: at the end
     std::vector<int64_t> k = {10, 50, 100};
+    std::vector<std::string> labels = {"ratio>=1", "ratio>=2", "top-50", "duration-p80"};
     EvaluatedCheckpoint checkpoint = EvaluatedCheckpoint::kLast;
   } evaluate;
 
