@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 /// The metrics as their definitions read, in plain loops over pairs of rows. Slow on purpose.
@@ -56,11 +57,11 @@ inline Alike count_alike(const std::vector<Pair>& rows) {
 }
 
 /// -1 without both classes.
-inline double auc(const std::vector<Pair>& rows) {
+inline double auc(const std::vector<Pair>& rows, double threshold) {
   double right = 0, pairs = 0;
   for (const Pair& positive : rows) {
     for (const Pair& negative : rows) {
-      if (positive.label < 2 || negative.label >= 2) continue;
+      if (positive.label < threshold || negative.label >= threshold) continue;
       pairs += 1;
       right += positive.score > negative.score ? 1 : positive.score == negative.score ? .5 : 0;
     }
@@ -158,8 +159,61 @@ inline std::vector<std::vector<bool>> duration_p80(const Users& users) {
   return above;
 }
 
+/// What scikit-learn's ndcg_score gives for the ids of two lists of the same items.
+inline double ndcg_on_ids(const std::vector<int64_t>& truth, const std::vector<int64_t>& predicted,
+                          size_t k) {
+  std::vector<size_t> places(truth.size());
+  for (size_t i = 0; i < places.size(); ++i) places[i] = i;
+  std::sort(places.begin(), places.end(),
+            [&](size_t a, size_t b) { return predicted[a] > predicted[b]; });
+  std::vector<double> gains;
+  for (const size_t place : places) gains.push_back(static_cast<double>(truth[place]));
+  return ndcg(gains, k);
+}
+
+/// The ids of one user ordered by label and by score: as they are, descending; or rounded half to even, ascending.
+inline double ndcg_on_ids(const std::vector<Pair>& user, const std::vector<int64_t>& number,
+                          bool rounded) {
+  const auto list = [&](auto&& value_of) {
+    std::vector<std::pair<double, int64_t>> order;
+    for (const Pair& pair : user) {
+      const double value = value_of(pair);
+      order.emplace_back(rounded ? std::nearbyint(value) : -value,
+                         number[static_cast<size_t>(pair.item)]);
+    }
+    std::sort(order.begin(), order.end());
+    std::vector<int64_t> ids;
+    for (const auto& [value, id] : order) ids.push_back(id);
+    return ids;
+  };
+  return ndcg_on_ids(list([](const Pair& pair) { return pair.label; }),
+                     list([](const Pair& pair) { return static_cast<double>(pair.score); }), 10);
+}
+
+/// Videos with a relevant row among the first ten rows, over relevant rows; -1 without one. Shapes: order by rank.
+inline double recall_repeated_rows(const std::vector<Pair>& user,
+                                   const std::vector<size_t>& order) {
+  std::set<int32_t> relevant, found;
+  double rows = 0;
+  for (const Pair& pair : user)
+    if (pair.label >= 1) {
+      relevant.insert(pair.item);
+      rows += 1;
+    }
+  for (size_t i = 0; i < 10; ++i)
+    if (relevant.contains(user[order[i]].item)) found.insert(user[order[i]].item);
+  return rows == 0 ? -1 : static_cast<double>(found.size()) / rows;
+}
+
+struct Options {
+  std::map<std::string, double> thresholds = {{"ratio>=1", 1}, {"ratio>=2", 2}};
+  std::map<std::string, size_t> tops = {{"top-50", 50}};
+  bool duration_p80 = true;
+  std::vector<int64_t> item_number;  ///< none: no metrics on ids
+};
+
 inline Values metrics(const Users& users, const std::vector<int64_t>& item_rows,
-                      const std::vector<int64_t>& ks) {
+                      const std::vector<int64_t>& ks, const Options& options = {}) {
   Values out;
   Means means;
   std::vector<Pair> all;
@@ -183,15 +237,18 @@ inline Values metrics(const Users& users, const std::vector<int64_t>& item_rows,
          {"mse_clipped", mse_cut},
          {"rmse_clipped", std::sqrt(mse_cut)},
          {"mae_clipped", mae_cut},
-         {"auc@ratio>=2", auc(all)}};
+         {"two_tower.mae_scaled", mae_cut * 2 / 5},
+         {"two_tower.rmse_scaled", std::sqrt(mse_cut) * 2 / 5}};
   if (spread > 1e-12) out["r2"] = 1 - mse / spread;
-  if (out["auc@ratio>=2"] < 0) out.erase("auc@ratio>=2");
+  for (const auto& [label, threshold] : options.thresholds)
+    if (const double value = auc(all, threshold); value >= 0) out["auc@" + label] = value;
   if (const Alike count = count_alike(all); count.pairs > 0) {
     out["xauc"] = count.alike / count.pairs;
     out["xauc_ties"] = (count.alike + count.tied / 2) / count.pairs;
   }
 
-  double gauc = 0, gauc_rows = 0, all_rows = static_cast<double>(item_rows.size());
+  Values gauc, gauc_rows;
+  double all_rows = static_cast<double>(item_rows.size());
   for (int64_t rows : item_rows) all_rows += static_cast<double>(rows);
   std::map<int64_t, std::set<int32_t>> listed;
   const auto p80 = duration_p80(users);
@@ -208,31 +265,40 @@ inline Values metrics(const Users& users, const std::vector<int64_t>& item_rows,
     if (const Alike count = count_alike(user); count.pairs > 0) {
       means.add("xauc_user", count.alike / count.pairs);
     }
-    if (const double user_auc = auc(user); user_auc >= 0) {
-      gauc += user_auc * static_cast<double>(user.size());
-      gauc_rows += static_cast<double>(user.size());
+    for (const auto& [label, threshold] : options.thresholds)
+      if (const double user_auc = auc(user, threshold); user_auc >= 0) {
+        gauc[label] += user_auc * static_cast<double>(user.size());
+        gauc_rows[label] += static_cast<double>(user.size());
+      }
+    if (user.size() > 10) {
+      if (!options.item_number.empty()) {
+        means.add("feature_mlp.ndcg@10_on_ids", ndcg_on_ids(user, options.item_number, false));
+        means.add("feature_mlp.ndcg@10_on_ids_rounded",
+                  ndcg_on_ids(user, options.item_number, true));
+      }
+      if (const double recall = recall_repeated_rows(user, order); recall >= 0)
+        means.add("two_tower.recall_repeated_rows", recall);
     }
 
-    std::vector<bool> one, two, top, long_watched;
+    std::map<std::string, std::vector<bool>> relevant;  // by label, by rank
+    std::vector<bool> top50;
     std::vector<double> gains, gains_exp, information;
     for (size_t at : order) {
       size_t higher = 0;
       for (size_t j = 0; j < user.size(); ++j) {
         higher += user[j].label > user[at].label || (user[j].label == user[at].label && j < at);
       }
-      one.push_back(user[at].label >= 1);
-      two.push_back(user[at].label >= 2);
-      top.push_back(higher < 50);
-      long_watched.push_back(p80[u][at]);
+      for (const auto& [label, threshold] : options.thresholds)
+        relevant[label].push_back(user[at].label >= threshold);
+      for (const auto& [label, top] : options.tops) relevant[label].push_back(higher < top);
+      top50.push_back(higher < 50);
+      if (options.duration_p80) relevant["duration-p80"].push_back(p80[u][at]);
       gains.push_back(cut5(user[at].label));
       gains_exp.push_back(std::pow(2, cut5(user[at].label)) - 1);
       const auto rows = static_cast<double>(item_rows[static_cast<size_t>(user[at].item)]);
       information.push_back(-std::log2((rows + 1) / all_rows));
     }
-    add_lists("ratio>=1", one, ks, means);
-    add_lists("ratio>=2", two, ks, means);
-    add_lists("top-50", top, ks, means);
-    add_lists("duration-p80", long_watched, ks, means);
+    for (const auto& [label, by_rank] : relevant) add_lists(label, by_rank, ks, means);
     for (int64_t k64 : ks) {
       const auto k = static_cast<size_t>(k64);
       if (user.size() <= k) continue;
@@ -248,14 +314,14 @@ inline Values metrics(const Users& users, const std::vector<int64_t>& item_rows,
       means.add("ndcg_exp" + at + "/graded5", ndcg(gains_exp, k));
     }
     if (user.size() > 50) {
-      std::vector<double> retrieved(top.begin(), top.begin() + 50);
+      std::vector<double> retrieved(top50.begin(), top50.begin() + 50);
       double hits = 0;
       for (double hit : retrieved) hits += hit;
       means.add("ncf.hit_ratio@50", hits / 50);
       means.add("ncf.ndcg@50_ideal_of_retrieved", hits > 0 ? ndcg(retrieved, 50) : 0);
     }
   }
-  if (gauc_rows > 0) out["gauc@ratio>=2"] = gauc / gauc_rows;
+  for (const auto& [label, sum] : gauc) out["gauc@" + label] = sum / gauc_rows.at(label);
   for (const auto& [k, items] : listed) {
     out[fmt::format("coverage@{}", k)] =
         static_cast<double>(items.size()) / static_cast<double>(item_rows.size());

@@ -8,6 +8,7 @@
 #include "sharding/plan.h"
 #include "tests/trainer/small_problem.h"
 #include "trainer/evaluation/evaluator.h"
+#include "trainer/evaluation/validator.h"
 
 namespace kt {
 namespace {
@@ -41,7 +42,8 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
   }
   ValidationResult validate(Parameters& parameters, std::span<const ShardSamples> samples,
                             MpiCommunicator& ranks, ThreadPool& pool) const {
-    return Validator(samples, ranks, pool).validate(*predictor(parameters, ranks));
+    return Validator(samples, binary_labels(config.evaluate.labels), ranks, pool)
+        .validate(*predictor(parameters, ranks));
   }
 
   /// Straight through an engine of its own, with nothing but what the rows need. Shapes: items, result [n].
@@ -197,6 +199,73 @@ TEST_P(Evaluate, TheReportIsTheSameOnAnyNumberOfRanksAndThreads) {
       EXPECT_TRUE(expected.report.at("metrics").contains("ndcg@3/ratio>=1"));
     }
   }
+}
+
+TEST_P(Evaluate, ErrorsAreComparedWithTheMeanOfWhatIsTrainedOn) {
+  for (const double clip : {0., 2.}) {
+    config.data.target.clip = clip;
+    open(clip > 0 ? 8 : 4);
+    double sum = 0, squares = 0;
+    for (const PlainRow& row : table)
+      sum += clip > 0 ? std::min<double>(row.label, clip) : static_cast<double>(row.label);
+    const double mean = sum / static_cast<double>(table.size());
+    EXPECT_NEAR(train_target_mean(problem, comm), mean, 1e-9);
+    EXPECT_EQ(train_target_mean(problem, comm), train_target_mean(problem, self));
+
+    const TestTable pairs = read_test_table(problem);
+    for (const double label : pairs.label) squares += (label - mean) * (label - mean);
+    Parameters parameters = weights(comm);
+    ThreadPool pool(1);
+    const nlohmann::json report =
+        Evaluator(problem, pairs, comm, pool).evaluate(*predictor(parameters, comm), "").report;
+    EXPECT_NEAR(report.at("chance").at("mse").get<double>(),
+                squares / static_cast<double>(pairs.label.size()), 1e-9);
+  }
+}
+
+TEST_P(Evaluate, LabelsIdsAndUnitAreThoseOfTheRun) {
+  config.evaluate.labels = {"top-2", "ratio>=1.5"};
+  open(8);
+  const TestTable pairs = read_test_table(problem);
+  Parameters parameters = weights(comm);
+  ThreadPool pool(2);
+  const auto report = [&](ScoreUnit unit) {
+    return Evaluator(problem, pairs, comm, pool, unit)
+        .evaluate(*predictor(parameters, comm), "")
+        .report;
+  };
+  const nlohmann::json ratios = report(ScoreUnit::kRatio), orders = report(ScoreUnit::kOrder);
+  EXPECT_EQ(ratios.at("labels"), nlohmann::json({"top-2", "ratio>=1.5"}));
+  EXPECT_TRUE(ratios.at("metrics").contains("gauc@ratio>=1.5"));
+  EXPECT_TRUE(ratios.at("metrics").contains("mrr/top-2"));
+  EXPECT_FALSE(ratios.at("metrics").contains("mrr/ratio>=1"));
+  EXPECT_FALSE(orders.at("metrics").contains("mse"));
+  EXPECT_EQ(orders.at("metrics").at("gauc@ratio>=1.5"), ratios.at("metrics").at("gauc@ratio>=1.5"));
+  // Ids are u00, v00, ...
+  EXPECT_FALSE(ratios.at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
+  problem.ids.item_id.clear();
+  for (int i = 0; i < kSmallItems; ++i) problem.ids.item_id.push_back(fmt::format("{}", 5 * i));
+  EXPECT_TRUE(report(ScoreUnit::kRatio).at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
+  problem.ids.item_id[3] = "20";  // as the next one
+  EXPECT_FALSE(report(ScoreUnit::kRatio).at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
+
+  // The last six users and the last item have no training rows.
+  double absolute = 0, rows = 0;
+  Parameters alone = weights(self);
+  const Evaluation evaluation =
+      Evaluator(problem, pairs, self, pool).evaluate(*predictor(alone, self), "");
+  for (size_t u = 0; u < pairs.users.size(); ++u)
+    for (int64_t k = pairs.offsets[u]; k < pairs.offsets[u + 1]; ++k)
+      if (pairs.users[u] >= kSmallUsers - 6 || pairs.item[k] == kSmallItems - 1) {
+        rows += 1;
+        absolute += std::abs(static_cast<double>(evaluation.scores[k]) - pairs.label[k]);
+      }
+  const nlohmann::json& untrained = ratios.at("untrained");
+  EXPECT_EQ(untrained.at("users"), 6);
+  EXPECT_EQ(untrained.at("items"), 1);
+  EXPECT_EQ(untrained.at("pairs"), rows);
+  EXPECT_NEAR(untrained.at("metrics").at("mae").get<double>(), absolute / rows, 1e-9);
+  EXPECT_TRUE(untrained.at("chance").contains("mse_clipped"));
 }
 
 TEST_P(Evaluate, TheFirstScoreThatIsNotFiniteIsNamedOnAllRanks) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -59,10 +60,10 @@ TEST(ManyRanks, TheLastPieceOfLabelsIsCounted) {
     const std::vector<double> labels{3, 3, 3, 3};
     const std::vector<float> scores{1, 4, 2, 2};
     const std::array<std::span<const double>, 1> parts{labels};
-    const metrics::GlobalOrder order(parts, 2, comm, pool);
+    const metrics::GlobalOrder order(parts, std::array{2.}, comm, pool);
     const metrics::PairOrder counted = order.count(scores, comm, pool);
-    EXPECT_EQ(counted.positives, 4) << ranks;
-    EXPECT_EQ(counted.negatives, 0) << ranks;
+    EXPECT_EQ(counted.classes.at(0).positives, 4) << ranks;
+    EXPECT_EQ(counted.classes.at(0).negatives, 0) << ranks;
     EXPECT_EQ(counted.pairs, 0) << ranks;
   }
 }

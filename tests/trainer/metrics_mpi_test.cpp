@@ -5,8 +5,11 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <random>
+#include <set>
 
+#include "io/config/config.h"
 #include "launch/base/errors.h"
 #include "tests/reference/metrics_reference.h"
 #include "tests/support/mpi_test.h"
@@ -14,6 +17,7 @@
 #include "trainer/evaluation/metrics/labels.h"
 #include "trainer/evaluation/metrics/metrics.h"
 #include "trainer/evaluation/metrics/pair_order.h"
+#include "trainer/evaluation/metrics/validation_metrics.h"
 
 namespace kt {
 namespace {
@@ -25,32 +29,47 @@ using ::testing::HasSubstr;
 /// A table in the columns TestMetrics takes, and its scores.
 struct Columns {
   std::vector<int32_t> users, user_rank, item, duration;
-  std::vector<int64_t> offsets = {0}, item_rows, k;
+  std::vector<int64_t> user_rows, offsets = {0}, item_rows, item_number, k;
   std::vector<double> label;
   std::vector<float> score;
   double train_mean = 1;
+  std::vector<BinaryLabel> labels = binary_labels(Config::Evaluate().labels);
+  ScoreUnit unit = ScoreUnit::kRatio;
 
   EvaluationInput input() const {
     EvaluationInput in;
     in.users = users;
     in.user_rank = user_rank;
+    in.user_rows = user_rows;
     in.offsets = offsets;
     in.item = item;
     in.label = label;
     in.video_duration = duration;
     in.item_rows = item_rows;
+    in.item_number = item_number;
     in.train_label_mean = train_mean;
+    in.labels = labels;
     in.k = k;
+    in.score_unit = unit;
     return in;
   }
 };
 
+/// The id of each of n items, a number.
+std::vector<int64_t> numbers(size_t n) {
+  std::vector<int64_t> numbers;
+  for (size_t i = 0; i < n; ++i) numbers.push_back(static_cast<int64_t>(2 * i + i / 3));
+  return numbers;
+}
+
 Columns columns(const Users& table, std::vector<int64_t> item_rows, std::vector<int64_t> k) {
   Columns out;
+  out.item_number = numbers(item_rows.size());
   out.item_rows = std::move(item_rows);
   out.k = std::move(k);
   for (const auto& user : table) {
     out.users.push_back(static_cast<int32_t>(100 + out.users.size()));
+    out.user_rows.push_back(1);
     for (const Pair& pair : user) {
       out.item.push_back(pair.item);
       out.label.push_back(pair.label);
@@ -89,7 +108,8 @@ class MetricsTest : public MpiTest {
   }
   void expect_chance_is_mean_over_orders(const Users& table, const std::vector<int64_t>& k);
   ValidationResult validate(std::span<const int64_t> offsets, std::span<const float> label,
-                            std::span<const float> score, int threads);
+                            std::span<const float> score, int threads,
+                            std::optional<double> positive_from = 2);
 };
 class Metrics : public MetricsTest {};
 class MetricsChance : public MetricsTest {};
@@ -203,6 +223,8 @@ TEST_F(Metrics, HandComputedValues) {
       // Positives .9, .5 against .8, .1, .5: 3 + 1 + a tie's half, of 6.
       {"auc@ratio>=2", .75},
       {"gauc@ratio>=2", .75},
+      // .9, .1, .5 against .8, .5: 2 + 0 + a half, of 6.
+      {"auc@ratio>=1", 2.5 / 6},
       // Ten pairs, five alike, one tied.
       {"xauc", .5},
       {"xauc_ties", .55},
@@ -277,8 +299,10 @@ TEST_F(Metrics, EqualThePlainLoopsOnRandomTables) {
     const Users table = random_table(seed, 45, items, items);
     const auto item_rows = random_item_rows(seed, items + 5);
     const std::vector<int64_t> k = {1, 3, 10, 60};
-    const EvaluationResult result = evaluate(columns(table, item_rows, k), 2);
-    expect_same(result.metrics, reference::metrics(table, item_rows, k), 1e-11);
+    const Columns input = columns(table, item_rows, k);
+    const EvaluationResult result = evaluate(input, 2);
+    expect_same(result.metrics,
+                reference::metrics(table, item_rows, k, {.item_number = input.item_number}), 1e-11);
     for (const auto& [name, value] : result.metrics) EXPECT_TRUE(result.chance.contains(name));
     EXPECT_EQ(result.metrics.size(), result.chance.size());
   }
@@ -315,6 +339,9 @@ TEST_F(Metrics, SkippedUsersAreCounted) {
   EXPECT_EQ(result.skipped_users.at("lists@2"), 1);
   EXPECT_EQ(result.skipped_users.at("lists@50"), 4);
   EXPECT_EQ(result.skipped_users.at("gauc@ratio>=2"), 2);
+  EXPECT_EQ(result.skipped_users.at("gauc@ratio>=1"), 1);
+  EXPECT_EQ(result.skipped_users.at("lists@10"), 4);
+  EXPECT_EQ(result.skipped_users.at("two_tower.recall_repeated_rows"), 4);
   EXPECT_EQ(result.skipped_users.at("xauc_user"), 1);
   EXPECT_DOUBLE_EQ(result.metrics.at("recall@2/ratio>=2"), 1);
   EXPECT_DOUBLE_EQ(result.metrics.at("recall@2/ratio>=1"), 1);
@@ -329,6 +356,7 @@ TEST_F(Metrics, AbsentRatherThanNaN) {
     EXPECT_TRUE(std::isfinite(result.chance.at(name))) << name;
   }
   for (const char* name : {"r2", "xauc", "xauc_ties", "xauc_user", "auc@ratio>=2", "gauc@ratio>=2",
+                           "gauc@ratio>=1", "two_tower.recall_repeated_rows",
                            "precision@1/ratio>=1", "mrr/ratio>=2", "coverage@1", "novelty@1"}) {
     EXPECT_FALSE(result.metrics.contains(name)) << name;
   }
@@ -401,6 +429,244 @@ TEST_F(Metrics, NcfQuirks) {
   EXPECT_DOUBLE_EQ(result.metrics.at("ncf.mae_per_user"), result.metrics.at("mae_macro"));
 }
 
+/// Twelve candidates with the ids 1 to 12; labels and scores by id.
+template <class LabelOf, class ScoreOf>
+Columns twelve(LabelOf&& label_of, ScoreOf&& score_of) {
+  Users table(1);
+  for (int32_t i = 0; i < 12; ++i)
+    table[0].push_back(
+        {i, static_cast<double>(label_of(i + 1)), static_cast<float>(score_of(i + 1)), 1});
+  Columns result = columns(table, std::vector<int64_t>(12, 1), {3});
+  std::iota(result.item_number.begin(), result.item_number.end(), 1);
+  return result;
+}
+
+TEST_F(Metrics, FeatureMlpRanksIds) {
+  const std::string ids = "feature_mlp.ndcg@10_on_ids", rounded = ids + "_rounded";
+  // The prediction has the largest ids first, the truth the smallest: the gain of rank i is i, at best 13 - i.
+  double gain = 0, ideal = 0, mean = 0;
+  for (int i = 1; i <= 10; ++i) {
+    gain += i / std::log2(i + 1.);
+    ideal += (13 - i) / std::log2(i + 1.);
+    mean += 6.5 / std::log2(i + 1.);
+  }
+  const auto minus = [](int id) { return 20 - id; };
+  const auto plain = [](int id) { return id; };
+  const auto of_reversed = evaluate(twelve(minus, plain), 1);
+  EXPECT_NEAR(of_reversed.metrics.at(ids), gain / ideal, 1e-12);
+  EXPECT_NEAR(of_reversed.chance.at(ids), mean / ideal, 1e-12);
+  EXPECT_NEAR(of_reversed.metrics.at(rounded), gain / ideal, 1e-12);
+  EXPECT_NEAR(of_reversed.chance.at(rounded), mean / ideal, 1e-12);  // a class of one each
+  // The same order of both lists, whichever, is perfect.
+  EXPECT_NEAR(evaluate(twelve(minus, minus), 1).metrics.at(ids), 1, 1e-12);
+  // All in one class: both lists are the ids, whatever the order inside the classes.
+  const auto one_class = evaluate(
+      twelve([](int id) { return 1.4 - id / 100.; }, [](int id) { return .1 + id / 100.; }), 1);
+  EXPECT_NEAR(one_class.metrics.at(rounded), 1, 1e-12);
+  EXPECT_NEAR(one_class.chance.at(rounded), 1, 1e-12);
+  EXPECT_LT(one_class.metrics.at(ids), .9);
+  // Halves go to the even class: .5 with 0, 1.5 with 2.
+  const auto halves = evaluate(twelve([](int id) { return id % 2 == 0 ? .5 : 0; },
+                                      [](int id) { return id % 2 == 0 ? 1.5 : 2; }),
+                               1);
+  EXPECT_NEAR(halves.metrics.at(rounded), 1, 1e-12);
+  // Classes far apart.
+  const auto wide =
+      evaluate(twelve([](int id) { return id * 1e30; }, [](int id) { return id * 1e3; }), 1);
+  EXPECT_NEAR(wide.metrics.at(rounded), 1, 1e-12);
+  EXPECT_NEAR(wide.chance.at(rounded), mean / ideal, 1e-12);
+
+  Columns words = twelve(minus, plain);
+  words.item_number.clear();
+  const auto without = evaluate(words, 1);
+  EXPECT_FALSE(without.metrics.contains(ids));
+  EXPECT_FALSE(without.metrics.contains(rounded));
+  EXPECT_THAT(without.notes, ::testing::Contains(HasSubstr("not all ids of items are numbers")));
+}
+
+TEST_F(Metrics, TwoTowerQuirks) {
+  // Twelve rows: item 0 three times, item 1 twice, seven others; relevant are item 0 by one row, both of 1, and 8.
+  Users table(1);
+  const std::vector<int32_t> items = {0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8};
+  const std::vector<double> labels = {0, 1, 0, 2, 9, 0, 0, 0, 0, 0, 0, 1};
+  // Ranked last: the second row of item 1 and item 8.
+  for (size_t i = 0; i < items.size(); ++i)
+    table[0].push_back({items[i], labels[i], i == 4 || i == 11 ? -1.f : 3.f, 1});
+  const auto result = evaluate(columns(table, std::vector<int64_t>(9, 1), {3}), 1);
+  EXPECT_DOUBLE_EQ(result.metrics.at("two_tower.recall_repeated_rows"), 2 / 4.);
+  // Two of twelve rows are not in the list: those of item 1 with 1 / 66, item 8 with 2 / 12.
+  EXPECT_NEAR(result.chance.at("two_tower.recall_repeated_rows"), (1 + 65 / 66. + 10 / 12.) / 4,
+              1e-12);
+  // Nine cut to five against three: 2 / 2.5; -1 cut to 0.
+  const double squares = 8 * 9 + 4 + 1 + 25 + 1;
+  EXPECT_NEAR(result.metrics.at("two_tower.mae_scaled"), result.metrics.at("mae_clipped") / 2.5,
+              1e-12);
+  EXPECT_NEAR(result.metrics.at("two_tower.rmse_scaled"), std::sqrt(squares / 12) / 2.5, 1e-12);
+  EXPECT_NEAR(result.chance.at("two_tower.mae_scaled"), result.chance.at("mae_clipped") / 2.5,
+              1e-12);
+}
+
+TEST_F(Metrics, LabelsOfTheUsersChoice) {
+  const std::vector<std::string> names = {"top-3", "ratio>=4", "ratio>=0.5", "ratio>=2"};
+  const std::vector<int64_t> k = {3, 10};
+  const Users table = random_table(4, 30, 80, 80);
+  Columns input = columns(table, random_item_rows(4, 80), k);
+  input.labels = binary_labels(names);
+  input.duration.clear();  // nobody asks for it
+  const EvaluationResult result = evaluate(input, 2);
+  EXPECT_EQ(result.labels, names);
+  EXPECT_THAT(result.notes, ::testing::IsEmpty());
+  expect_same(
+      result.metrics,
+      reference::metrics(table, input.item_rows, k,
+                         {.thresholds = {{"ratio>=4", 4}, {"ratio>=0.5", .5}, {"ratio>=2", 2}},
+                          .tops = {{"top-3", 3}},
+                          .duration_p80 = false,
+                          .item_number = input.item_number}),
+      1e-11);
+  EXPECT_GT(result.metrics.at("gauc@ratio>=4"), 0);
+  EXPECT_GE(result.skipped_users.at("gauc@ratio>=4"), result.skipped_users.at("gauc@ratio>=2"));
+
+  // Eight labels, top-50 none of them, which the metrics of ncf are of all the same.
+  input.labels = binary_labels(std::vector<std::string>{"ratio>=1", "ratio>=2", "ratio>=3", "top-1",
+                                                        "top-2", "top-4", "top-5", "top-51"});
+  EXPECT_EQ(evaluate(input, 1).metrics.at("ncf.hit_ratio@50"),
+            result.metrics.at("ncf.hit_ratio@50"));
+
+  input.labels = binary_labels(std::vector<std::string>{"top-5", "ratio>=7"});
+  const EvaluationResult high = evaluate(input, 1);
+  EXPECT_FALSE(high.metrics.contains("auc@ratio>=7"));
+  EXPECT_FALSE(high.metrics.contains("precision@3/ratio>=7"));
+  EXPECT_THAT(high.notes, ::testing::ElementsAre(
+                              "auc@ratio>=7 and gauc@ratio>=7 are left out: no labels on both "
+                              "sides of 7"));
+}
+
+TEST_F(MetricsLabels, NamesAreRead) {
+  const auto labels =
+      binary_labels(std::vector<std::string>{"ratio>=3.5", "top-20", "duration-p80"});
+  EXPECT_EQ(labels.at(0).threshold, 3.5);
+  EXPECT_EQ(labels.at(1).top, 20);
+  EXPECT_EQ(labels.at(2).kind, BinaryLabel::Kind::kDurationP80);
+  EXPECT_EQ(highest_threshold(labels)->name, "ratio>=3.5");
+  EXPECT_EQ(highest_threshold(std::span(labels).subspan(1)), nullptr);
+  for (const char* name : {"ratio>=", "ratio>=x", "ratio>=inf", "ratio>=1 ", "ratio>2", "top-0",
+                           "top--1", "top-1.5", "top50", "duration-p90", ""}) {
+    try {
+      binary_labels(std::vector<std::string>{"top-1", name});
+      ADD_FAILURE() << name << " is taken";
+    } catch (const UserError& error) {
+      EXPECT_EQ(
+          error.what(),
+          fmt::format("evaluate.labels: got {}, expected ratio>=X with a number X, top-N with "
+                      "N of 1 or more, or duration-p80; mend its name or take it out",
+                      name));
+    }
+  }
+  try {
+    binary_labels(std::vector<std::string>(9, "top-1"));
+    ADD_FAILURE() << "nine labels are taken";
+  } catch (const UserError& error) {
+    EXPECT_STREQ(error.what(), "evaluate.labels: got 9 labels, expected 8 at most; take some out");
+  }
+}
+
+TEST_F(Metrics, ValuesOfUsersHaveTheMetricsAsTheirMeans) {
+  const Users table = random_table(7, 40, 120, 120);
+  const Columns input = columns(table, random_item_rows(7, 120), {3, 60});
+  const EvaluationResult result = evaluate(input, 2);
+  const UserValues& users = result.user_values;
+  ASSERT_EQ(users.values.size(), users.names.size() * table.size());
+  std::map<std::string, double> means;
+  int64_t absent = 0;
+  for (size_t m = 0; m < users.names.size(); ++m) {
+    const std::string& name = users.names[m];
+    const bool over_pairs = name.starts_with("gauc@") || name == "mse" || name == "mae" ||
+                            name == "mse_clipped" || name == "mae_clipped";
+    double sum = 0, weights = 0;
+    for (size_t u = 0; u < table.size(); ++u) {
+      const double value = users.values[u * users.names.size() + m];
+      const double weight = over_pairs ? static_cast<double>(table[u].size()) : 1;
+      absent += std::isnan(value);
+      if (std::isnan(value)) continue;
+      sum += weight * value;
+      weights += weight;
+    }
+    if (weights > 0) means[name] = sum / weights;
+  }
+  EXPECT_GT(absent, 0);
+  std::map<std::string, double> expected = result.metrics;
+  for (const char* name : {"rmse", "rmse_clipped", "r2", "auc@ratio>=1", "auc@ratio>=2", "xauc",
+                           "xauc_ties", "coverage@3", "coverage@60", "ncf.mae_per_user",
+                           "two_tower.mae_scaled", "two_tower.rmse_scaled"})
+    EXPECT_EQ(expected.erase(name), 1u) << name;
+  expect_same(means, expected, 1e-11);
+
+  // One user alone has what it has among others.
+  const EvaluationResult alone = evaluate(columns({table[3]}, input.item_rows, input.k), 1);
+  ASSERT_EQ(alone.user_values.names, users.names);
+  for (size_t m = 0; m < users.names.size(); ++m) {
+    if (users.names[m].find("p80") != std::string::npos) continue;
+    const auto text_of = [&](double value) { return fmt::format("{}", value); };  // NaN is equal
+    EXPECT_EQ(text_of(alone.user_values.values[m]),
+              text_of(users.values[3 * users.names.size() + m]))
+        << users.names[m];
+  }
+}
+
+TEST_F(Metrics, WhatHasNoTrainingRowsIsReportedApart) {
+  const Users table = random_table(9, 30, 60, 60);
+  Columns input = columns(table, random_item_rows(9, 70), {3});
+  EXPECT_GT(std::ranges::count(input.item_rows, 0), 0);
+  input.user_rows[4] = input.user_rows[11] = 0;
+  input.train_mean = 1.5;
+  std::set<int32_t> items;
+  double pairs = 0, mse = 0, mae_clipped = 0, mse_chance = 0;
+  for (size_t u = 0; u < table.size(); ++u)
+    for (const Pair& pair : table[u]) {
+      const bool untrained = input.item_rows[static_cast<size_t>(pair.item)] == 0;
+      if (untrained) items.insert(pair.item);
+      if (!untrained && input.user_rows[u] > 0) continue;
+      pairs += 1;
+      mse += std::pow(static_cast<double>(pair.score) - pair.label, 2);
+      mae_clipped +=
+          std::abs(reference::cut5(static_cast<double>(pair.score)) - reference::cut5(pair.label));
+      mse_chance += std::pow(1.5 - pair.label, 2);
+    }
+  const Untrained got = evaluate(input, 2).untrained;
+  EXPECT_EQ(got.users, 2);
+  EXPECT_EQ(got.items, std::ssize(items));
+  EXPECT_EQ(got.pairs, static_cast<int64_t>(pairs));
+  EXPECT_NEAR(got.metrics.at("mse"), mse / pairs, 1e-11);
+  EXPECT_NEAR(got.metrics.at("mae_clipped"), mae_clipped / pairs, 1e-11);
+  EXPECT_NEAR(got.chance.at("mse"), mse_chance / pairs, 1e-11);
+  EXPECT_EQ(got.metrics.size(), 4u);
+  EXPECT_EQ(got.chance.size(), 4u);
+
+  const Untrained none = evaluate(columns(hand_table(), {1, 1, 1, 1, 1}, {2}), 1).untrained;
+  EXPECT_EQ(none.pairs, 0);
+  EXPECT_TRUE(none.metrics.empty());
+}
+
+TEST_F(Metrics, ScoresThatAreAnOrderAloneHaveNoErrors) {
+  Columns input = columns(random_table(2, 30, 60, 60), random_item_rows(2, 60), {3});
+  const EvaluationResult ratios = evaluate(input, 1);
+  input.unit = ScoreUnit::kOrder;
+  const EvaluationResult orders = evaluate(input, 1);
+  EXPECT_THAT(orders.notes, ::testing::Contains(HasSubstr("scores are an order alone")));
+  auto expected = ratios.metrics;
+  for (const char* name :
+       {"mse", "rmse", "mae", "mse_clipped", "rmse_clipped", "mae_clipped", "mae_macro", "r2",
+        "ncf.mae_per_user", "feature_mlp.ndcg@10_on_ids_rounded", "two_tower.mae_scaled",
+        "two_tower.rmse_scaled"})
+    EXPECT_EQ(expected.erase(name), 1u) << name;
+  EXPECT_EQ(orders.metrics, expected);
+  EXPECT_GT(orders.untrained.pairs, 0);
+  EXPECT_TRUE(orders.untrained.metrics.empty());
+  for (const std::string& name : orders.user_values.names)
+    EXPECT_TRUE(orders.metrics.contains(name)) << name;
+}
+
 TEST_F(Metrics, NonFiniteScoreNamesUserAndItem) {
   Columns table = columns(hand_table(), {1, 1, 1, 1, 1}, {2});
   table.score[3] = std::numeric_limits<float>::quiet_NaN();
@@ -452,7 +718,7 @@ void MetricsTest::expect_chance_is_mean_over_orders(const Users& table,
     // Of predictions, not of orders; and the scores of two users are not one random order.
     const bool error =
         name.find("mse") != std::string::npos || name.find("mae") != std::string::npos;
-    const bool global = name == "auc@ratio>=2" || name == "xauc" || name == "xauc_ties";
+    const bool global = name.starts_with("auc@") || name == "xauc" || name == "xauc_ties";
     if (error || name == "r2" || (global && table.size() > 1)) continue;
     EXPECT_NEAR(sum / count, chance.at(name), 1e-10) << name;
     ++compared;
@@ -510,6 +776,37 @@ TEST_F(MetricsChance, RetrievedListInRandomOrder) {
   EXPECT_LT(at, .635);
 }
 
+TEST_F(MetricsChance, ClassesDealtInRandomOrder) {
+  // Six candidates in classes of two, none, three and one, by every dealing; gains by place, ids by number.
+  const std::vector<int64_t> sizes = {2, 0, 3, 1};
+  const std::vector<double> gains = {3, 1, 4, 1.5, 9, 2.5};
+  const auto sums = discount_sums(6);
+  for (int64_t k = 1; k <= 6; ++k) {
+    std::vector<int> class_of = {0, 0, 2, 2, 2, 3};
+    double sum = 0, count = 0;
+    do {
+      for (int64_t i = 0; i < k; ++i) {
+        const int64_t id = 5 - i;  // the i-th largest
+        size_t place = 0;          // by (class, id)
+        for (int64_t other = 0; other < 6; ++other)
+          place +=
+              class_of[other] < class_of[id] || (class_of[other] == class_of[id] && other < id);
+        sum += gains[place] / std::log2(static_cast<double>(i) + 2);
+      }
+      count += 1;
+    } while (std::next_permutation(class_of.begin(), class_of.end()));
+    std::vector<double> last(static_cast<size_t>(4 * k), 0);
+    int64_t end = 0;
+    for (size_t c = 0; c < sizes.size(); ++c) {
+      end += sizes[c];
+      for (int64_t d = 0; d < std::min(k, sizes[c]); ++d)
+        last[c * static_cast<size_t>(k) + static_cast<size_t>(d)] = gains[end - 1 - d];
+    }
+    EXPECT_EQ(count, 60);
+    EXPECT_NEAR(expected_dcg_of_classes(sizes, last, k, sums), sum / count, 1e-12) << k;
+  }
+}
+
 TEST_F(MetricsChance, LongListsKeepTheirPrecision) {
   // With one relevant of n the first hit is uniform over the ranks: H_n / n.
   double harmonic = 0;
@@ -522,7 +819,8 @@ TEST_F(MetricsChance, LongListsKeepTheirPrecision) {
 
 // Orders that take the counts through all their branches, against every pair of rows.
 TEST_F(MetricsOrder, CountsEveryPair) {
-  using metrics::GlobalOrder, metrics::LabelOrder, metrics::OrderBuffers, metrics::PairOrder;
+  using metrics::ClassOrder, metrics::GlobalOrder, metrics::LabelOrder, metrics::OrderBuffers,
+      metrics::PairOrder;
   std::mt19937 random(5);
   const auto uniform = [&] { return static_cast<float>(random() % 100000) / 1e5f - .5f; };
   const auto grid = [&] { return static_cast<float>(random() % 5) - 2; };  // -0 never, 0 often
@@ -546,32 +844,42 @@ TEST_F(MetricsOrder, CountsEveryPair) {
         labels.push_back(i % 4 == 0 ? 0 : i % 4 == 1 ? grid() + 1 : 4.0 * uniform() + 2);
         scores.push_back(score(labels.back(), i));
       }
+      const std::vector<double> thresholds = {.5, 1, 2, 2.5};
       PairOrder expected;
+      expected.classes.resize(thresholds.size());
+      for (size_t t = 0; t < thresholds.size(); ++t) {
+        ClassOrder& classes = expected.classes[t];
+        classes.positives =
+            std::ranges::count_if(labels, [&](double label) { return label >= thresholds[t]; });
+        classes.negatives = n - classes.positives;
+      }
       for (int a = 0; a < n; ++a)
         for (int b = 0; b < n; ++b) {
-          const bool split = labels[a] >= 2 && labels[b] < 2;
           if (!(labels[a] > labels[b])) continue;
           ++expected.pairs;
           expected.alike += scores[a] > scores[b];
           expected.tied += scores[a] == scores[b];
-          expected.right += split && scores[a] > scores[b];
-          expected.positive_tied += split && scores[a] == scores[b];
+          for (size_t t = 0; t < thresholds.size(); ++t) {
+            const bool split = labels[a] >= thresholds[t] && labels[b] < thresholds[t];
+            if (split)
+              expected.classes[t].halves += scores[a] > scores[b] ? 2 : scores[a] == scores[b];
+          }
         }
-      expected.positives =
-          std::count_if(labels.begin(), labels.end(), [](double label) { return label >= 2; });
-      expected.negatives = n - expected.positives;
       const auto expect_same = [&, &which = name](const PairOrder& got) {
         SCOPED_TRACE(fmt::format("{}, {} rows", which, n));
         EXPECT_EQ(got.pairs, expected.pairs);
         EXPECT_EQ(got.alike, expected.alike);
         EXPECT_EQ(got.tied, expected.tied);
-        EXPECT_EQ(got.right, expected.right);
-        EXPECT_EQ(got.positive_tied, expected.positive_tied);
-        EXPECT_EQ(got.positives, expected.positives);
-        EXPECT_EQ(got.negatives, expected.negatives);
+        ASSERT_EQ(got.classes.size(), thresholds.size());
+        for (size_t t = 0; t < thresholds.size(); ++t) {
+          SCOPED_TRACE(thresholds[t]);
+          EXPECT_EQ(got.classes[t].halves, expected.classes[t].halves);
+          EXPECT_EQ(got.classes[t].positives, expected.classes[t].positives);
+          EXPECT_EQ(got.classes[t].negatives, expected.classes[t].negatives);
+        }
       };
       OrderBuffers buffers;
-      expect_same(count_pair_order(order_labels(labels, 2, buffers), scores, buffers));
+      expect_same(count_pair_order(order_labels(labels, thresholds, buffers), scores, buffers));
 
       // Most of the rows are rank 0's, the others' every fifth; the last rank of three has none.
       std::vector<double> own_labels;
@@ -588,7 +896,7 @@ TEST_F(MetricsOrder, CountsEveryPair) {
             std::span<const double>(own_labels).first(middle),
             {},
             std::span<const double>(own_labels).subspan(middle)};
-        const GlobalOrder order(parts, 2, comm, pool);
+        const GlobalOrder order(parts, thresholds, comm, pool);
         expect_same(order.count(own_scores, comm, pool));
         for (float& one : own_scores) one = -one;  // the labels' order serves again
         const PairOrder negated = order.count(own_scores, comm, pool);
@@ -633,7 +941,7 @@ TEST_F(MetricsLabels, TopOfEqualLabelsIsTheSmallerId) {
 /// The users cut into four parts, one of them empty, which are dealt to the ranks in order.
 ValidationResult MetricsTest::validate(std::span<const int64_t> offsets,
                                        std::span<const float> label, std::span<const float> score,
-                                       int threads) {
+                                       int threads, std::optional<double> positive_from) {
   const auto users = offsets.size() - 1;
   const std::vector<size_t> cuts = {0, users / 3, users / 3, users / 2, users};
   std::vector<std::vector<int64_t>> user_rows;
@@ -648,7 +956,8 @@ ValidationResult MetricsTest::validate(std::span<const int64_t> offsets,
     }
   }
   ThreadPool pool(threads);
-  const ValidationMetrics metrics(std::move(user_rows), std::move(own_label), comm, pool);
+  const ValidationMetrics metrics(std::move(user_rows), std::move(own_label), positive_from, comm,
+                                  pool);
   return metrics.evaluate(own_score, comm, pool);
 }
 
@@ -681,6 +990,18 @@ TEST_F(MetricsOfValidation, EqualThePlainLoops) {
   EXPECT_EQ(one.mse_clipped, three.mse_clipped);
   EXPECT_EQ(one.gauc, three.gauc);
   EXPECT_EQ(one.xauc, three.xauc);
+
+  const reference::Options high{.thresholds = {{"ratio>=4.5", 4.5}}};
+  EXPECT_NEAR(validate(offsets, label, score, 1, 4.5).gauc.value(),
+              reference::metrics(table, random_item_rows(1, 40), {}, high).at("gauc@ratio>=4.5"),
+              1e-11);
+  EXPECT_FALSE(validate(offsets, label, score, 1, std::nullopt).gauc.has_value());
+}
+
+TEST_F(MetricsOfValidation, ALabelThatIsWrittenLikeTheThresholdIsAPositive) {
+  const std::vector<int64_t> offsets = {0, 2};
+  const std::vector<float> label = {.7f, .5f}, score = {2, 1};  // .7f is below .7
+  EXPECT_EQ(validate(offsets, label, score, 1, .7).gauc, 1);
 }
 
 TEST_F(MetricsOfValidation, AbsentWithoutPairsToOrder) {

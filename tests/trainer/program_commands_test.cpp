@@ -286,6 +286,61 @@ TEST_F(Commands, ScoresGiveTheSameMetricsAgain) {
   EXPECT_NEAR(report.at("metrics").at("ndcg@5/ratio>=1"), ndcg(scores, 5, 1), 1e-9);
 }
 
+/// Mean over users of a column of the `--per-user` file, of those that have something there; weighted by pairs or not.
+double mean_of_users(const fs::path& path, const std::string& name, bool by_pairs) {
+  std::istringstream text(file_text(path));
+  std::string line;
+  std::getline(text, line);
+  const auto fields_of = [](const std::string& record) {
+    std::vector<std::string> fields;
+    std::istringstream stream(record + ",");
+    for (std::string field; std::getline(stream, field, ',');) fields.push_back(field);
+    return fields;
+  };
+  const std::vector<std::string> header = fields_of(line);
+  const auto at = std::find(header.begin(), header.end(), name) - header.begin();
+  double sum = 0, weights = 0;
+  while (std::getline(text, line)) {
+    const std::vector<std::string> fields = fields_of(line);
+    EXPECT_EQ(fields.size(), header.size());
+    if (fields.at(at).empty()) continue;
+    const double weight = by_pairs ? std::stod(fields.at(1)) : 1;
+    sum += weight * std::stod(fields.at(at));
+    weights += weight;
+  }
+  return sum / weights;
+}
+
+TEST_F(Commands, ValuesOfUsersGiveTheSameMetricsAgain) {
+  for (const int ranks : {1, 3})
+    ASSERT_EQ(
+        run({"evaluate", path("official"), "--per-user", path(fmt::format("users-{}.csv", ranks))},
+            {.ranks = ranks})
+            .code,
+        0);
+  EXPECT_EQ(file_text(folder() / "users-1.csv"), file_text(folder() / "users-3.csv"));
+  const json all = metrics("official");
+  for (const char* name : {"ndcg@10/ratio>=2", "mae_macro", "xauc_user", "mrr/top-50",
+                           "feature_mlp.ndcg@10_on_ids", "two_tower.recall_repeated_rows"})
+    EXPECT_NEAR(mean_of_users(folder() / "users-1.csv", name, false), all.at(name), 1e-9) << name;
+  for (const char* name : {"mse", "mae_clipped", "gauc@ratio>=1", "gauc@ratio>=2"})
+    EXPECT_NEAR(mean_of_users(folder() / "users-1.csv", name, true), all.at(name), 1e-9) << name;
+
+  write_file(folder() / "unlabelled.csv", "user_id,video_id\n1,2\n");
+  const Ended unlabelled = run({"evaluate", path("official"), "--pairs", path("unlabelled.csv"),
+                                "--per-user", path("none.csv")});
+  EXPECT_EQ(unlabelled.code, 2);
+  EXPECT_THAT(unlabelled.errors(),
+              ElementsAre(HasSubstr("--per-user: the pairs of " + path("unlabelled.csv") +
+                                    " have no labels (watch_ratio)")));
+  const Ended twice = run(
+      {"evaluate", path("official"), "--scores", path("one.csv"), "--per-user", path("one.csv")});
+  EXPECT_EQ(twice.code, 2);
+  EXPECT_THAT(twice.errors(), ElementsAre(HasSubstr("--per-user: got " + path("one.csv") +
+                                                    ", the file of --scores")));
+  EXPECT_FALSE(fs::exists(folder() / "one.csv"));
+}
+
 TEST_F(Commands, PairsOfTheUsersChoice) {
   ASSERT_EQ(run({"evaluate", path("official"), "--scores", path("all.csv")}).code, 0);
   const std::vector<Scored> all = read_scores(folder() / "all.csv");
@@ -392,6 +447,10 @@ TEST_F(Commands, AnotherTableTrainsIsEvaluatedAndRecommendsFrom) {
   EXPECT_LT(result.at("epochs").back().at("train_loss"),
             result.at("epochs").front().at("train_loss"));
   const json& evaluation = result.at("evaluation");
+  EXPECT_EQ(evaluation.at("untrained").at("users"), 1);
+  EXPECT_EQ(evaluation.at("untrained").at("items"), 1);
+  EXPECT_GT(evaluation.at("untrained").at("pairs"), 0);
+  EXPECT_TRUE(evaluation.at("untrained").at("metrics").contains("mse"));
   EXPECT_LT(evaluation.at("metrics").at("mse"), evaluation.at("chance").at("mse"))
       << "learns nothing";
 

@@ -99,6 +99,7 @@ TEST_F(Outputs, PipesAndStreamsAreWrittenTo) {
 TEST_F(Outputs, WhatCannotBeWrittenIsRefusedBeforeTheWork) {
   for (const Arguments& command :
        {Arguments{"evaluate", path("run"), "--scores"},
+        Arguments{"evaluate", path("run"), "--per-user"},
         Arguments{"recommend", path("run"), "--all-users", "--out"},
         Arguments{"recommend", path("run"), "--user", "whale", "--out"}}) {
     const auto to = [&](const std::string& name) {

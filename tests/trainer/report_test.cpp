@@ -16,10 +16,12 @@ EvaluationResult example() {
   EvaluationResult result;
   result.users = 1411;
   result.pairs = 4676570;
+  result.labels = {"ratio>=4", "ratio>=2", "top-50", "duration-p80"};
   result.k = {1, 10, 20, 50};
   for (const char* name :
        {"mse", "mae", "xauc", "novelty@10", "coverage@50", "ncf.ndcg@50_ideal_of_retrieved",
-        "precision@10/ratio>=2", "ndcg@50/ratio>=2", "ndcg_exp@10/graded5", "mrr/duration-p80"}) {
+        "precision@10/ratio>=2", "ndcg@50/ratio>=2", "ndcg_exp@10/graded5", "mrr/duration-p80",
+        "gauc@ratio>=4", "feature_mlp.ndcg@10_on_ids_rounded", "two_tower.recall_repeated_rows"}) {
     result.metrics[name] = .25;
     result.chance[name] = .125;
   }
@@ -60,9 +62,23 @@ TEST(EvaluationTable, HoldsValueAndChanceOfEveryMetricInEightyColumns) {
       ++cells;
     }
   }
-  EXPECT_EQ(cells, 9);
+  EXPECT_EQ(cells, 12);
   EXPECT_THAT(text, HasSubstr("1.235e+05 (0.1250)"));
   EXPECT_THAT(text, Not(HasSubstr("top-50")));  // nothing of it was given
+}
+
+TEST(EvaluationTable, SaysWhatHasNoTrainingRows) {
+  const EvaluationTitle title{.dataset = "synth", .checkpoint = {}, .synthetic = false};
+  EvaluationResult result = example();
+  EXPECT_THAT(evaluation_table(title, result), Not(HasSubstr("without training rows")));
+  result.untrained = {.users = 2,
+                      .items = 1234,
+                      .pairs = 5678,
+                      .metrics = {{"mae", .5}, {"mse", .25}},
+                      .chance = {{"mae", .75}, {"mse", 1}}};
+  EXPECT_THAT(evaluation_table(title, result),
+              HasSubstr("without training rows: 2 users, 1,234 items, 5,678 pairs of either,\n"
+                        "  mae 0.5000 (0.7500), mse 0.2500 (1.0000)\n"));
 }
 
 TEST(Progress, LineSaysShareRateAndTimeLeft) {

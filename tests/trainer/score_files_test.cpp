@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "io/tables/csv.h"
@@ -137,6 +138,22 @@ TEST_F(ScoreFiles, PairsWithoutLabels) {
   const TestTable again = read(text);
   EXPECT_EQ(again.item, table.item);
   EXPECT_TRUE(again.label.empty());
+}
+
+TEST_F(ScoreFiles, MetricsOfUsers) {
+  const TestTable table{.users = {1, 2},
+                        .offsets = {0, 1, 3},
+                        .item = {0, 0, 1},
+                        .label = {1, 2, 3},
+                        .video_duration = {}};
+  const UserValues users{.names = {"mse", "ndcg@10/ratio>=2"},
+                         .values = {.1, std::nan(""), 2, 1. / 3}};
+  write_user_values(folder / "users.csv", table, users, ids);
+  std::ifstream file(folder / "users.csv");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  EXPECT_EQ(text,
+            "user_id,pairs,mse,ndcg@10/ratio>=2\nanna,1,0.1,\n"
+            "\"o,ne \"\"x\"\"\",2,2,0.3333333333333333\n");
 }
 
 TEST_F(ScoreFiles, LastLinesOfAnyKind) {

@@ -6,6 +6,7 @@
 #include "io/files/checksum.h"
 #include "io/files/files.h"
 #include "io/files/json_text.h"
+#include "launch/base/errors.h"
 #include "launch/base/log.h"
 #include "launch/collectives/agree.h"
 #include "launch/process/mpi_session.h"
@@ -24,8 +25,19 @@ struct EvaluateArguments {
   std::string run;
   std::string scores;
   std::string pairs;
+  std::string per_user;
   std::vector<std::string> overrides;
 };
+
+/// A file that rank 0 writes at the end; refused now if it could not be. Collective: all ranks.
+std::optional<ResultFile> open_result(const std::string& path, const char* what,
+                                      MpiCommunicator& comm) {
+  std::optional<ResultFile> file;
+  solo(comm, 0, what, [&] {
+    if (!path.empty()) file.emplace(path);
+  });
+  return file;
+}
 
 std::string checksum_of(const TestTable& table) {
   Checksum sum;
@@ -40,10 +52,9 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   MpiSession& session = MpiSession::start();
   MpiCommunicator& comm = session.communicator();
   log_start(session.world(), global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
-  std::optional<ResultFile> scores_file;
-  solo(comm, 0, "scores", [&] {
-    if (!arguments.scores.empty()) scores_file.emplace(arguments.scores);
-  });
+  const std::optional<ResultFile> scores_file = open_result(arguments.scores, "scores", comm);
+  const std::optional<ResultFile> users_file =
+      open_result(arguments.per_user, "metrics of users", comm);
   StoredRun run = open_run(arguments.run, arguments.overrides, comm);
   const Config& config = run.problem.config;
   watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
@@ -53,8 +64,18 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   same_on_all(comm, [&] {
     const bool given = !arguments.pairs.empty();
     table = given ? read_pairs(arguments.pairs, run.problem.ids) : read_test_table(run.problem);
+    if (!arguments.per_user.empty() && table.label.empty())
+      user_error(
+          "--per-user: the pairs of {} have no labels (watch_ratio), so users have no metrics; "
+          "give "
+          "labels, or leave --per-user out",
+          arguments.pairs);
+    if (!arguments.per_user.empty() && arguments.per_user == arguments.scores)
+      user_error("--per-user: got {}, the file of --scores; expected another one",
+                 arguments.per_user);
     return Facts{{"--pairs", given ? "pairs of checksum " + checksum_of(table) : "none"},
-                 {"--scores", arguments.scores.empty() ? "none" : arguments.scores}};
+                 {"--scores", arguments.scores.empty() ? "none" : arguments.scores},
+                 {"--per-user", arguments.per_user.empty() ? "none" : arguments.per_user}};
   });
   const auto predictor = make_host_predictor(run.problem, run.parameters, comm);
   Evaluator evaluator(run.problem, table, comm, pool);
@@ -66,6 +87,11 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
       log_info("scores: {}, {} pairs", arguments.scores, table.item.size());
     });
   }
+  if (!arguments.per_user.empty())
+    solo(comm, 0, "metrics of users", [&] {
+      write_user_values(*users_file, table, evaluation.user_values, run.problem.ids);
+      log_info("metrics of users: {}, {} users", arguments.per_user, table.users.size());
+    });
   if (session.world().rank == 0 && global.json) fmt::print("{}\n", to_text(evaluation.report, 2));
   return kExitDone;
 }
@@ -87,6 +113,10 @@ void add_evaluate(CLI::App& app, Action& action) {
           "Score the pairs of this CSV (user_id,video_id,watch_ratio) instead of the small "
           "matrix; without watch_ratio they are scored alone")
       ->type_name("P.csv");
+  command
+      ->add_option("--per-user", arguments->per_user,
+                   "Also write user_id,pairs and every metric of each user: one line a user")
+      ->type_name("F.csv");
   command
       ->add_option("overrides", arguments->overrides,
                    "Changes to the run's configuration, e.g. evaluate.checkpoint=best")

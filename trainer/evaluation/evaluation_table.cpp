@@ -107,6 +107,18 @@ class Table {
   const EvaluationResult& result_;
 };
 
+/// What is without training rows, where anything is.
+std::string untrained_text(const Untrained& untrained) {
+  if (untrained.pairs == 0) return {};
+  std::vector<std::string> parts = {fmt::format("{} users", count(untrained.users)),
+                                    fmt::format("{} items", count(untrained.items)),
+                                    fmt::format("{} pairs of either", count(untrained.pairs))};
+  for (const auto& [name, value] : untrained.metrics)
+    parts.push_back(
+        fmt::format("{} {} ({})", name, number(value), number(untrained.chance.at(name))));
+  return wrapped("without training rows:", parts);
+}
+
 }  // namespace
 
 std::string evaluation_table(const EvaluationTitle& title, const EvaluationResult& result) {
@@ -121,10 +133,15 @@ std::string evaluation_table(const EvaluationTitle& title, const EvaluationResul
     text += "In brackets chance: a random order, or for errors and r2 the training mean.\n\n";
   text += table.figures("errors", {"mse", "mse_clipped", "rmse", "rmse_clipped", "mae",
                                    "mae_clipped", "mae_macro", "r2"});
-  text +=
-      table.figures("order", {"auc@ratio>=2", "gauc@ratio>=2", "xauc", "xauc_ties", "xauc_user",
-                              "mrr/ratio>=1", "mrr/ratio>=2", "mrr/top-50", "mrr/duration-p80"});
-  for (const char* label : {"ratio>=1", "ratio>=2", "top-50", "duration-p80"}) {
+  std::vector<std::string> orders;
+  for (const std::string& label : result.labels) {
+    orders.push_back("auc@" + label);
+    orders.push_back("gauc@" + label);
+  }
+  orders.insert(orders.end(), {"xauc", "xauc_ties", "xauc_user"});
+  for (const std::string& label : result.labels) orders.push_back("mrr/" + label);
+  text += table.figures("order", orders);
+  for (const std::string& label : result.labels) {
     text += table.lists(
         label, {"precision", "recall", "hit_rate", "ndcg", "map"},
         [&](const std::string& row, int64_t k) { return fmt::format("{}@{}/{}", row, k, label); });
@@ -135,8 +152,12 @@ std::string evaluation_table(const EvaluationTitle& title, const EvaluationResul
   text += table.lists("lists", {"coverage", "novelty"}, [](const std::string& row, int64_t k) {
     return fmt::format("{}@{}", row, k);
   });
-  text += table.figures("as the reference system computed it",
-                        {"ncf.hit_ratio@50", "ncf.mae_per_user", "ncf.ndcg@50_ideal_of_retrieved"});
+  text += table.figures(
+      "as the reference systems computed them",
+      {"ncf.hit_ratio@50", "ncf.mae_per_user", "ncf.ndcg@50_ideal_of_retrieved",
+       "feature_mlp.ndcg@10_on_ids", "feature_mlp.ndcg@10_on_ids_rounded", "two_tower.mae_scaled",
+       "two_tower.rmse_scaled", "two_tower.recall_repeated_rows"});
+  text += untrained_text(result.untrained);
 
   std::vector<std::string> skipped;
   for (const auto& [label, users] : result.skipped_users) {

@@ -2,12 +2,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <numeric>
+#include <utility>
 
+#include "io/tables/csv.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
+#include "launch/base/stopwatch.h"
+#include "launch/collectives/agree.h"
 #include "launch/process/watchdog.h"
+#include "sharding/gather_shards.h"
 #include "sharding/plan.h"
+#include "sharding/tree_sum.h"
 #include "trainer/evaluation/evaluation_table.h"
 #include "trainer/run/share.h"
 
@@ -20,9 +25,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Rows of a block of validation rows; part of a run's bits.
-constexpr int64_t kValidationBlock = 4096;
-
 std::vector<int32_t> rank_of_users(const Problem& problem, const TestTable& table, int ranks) {
   std::vector<int32_t> rank_of_shard;
   for (int32_t rank = 0; rank < ranks; ++rank)
@@ -34,24 +36,15 @@ std::vector<int32_t> rank_of_users(const Problem& problem, const TestTable& tabl
   return result;
 }
 
-/// Shapes: seconds what it took.
-TestMetrics prepare_metrics(const Problem& problem, const TestTable& table,
-                            std::span<const int32_t> user_rank, Communicator& comm,
-                            ThreadPool& pool, double& seconds) {
-  const Phase phase("evaluation");
-  const auto start = Clock::now();
-  TestMetrics metrics({.users = table.users,
-                       .user_rank = user_rank,
-                       .offsets = table.offsets,
-                       .item = table.item,
-                       .label = table.label,
-                       .video_duration = table.video_duration,
-                       .item_rows = problem.ids.item_rows,
-                       .train_label_mean = problem.dataset.train_label_mean(),
-                       .k = problem.config.evaluate.k},
-                      comm, pool);
-  seconds = seconds_since(start);
-  return metrics;
+/// Empty where an id is no whole number, 0 or more, or is not in the order of the numbers.
+std::vector<int64_t> numbers_of(const std::vector<std::string>& ids) {
+  std::vector<int64_t> numbers;
+  for (const std::string& id : ids) {
+    const std::optional<int64_t> number = parse_integer(id);
+    if (!number || *number <= (numbers.empty() ? -1 : numbers.back())) return {};
+    numbers.push_back(*number);
+  }
+  return numbers;
 }
 
 }  // namespace
@@ -64,16 +57,55 @@ TestTable read_test_table(const Problem& problem) {
   return problem.dataset.read_test();
 }
 
+double train_target_mean(const Problem& problem, MpiCommunicator& comm) {
+  const Dataset& dataset = problem.dataset;
+  const double clip = problem.config.data.target.clip;
+  if (clip == 0) return dataset.train_label_mean();
+  const Range own = shards_of_rank(dataset.shards(), comm.world());
+  std::vector<double> sums(static_cast<size_t>(own.size()), 0);
+  agree(comm, [&] {
+    for (int64_t j = own.begin; j < own.end; ++j) {
+      const Shard shard = dataset.read_shard(j);
+      for (const float label : shard.label)
+        sums[static_cast<size_t>(j - own.begin)] += std::min(label, static_cast<float>(clip));
+    }
+  });
+  return tree_sum(gather_shards<double>(comm, sums, dataset.shards())) /
+         static_cast<double>(dataset.train_rows());
+}
+
 Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
-                     ThreadPool& pool)
+                     ThreadPool& pool, ScoreUnit score_unit)
     : problem_(problem),
       table_(table),
       comm_(comm),
       pool_(pool),
+      labels_(binary_labels(problem.config.evaluate.labels)),
       user_rank_(rank_of_users(problem, table, comm.world().size)),
+      item_number_(numbers_of(problem.ids.item_id)),
       begin_(1, 0) {
-  if (!table.label.empty())
-    metrics_.emplace(prepare_metrics(problem, table, user_rank_, comm, pool, prepare_seconds_));
+  for (const int32_t user : table.users) user_rows_.push_back(problem.ids.user_rows[user]);
+  if (!table.label.empty()) {
+    const Phase phase("evaluation");
+    Stopwatch watch;
+    watch.time([&] {
+      metrics_.emplace(EvaluationInput{.users = table.users,
+                                       .user_rank = user_rank_,
+                                       .user_rows = user_rows_,
+                                       .offsets = table.offsets,
+                                       .item = table.item,
+                                       .label = table.label,
+                                       .video_duration = table.video_duration,
+                                       .item_rows = problem.ids.item_rows,
+                                       .item_number = item_number_,
+                                       .train_label_mean = train_target_mean(problem, comm),
+                                       .labels = labels_,
+                                       .k = problem.config.evaluate.k,
+                                       .score_unit = score_unit},
+                       comm, pool);
+    });
+    prepare_seconds_ = watch.seconds;
+  }
   for (size_t k = 0; k < user_rank_.size(); ++k) {
     if (user_rank_[k] != comm.world().rank) continue;
     own_.push_back(static_cast<int32_t>(k));
@@ -111,7 +143,7 @@ std::vector<float> Evaluator::gather(std::span<const float> scores) const {
 Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& checkpoint) {
   const Phase phase("evaluation");
   const auto start = Clock::now();
-  Evaluation evaluation{.report = {}, .scores = score(predictor)};
+  Evaluation evaluation{.report = {}, .scores = score(predictor), .user_values = {}};
   comm_.barrier();  // so that who waits for the slowest rank counts that as scoring
   const double score_seconds = seconds_since(start);
   EvaluationResult result;
@@ -134,6 +166,7 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
   evaluation.report = {{"checkpoint", checkpoint},
                        {"users", result.users},
                        {"pairs", result.pairs},
+                       {"labels", result.labels},
                        {"k", result.k},
                        {"seconds", seconds[0]},
                        {"parts",
@@ -145,7 +178,14 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
                        {"metrics", result.metrics},
                        {"chance", result.chance},
                        {"skipped_users", result.skipped_users},
+                       {"untrained",
+                        {{"users", result.untrained.users},
+                         {"items", result.untrained.items},
+                         {"pairs", result.untrained.pairs},
+                         {"metrics", result.untrained.metrics},
+                         {"chance", result.untrained.chance}}},
                        {"notes", result.notes}};
+  evaluation.user_values = std::move(result.user_values);
   if (comm_.world().rank == 0) print_evaluation(problem_, evaluation.report);
   return evaluation;
 }
@@ -159,63 +199,22 @@ void print_evaluation(const Problem& problem, const nlohmann::json& report) {
   report.at("k").get_to(result.k);
   report.at("users").get_to(result.users);
   report.at("pairs").get_to(result.pairs);
+  // Reports from before there were these keys are of the labels there were.
+  result.labels = report.value("labels", Config::Evaluate().labels);
+  if (report.contains("untrained")) {
+    const nlohmann::json& untrained = report.at("untrained");
+    untrained.at("users").get_to(result.untrained.users);
+    untrained.at("items").get_to(result.untrained.items);
+    untrained.at("pairs").get_to(result.untrained.pairs);
+    untrained.at("metrics").get_to(result.untrained.metrics);
+    untrained.at("chance").get_to(result.untrained.chance);
+  }
   log_info("{}evaluated in {:.2f} s",
            evaluation_table({.dataset = problem.config.data.path,
                              .checkpoint = report.at("checkpoint"),
                              .synthetic = problem.dataset.synthetic()},
                             result),
            report.at("seconds").get<double>());
-}
-
-namespace {
-
-/// Rows of each user, and the labels user by user, in source order inside a user. `users` and `items` get the same
-/// order.
-ValidationMetrics prepare_validation(std::span<const ShardSamples> samples,
-                                     std::vector<int32_t>& users, std::vector<int32_t>& items,
-                                     Communicator& comm, ThreadPool& pool) {
-  std::vector<std::vector<int64_t>> user_rows;
-  std::vector<float> labels;
-  for (const ShardSamples& shard : samples) {
-    const Samples& rows = shard.validation;
-    std::vector<int64_t>& counts = user_rows.emplace_back(shard.users.size(), 0);
-    for (const Sample& sample : rows) ++counts[sample.user];
-    std::vector<int64_t> next(counts.size());
-    const auto base = static_cast<int64_t>(users.size());
-    std::exclusive_scan(counts.begin(), counts.end(), next.begin(), base);
-    users.resize(base + rows.size());
-    items.resize(base + rows.size());
-    labels.resize(base + rows.size());
-    for (const Sample& sample : rows) {
-      const int64_t at = next[sample.user]++;
-      users[at] = shard.users[sample.user];
-      items[at] = sample.item;
-      labels[at] = sample.label;
-    }
-  }
-  return {std::move(user_rows), std::move(labels), comm, pool};
-}
-
-}  // namespace
-
-Validator::Validator(std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
-    : comm_(comm), pool_(pool), metrics_(prepare_validation(samples, users_, items_, comm, pool)) {
-  int64_t base = 0;
-  for (const ShardSamples& shard : samples) {
-    const int64_t end = base + std::ssize(shard.validation);
-    for (; base < end; base = blocks_.back().end)
-      blocks_.push_back({base, std::min(base + kValidationBlock, end)});
-  }
-}
-
-ValidationResult Validator::validate(const Predictor& predictor) const {
-  std::vector<float> scores(users_.size());
-  pool_.parallel_for(std::ssize(blocks_), [&](int64_t k, int) {
-    const auto [begin, end] = blocks_[k];
-    const auto part = [&](auto& column) { return std::span(column).subspan(begin, end - begin); };
-    predictor.predict(part(users_), part(items_), part(scores));
-  });
-  return metrics_.evaluate(scores, comm_, pool_);
 }
 
 }  // namespace kt

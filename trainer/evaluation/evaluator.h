@@ -12,7 +12,6 @@
 #include "trainer/evaluation/metrics/metrics.h"
 #include "trainer/evaluation/predictor.h"
 #include "trainer/run/problem.h"
-#include "trainer/run/samples.h"
 
 /// Each rank scores the users of its shards and computes what is theirs alone; what is over all pairs is shared
 /// out. A block of scores is a logical unit (a user's candidates, a fixed cut of a shard), so scores and metrics
@@ -23,19 +22,22 @@ namespace kt {
 TestTable read_test_table(const Problem& problem);
 
 struct Evaluation {
-  /// What `result.json` holds: {checkpoint, users, pairs, k, seconds, parts, metrics, chance,
-  /// skipped_users, notes}; on every rank. `parts` are seconds of rank 0: {prepare_users, prepare_order (of the
-  /// labels, the first time), score, users, order (auc and xauc over all pairs)}.
+  /// What `result.json` holds: {checkpoint, users, pairs, labels, k, seconds, parts, metrics, chance,
+  /// skipped_users, untrained, notes}; on every rank. `parts` are seconds of rank 0: {prepare_users, prepare_order (of
+  /// the labels, the first time), score, users, order (auc and xauc over all pairs)}.
   nlohmann::json report;
   std::vector<float> scores;  ///< of the pairs of this rank's users, in the order of the table
+  UserValues user_values;     ///< of all users of the table, on every rank
 };
 
 /// Evaluates on one table, any number of times.
 class Evaluator {
  public:
-  /// Borrows everything. A table without labels is scored alone. Collective: all ranks, with the same table.
-  Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
-            ThreadPool& pool);
+  /// Borrows problem, table, communicator and pool. A table without labels is scored alone.
+  /// Collective: all ranks, with the same table. Throws: UserError for `evaluate.labels` and for a shard of a run with
+  /// `data.target.clip` that cannot be read, the same on all ranks.
+  Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm, ThreadPool& pool,
+            ScoreUnit score_unit = ScoreUnit::kRatio);
 
   /// Scores the pairs, computes all metrics with their chance levels under a named phase, and prints the table.
   /// `checkpoint` says whose weights these are. Collective: all ranks.
@@ -52,37 +54,21 @@ class Evaluator {
   const TestTable& table_;
   MpiCommunicator& comm_;
   ThreadPool& pool_;
+  std::vector<BinaryLabel> labels_;
   std::vector<int32_t> user_rank_;      // [users of the table]
+  std::vector<int64_t> user_rows_;      // [users of the table]
+  std::vector<int64_t> item_number_;    // [items]; empty where ids are not numbers
   std::vector<int32_t> own_;            // this rank's users, by place in the table
   std::vector<int64_t> begin_;          // [own + 1] their pairs
   double prepare_seconds_ = 0;          // not reported yet
   std::optional<TestMetrics> metrics_;  // none without labels
 };
 
+/// The mean of what a run trains on, the labels after `data.target.clip`: the constant prediction that errors are
+/// compared with. Collective: all ranks. Throws: UserError, the same on all ranks.
+double train_target_mean(const Problem& problem, MpiCommunicator& comm);
+
 /// Prints the table of such a report for people. One process.
 void print_evaluation(const Problem& problem, const nlohmann::json& report);
-
-/// Computes the metrics of the held-out rows, any number of times.
-class Validator {
- public:
-  /// Borrows communicator and pool. Shapes: samples [own shards]. Collective: all ranks.
-  Validator(std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool);
-
-  /// The same result on all ranks; `rows` is 0 without any. Collective: all ranks.
-  /// Throws: UserError for scores that are not finite, the same on all ranks.
-  ValidationResult validate(const Predictor& predictor) const;
-
- private:
-  struct Block {
-    int64_t begin, end;
-  };
-
-  MpiCommunicator& comm_;
-  ThreadPool& pool_;
-  // Shard by shard, user by user, in source order inside a user.
-  std::vector<int32_t> users_, items_;
-  std::vector<Block> blocks_;  // of the rows of one shard each
-  ValidationMetrics metrics_;
-};
 
 }  // namespace kt

@@ -116,4 +116,22 @@ void write_scores(const ResultFile& file, const TestTable& table, std::span<cons
   file.write(text);
 }
 
+void write_user_values(const ResultFile& file, const TestTable& table, const UserValues& users,
+                       const IdTables& ids) {
+  std::string text = "user_id,pairs";
+  for (const std::string& name : users.names) text.append(1, ',').append(csv_field(name));
+  text += "\n";
+  auto value = users.values.begin();
+  for (size_t u = 0; u < table.users.size(); ++u) {
+    text += csv_field(ids.user_id[table.users[u]]);
+    fmt::format_to(std::back_inserter(text), ",{}", table.offsets[u + 1] - table.offsets[u]);
+    for (size_t k = 0; k < users.names.size(); ++k, ++value) {
+      text += ",";
+      if (!std::isnan(*value)) fmt::format_to(std::back_inserter(text), "{}", *value);
+    }
+    text += "\n";
+  }
+  file.write(text);
+}
+
 }  // namespace kt

@@ -8,8 +8,9 @@
 
 #include "io/dataset/dataset.h"
 #include "io/files/files.h"
+#include "trainer/evaluation/metrics/metrics.h"
 
-/// Scores and pairs as CSV files, with the ids the source spells.
+/// Scores, pairs and metrics of users as CSV files, with the ids the source spells.
 namespace kt {
 
 /// Dense index of each id. Shapes: ids [n].
@@ -28,5 +29,10 @@ TestTable read_pairs(const std::filesystem::path& path, const IdTables& ids);
 /// equal, nothing for a label that is not there. Throws: UserError when it cannot be written.
 void write_scores(const ResultFile& file, const TestTable& table, std::span<const float> scores,
                   const IdTables& ids);
+
+/// Writes `user_id,pairs` and the metrics by name, a line a user of the table; nothing for a metric that the user does
+/// not count for. Throws: UserError when it cannot be written.
+void write_user_values(const ResultFile& file, const TestTable& table, const UserValues& users,
+                       const IdTables& ids);
 
 }  // namespace kt

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "io/config/config.h"
-#include "trainer/evaluation/metrics/metrics.h"
+#include "trainer/evaluation/metrics/validation_metrics.h"
 
 namespace kt {
 

@@ -23,6 +23,7 @@
 #include "launch/process/watchdog.h"
 #include "trainer/evaluation/evaluation_table.h"
 #include "trainer/evaluation/evaluator.h"
+#include "trainer/evaluation/validator.h"
 #include "trainer/run/checkpointing.h"
 #include "trainer/run/engine_choice.h"
 #include "trainer/run/fitting.h"
@@ -187,6 +188,7 @@ class TrainingRun {
   int64_t validation_rows_ = 0;
   std::optional<Schedule> schedule_;
   int64_t total_steps_ = 0;
+  const std::vector<BinaryLabel> labels_ = binary_labels(config_.evaluate.labels);
   std::optional<Validator> validator_;  // made by the first validation
   TestTable test_;                      // read by the first evaluation
   std::optional<Evaluator> evaluator_;  // of `test_`
@@ -361,17 +363,20 @@ void TrainingRun::check_selection() {
   };
   if (validation_rows_ > 0 && (of_order(best) || of_order(early))) {
     const Phase phase("validation");
-    validator_.emplace(samples_, comm_, pool_);
+    validator_.emplace(samples_, labels_, comm_, pool_);
     result = validator_->validate(ZeroPredictor());
   }
   const auto check = [&](const char* key, SelectionMetric metric) {
     if (metric == SelectionMetric::kNone || value_of(result, metric)) return;
+    const BinaryLabel* const label = highest_threshold(labels_);
     const std::string why =
         validation_rows_ == 0
             ? fmt::format("data.validation.fraction={} leaves none of {} rows for it",
                           config_.data.validation.fraction, schedule_->samples())
+        : metric == SelectionMetric::kGauc && label == nullptr
+            ? std::string("evaluate.labels has none of the form ratio>=X")
         : metric == SelectionMetric::kGauc
-            ? fmt::format("no user has held-out labels on both sides of {}", kPositiveRatio)
+            ? fmt::format("no user has held-out labels on both sides of {}", label->threshold)
             : std::string("all held-out labels are equal");
     // A small table is no reason to refuse what nobody may have asked for.
     if (validation_rows_ == 0 && key != kEarlyStop && !evaluates_best) {
@@ -703,7 +708,7 @@ void TrainingRun::end_epoch() {
   if (validation_rows_ > 0) {
     const Phase phase("validation");
     validation_time_.time([&] {
-      if (!validator_) validator_.emplace(samples_, comm_, pool_);
+      if (!validator_) validator_.emplace(samples_, labels_, comm_, pool_);
       validation = validator_->validate(*make_predictor());
     });
     nlohmann::json& json = line["validation"];
@@ -715,6 +720,8 @@ void TrainingRun::end_epoch() {
             {"rmse_clipped", validation.rmse_clipped},
             {"mae_clipped", validation.mae_clipped}};
     if (validation.gauc) json["gauc"] = *validation.gauc;
+    if (validation.gauc && highest_threshold(labels_)->name != "ratio>=2")
+      line["gauc_label"] = highest_threshold(labels_)->name;
     if (validation.xauc) json["xauc"] = *validation.xauc;
   }
   log_info(

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
 namespace kt {
 
@@ -80,6 +81,36 @@ double expected_reciprocal_rank(Candidates candidates) {
 double expected_ndcg_of_retrieved(int64_t hits, int64_t k, std::span<const double> sums) {
   if (hits == 0) return 0;
   return ratio(hits, k) * sums[static_cast<size_t>(k)] / sums[static_cast<size_t>(hits)];
+}
+
+double expected_dcg_of_classes(std::span<const int64_t> sizes, std::span<const double> last,
+                               int64_t k, std::span<const double> sums) {
+  const int64_t n = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  const auto length = static_cast<size_t>(k);
+  std::vector<double> behind(length + 1);  // [d] probability of d candidates behind
+  double dcg = 0;
+  for (size_t c = 0; c < sizes.size(); ++c) {
+    const int64_t size = sizes[c];
+    if (size == 0) continue;
+    std::fill(behind.begin(), behind.end(), 0);
+    behind[0] = 1;
+    for (size_t i = 0; i < std::min(length, static_cast<size_t>(n)); ++i) {
+      double gain = 0;
+      for (size_t d = 0; d <= i && static_cast<int64_t>(d) < size; ++d)
+        gain += behind[d] * last[c * length + d];
+      dcg += ratio(size, n) * gain * (sums[i + 1] - sums[i]);
+      // One more draw, from the candidates that are left.
+      const int64_t left = n - 1 - static_cast<int64_t>(i);
+      if (left == 0) break;
+      const auto of_class = [&](size_t drawn) {
+        return ratio(std::max<int64_t>(size - 1 - static_cast<int64_t>(drawn), 0), left);
+      };
+      for (size_t d = i + 1; d > 0; --d)
+        behind[d] = behind[d] * (1 - of_class(d)) + behind[d - 1] * of_class(d - 1);
+      behind[0] *= 1 - of_class(0);
+    }
+  }
+  return dcg;
 }
 
 }  // namespace kt

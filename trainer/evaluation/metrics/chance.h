@@ -39,4 +39,14 @@ double expected_reciprocal_rank(Candidates candidates);
 /// best order of those alone has its h hits first.
 double expected_ndcg_of_retrieved(int64_t hits, int64_t k, std::span<const double> sums);
 
+/// Scores that are rounded before they rank, in classes, with ties in an order of their own (by id): expected DCG
+/// when the scores are dealt to the n candidates in random order, and the gain of rank i is read at the place in the
+/// list of the candidate with the i-th largest id. That candidate is in class c with probability n_c / n. The i - 1
+/// candidates with larger ids are draws without replacement from the n - 1 others; d of them in c (hypergeometric,
+/// n_c - 1 of n - 1) are behind it there, so its place is d before the last of c. The probabilities of d follow from
+/// one draw to the next, so no binomial is needed. With one candidate a class this is expected_ndcg's numerator.
+/// Shapes: sizes [C] of classes; last [C, k] gains at the last places of each, from the last one on.
+double expected_dcg_of_classes(std::span<const int64_t> sizes, std::span<const double> last,
+                               int64_t k, std::span<const double> sums);
+
 }  // namespace kt

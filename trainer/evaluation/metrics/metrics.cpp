@@ -3,15 +3,15 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "launch/base/errors.h"
 #include "launch/base/stopwatch.h"
 #include "launch/collectives/agree.h"
+#include "trainer/evaluation/metrics/bad_score.h"
 #include "trainer/evaluation/metrics/chance.h"
 #include "trainer/evaluation/metrics/labels.h"
 #include "trainer/evaluation/metrics/pair_order.h"
@@ -22,13 +22,7 @@ namespace kt {
 
 namespace {
 
-using namespace metrics;  // the per-user half of this file
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
+using namespace metrics;
 
 /// Users whose sums are taken together: part of the bits of every mean, whoever computes them.
 constexpr int64_t kBlockUsers = 16;
@@ -38,35 +32,16 @@ void check_input(const EvaluationInput& input) {
   const int64_t pairs = std::ssize(input.item);
   KT_CHECK(std::ssize(input.offsets) == std::ssize(input.users) + 1);
   KT_CHECK(input.user_rank.size() == input.users.size());
+  KT_CHECK(input.user_rows.size() == input.users.size());
+  KT_CHECK(input.item_number.empty() || input.item_number.size() == input.item_rows.size());
+  KT_CHECK(std::ranges::is_sorted(input.item_number));
+  KT_CHECK(input.labels.size() <= kMostLabels);
   KT_CHECK(input.offsets.front() == 0 && input.offsets.back() == pairs);
   KT_CHECK(std::ssize(input.label) == pairs);
   KT_CHECK(input.video_duration.empty() || std::ssize(input.video_duration) == pairs);
   KT_CHECK(std::all_of(input.k.begin(), input.k.end(), [](int64_t k) { return k >= 1; }));
   for (size_t u = 0; u < input.users.size(); ++u)
     KT_CHECK(input.offsets[u] < input.offsets[u + 1], "user {} has no pairs", input.users[u]);
-}
-
-/// The first score of all ranks that is not finite.
-struct BadScore {
-  int64_t place;
-  float score;
-};
-
-/// Shapes: place_of(i) the place of score i among all, ascending. Collective: all ranks.
-template <class PlaceOf>
-std::optional<BadScore> first_bad_score(std::span<const float> score, Communicator& comm,
-                                        PlaceOf&& place_of) {
-  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
-  const auto bad =
-      std::find_if(score.begin(), score.end(), [](float value) { return !std::isfinite(value); });
-  const int64_t own = bad == score.end() ? kNone : place_of(bad - score.begin());
-  int64_t first = own;
-  comm.all_reduce(std::span(&first, 1), Reduction::kMin);
-  if (first == kNone) return std::nullopt;
-  // As bits, since no reduction keeps what is not a number.
-  int32_t bits = own == first ? std::bit_cast<int32_t>(*bad) : 0;
-  comm.all_reduce(std::span(&bits, 1), Reduction::kSum);
-  return BadScore{first, std::bit_cast<float>(bits)};
 }
 
 std::vector<double> self_information(std::span<const int64_t> item_rows) {
@@ -108,12 +83,59 @@ class Report {
   EvaluationResult& result_;
 };
 
+/// A column of the users' rows that a metric is the mean of.
+struct Mean {
+  enum class Over { kUsers, kPairs };
+
+  std::string name;
+  size_t at;
+  Over over = Over::kUsers;
+};
+
+/// Errors need scores in the labels' unit, and so do the rounded ones of feature_mlp.
+std::vector<Mean> means_of_ratios(const Layout& layout) {
+  using enum Mean::Over;
+  return {{"mse", layout.errors(), kPairs},
+          {"mae", layout.errors() + 1, kPairs},
+          {"mse_clipped", layout.errors() + 2, kPairs},
+          {"mae_clipped", layout.errors() + 3, kPairs},
+          {"mae_macro", layout.mae()},
+          {"feature_mlp.ndcg@10_on_ids_rounded", layout.on_ids_rounded()}};
+}
+
+std::vector<Mean> means_of_orders(const Context& context) {
+  const Layout& layout = context.layout;
+  std::vector<Mean> means = {{"xauc_user", layout.xauc()},
+                             {"ncf.hit_ratio@50", layout.ncf_hit_ratio()},
+                             {"ncf.ndcg@50_ideal_of_retrieved", layout.ncf_ndcg()},
+                             {"feature_mlp.ndcg@10_on_ids", layout.on_ids()},
+                             {"two_tower.recall_repeated_rows", layout.recall_repeated()}};
+  for (size_t t = 0; t < layout.thresholds; ++t)
+    means.push_back({"gauc@" + context.threshold_names[t], layout.gauc(t), Mean::Over::kPairs});
+  for (size_t label = 0; label < layout.labels; ++label) {
+    const std::string& name = context.labels[label].name;
+    means.push_back({fmt::format("mrr/{}", name), layout.mrr(label)});
+    for (size_t j = 0; j < context.k.size(); ++j)
+      for (size_t metric = 0; metric < kListMetrics; ++metric)
+        means.push_back({fmt::format("{}@{}/{}", kListMetricNames[metric], context.k[j], name),
+                         layout.list(label, j, static_cast<ListMetric>(metric))});
+  }
+  for (size_t j = 0; j < context.k.size(); ++j) {
+    means.push_back({fmt::format("ndcg@{}/graded5", context.k[j]), layout.graded(j)});
+    means.push_back({fmt::format("ndcg_exp@{}/graded5", context.k[j]), layout.graded_exp(j)});
+    means.push_back({fmt::format("novelty@{}", context.k[j]), layout.novelty(j)});
+  }
+  return means;
+}
+
+/// Shapes: at four columns of errors of a row of sums.
+Errors errors_at(const std::vector<double>& sums, size_t at) {
+  return {sums[at], sums[at + 1], sums[at + 2], sums[at + 3]};
+}
+
 void report_errors(const Layout& layout, const Sums& sums, double pairs, Report& report) {
-  const auto of = [&](const std::vector<double>& row) {
-    const auto at = row.begin() + static_cast<std::ptrdiff_t>(layout.errors());
-    return Errors{at[0], at[1], at[2], at[3]};
-  };
-  const Errors model = of(sums.value), constant = of(sums.chance);
+  const Errors model = errors_at(sums.value, layout.errors());
+  const Errors constant = errors_at(sums.chance, layout.errors());
   report.add("mse", model.squared / pairs, constant.squared / pairs);
   report.add("rmse", std::sqrt(model.squared / pairs), std::sqrt(constant.squared / pairs));
   report.add("mae", model.absolute / pairs, constant.absolute / pairs);
@@ -121,6 +143,12 @@ void report_errors(const Layout& layout, const Sums& sums, double pairs, Report&
   report.add("rmse_clipped", std::sqrt(model.squared_cut / pairs),
              std::sqrt(constant.squared_cut / pairs));
   report.add("mae_clipped", model.absolute_cut / pairs, constant.absolute_cut / pairs);
+  report.add_mean("ncf.mae_per_user", sums, layout.mae());
+  constexpr double kUnit = kRatioCut / 2;  // of [-1, 1]
+  report.add("two_tower.mae_scaled", model.absolute_cut / pairs / kUnit,
+             constant.absolute_cut / pairs / kUnit);
+  report.add("two_tower.rmse_scaled", std::sqrt(model.squared_cut / pairs) / kUnit,
+             std::sqrt(constant.squared_cut / pairs) / kUnit);
   const double squared_deviation = sums.chance[layout.squared_deviation()];
   if (squared_deviation > 0) {
     report.add("r2", 1 - model.squared / squared_deviation,
@@ -130,11 +158,18 @@ void report_errors(const Layout& layout, const Sums& sums, double pairs, Report&
   }
 }
 
-void report_order(const Layout& layout, const PairOrder& order, const Sums& sums, Report& report) {
-  if (order.both_classes()) {
-    report.add("auc@ratio>=2", order.auc(), .5);
-  } else {
-    report.note("auc and gauc are left out: no labels on both sides of 2");
+void report_order(const Context& context, const PairOrder& order, const Sums& sums,
+                  Report& report) {
+  for (size_t t = 0; t < context.thresholds.size(); ++t) {
+    const std::string& name = context.threshold_names[t];
+    if (order.classes[t].both())
+      report.add("auc@" + name, order.classes[t].auc(), .5);
+    else
+      report.note(fmt::format("auc@{0} and gauc@{0} are left out: no labels on both sides of {1}",
+                              name, context.thresholds[t]));
+    const size_t gauc = context.layout.gauc(t);  // chance: rows
+    if (sums.users[gauc] > 0) report.add("gauc@" + name, sums.value[gauc] / sums.chance[gauc], .5);
+    report.skipped("gauc@" + name, sums.users[gauc]);
   }
   if (order.pairs > 0) {
     report.add("xauc", order.xauc(), .5);
@@ -142,42 +177,38 @@ void report_order(const Layout& layout, const PairOrder& order, const Sums& sums
   } else {
     report.note("xauc is left out: all labels are equal");
   }
-  const size_t gauc = layout.gauc();  // chance: rows
-  if (sums.users[gauc] > 0) report.add("gauc@ratio>=2", sums.value[gauc] / sums.chance[gauc], .5);
-  report.skipped("gauc@ratio>=2", sums.users[gauc]);
 }
 
-void report_means(const Context& context, const Sums& sums, Report& report) {
+void report_skipped(const Context& context, const Sums& sums, Report& report) {
   const Layout& layout = context.layout;
-  report.add_mean("mae_macro", sums, layout.mae());
-  report.add_mean("ncf.mae_per_user", sums, layout.mae());
-  report.add_mean("ncf.hit_ratio@50", sums, layout.ncf_hit_ratio());
-  report.add_mean("ncf.ndcg@50_ideal_of_retrieved", sums, layout.ncf_ndcg());
   report.skipped("lists@50", sums.users[layout.ncf_ndcg()]);
-  report.add_mean("xauc_user", sums, layout.xauc());
+  if (!context.number.empty()) report.skipped("lists@10", sums.users[layout.on_ids()]);
   report.skipped("xauc_user", sums.users[layout.xauc()]);
+  report.skipped("two_tower.recall_repeated_rows", sums.users[layout.recall_repeated()]);
   for (size_t label = 0; label < layout.labels; ++label) {
-    const char* name = kBinaryLabels[label];
-    report.add_mean(fmt::format("mrr/{}", name), sums, layout.mrr(label));
+    const std::string& name = context.labels[label].name;
     report.skipped(name, sums.users[layout.mrr(label)]);
-    for (size_t j = 0; j < context.k.size(); ++j) {
-      const auto k = context.k[j];
-      for (int metric = 0; metric < kListMetrics; ++metric) {
-        report.add_mean(
-            fmt::format("{}@{}/{}", kListMetricNames[static_cast<size_t>(metric)], k, name), sums,
-            layout.list(label, j, static_cast<ListMetric>(metric)));
-      }
-      report.skipped(fmt::format("{}@{}", name, k), sums.users[layout.list(label, j, kPrecision)]);
-    }
+    for (size_t j = 0; j < context.k.size(); ++j)
+      report.skipped(fmt::format("{}@{}", name, context.k[j]),
+                     sums.users[layout.list(label, j, kPrecision)]);
   }
   for (size_t j = 0; j < context.k.size(); ++j) {
-    const auto k = context.k[j];
-    report.add_mean(fmt::format("ndcg@{}/graded5", k), sums, layout.graded(j));
-    report.add_mean(fmt::format("ndcg_exp@{}/graded5", k), sums, layout.graded_exp(j));
-    report.skipped(fmt::format("graded5@{}", k), sums.users[layout.graded(j)]);
-    report.add_mean(fmt::format("novelty@{}", k), sums, layout.novelty(j));
-    report.skipped(fmt::format("lists@{}", k), sums.users[layout.novelty(j)]);
+    report.skipped(fmt::format("graded5@{}", context.k[j]), sums.users[layout.graded(j)]);
+    report.skipped(fmt::format("lists@{}", context.k[j]), sums.users[layout.novelty(j)]);
   }
+}
+
+/// The errors of the pairs alone that are of an untrained user or item.
+void add_untrained_errors(const Layout& layout, const Sums& sums, Untrained& untrained) {
+  const auto pairs = static_cast<double>(untrained.pairs);
+  const auto add = [&](const Errors& errors, std::map<std::string, double>& to) {
+    to = {{"mse", errors.squared / pairs},
+          {"mae", errors.absolute / pairs},
+          {"mse_clipped", errors.squared_cut / pairs},
+          {"mae_clipped", errors.absolute_cut / pairs}};
+  };
+  add(errors_at(sums.value, layout.untrained()), untrained.metrics);
+  add(errors_at(sums.chance, layout.untrained()), untrained.chance);
 }
 
 }  // namespace
@@ -189,8 +220,10 @@ struct TestMetrics::State {
   std::vector<int64_t> begin;  // [own + 1] their pairs among this rank's
   std::vector<size_t> row;     // [U] of a user among the rows of all ranks
   Context context;
+  std::vector<Mean> means;
   std::vector<UserFacts> facts;  // [own]
   std::vector<double> chance;    // [Layout::size()] sums over users
+  Untrained untrained;           // without its errors
   std::vector<double> coverage;  // [ks] chance
   std::optional<GlobalOrder> order;
   Stopwatch order_preparation;
@@ -199,16 +232,23 @@ struct TestMetrics::State {
     const auto u = static_cast<size_t>(own[k]);
     const auto first = static_cast<size_t>(input.offsets[u]);
     const auto n = static_cast<size_t>(input.offsets[u + 1]) - first;
-    return {.item = input.item.subspan(first, n), .label = input.label.subspan(first, n)};
+    return {.item = input.item.subspan(first, n),
+            .label = input.label.subspan(first, n),
+            .trained = input.user_rows[u] > 0};
   }
   void deal_users(World world);
   /// Checks the users' pairs in passing. Collective: all ranks.
   double test_mean(Communicator& comm, ThreadPool& pool) const;
   std::vector<double> expected_coverage(Communicator& comm, ThreadPool& pool) const;
-  /// Columns of the users' rows, summed; how many are there, too. Shapes: own [own users, Layout::size()].
-  /// Collective: all ranks.
-  std::vector<double> sum_rows(std::span<const double> own_rows, std::vector<int64_t>& counts,
-                               Communicator& comm) const;
+  void set_context(double test_mean);
+  void count_untrained(Communicator& comm);
+  /// Columns of the users' rows, summed; how many are there, too. Shapes: rows [users of all ranks, Layout::size()].
+  std::vector<double> sum_rows(std::span<const double> rows, std::vector<int64_t>& counts) const;
+  /// Of all users, and how many items are in somebody's first K. Shapes: result [users of all ranks,
+  /// Layout::size()], by rank; covered [ks]. Collective: all ranks.
+  std::vector<double> rows_of_users(std::span<const float> score, std::vector<int64_t>& covered,
+                                    Communicator& comm, ThreadPool& pool) const;
+  UserValues values_of_users(std::span<const double> rows) const;
 };
 
 void TestMetrics::State::deal_users(World world) {
@@ -227,7 +267,7 @@ void TestMetrics::State::deal_users(World world) {
 double TestMetrics::State::test_mean(Communicator& comm, ThreadPool& pool) const {
   std::vector<double> sums(own.size());
   pool.parallel_for(std::ssize(own), [&](int64_t k, int) {
-    const auto [item, label, marks] = user(static_cast<size_t>(k));
+    const auto [item, label, marks, trained] = user(static_cast<size_t>(k));
     KT_CHECK(std::is_sorted(item.begin(), item.end()));
     KT_CHECK(item.empty() || (item.front() >= 0 && item.back() < std::ssize(input.item_rows)));
     double sum = 0;
@@ -301,11 +341,99 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
   return sums;
 }
 
-std::vector<double> TestMetrics::State::sum_rows(std::span<const double> own_rows,
-                                                 std::vector<int64_t>& counts,
-                                                 Communicator& comm) const {
+void TestMetrics::State::set_context(double test_mean) {
+  const bool durations = !input.video_duration.empty();
+  std::vector<BinaryLabel> labels;
+  for (const BinaryLabel& label : input.labels)
+    if (durations || label.kind != BinaryLabel::Kind::kDurationP80) labels.push_back(label);
+  std::vector<BinaryLabel> thresholds;
+  for (const BinaryLabel& label : labels)
+    if (label.kind == BinaryLabel::Kind::kThreshold) thresholds.push_back(label);
+  std::ranges::stable_sort(thresholds, {}, &BinaryLabel::threshold);
+  context.layout = {.labels = labels.size(), .thresholds = thresholds.size(), .ks = ks.size()};
+  for (const BinaryLabel& label : thresholds) {
+    context.thresholds.push_back(label.threshold);
+    context.threshold_names.push_back(label.name);
+  }
+  context.labels = std::move(labels);
+  const auto top50 = std::ranges::find(context.labels, kNcfTop, &BinaryLabel::top);
+  context.top50 = static_cast<size_t>(top50 - context.labels.begin());
+  if (top50 == context.labels.end())
+    context.labels.push_back({.name = {}, .kind = BinaryLabel::Kind::kTop, .top = kNcfTop});
+  context.k = ks;
+
+  // Lists are shorter than the candidates; longer ones are left out.
+  int64_t longest = kNcfTop;
+  for (size_t u = 0; u < input.users.size(); ++u)
+    longest = std::max(longest, input.offsets[u + 1] - input.offsets[u]);
+  if (ks.empty() || ks.back() < longest)
+    longest = ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, ks.back());
+  context.discount = discount_sums(longest);
+  context.information = self_information(input.item_rows);
+  context.number.assign(input.item_number.begin(), input.item_number.end());
+  if (std::ranges::count(input.item_rows, 0) > 0)
+    for (const int64_t rows : input.item_rows) context.untrained.push_back(rows == 0);
+  context.train_mean = input.train_label_mean;
+  context.test_mean = test_mean;
+
+  if (input.score_unit == ScoreUnit::kRatio) means = means_of_ratios(context.layout);
+  const std::vector<Mean> orders = means_of_orders(context);
+  means.insert(means.end(), orders.begin(), orders.end());
+}
+
+/// Collective: all ranks.
+void TestMetrics::State::count_untrained(Communicator& comm) {
+  untrained.users = std::ranges::count(input.user_rows, 0);
+  std::vector<uint8_t> met(context.untrained.size());
+  for (size_t k = 0; k < own.size() && !met.empty(); ++k)
+    for (const int32_t item : user(k).item)
+      met[static_cast<size_t>(item)] |= context.untrained[static_cast<size_t>(item)];
+  comm.all_reduce(std::span<uint8_t>(met), Reduction::kMax);
+  untrained.items = std::ranges::count(met, 1);
+  for (const UserFacts& of_user : facts) untrained.pairs += std::ssize(of_user.untrained);
+  comm.all_reduce(std::span(&untrained.pairs, 1), Reduction::kSum);
+}
+
+std::vector<double> TestMetrics::State::rows_of_users(std::span<const float> score,
+                                                      std::vector<int64_t>& covered,
+                                                      Communicator& comm, ThreadPool& pool) const {
+  const size_t width = context.layout.size(), items = input.item_rows.size();
+  std::vector<double> rows(own.size() * width, kAbsent);
+  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
+  for (Worker& worker : workers) worker.listed.assign(ks.size(), std::vector<uint8_t>(items));
+  pool.parallel_for(std::ssize(own), [&](int64_t task, int thread) {
+    const auto k = static_cast<size_t>(task);
+    const User of_user = user(k);
+    user_values(context, of_user, facts[k],
+                score.subspan(static_cast<size_t>(begin[k]), of_user.label.size()),
+                workers[static_cast<size_t>(thread)], std::span(rows).subspan(k * width, width));
+  });
+  std::vector<uint8_t> listed(ks.size() * items, 0);
+  for (const Worker& worker : workers)
+    for (size_t i = 0; i < listed.size(); ++i) listed[i] |= worker.listed[i / items][i % items];
+  comm.all_reduce(std::span<uint8_t>(listed), Reduction::kMax);
+  for (size_t j = 0; j < ks.size(); ++j) {
+    const auto first = listed.begin() + static_cast<std::ptrdiff_t>(j * items);
+    covered.push_back(std::count(first, first + static_cast<std::ptrdiff_t>(items), 1));
+  }
+  return gather_to_all<double>(rows, comm);
+}
+
+UserValues TestMetrics::State::values_of_users(std::span<const double> rows) const {
+  UserValues users;
+  for (const Mean& mean : means) users.names.push_back(mean.name);
+  for (size_t u = 0; u < row.size(); ++u) {
+    const std::span<const double> of_user = rows.subspan(row[u] * context.layout.size());
+    const auto pairs = static_cast<double>(input.offsets[u + 1] - input.offsets[u]);
+    for (const Mean& mean : means)
+      users.values.push_back(of_user[mean.at] / (mean.over == Mean::Over::kPairs ? pairs : 1));
+  }
+  return users;
+}
+
+std::vector<double> TestMetrics::State::sum_rows(std::span<const double> rows,
+                                                 std::vector<int64_t>& counts) const {
   const size_t width = context.layout.size();
-  const std::vector<double> rows = gather_to_all<double>(own_rows, comm);
   std::vector<double> total(width, 0), block(width);
   counts.assign(width, 0);
   for (size_t u = 0; u < row.size();) {
@@ -334,8 +462,9 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   s.ks.erase(std::unique(s.ks.begin(), s.ks.end()), s.ks.end());
   if (input.item.empty()) return;
   s.deal_users(comm.world());
-  const bool durations = !input.video_duration.empty();
-  const double test_mean = s.test_mean(comm, pool);
+  s.set_context(s.test_mean(comm, pool));
+  const bool durations =
+      std::ranges::count(s.context.labels, BinaryLabel::Kind::kDurationP80, &BinaryLabel::kind) > 0;
   std::vector<std::span<const double>> labels;
   std::vector<DurationPairs> pairs;
   for (size_t k = 0; k < s.own.size(); ++k) {
@@ -349,19 +478,6 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   }
   std::vector<uint8_t> duration_p80;
   if (durations) duration_p80 = mark_duration_p80(pairs, comm, pool);
-  // Lists are shorter than the candidates; longer ones are left out.
-  int64_t longest = kNcfTop;
-  for (size_t u = 0; u < input.users.size(); ++u)
-    longest = std::max(longest, input.offsets[u + 1] - input.offsets[u]);
-  if (s.ks.empty() || s.ks.back() < longest)
-    longest = s.ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, s.ks.back());
-  s.context = {.layout = {.labels = kBinaryLabels.size() - (durations ? 0 : 1), .ks = s.ks.size()},
-               .k = s.ks,
-               .discount = discount_sums(longest),
-               .information = self_information(input.item_rows),
-               .train_mean = input.train_label_mean,
-               .test_mean = test_mean};
-
   const size_t width = s.context.layout.size();
   std::vector<double> rows(s.own.size() * width, kAbsent);
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
@@ -376,9 +492,10 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
                             std::span(rows).subspan(k * width, width));
   });
   std::vector<int64_t> counts;
-  s.chance = s.sum_rows(rows, counts, comm);
+  s.chance = s.sum_rows(gather_to_all<double>(rows, comm), counts);
+  s.count_untrained(comm);
   s.coverage = s.expected_coverage(comm, pool);
-  s.order_preparation.time([&] { s.order.emplace(labels, kPositiveRatio, comm, pool); });
+  s.order_preparation.time([&] { s.order.emplace(labels, s.context.thresholds, comm, pool); });
 }
 
 double TestMetrics::order_preparation_s() const { return state_->order_preparation.seconds; }
@@ -400,10 +517,15 @@ EvaluationResult TestMetrics::evaluate(std::span<const float> score, Communicato
     report.note("there is nothing to evaluate: the test table is empty");
     return result;
   }
-  if (input.video_duration.empty())
+  if (input.video_duration.empty() &&
+      std::ranges::count(input.labels, BinaryLabel::Kind::kDurationP80, &BinaryLabel::kind) > 0)
     report.note("duration-p80 is left out: the test table has no video_duration");
+  if (input.item_number.empty())
+    report.note("feature_mlp.ndcg@10_on_ids is left out: not all ids of items are numbers");
+  const bool ratios = input.score_unit == ScoreUnit::kRatio;
+  if (!ratios)
+    report.note("mse, mae, r2 and their kin are left out: this system's scores are an order alone");
 
-  auto start = Clock::now();
   KT_CHECK(std::ssize(score) == s.begin.back());
   const auto place_of = [&](int64_t i) {
     const auto k = std::upper_bound(s.begin.begin(), s.begin.end(), i) - s.begin.begin() - 1;
@@ -423,143 +545,35 @@ EvaluationResult TestMetrics::evaluate(std::span<const float> score, Communicato
   }
 
   const Layout& layout = s.context.layout;
-  const size_t width = layout.size(), items = input.item_rows.size();
-  std::vector<double> rows(s.own.size() * width, kAbsent);
-  std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
-  for (Worker& worker : workers) worker.listed.assign(s.ks.size(), std::vector<uint8_t>(items));
-  pool.parallel_for(std::ssize(s.own), [&](int64_t task, int thread) {
-    const auto k = static_cast<size_t>(task);
-    const User user = s.user(k);
-    user_values(s.context, user, s.facts[k],
-                score.subspan(static_cast<size_t>(s.begin[k]), user.label.size()),
-                workers[static_cast<size_t>(thread)], std::span(rows).subspan(k * width, width));
-  });
+  Stopwatch users_time, order_time;
   Sums sums{.value = {}, .chance = s.chance, .users = {}};
-  sums.value = s.sum_rows(rows, sums.users, comm);
+  std::vector<int64_t> covered;  // [ks] items
+  users_time.time([&] {
+    const std::vector<double> rows = s.rows_of_users(score, covered, comm, pool);
+    sums.value = s.sum_rows(rows, sums.users);
+    result.user_values = s.values_of_users(rows);
+  });
   sums.chance[layout.ncf_ndcg()] = sums.value[layout.ncf_ndcg_chance()];
-  std::vector<uint8_t> listed(s.ks.size() * items, 0);
-  for (const Worker& worker : workers)
-    for (size_t i = 0; i < listed.size(); ++i) listed[i] |= worker.listed[i / items][i % items];
-  comm.all_reduce(std::span<uint8_t>(listed), Reduction::kMax);
-  result.users_seconds = seconds_since(start);
+  sums.chance[layout.on_ids_rounded()] = sums.value[layout.on_ids_rounded_chance()];
+  PairOrder order;
+  order_time.time([&] { order = s.order->count(score, comm, pool); });
+  result.users_seconds = users_time.seconds;
+  result.order_seconds = order_time.seconds;
 
-  start = Clock::now();
-  const PairOrder order = s.order->count(score, comm, pool);
-  result.order_seconds = seconds_since(start);
-
-  report_errors(layout, sums, static_cast<double>(result.pairs), report);
-  report_order(layout, order, sums, report);
-  report_means(s.context, sums, report);
-  for (size_t j = 0; j < s.ks.size(); ++j) {
-    if (sums.users[layout.novelty(j)] == 0) continue;
-    const auto first = listed.begin() + static_cast<std::ptrdiff_t>(j * items);
-    const auto covered = std::count(first, first + static_cast<std::ptrdiff_t>(items), 1);
-    report.add(fmt::format("coverage@{}", s.ks[j]),
-               static_cast<double>(covered) / static_cast<double>(items), s.coverage[j]);
-  }
-  return result;
-}
-
-struct ValidationMetrics::State {
-  std::vector<float> label;
-  struct Part {
-    std::vector<int64_t> begin;  // [users with rows + 1] among the rows of this rank
-    std::vector<LabelOrder> order;
-  };
-  std::vector<Part> parts;
-  int64_t first_row = 0;  // of this rank among all
-  int64_t rows = 0;       // of all ranks
-  std::optional<GlobalOrder> order;
-};
-
-ValidationMetrics::ValidationMetrics(std::vector<std::vector<int64_t>> user_rows,
-                                     std::vector<float> label, Communicator& comm, ThreadPool& pool)
-    : state_(std::make_unique<State>()) {
-  State& s = *state_;
-  s.label = std::move(label);
-  int64_t place = 0;
-  for (const std::vector<int64_t>& users : user_rows) {
-    State::Part& part = s.parts.emplace_back();
-    part.begin.push_back(place);
-    for (const int64_t rows : users)
-      if (rows > 0) part.begin.push_back(place += rows);
-  }
-  KT_CHECK(place == std::ssize(s.label));
-  const std::vector<int64_t> all_rows = gather_to_all<int64_t>(std::span(&place, 1), comm);
-  s.rows = std::accumulate(all_rows.begin(), all_rows.end(), int64_t{0});
-  s.first_row = std::accumulate(all_rows.begin(), all_rows.begin() + comm.world().rank, int64_t{0});
-  if (s.rows == 0) return;
-  const std::vector<double> labels(s.label.begin(), s.label.end());
-  std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
-  pool.parallel_for(std::ssize(s.parts), [&](int64_t task, int thread) {
-    State::Part& part = s.parts[static_cast<size_t>(task)];
-    for (size_t k = 0; k + 1 < part.begin.size(); ++k)
-      part.order.push_back(order_labels(
-          std::span(labels).subspan(static_cast<size_t>(part.begin[k]),
-                                    static_cast<size_t>(part.begin[k + 1] - part.begin[k])),
-          kPositiveRatio, buffers[static_cast<size_t>(thread)]));
-  });
-  const std::array<std::span<const double>, 1> parts{labels};
-  s.order.emplace(parts, kPositiveRatio, comm, pool);
-}
-
-ValidationMetrics::~ValidationMetrics() = default;
-ValidationMetrics::ValidationMetrics(ValidationMetrics&&) noexcept = default;
-ValidationMetrics& ValidationMetrics::operator=(ValidationMetrics&&) noexcept = default;
-
-ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Communicator& comm,
-                                             ThreadPool& pool) const {
-  const State& s = *state_;
-  ValidationResult result;
-  result.rows = s.rows;
-  if (s.rows == 0) return result;
-  KT_CHECK(score.size() == s.label.size());
-  const auto bad = first_bad_score(score, comm, [&](int64_t i) { return s.first_row + i; });
-  if (bad)
-    throw AgreedError(fmt::format(
-        "validation: the score of held-out row {} is {}, expected a finite number; the weights "
-        "have "
-        "diverged: train again with a smaller train.optimizer.lr or with train.clip_norm",
-        bad->place, bad->score));
-
-  constexpr size_t kWidth = 6;  // squared, absolute, both clipped, gauc, its rows
-  std::vector<double> own(s.parts.size() * kWidth, 0);
-  std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
-  pool.parallel_for(std::ssize(s.parts), [&](int64_t task, int thread) {
-    const State::Part& part = s.parts[static_cast<size_t>(task)];
-    double* const sums = own.data() + static_cast<size_t>(task) * kWidth;
-    for (size_t k = 0; k < part.order.size(); ++k) {
-      const auto begin = static_cast<size_t>(part.begin[k]);
-      const auto n = static_cast<size_t>(part.begin[k + 1]) - begin;
-      Errors errors;
-      for (size_t i = begin; i < begin + n; ++i)
-        errors.add(static_cast<double>(s.label[i]), static_cast<double>(score[i]));
-      sums[0] += errors.squared;
-      sums[1] += errors.absolute;
-      sums[2] += errors.squared_cut;
-      sums[3] += errors.absolute_cut;
-      const LabelOrder& labels = part.order[k];
-      if (labels.negatives == 0 || labels.negatives == static_cast<int64_t>(n)) continue;
-      const PairOrder order =
-          count_pair_order(labels, score.subspan(begin, n), buffers[static_cast<size_t>(thread)]);
-      sums[4] += order.auc() * static_cast<double>(n);
-      sums[5] += static_cast<double>(n);
-    }
-  });
-  std::array<double, kWidth> total{};
-  const std::vector<double> all = gather_to_all<double>(own, comm);
-  for (size_t i = 0; i < all.size(); ++i) total[i % kWidth] += all[i];
-  const PairOrder order = s.order->count(score, comm, pool);
-
-  const auto rows = static_cast<double>(s.rows);
-  result.mse = total[0] / rows;
-  result.mae = total[1] / rows;
-  result.rmse = std::sqrt(result.mse);
-  result.mse_clipped = total[2] / rows;
-  result.mae_clipped = total[3] / rows;
-  result.rmse_clipped = std::sqrt(result.mse_clipped);
-  if (total[5] > 0) result.gauc = total[4] / total[5];
-  if (order.pairs > 0) result.xauc = order.xauc();
+  if (ratios) report_errors(layout, sums, static_cast<double>(result.pairs), report);
+  report_order(s.context, order, sums, report);
+  for (const Mean& mean : s.means)
+    if (mean.over == Mean::Over::kUsers) report.add_mean(mean.name, sums, mean.at);
+  report_skipped(s.context, sums, report);
+  for (size_t j = 0; j < s.ks.size(); ++j)
+    if (sums.users[layout.novelty(j)] > 0)
+      report.add(fmt::format("coverage@{}", s.ks[j]),
+                 static_cast<double>(covered[j]) / static_cast<double>(input.item_rows.size()),
+                 s.coverage[j]);
+  for (size_t label = 0; label < layout.labels; ++label)
+    result.labels.push_back(s.context.labels[label].name);
+  result.untrained = s.untrained;
+  if (ratios && s.untrained.pairs > 0) add_untrained_errors(layout, sums, result.untrained);
   return result;
 }
 

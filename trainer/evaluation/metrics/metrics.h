@@ -3,19 +3,19 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/communicator.h"
+#include "trainer/evaluation/metrics/labels.h"
 
 /// What a model's scores are worth: every sound metric, the quirks of the reference systems under
 /// names that say so, and the chance level of each. Pure functions of plain arrays.
 ///
 /// A random order (closed forms and derivations in chance.h) is the chance level of whatever ranks;
-/// the training mean as every prediction is that of mse, mae and their kin, and of r2.
+/// a constant prediction, the mean of what the run trains on, is that of mse, mae and their kin, and of r2.
 ///
 /// | name | value |
 /// |---|---|
@@ -23,8 +23,8 @@
 /// | mse_clipped, rmse_clipped, mae_clipped | label and score both cut to [0, 5] first |
 /// | mae_macro | mean over users of a user's mae |
 /// | r2 | 1 - squared error / squared error of the test mean |
-/// | auc@ratio>=2 | share of (positive, negative) pairs ranked right, a score tie is one half |
-/// | gauc@ratio>=2 | auc inside each user with both classes, users weighted by their rows |
+/// | auc@T | share of (positive, negative) pairs ranked right, a score tie is one half |
+/// | gauc@T | auc inside each user with both classes, users weighted by their rows |
 /// | xauc | share of the pairs with different labels that scores order alike; a tie is not |
 /// | xauc_ties | the same, a score tie is one half |
 /// | xauc_user | mean over users, each counting once, of xauc inside the user |
@@ -40,45 +40,74 @@
 /// | ncf.hit_ratio@50 | share of the first 50 that are among the user's 50 highest labels |
 /// | ncf.ndcg@50_ideal_of_retrieved | ndcg against the best order of those 50 alone; no hit is 0 |
 /// | ncf.mae_per_user | mae_macro, as that system names it |
+/// | feature_mlp.ndcg@10_on_ids, ..._rounded | ndcg of the ids themselves, see quirk_metrics.h |
+/// | two_tower.mae_scaled, two_tower.rmse_scaled | mae_clipped, rmse_clipped in units of [0, 5] scaled to [-1, 1] |
+/// | two_tower.recall_repeated_rows | recall@10 of ratio>=1 over rows, see quirk_metrics.h |
 ///
-/// Labels L: `ratio>=1`, `ratio>=2`; `top-50`, a user's 50 highest labels (ties by id);
-/// `duration-p80`, see labels.h; `graded5`, gain = label cut to [0, 5], ndcg and ndcg_exp alone
-/// since the others need relevant or not. Lists are ordered by score descending, then id ascending.
-/// A metric over users is their mean. A user counts for L and K only with a relevant candidate
-/// (graded5: a gain above 0) and more than K candidates; for mrr with a relevant one; for coverage,
-/// novelty and ncf with more than K candidates; for gauc and xauc_user with a pair to order. The
-/// others are in `skipped_users`.
+/// Labels L are those of `evaluate.labels`: `ratio>=X`; `top-N`, a user's N highest labels (ties by id);
+/// `duration-p80`, see labels.h; and always `graded5`, gain = label cut to [0, 5], ndcg and ndcg_exp alone
+/// since the others need relevant or not. T are the threshold labels `ratio>=X` among them. Lists are ordered by
+/// score descending, then id ascending. A metric over users is their mean. A user counts for L and K only with a
+/// relevant candidate (graded5: a gain above 0) and more than K candidates; for mrr with a relevant one; for
+/// coverage, novelty and the quirks' lists with more than K candidates; for gauc and xauc_user with a pair to
+/// order. The others are in `skipped_users`.
 namespace kt {
 
-/// Labels from here on are positives of auc and gauc.
-inline constexpr double kPositiveRatio = 2;
 /// Upper cut of the *_clipped metrics and of graded5; the lower one is 0.
 inline constexpr double kRatioCut = 5;
+
+/// What a system's scores mean: watch ratios as the labels are, or an order alone, which has no errors.
+enum class ScoreUnit { kRatio, kOrder };
 
 /// The test pairs of all users, the same on all ranks. Shapes: U users, N pairs, I items.
 struct EvaluationInput {
   std::span<const int32_t> users;      ///< [U] dense user indices, for messages
   std::span<const int32_t> user_rank;  ///< [U] the rank that has a user's scores
+  std::span<const int64_t> user_rows;  ///< [U] training rows of a user
   std::span<const int64_t> offsets;    ///< [U + 1] into the columns; every user has a pair
   std::span<const int32_t> item;       ///< [N] dense, ascending inside a user
   std::span<const double> label;       ///< [N]
   /// [N] milliseconds; empty leaves duration-p80 out, with a note.
   std::span<const int32_t> video_duration;
   std::span<const int64_t> item_rows;  ///< [I] training rows of every item known
-  double train_label_mean = 0;
+  /// [I] the numbers that ids are, ascending; empty leaves feature_mlp.* out, with a note.
+  std::span<const int64_t> item_number;
+  double train_label_mean = 0;  ///< of what the run trains on
+  std::span<const BinaryLabel> labels;
   std::span<const int64_t> k;  ///< the K of the lists, 1 or more
+  ScoreUnit score_unit = ScoreUnit::kRatio;
+};
+
+/// Of the users and items of the table that have no training rows, and of the pairs of either.
+struct Untrained {
+  int64_t users = 0;
+  int64_t items = 0;
+  int64_t pairs = 0;
+  std::map<std::string, double> metrics;  ///< errors over those pairs alone
+  std::map<std::string, double> chance;
+};
+
+/// What each user has of each metric that is a mean: over the users that count, or over the pairs of those for mse, mae,
+/// mse_clipped, mae_clipped and gauc@T.
+struct UserValues {
+  std::vector<std::string> names;  ///< as in `metrics`
+  std::vector<double> values;      ///< [U, names]; not a number where the user does not count
 };
 
 struct EvaluationResult {
   std::map<std::string, double>
       metrics;  ///< by name; one that no user counts for is absent, never NaN
   std::map<std::string, double> chance;  ///< the same names
-  /// By `L@K`, `L` (mrr), `lists@K` (coverage, novelty, ncf for 50), `gauc@ratio>=2`, `xauc_user`.
+  /// By `L@K`, `L` (mrr), `lists@K` (coverage, novelty, ncf for 50, feature_mlp for 10), `gauc@T`, `xauc_user`,
+  /// `two_tower.recall_repeated_rows`.
   std::map<std::string, int64_t> skipped_users;
-  std::vector<std::string> notes;  ///< what is left out and why, a sentence each
-  std::vector<int64_t> k;          ///< ascending, each once
+  std::vector<std::string> notes;   ///< what is left out and why, a sentence each
+  std::vector<std::string> labels;  ///< binary ones, as they are named
+  std::vector<int64_t> k;           ///< ascending, each once
   int64_t users = 0;
   int64_t pairs = 0;
+  Untrained untrained;
+  UserValues user_values;
   double users_seconds = 0;  ///< spent on what is a user's own
   double order_seconds = 0;  ///< spent on auc and xauc over all pairs
 };
@@ -104,43 +133,6 @@ class TestMetrics {
 
   /// What it took to sort the labels of all pairs, for auc and xauc over them: part of the constructor's time.
   double order_preparation_s() const;
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
-
-/// Metrics of held-out training rows, on which checkpoints, early stop and sweeps select. Against the labels as they
-/// are in the data set, whatever a run trains on (`data.target.clip`); the *_clipped are those of TestMetrics.
-struct ValidationResult {
-  int64_t rows = 0;
-  double mse = 0;
-  double mae = 0;
-  double rmse = 0;
-  double mse_clipped = 0;
-  double mae_clipped = 0;
-  double rmse_clipped = 0;
-  std::optional<double> gauc;  ///< gauc@ratio>=2; absent when no user has both classes
-  std::optional<double> xauc;  ///< strict, over all rows; absent when all labels are equal
-};
-
-/// Metrics of held-out rows, whose order inside each user is found once. The rows come in parts, cut by nothing that
-/// depends on the ranks (the shards of a run), in the order of the ranks; sums are taken in row order inside a user,
-/// in user order inside a part, and over the parts in order.
-class ValidationMetrics {
- public:
-  /// Shapes: user_rows [own parts][users of the part] rows of each user, none allowed; label [own rows].
-  /// Collective: all ranks.
-  ValidationMetrics(std::vector<std::vector<int64_t>> user_rows, std::vector<float> label,
-                    Communicator& comm, ThreadPool& pool);
-  ~ValidationMetrics();
-  ValidationMetrics(ValidationMetrics&&) noexcept;
-  ValidationMetrics& operator=(ValidationMetrics&&) noexcept;
-
-  /// The same result on all ranks; `rows` is 0 without any. Shapes: score [own rows]. Collective: all ranks.
-  /// Throws: UserError, the same on all ranks, naming the row of the first score that is not finite.
-  ValidationResult evaluate(std::span<const float> score, Communicator& comm,
-                            ThreadPool& pool) const;
 
  private:
   struct State;

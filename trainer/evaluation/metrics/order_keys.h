@@ -1,6 +1,7 @@
 #pragma once
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -12,10 +13,20 @@ inline uint32_t order_key(float value) {
   const auto bits = std::bit_cast<uint32_t>(value + 0.0f);
   return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
 }
+/// The value of such a key.
+inline float value_of_key(uint32_t key) {
+  return std::bit_cast<float>(key >> 31 != 0 ? key & 0x7fffffffu : ~key);
+}
 inline uint64_t order_key(double value) {
   const auto bits = std::bit_cast<uint64_t>(value + 0.0);
   return bits >> 63 != 0 ? ~bits : bits | uint64_t{1} << 63;
 }
+
+/// Ascending keys = score descending, then position ascending.
+inline uint64_t rank_key(uint32_t descending_key, size_t position) {
+  return static_cast<uint64_t>(descending_key) << 32 | position;
+}
+inline size_t position_of(uint64_t key) { return key & 0xffffffffu; }
 
 /// Places of equal values in their order, two or more.
 struct Run {

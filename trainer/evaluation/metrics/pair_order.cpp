@@ -32,25 +32,51 @@ alignas(32) constexpr auto kBelow = [] {
   return table;
 }();
 
-/// Rows of the two classes by digit.
-struct DigitCounts {
-  std::array<int64_t, kDigits> negative{}, positive{};
+/// Keys by digit, before each of some places and in all.
+class DigitCounts {
+ public:
+  explicit DigitCounts(size_t places) : places_(places) {}
 
-  int64_t of(size_t d) const { return negative[d] + positive[d]; }
-  /// Pairs of a negative and a positive with a lower digit.
-  int64_t descending_across() const {
+  /// Counts of the keys between places, which become those before them. Shapes: row t from place t - 1 to t.
+  std::array<int64_t, kDigits>& between(size_t t) { return before_[t]; }
+  void accumulate() {
+    for (size_t t = 1; t <= places_; ++t)
+      for (size_t d = 0; d < kDigits; ++d) before_[t][d] += before_[t - 1][d];
+  }
+
+  int64_t of(size_t d) const { return before_[places_][d]; }
+  /// Of the digit, before place t.
+  int64_t before(size_t t, size_t d) const { return before_[t][d]; }
+  /// Pairs that place t parts, the later key with the lower digit.
+  int64_t descending_across(size_t t) const {
     int64_t pairs = 0, above = 0;
-    for (size_t d = kDigits; d-- > 0; above += negative[d]) pairs += positive[d] * above;
+    for (size_t d = kDigits; d-- > 0; above += before(t, d))
+      pairs += (of(d) - before(t, d)) * above;
     return pairs;
   }
+  /// Shapes: result [places + 1, kDigits].
+  std::span<const int64_t> flat() const { return {before_[0].data(), (places_ + 1) * kDigits}; }
+  void add(std::span<const int64_t> flat) {
+    for (size_t t = 0; t <= places_; ++t)
+      for (size_t d = 0; d < kDigits; ++d) before_[t][d] += flat[t * kDigits + d];
+  }
+
+ private:
+  size_t places_;
+  std::array<std::array<int64_t, kDigits>, kMostThresholds + 1> before_{};
 };
 
 template <class DigitOf>
-DigitCounts count_digits(std::span<const uint32_t> keys, int64_t negatives, DigitOf&& digit_of) {
-  DigitCounts counts;
-  const auto middle = static_cast<size_t>(negatives);
-  for (size_t i = 0; i < middle; ++i) ++counts.negative[digit_of(keys[i])];
-  for (size_t i = middle; i < keys.size(); ++i) ++counts.positive[digit_of(keys[i])];
+DigitCounts count_digits(std::span<const uint32_t> keys, std::span<const int64_t> places,
+                         DigitOf&& digit_of) {
+  DigitCounts counts(places.size());
+  size_t i = 0;
+  for (size_t t = 0; t <= places.size(); ++t) {
+    const size_t end = t < places.size() ? static_cast<size_t>(places[t]) : keys.size();
+    std::array<int64_t, kDigits>& between = counts.between(t);
+    for (; i < end; ++i) ++between[digit_of(keys[i])];
+  }
+  counts.accumulate();
   return counts;
 }
 
@@ -81,60 +107,54 @@ constexpr size_t kLeaf = 48;
 
 /// Of few pairs, each in some lane.
 struct LaneInversions {
-  Lanes8 descending{}, equal{}, descending_across{}, equal_across{};
+  Lanes8 descending{}, equal{};
+  std::array<Lanes8, kMostThresholds> parted{};
 
-  void add_to(Inversions& sum) const {
+  void add_to(Inversions& sum, size_t places) const {
     for (size_t lane = 0; lane < 8; ++lane) {
       sum.descending += descending[lane];
       sum.equal += equal[lane];
-      sum.descending_across += descending_across[lane];
-      sum.equal_across += equal_across[lane];
+      for (size_t t = 0; t < places; ++t) sum.parted[t] += parted[t][lane];
     }
   }
 };
 
-/// Every pair of a few keys, of both classes or of one.
-template <bool kBoth>
-void count_leaf(std::span<const uint32_t> keys, size_t negatives, LaneInversions& sum) {
+/// Every pair of a few keys.
+void count_leaf(std::span<const uint32_t> keys, std::span<const int64_t> places,
+                LaneInversions& sum) {
   constexpr Lanes8 kLane{0, 1, 2, 3, 4, 5, 6, 7};
   alignas(32) std::array<int32_t, kLeaf> ordered{};  // signed, as comparisons of lanes are
   for (size_t i = 0; i < keys.size(); ++i) ordered[i] = static_cast<int32_t>(keys[i] ^ 0x80000000u);
 
-  LaneInversions own = sum;
+  alignas(32) std::array<Lanes8, kLeaf + 1> halves;  // [i] with the keys of this block up to i
   for (size_t block = 0; block < keys.size(); block += 8) {
     Lanes8 lanes;
     std::memcpy(&lanes, ordered.data() + block, sizeof(lanes));
     const auto first = static_cast<int32_t>(block);
-    const Lanes8 negative = kLane < static_cast<int32_t>(negatives) - first;
+    Lanes8 descending{}, equal{};
     for (size_t i = block; i < keys.size(); ++i) {
+      halves[i] = descending + descending + equal;
       const Lanes8 before = kLane < static_cast<int32_t>(i) - first;
-      const Lanes8 greater = (lanes > ordered[i]) & before;
-      const Lanes8 same = (lanes == ordered[i]) & before;
-      own.descending -= greater;
-      own.equal -= same;
-      if constexpr (kBoth) {
-        const Lanes8 across = i >= negatives ? negative : Lanes8{};
-        own.descending_across -= greater & across;
-        own.equal_across -= same & across;
-      }
+      descending -= (lanes > ordered[i]) & before;
+      equal -= (lanes == ordered[i]) & before;
+    }
+    halves[keys.size()] = descending + descending + equal;
+    sum.descending += descending;
+    sum.equal += equal;
+    for (size_t t = 0; t < places.size(); ++t) {
+      const Lanes8 early = kLane < static_cast<int32_t>(places[t]) - first;
+      const size_t from = std::max(block, static_cast<size_t>(places[t]));
+      sum.parted[t] += (halves[keys.size()] - halves[from]) & early;
     }
   }
-  sum = own;
 }
 
-void count_leaf(std::span<const uint32_t> keys, int64_t negatives, LaneInversions& sum) {
-  if (negatives > 0 && negatives < std::ssize(keys))
-    count_leaf<true>(keys, static_cast<size_t>(negatives), sum);
-  else
-    count_leaf<false>(keys, 0, sum);
-}
-
-void count_range(std::span<uint32_t> keys, int64_t negatives, std::span<uint32_t> scratch,
-                 Inversions& sum) {
+void count_range(std::span<uint32_t> keys, std::span<const int64_t> places,
+                 std::span<uint32_t> scratch, Inversions& sum) {
   if (keys.size() <= kLeaf) {
     LaneInversions lanes;
-    count_leaf(keys, negatives, lanes);
-    return lanes.add_to(sum);
+    count_leaf(keys, places, lanes);
+    return lanes.add_to(sum, places.size());
   }
   uint32_t least = keys[0], most = keys[0];
   for (const uint32_t key : keys) {
@@ -144,12 +164,12 @@ void count_range(std::span<uint32_t> keys, int64_t negatives, std::span<uint32_t
   const auto n = std::ssize(keys);
   if (least == most) {
     sum.equal += choose_two(n);
-    sum.equal_across += negatives * (n - negatives);
+    for (size_t t = 0; t < places.size(); ++t) sum.parted[t] += places[t] * (n - places[t]);
     return;
   }
   const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kDigitBits);
   const auto digit_of = [=](uint32_t key) { return static_cast<size_t>((key - least) >> shift); };
-  const DigitCounts counts = count_digits(keys, negatives, digit_of);
+  const DigitCounts counts = count_digits(keys, places, digit_of);
   std::array<uint32_t*, kDigits> to{};
   uint32_t* next = scratch.data();
   for (size_t d = 0; d < kDigits; ++d) {
@@ -157,19 +177,22 @@ void count_range(std::span<uint32_t> keys, int64_t negatives, std::span<uint32_t
     next += counts.of(d);
   }
   sum.descending += distribute(keys, to, digit_of);
-  sum.descending_across += counts.descending_across();
+  for (size_t t = 0; t < places.size(); ++t) sum.parted[t] += 2 * counts.descending_across(t);
   size_t begin = 0;
   LaneInversions lanes;
+  std::array<int64_t, kMostThresholds> inner;
+  const std::span<const int64_t> inner_places(inner.data(), places.size());
   for (size_t d = 0; d < kDigits; ++d) {
     const auto size = static_cast<size_t>(counts.of(d));
+    for (size_t t = 0; t < places.size(); ++t) inner[t] = counts.before(t, d);
     const std::span<uint32_t> range = scratch.subspan(begin, size);
     if (size > kLeaf)
-      count_range(range, counts.negative[d], keys.subspan(begin, size), sum);
+      count_range(range, inner_places, keys.subspan(begin, size), sum);
     else if (size > 1)
-      count_leaf(range, counts.negative[d], lanes);
+      count_leaf(range, inner_places, lanes);
     begin += size;
   }
-  lanes.add_to(sum);
+  lanes.add_to(sum, places.size());
 }
 
 /// Which of the ranges between ascending keys a key is in.
@@ -204,16 +227,18 @@ class Ranges {
       first_;  // key of each range but the first, as many as a power of two less one
 };
 
-PairOrder pair_order(int64_t rows, int64_t negatives, int64_t same_label, const Inversions& all,
-                     const Inversions& inside_runs) {
+PairOrder pair_order(int64_t rows, std::span<const int64_t> below, int64_t same_label,
+                     const Inversions& all, const Inversions& inside_runs) {
   PairOrder order;
-  order.negatives = negatives;
-  order.positives = rows - negatives;
   order.pairs = choose_two(rows) - same_label;
   order.tied = all.equal - inside_runs.equal;
   order.alike = order.pairs - order.tied - (all.descending - inside_runs.descending);
-  order.positive_tied = all.equal_across;
-  order.right = order.positives * order.negatives - all.descending_across - all.equal_across;
+  for (size_t t = 0; t < below.size(); ++t) {
+    const int64_t negatives = below[t], positives = rows - negatives;
+    order.classes.push_back({.positives = positives,
+                             .negatives = negatives,
+                             .halves = 2 * positives * negatives - all.parted[t]});
+  }
   return order;
 }
 
@@ -224,31 +249,32 @@ Inversions count_inside_runs(const LabelOrder& order, std::span<const uint32_t> 
   for (const Run& run : order.runs) {
     buffers.run.assign(keys.begin() + run.begin, keys.begin() + run.end);
     buffers.scratch.resize(std::max(buffers.scratch.size(), buffers.run.size()));
-    count_range(buffers.run, 0, std::span(buffers.scratch).first(buffers.run.size()), sum);
+    count_range(buffers.run, {}, std::span(buffers.scratch).first(buffers.run.size()), sum);
   }
   return sum;
 }
 
 }  // namespace
 
-Inversions count_inversions(std::span<uint32_t> keys, int64_t negatives,
+Inversions count_inversions(std::span<uint32_t> keys, std::span<const int64_t> places,
                             std::span<uint32_t> scratch) {
   Inversions sum;
-  count_range(keys, negatives, scratch, sum);
+  count_range(keys, places, scratch, sum);
   return sum;
 }
 
-LabelOrder order_labels(std::span<const double> labels, double positive_from,
+LabelOrder order_labels(std::span<const double> labels, std::span<const double> thresholds,
                         OrderBuffers& buffers) {
   LabelOrder order;
   order.row.resize(labels.size());
   buffers.order.sort(labels, order.row, buffers.runs);
   order.runs = buffers.runs;
   for (const Run& run : order.runs) order.same_label += choose_two(run.end - run.begin);
-  order.negatives =
-      std::partition_point(order.row.begin(), order.row.end(),
-                           [&](uint32_t row) { return labels[row] < positive_from; }) -
-      order.row.begin();
+  for (const double threshold : thresholds)
+    order.below.push_back(
+        std::partition_point(order.row.begin(), order.row.end(),
+                             [&](uint32_t row) { return labels[row] < threshold; }) -
+        order.row.begin());
   return order;
 }
 
@@ -260,12 +286,13 @@ PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scor
   const Inversions inside = count_inside_runs(labels, buffers.keys, buffers);
   buffers.scratch.resize(std::max(buffers.scratch.size(), n));
   const Inversions all =
-      count_inversions(buffers.keys, labels.negatives, std::span(buffers.scratch).first(n));
-  return pair_order(static_cast<int64_t>(n), labels.negatives, labels.same_label, all, inside);
+      count_inversions(buffers.keys, labels.below, std::span(buffers.scratch).first(n));
+  return pair_order(static_cast<int64_t>(n), labels.below, labels.same_label, all, inside);
 }
 
-GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels, double positive_from,
-                         Communicator& comm, ThreadPool& pool) {
+GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels,
+                         std::span<const double> thresholds, Communicator& comm, ThreadPool& pool) {
+  KT_CHECK(thresholds.size() <= kMostThresholds);
   size_t rows = 0;
   for (const std::span<const double> part : labels) rows += part.size();
   KT_CHECK(rows <= UINT32_MAX);
@@ -341,23 +368,23 @@ GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels, double
         place.push_back(static_cast<uint32_t>(i));
       }
     }
-    LabelOrder order = order_labels(own.labels, positive_from, own);
+    LabelOrder order = order_labels(own.labels, thresholds, own);
     for (uint32_t& row : order.row) row = place[row];
     pieces_[static_cast<size_t>(piece)].order = std::move(order);
   });
 
   // Equal labels are of one piece, so runs never go on in another.
-  std::array<int64_t, 3> sums{};
+  std::vector<int64_t> sums(2 + thresholds.size(), 0);
   for (Piece& piece : pieces_) {
     piece.begin = sums[0];
     sums[0] += std::ssize(piece.order.row);
-    sums[1] += piece.order.negatives;
-    sums[2] += piece.order.same_label;
+    sums[1] += piece.order.same_label;
+    for (size_t t = 0; t < thresholds.size(); ++t) sums[2 + t] += piece.order.below[t];
   }
   comm.all_reduce(std::span<int64_t>(sums), Reduction::kSum);
   rows_ = sums[0];
-  negatives_ = sums[1];
-  same_label_ = sums[2];
+  same_label_ = sums[1];
+  below_.assign(sums.begin() + 2, sums.end());
 }
 
 PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
@@ -388,43 +415,37 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
   // All pieces of all ranks are one sequence, distributed over score ranges.
   const Ranges ranges(kDigits, keys.size(), comm, [&](size_t i) { return keys[i]; });
   const auto digit_of = [&](uint32_t key) { return ranges.find(key); };
-  std::array<DigitCounts, kPiecesPerRank> own_counts;
+  const size_t width = (below_.size() + 1) * kDigits;  // of a piece's counts
+  std::vector<DigitCounts> own_counts(kPiecesPerRank, DigitCounts(below_.size()));
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int) {
     const Piece& piece = pieces_[static_cast<size_t>(p)];
     own_counts[static_cast<size_t>(p)] =
-        count_digits(part(keys, piece), piece.order.negatives, digit_of);
+        count_digits(part(keys, piece), piece.order.below, digit_of);
   });
-  constexpr size_t kWidth = 2 * kDigits * kPiecesPerRank;
-  std::vector<int64_t> flat, all_flat(ranks * kWidth);
-  for (const DigitCounts& counts : own_counts) {
-    flat.insert(flat.end(), counts.negative.begin(), counts.negative.end());
-    flat.insert(flat.end(), counts.positive.begin(), counts.positive.end());
+  std::vector<int64_t> flat, all_flat(ranks * kPiecesPerRank * width);
+  for (const DigitCounts& counts : own_counts)
+    flat.insert(flat.end(), counts.flat().begin(), counts.flat().end());
+  comm.all_gather<int64_t>(flat, all_flat, std::vector<int64_t>(ranks, std::ssize(flat)));
+  std::vector<DigitCounts> counts(ranks * kPiecesPerRank, DigitCounts(below_.size()));
+  std::vector<DigitCounts> of_rank(ranks, DigitCounts(below_.size()));
+  for (size_t p = 0; p < counts.size(); ++p) {
+    counts[p].add(std::span<const int64_t>(all_flat).subspan(p * width, width));
+    of_rank[p / kPiecesPerRank].add(counts[p].flat());
   }
-  comm.all_gather<int64_t>(flat, all_flat, std::vector<int64_t>(ranks, kWidth));
-  std::vector<DigitCounts> counts(ranks * kPiecesPerRank), of_rank(ranks);
-  for (size_t p = 0; p < counts.size(); ++p)
-    for (size_t d = 0; d < kDigits; ++d) {
-      counts[p].negative[d] = all_flat[2 * kDigits * p + d];
-      counts[p].positive[d] = all_flat[2 * kDigits * p + kDigits + d];
-      of_rank[p / kPiecesPerRank].negative[d] += counts[p].negative[d];
-      of_rank[p / kPiecesPerRank].positive[d] += counts[p].positive[d];
-    }
 
   // Pairs of different ranges: of two pieces here, of one piece as they are distributed.
   Inversions sum;
-  DigitCounts before;  // of the pieces so far
+  DigitCounts before(below_.size());  // of the pieces so far
   for (size_t p = 0; p < counts.size(); ++p) {
     if (p / kPiecesPerRank == rank) {
       int64_t above = 0;
       for (size_t d = kDigits; d-- > 0; above += before.of(d))
         sum.descending += counts[p].of(d) * above;
     }
-    for (size_t d = 0; d < kDigits; ++d) {
-      before.negative[d] += counts[p].negative[d];
-      before.positive[d] += counts[p].positive[d];
-    }
+    before.add(counts[p].flat());
   }
-  if (rank == 0) sum.descending_across += before.descending_across();
+  for (size_t t = 0; rank == 0 && t < below_.size(); ++t)
+    sum.parted[t] += 2 * before.descending_across(t);
   std::vector<uint32_t> distributed(keys.size());
   std::array<std::array<uint32_t*, kDigits>, kPiecesPerRank> to;
   uint32_t* next = distributed.data();
@@ -455,18 +476,18 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
     const size_t digit = first_digit(rank) + static_cast<size_t>(k);
     OrderBuffers& own = buffers[static_cast<size_t>(thread)];
     own.keys.clear();
-    int64_t negatives = 0;
+    std::vector<int64_t> places(below_.size(), 0);
     auto begin = keys.begin();
     for (size_t r = 0; r < ranks; ++r) {
       auto at = begin;
       for (size_t d = first_digit(rank); d < digit; ++d) at += of_rank[r].of(d);
       own.keys.insert(own.keys.end(), at, at + of_rank[r].of(digit));
-      negatives += of_rank[r].negative[digit];
+      for (size_t t = 0; t < places.size(); ++t) places[t] += of_rank[r].before(t, digit);
       begin += receive[r];
     }
     own.scratch.resize(std::max(own.scratch.size(), own.keys.size()));
     of_digit[static_cast<size_t>(k)] =
-        count_inversions(own.keys, negatives, std::span(own.scratch).first(own.keys.size()));
+        count_inversions(own.keys, places, std::span(own.scratch).first(own.keys.size()));
   });
 
   Inversions inside;
@@ -475,11 +496,13 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
     sum.descending += descending[p];
   }
   for (const Inversions& one : of_digit) sum.add(one);
-  std::array<int64_t, 6> totals{sum.descending,   sum.equal,         sum.descending_across,
-                                sum.equal_across, inside.descending, inside.equal};
+  std::vector<int64_t> totals{sum.descending, sum.equal, inside.descending, inside.equal};
+  totals.insert(totals.end(), sum.parted.begin(), sum.parted.end());
   comm.all_reduce(std::span<int64_t>(totals), Reduction::kSum);
-  return pair_order(rows_, negatives_, same_label_, {totals[0], totals[1], totals[2], totals[3]},
-                    {totals[4], totals[5], 0, 0});
+  Inversions all{.descending = totals[0], .equal = totals[1]};
+  inside = {.descending = totals[2], .equal = totals[3]};
+  std::copy(totals.begin() + 4, totals.end(), all.parted.begin());
+  return pair_order(rows_, below_, same_label_, all, inside);
 }
 
 }  // namespace kt::metrics

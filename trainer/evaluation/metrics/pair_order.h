@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -13,53 +15,61 @@
 /// of the work changes them.
 namespace kt::metrics {
 
-struct PairOrder {
-  int64_t pairs = 0;  ///< of rows with different labels
-  int64_t alike = 0;  ///< of those, scores strictly in the order of the labels
-  int64_t tied = 0;   ///< of those, equal scores
+/// Most thresholds whose classes are counted at once.
+inline constexpr size_t kMostThresholds = 8;
+
+/// Pairs of a positive row, whose label is a threshold or more, and a negative one.
+struct ClassOrder {
   int64_t positives = 0;
   int64_t negatives = 0;
-  int64_t right = 0;          ///< (positive, negative) pairs, the positive's score higher
-  int64_t positive_tied = 0;  ///< the same with equal scores
+  int64_t halves =
+      0;  ///< two for each pair whose positive has the higher score, one for equal scores
+
+  bool both() const { return positives > 0 && negatives > 0; }
+  double auc() const {
+    return .5 * static_cast<double>(halves) /
+           (static_cast<double>(positives) * static_cast<double>(negatives));
+  }
+};
+
+struct PairOrder {
+  int64_t pairs = 0;                ///< of rows with different labels
+  int64_t alike = 0;                ///< of those, scores strictly in the order of the labels
+  int64_t tied = 0;                 ///< of those, equal scores
+  std::vector<ClassOrder> classes;  ///< [thresholds]
 
   double xauc() const { return static_cast<double>(alike) / static_cast<double>(pairs); }
   double xauc_ties() const {
     return (static_cast<double>(alike) + .5 * static_cast<double>(tied)) /
            static_cast<double>(pairs);
   }
-  bool both_classes() const { return positives > 0 && negatives > 0; }
-  double auc() const {
-    return (static_cast<double>(right) + .5 * static_cast<double>(positive_tied)) /
-           (static_cast<double>(positives) * static_cast<double>(negatives));
-  }
 };
 
-/// Pairs of a sequence of keys whose first `negatives` are of the one class, the rest of the other.
+/// Pairs of a sequence of keys. Some places in it part pairs: one key before the place, one from it on.
 struct Inversions {
   int64_t descending = 0;
   int64_t equal = 0;
-  int64_t descending_across = 0;  ///< of those, the two of different classes
-  int64_t equal_across = 0;
+  /// Of the pairs that each place parts, two for a descending one, one for an equal one.
+  std::array<int64_t, kMostThresholds> parted{};
 
   void add(const Inversions& other) {
     descending += other.descending;
     equal += other.equal;
-    descending_across += other.descending_across;
-    equal_across += other.equal_across;
+    for (size_t t = 0; t < kMostThresholds; ++t) parted[t] += other.parted[t];
   }
 };
 
 /// Counts in O(n log n), by distributing the keys over 16 ranges again and again: two keys of different ranges are
-/// counted where these part. Overwrites keys and scratch. Shapes: keys, scratch [n].
-Inversions count_inversions(std::span<uint32_t> keys, int64_t negatives,
+/// counted where these part. Overwrites keys and scratch. Shapes: keys, scratch [n]; places ascending, 0..n.
+Inversions count_inversions(std::span<uint32_t> keys, std::span<const int64_t> places,
                             std::span<uint32_t> scratch);
 
 /// Rows by label, and what the labels alone decide.
 struct LabelOrder {
-  std::vector<uint32_t> row;  ///< [n] ascending label, stable
-  std::vector<Run> runs;      ///< of equal labels: places in `row`
-  int64_t negatives = 0;      ///< labels below the first positive one
-  int64_t same_label = 0;     ///< pairs inside runs
+  std::vector<uint32_t> row;   ///< [n] ascending label, stable
+  std::vector<Run> runs;       ///< of equal labels: places in `row`
+  std::vector<int64_t> below;  ///< [thresholds] rows whose label is below each: its place in `row`
+  int64_t same_label = 0;      ///< pairs inside runs
 };
 
 /// Buffers of a thread.
@@ -70,8 +80,8 @@ struct OrderBuffers {
   std::vector<uint32_t> keys, run, scratch;
 };
 
-/// Shapes: labels [n], finite; those of `positive_from` or more are positives.
-LabelOrder order_labels(std::span<const double> labels, double positive_from,
+/// Shapes: labels [n], finite; thresholds ascending, kMostThresholds at most.
+LabelOrder order_labels(std::span<const double> labels, std::span<const double> thresholds,
                         OrderBuffers& buffers);
 
 /// Shapes: scores [n], finite.
@@ -83,7 +93,7 @@ PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scor
 class GlobalOrder {
  public:
   /// Shapes: labels [parts] that are this rank's rows one after the other. Collective: all ranks.
-  GlobalOrder(std::span<const std::span<const double>> labels, double positive_from,
+  GlobalOrder(std::span<const std::span<const double>> labels, std::span<const double> thresholds,
               Communicator& comm, ThreadPool& pool);
   /// The same result on all ranks. Shapes: scores [own rows]. Collective: all ranks.
   PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) const;
@@ -98,7 +108,9 @@ class GlobalOrder {
   std::vector<uint32_t> send_row_;                     // [own rows] by piece
   std::vector<int64_t> send_counts_, receive_counts_;  // [ranks]
   std::vector<Piece> pieces_;                          // of this rank
-  int64_t rows_ = 0, negatives_ = 0, same_label_ = 0;  // of all ranks
+  // Of all ranks.
+  int64_t rows_ = 0, same_label_ = 0;
+  std::vector<int64_t> below_;  // [thresholds] rows
 };
 
 }  // namespace kt::metrics

@@ -1,26 +1,32 @@
 #include "trainer/evaluation/metrics/user_metrics.h"
 
 #include <bit>
+#include <numeric>
 
 #include "trainer/evaluation/metrics/chance.h"
 #include "trainer/evaluation/metrics/labels.h"
+#include "trainer/evaluation/metrics/quirk_metrics.h"
 
 namespace kt::metrics {
 
 namespace {
 
-/// Ascending keys = score descending, then position ascending.
-uint64_t rank_key(uint32_t descending_key, size_t position) {
-  return static_cast<uint64_t>(descending_key) << 32 | position;
+void write_errors(const Errors& errors, std::span<double> row) {
+  row[0] = errors.squared;
+  row[1] = errors.absolute;
+  row[2] = errors.squared_cut;
+  row[3] = errors.absolute_cut;
 }
-size_t position_of(uint64_t key) { return key & 0xffffffffu; }
 
-void write_errors(const Layout& layout, const Errors& errors, int64_t n, std::span<double> row) {
-  row[layout.mae()] = errors.absolute / static_cast<double>(n);
-  row[layout.errors()] = errors.squared;
-  row[layout.errors() + 1] = errors.absolute;
-  row[layout.errors() + 2] = errors.squared_cut;
-  row[layout.errors() + 3] = errors.absolute_cut;
+/// The errors of pairs of untrained users and items. Shapes: prediction_of(i) of pair i.
+template <class PredictionOf>
+void untrained_errors(const Layout& layout, const User& user, const UserFacts& facts,
+                      PredictionOf&& prediction_of, std::span<double> row) {
+  if (facts.untrained.empty()) return;
+  Errors errors;
+  for (const int32_t i : facts.untrained) errors.add(user.label[i], prediction_of(i));
+  write_errors(errors, row.subspan(layout.untrained()));
+  row[layout.untrained() + 4] = static_cast<double>(facts.untrained.size());
 }
 
 void binary_chance(const Context& context, size_t label, Candidates candidates, Worker& worker,
@@ -44,6 +50,42 @@ void binary_chance(const Context& context, size_t label, Candidates candidates, 
     set(kNdcg, ndcg);
     set(kNdcgExp, ndcg);
     set(kMap, expected_average_precision(candidates, k));
+  }
+}
+
+/// Sets the bits of every label, and counts them; the order of `facts` is there already.
+void mark_relevant(const Context& context, const User& user, Worker& worker, UserFacts& facts) {
+  const size_t n = user.label.size();
+  facts.relevant.assign(n, 0);
+  const std::span<uint16_t> relevant = facts.relevant;
+  for (size_t k = 0; k < context.labels.size(); ++k) {
+    const BinaryLabel& label = context.labels[k];
+    const auto mark = [&](auto&& is_relevant) {
+      for (size_t i = 0; i < n; ++i)
+        relevant[i] |= static_cast<uint16_t>(static_cast<unsigned>(is_relevant(i)) << k);
+    };
+    switch (label.kind) {
+      case BinaryLabel::Kind::kThreshold: {
+        const auto t = std::ranges::lower_bound(context.thresholds, label.threshold) -
+                       context.thresholds.begin();
+        facts.relevant_count[k] = static_cast<int64_t>(n) - facts.order.below[t];
+        mark([&, from = label.threshold](size_t i) { return user.label[i] >= from; });
+        break;
+      }
+      case BinaryLabel::Kind::kTop: {
+        worker.relevant.resize(n);
+        mark_top(user.label, facts.order.row, label.top, worker.relevant);
+        facts.relevant_count[k] = std::min(static_cast<int64_t>(n), label.top);
+        mark([&](size_t i) { return worker.relevant[i]; });
+        break;
+      }
+      case BinaryLabel::Kind::kDurationP80: {
+        facts.relevant_count[k] =
+            std::accumulate(user.duration_p80.begin(), user.duration_p80.end(), int64_t{0});
+        mark([&](size_t i) { return user.duration_p80[i]; });
+        break;
+      }
+    }
   }
 }
 
@@ -150,24 +192,6 @@ void binary_values(const Context& context, size_t label, const UserFacts& facts,
   }
 }
 
-/// The quirks: relevant is top-50.
-void ncf_values(const Context& context, const UserFacts& facts, const Worker& worker,
-                std::span<double> values) {
-  if (std::ssize(facts.relevant) <= kNcfTop) return;
-  int64_t hits = 0;
-  double gain = 0;
-  for (size_t i = 0; i < kNcfTop; ++i) {
-    if ((facts.relevant[position_of(worker.top[i])] >> kTop50 & 1) == 0) continue;
-    ++hits;
-    gain += context.discount[i + 1] - context.discount[i];
-  }
-  values[context.layout.ncf_hit_ratio()] = static_cast<double>(hits) / static_cast<double>(kNcfTop);
-  values[context.layout.ncf_ndcg()] =
-      hits > 0 ? gain / context.discount[static_cast<size_t>(hits)] : 0;
-  values[context.layout.ncf_ndcg_chance()] =
-      expected_ndcg_of_retrieved(hits, kNcfTop, context.discount);
-}
-
 void graded_values(const Context& context, const User& user, const UserFacts& facts,
                    const Worker& worker, std::span<double> values) {
   int64_t i = 0;
@@ -219,37 +243,27 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
     everything += context.information[static_cast<size_t>(user.item[i])];
     gain += cut_ratio(label);
   }
-  write_errors(layout, constant, n, chance);
+  write_errors(constant, chance.subspan(layout.errors()));
+  chance[layout.mae()] = constant.absolute / static_cast<double>(n);
   chance[layout.squared_deviation()] = squared_deviation;
 
   UserFacts facts;
-  facts.order = order_labels(user.label, kPositiveRatio, worker.order);
+  facts.order = order_labels(user.label, context.thresholds, worker.order);
   if (facts.order.same_label < n * (n - 1) / 2) chance[layout.xauc()] = .5;
-  if (facts.order.negatives > 0 && facts.order.negatives < n)
-    chance[layout.gauc()] = static_cast<double>(n);
+  for (size_t t = 0; t < layout.thresholds; ++t)
+    if (facts.order.below[t] > 0 && facts.order.below[t] < n)
+      chance[layout.gauc(t)] = static_cast<double>(n);
 
-  worker.relevant.resize(user.label.size());
-  mark_top(user.label, facts.order.row, kNcfTop, worker.relevant);
-  facts.relevant.resize(user.label.size());
-  const std::span<uint8_t> relevant = facts.relevant;
-  const std::span<const uint8_t> top = worker.relevant;
-  for (size_t i = 0; i < relevant.size(); ++i) {
-    const auto bit = [](bool is, size_t label) { return static_cast<unsigned>(is) << label; };
-    relevant[i] = static_cast<uint8_t>(bit(user.label[i] >= 1, kRatio1) |
-                                       bit(user.label[i] >= 2, kRatio2) | top[i] << kTop50);
-  }
-  for (size_t i = 0; i < user.duration_p80.size(); ++i)
-    relevant[i] |= static_cast<uint8_t>(user.duration_p80[i] << kDurationP80);
-  for (size_t label = 0; label < kBinaryLabels.size(); ++label) {
-    uint32_t count = 0;
-    for (const uint8_t bits : relevant) count += bits >> label & 1u;
-    facts.relevant_count[label] = count;
-  }
+  mark_relevant(context, user, worker, facts);
   for (size_t label = 0; label < layout.labels; ++label)
     binary_chance(context, label, {.count = n, .relevant = facts.relevant_count[label]}, worker,
                   chance);
-  if (n > kNcfTop)
-    chance[layout.ncf_hit_ratio()] = expected_recall({.count = n, .relevant = kNcfTop}, kNcfTop);
+  if (!user.trained || !context.untrained.empty())
+    for (int32_t i = 0; i < n; ++i)
+      if (!user.trained || context.untrained[user.item[i]] != 0) facts.untrained.push_back(i);
+  untrained_errors(
+      layout, user, facts, [&](int32_t) { return context.train_mean; }, chance);
+  quirk_facts(context, user, worker, facts, chance);
   graded_facts(context, user, gain, facts, chance);
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j)
     chance[layout.novelty(j)] = everything / static_cast<double>(n);
@@ -262,16 +276,21 @@ void user_values(const Context& context, const User& user, const UserFacts& fact
   const size_t n = user.label.size();
   Errors model;
   for (size_t i = 0; i < n; ++i) model.add(user.label[i], static_cast<double>(score[i]));
-  write_errors(layout, model, static_cast<int64_t>(n), values);
+  write_errors(model, values.subspan(layout.errors()));
+  values[layout.mae()] = model.absolute / static_cast<double>(n);
+  untrained_errors(
+      layout, user, facts, [&](int32_t i) { return static_cast<double>(score[i]); }, values);
 
   const PairOrder order = count_pair_order(facts.order, score, worker.order);
   if (order.pairs > 0) values[layout.xauc()] = order.xauc();
-  if (order.both_classes()) values[layout.gauc()] = order.auc() * static_cast<double>(n);
+  for (size_t t = 0; t < layout.thresholds; ++t)
+    if (order.classes[t].both())
+      values[layout.gauc(t)] = order.classes[t].auc() * static_cast<double>(n);
 
   rank_top(score, context.longest(), worker);
   for (size_t label = 0; label < layout.labels; ++label)
     binary_values(context, label, facts, worker, values);
-  ncf_values(context, facts, worker, values);
+  quirk_values(context, user, facts, score, worker, values);
   graded_values(context, user, facts, worker, values);
   novelty_values(context, user, worker, values);
 }

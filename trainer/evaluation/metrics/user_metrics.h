@@ -6,17 +6,21 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "trainer/evaluation/metrics/labels.h"
 #include "trainer/evaluation/metrics/metrics.h"
 #include "trainer/evaluation/metrics/pair_order.h"
 
 /// Metrics of one user as a pure function of its pairs: what labels alone decide, then what scores do.
 namespace kt::metrics {
 
-/// Length of the lists of the ncf.* metrics, and of the label top-50.
+/// Length of the lists of the ncf.* metrics, and of the label they take.
 inline constexpr int64_t kNcfTop = 50;
+/// Length of the lists of the feature_mlp.* and two_tower.* metrics.
+inline constexpr int64_t kShortTop = 10;
 
 inline double cut_ratio(double value) { return std::clamp(value, 0.0, kRatioCut); }
 
@@ -40,13 +44,11 @@ struct Errors {
 enum ListMetric { kPrecision, kRecall, kHitRate, kNdcg, kNdcgExp, kMap, kListMetrics };
 inline constexpr std::array<const char*, kListMetrics> kListMetricNames = {
     "precision", "recall", "hit_rate", "ndcg", "ndcg_exp", "map"};
-inline constexpr size_t kRatio1 = 0, kRatio2 = 1, kTop50 = 2, kDurationP80 = 3;
-inline constexpr std::array<const char*, 4> kBinaryLabels = {"ratio>=1", "ratio>=2", "top-50",
-                                                             "duration-p80"};
 
 /// Which number is where in a user's row: first the metrics that are means over users, then sums.
 struct Layout {
-  size_t labels;  ///< binary ones
+  size_t labels;      ///< binary ones
+  size_t thresholds;  ///< of those, by a threshold
   size_t ks;
 
   size_t list(size_t label, size_t k, ListMetric metric) const {
@@ -58,15 +60,23 @@ struct Layout {
   size_t novelty(size_t k) const { return graded_exp(ks) + k; }
   size_t ncf_hit_ratio() const { return novelty(ks); }
   size_t ncf_ndcg() const { return ncf_hit_ratio() + 1; }
-  size_t mae() const { return ncf_hit_ratio() + 2; }
-  size_t xauc() const { return ncf_hit_ratio() + 3; }
-  size_t errors() const { return ncf_hit_ratio() + 4; }  ///< four, in the order of Errors
-  size_t gauc() const { return errors() + 4; }           ///< auc times rows; chance: rows
-  /// In a row of values: the chance level of ncf_ndcg, which depends on the hits.
-  size_t ncf_ndcg_chance() const { return gauc() + 1; }
+  size_t on_ids() const { return ncf_hit_ratio() + 2; }
+  size_t on_ids_rounded() const { return ncf_hit_ratio() + 3; }
+  size_t recall_repeated() const { return ncf_hit_ratio() + 4; }
+  size_t mae() const { return ncf_hit_ratio() + 5; }
+  size_t xauc() const { return ncf_hit_ratio() + 6; }
+  /// Four, in the order of Errors.
+  size_t errors() const { return ncf_hit_ratio() + 7; }
+  /// The same over the pairs of an untrained user or item; then how many these are.
+  size_t untrained() const { return errors() + 4; }
+  /// The auc of the threshold of that rank, times rows; chance: rows.
+  size_t gauc(size_t threshold) const { return untrained() + 5 + threshold; }
+  // In a row of values: chance levels that depend on the scores.
+  size_t ncf_ndcg_chance() const { return gauc(thresholds); }
+  size_t on_ids_rounded_chance() const { return gauc(thresholds) + 1; }
   /// In a row of chance levels: of the labels from the test mean.
-  size_t squared_deviation() const { return gauc() + 1; }
-  size_t size() const { return gauc() + 2; }
+  size_t squared_deviation() const { return gauc(thresholds); }
+  size_t size() const { return gauc(thresholds) + 2; }
 };
 
 /// One user's pairs. Shapes: [n] each, `duration_p80` empty when it is left out.
@@ -74,14 +84,22 @@ struct User {
   std::span<const int32_t> item;
   std::span<const double> label;
   std::span<const uint8_t> duration_p80;
+  bool trained = true;  ///< has training rows
 };
 
 /// What all users share.
 struct Context {
   Layout layout;
+  std::vector<BinaryLabel>
+      labels;                      ///< the binary ones in use; then top-50 where it is none of them
+  size_t top50;                    ///< its place among them
+  std::vector<double> thresholds;  ///< of threshold labels, ascending
+  std::vector<std::string> threshold_names;
   std::vector<int64_t> k;           ///< ascending
   std::vector<double> discount;     ///< D of chance.h, as far as the longest list
   std::vector<double> information;  ///< [I] bits
+  std::vector<double> number;       ///< [I] that an item's id is; empty where ids are not numbers
+  std::vector<uint8_t> untrained;   ///< [I] items without training rows; empty where all have some
   double train_mean;
   double test_mean;
   int64_t longest() const { return std::ssize(discount) - 1; }
@@ -90,9 +108,13 @@ struct Context {
 /// What the labels of a user decide.
 struct UserFacts {
   LabelOrder order;
-  std::vector<uint8_t> relevant;  ///< [n] bit L: relevant for binary label L
-  std::array<int64_t, kBinaryLabels.size()> relevant_count{};
+  std::vector<uint16_t> relevant;  ///< [n] bit L: relevant for Context::labels[L]
+  std::array<int64_t, kMostLabels + 1> relevant_count{};
   std::vector<double> ideal, ideal_exp;  ///< [ks] dcg of the best order of graded5, where k < n
+  std::vector<int32_t> untrained;        ///< places of pairs of an untrained user or item
+  double ideal_on_ids = 0;               ///< 0: the user does not count
+  std::vector<uint32_t> rounded;         ///< [n] places by (rounded label, id), where it counts
+  int64_t relevant_rows = 0;             ///< of recall_repeated_rows; 0: the user does not count
 };
 
 /// Buffers of a thread, and the items it has seen in lists.
@@ -101,6 +123,7 @@ struct Worker {
   std::vector<uint32_t> key;
   std::vector<uint64_t> top;
   std::vector<uint8_t> relevant;
+  std::vector<uint32_t> class_of;
   std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;  ///< expected, by Candidates met
   std::vector<std::vector<uint8_t>> listed;                       ///< [ks][I]
 };

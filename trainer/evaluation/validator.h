@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "launch/base/parallel_for.h"
+#include "launch/collectives/mpi_communicator.h"
+#include "trainer/evaluation/metrics/labels.h"
+#include "trainer/evaluation/metrics/validation_metrics.h"
+#include "trainer/run/problem.h"
+#include "trainer/run/samples.h"
+
+namespace kt {
+
+/// Computes the metrics of the held-out rows, any number of times.
+class Validator {
+ public:
+  /// Borrows communicator and pool. Of the labels, the highest threshold's gauc is taken.
+  /// Shapes: samples [own shards]. Collective: all ranks.
+  Validator(std::span<const ShardSamples> samples, std::span<const BinaryLabel> labels,
+            MpiCommunicator& comm, ThreadPool& pool);
+
+  /// The same result on all ranks; `rows` is 0 without any. Collective: all ranks.
+  /// Throws: UserError for scores that are not finite, the same on all ranks.
+  ValidationResult validate(const Predictor& predictor) const;
+
+ private:
+  struct Block {
+    int64_t begin, end;
+  };
+
+  MpiCommunicator& comm_;
+  ThreadPool& pool_;
+  // Shard by shard, user by user, in source order inside a user.
+  std::vector<int32_t> users_, items_;
+  std::vector<Block> blocks_;  // of the rows of one shard each
+  ValidationMetrics metrics_;
+};
+
+}  // namespace kt
