@@ -9,6 +9,7 @@
 #include "launch/base/random.h"
 #include "models/features/content_features.h"
 #include "models/systems/registry.h"
+#include "trainer/run/cleaning.h"
 #include "trainer/run/same_on_all.h"
 
 namespace kt {
@@ -127,6 +128,7 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
     engine_options(config);  // that this CPU has what is asked for
     problem.dataset = Dataset::open(config.data.path);
     check_world(problem.dataset.shards(), comm.world());
+    check_cleaning(problem.dataset, config.data);
     if (config.model.content == Content::kDaily) {
       if (!problem.dataset.has_daily())
         user_error(
