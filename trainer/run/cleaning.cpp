@@ -83,7 +83,7 @@ bool cleans(const Config::Data& data) {
          filter.max_label > 0;
 }
 
-CleaningRules cleaning_rules(const Dataset& dataset, const Config::Data& data) {
+void check_cleaning(const Dataset& dataset, const Config::Data& data) {
   const Config::Data::Filter& filter = data.filter;
   const std::string place = dataset.path().string();
   if (filter.max_duration_ms > 0 && !dataset.has_durations())
@@ -91,24 +91,30 @@ CleaningRules cleaning_rules(const Dataset& dataset, const Config::Data& data) {
         "{}: data.filter.max_duration_ms is {}, but the training rows have no video_duration; "
         "import a folder in the official layout, or set data.filter.max_duration_ms=0",
         place, filter.max_duration_ms);
+  const auto needs_daily = [&](std::string_view key, std::string_view value) {
+    if (value != "any" && !dataset.has_daily())
+      user_error(
+          "{}: {} is {}, but the data set has no item_daily_features.csv; import the data with "
+          "that file, or set {}=any",
+          place, key, value, key);
+  };
+  needs_daily("data.filter.video_type", name_of(filter.video_type));
+  needs_daily("data.filter.visibility", name_of(filter.visibility));
+}
+
+CleaningRules cleaning_rules(const Dataset& dataset, const Config::Data& data) {
+  check_cleaning(dataset, data);
+  const Config::Data::Filter& filter = data.filter;
   CleaningRules rules{.positive = filter.positive,
                       .max_duration_ms = filter.max_duration_ms,
                       .repeats = data.repeats,
                       .max_label = static_cast<float>(filter.max_label)};
-  const auto look = [&](std::string_view key, std::string_view value, const char* column,
-                        std::string_view wanted, Drop reason) {
-    if (!dataset.has_daily())
-      user_error(
-          "{}: data.filter.{} is {}, but the data set has no item_daily_features.csv; import the "
-          "data with that file, or set data.filter.{}=any",
-          place, key, value, key);
+  const auto look = [&](const char* column, std::string_view wanted, Drop reason) {
     rules.items.resize(static_cast<size_t>(dataset.items()));
     look_at_items(dataset.read_daily_texts(column), wanted, reason, rules.items);
   };
-  if (filter.video_type == VideoType::kNormal)
-    look("video_type", name_of(filter.video_type), "video_type", "NORMAL", Drop::kNotNormal);
-  if (filter.visibility == Visibility::kPublic)
-    look("visibility", name_of(filter.visibility), "visible_status", "public", Drop::kNotPublic);
+  if (filter.video_type == VideoType::kNormal) look("video_type", "NORMAL", Drop::kNotNormal);
+  if (filter.visibility == Visibility::kPublic) look("visible_status", "public", Drop::kNotPublic);
   return rules;
 }
 

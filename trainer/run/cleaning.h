@@ -41,8 +41,10 @@ struct CleaningRules {
 /// Whether a configuration leaves anything out.
 bool cleans(const Config::Data& data);
 
-/// The rules of a configuration for a data set.
 /// Throws: UserError naming the table or column that a filter needs and the data set lacks.
+void check_cleaning(const Dataset& dataset, const Config::Data& data);
+
+/// The rules of a configuration for a data set. Throws: UserError as check_cleaning.
 CleaningRules cleaning_rules(const Dataset& dataset, const Config::Data& data);
 
 /// A shard with the columns beside it that somebody wants; the others are empty.

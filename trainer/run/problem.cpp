@@ -6,6 +6,7 @@
 #include "models/features/content_features.h"
 #include "sharding/plan.h"
 #include "trainer/features/side_columns.h"
+#include "trainer/run/cleaning.h"
 #include "trainer/run/engine_choice.h"
 #include "trainer/run/fitting.h"
 #include "trainer/run/same_on_all.h"
@@ -72,6 +73,7 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
     engine_options(config);  // that this CPU has what is asked for
     problem.dataset = Dataset::open(config.data.path);
     check_world(problem.dataset.shards(), comm.world());
+    check_cleaning(problem.dataset, config.data);
     if (reads_content(config)) {
       if (!problem.dataset.has_daily())
         user_error(
