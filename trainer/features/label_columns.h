@@ -49,43 +49,8 @@ struct FittedMean {
   float unseen = 0;           ///< for a pair without a group
 };
 
-/// How many labels, and their sum in a unit that makes sums exact, whatever their order.
-struct LabelTotal {
-  int64_t rows = 0;
-  int64_t units = 0;
-  friend LabelTotal operator-(LabelTotal a, LabelTotal b) {
-    return {a.rows - b.rows, a.units - b.units};
-  }
-};
-
-/// Totals of cells, of all rows and of those of each fold.
-class LabelTotals {
- public:
-  explicit LabelTotals(int64_t cells) : numbers_(cells * kStride, 0) {}
-  void add(int64_t cell, int64_t fold, int64_t units) {
-    for (const int64_t slot : {int64_t{0}, 1 + fold}) {
-      int64_t* total = numbers_.data() + cell * kStride + 2 * slot;
-      total[0] += 1;
-      total[1] += units;
-    }
-  }
-  void add(const LabelTotals& other);
-  LabelTotal all(int64_t cell) const { return at(cell, 0); }
-  LabelTotal other_folds(int64_t cell, int64_t fold) const {
-    return all(cell) - at(cell, 1 + fold);
-  }
-  std::span<int64_t> numbers() { return numbers_; }
-
- private:
-  static constexpr int64_t kStride = 2 * (1 + kLabelFolds);
-  LabelTotal at(int64_t cell, int64_t slot) const {
-    const int64_t* total = numbers_.data() + cell * kStride + 2 * slot;
-    return {total[0], total[1]};
-  }
-  std::vector<int64_t> numbers_;
-};
-
-/// Labels of the training rows of all ranks, to take means of.
+/// Labels of the training rows of all ranks, to take means of: as whole numbers of one unit, so that sums are exact
+/// and have no order.
 class TrainingLabels {
  public:
   /// `clip`: labels are cut above it; 0: as they are. Borrows all but the numbers. Collective: all ranks.
@@ -98,26 +63,28 @@ class TrainingLabels {
                  std::span<std::vector<float>> rows) const;
 
  private:
+  struct Total;
+  class Totals;
   int64_t units(float label) const;
-  LabelSum labels(LabelTotal total) const;
-  double mean_of(LabelTotal total) const;
+  LabelSum labels(Total total) const;
+  double mean_of(Total total) const;
   int64_t fold(int64_t shard, const Sample& sample) const;
   int64_t user_row(int64_t shard, const Sample& sample) const;
-  /// Of this rank's rows; `for_cells(shard, sample, visit)` says whose they are. Cells that are a shard's own are
-  /// added to in place, others by each thread apart.
+  /// Totals of this rank's rows: `for_cells(shard, sample, visit)` visits the cells of a row. Cells of one shard alone
+  /// are added to in place, others by each thread apart.
   template <class ForCells>
-  LabelTotals totals(int64_t cells, bool of_shard, ForCells for_cells) const;
+  Totals totals(int64_t cells, bool of_shard, ForCells for_cells) const;
 
   std::span<const ShardSamples> samples_;
   double clip_;
   uint64_t seed_;
   Communicator& comm_;
   ThreadPool& pool_;
-  std::vector<int64_t>
-      first_user_;  ///< [own shards + 1] where a shard's users are among the rank's
+  /// [own shards + 1] where a shard's users begin among the rank's.
+  std::vector<int64_t> first_user_;
   double units_per_label_ = 1;
-  double prior_ = 0;                        ///< the mean of all labels
-  double prior_of_fold_[kLabelFolds] = {};  ///< of those of the other folds
+  double prior_ = 0;                        ///< mean of all labels
+  double prior_of_fold_[kLabelFolds] = {};  ///< mean of the labels of the other folds
 };
 
 }  // namespace kt
