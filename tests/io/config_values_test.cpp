@@ -208,7 +208,7 @@ TEST(ConfigValues, EveryAcceptedValueReadsBackEqual) {
       "=",    "<<",   "é",   "日",   "😀", "no",    "\\\\",    "\\u0085",     "\\u2028", "\\ufeff",
       "null", "true", "---", "...",  "/", "\\xa0", "\\ue000", "\\U0001F600", "0x1"};
   int accepted = 0;
-  for (int k = 0; k < 3000; ++k) {
+  for (int k = 0; k < 1500; ++k) {
     std::string quoted = "\"";
     for (uint64_t n = below(6) + 1; n > 0; --n) quoted += pieces[below(pieces.size())];
     const double lr = std::ldexp(1 + static_cast<double>(below(1 << 30)) / (1 << 30),
@@ -225,7 +225,7 @@ TEST(ConfigValues, EveryAcceptedValueReadsBackEqual) {
     ASSERT_EQ(to_json(second.config), to_json(first.config)) << text;
     ASSERT_EQ(second.config.train.optimizer.lr, lr);
   }
-  EXPECT_GT(accepted, 2500);
+  EXPECT_GT(accepted, 1250);
 }
 
 TEST(ConfigValues, SettingsOfAllRanksLeaveOutWhatMayDiffer) {
