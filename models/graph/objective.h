@@ -24,10 +24,10 @@ enum class TargetKind {
   kPositive,  ///< 1 from `threshold` on, else 0
 };
 
-/// What the scores of a model are.
+/// What the scores of a system are.
 enum class ScoreUnit {
-  kLabel,  ///< predictions of the label: errors mean something
-  kOrder,  ///< an order alone
+  kLabel,  ///< predictions of the label
+  kOrder,  ///< an order alone, which has no errors
 };
 
 struct Objective {

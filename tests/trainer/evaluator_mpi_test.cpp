@@ -230,11 +230,11 @@ TEST_P(Evaluate, LabelsIdsAndUnitAreThoseOfTheRun) {
   Parameters parameters = weights(comm);
   ThreadPool pool(2);
   const auto report = [&](ScoreUnit unit) {
-    return Evaluator(problem, pairs, comm, pool, unit)
-        .evaluate(*predictor(parameters, comm), "")
-        .report;
+    problem.system.objective.target =
+        unit == ScoreUnit::kOrder ? TargetKind::kPositive : TargetKind::kRaw;
+    return Evaluator(problem, pairs, comm, pool).evaluate(*predictor(parameters, comm), "").report;
   };
-  const nlohmann::json ratios = report(ScoreUnit::kRatio), orders = report(ScoreUnit::kOrder);
+  const nlohmann::json ratios = report(ScoreUnit::kLabel), orders = report(ScoreUnit::kOrder);
   EXPECT_EQ(ratios.at("labels"), nlohmann::json({"top-2", "ratio>=1.5"}));
   EXPECT_TRUE(ratios.at("metrics").contains("gauc@ratio>=1.5"));
   EXPECT_TRUE(ratios.at("metrics").contains("mrr/top-2"));
@@ -245,9 +245,9 @@ TEST_P(Evaluate, LabelsIdsAndUnitAreThoseOfTheRun) {
   EXPECT_FALSE(ratios.at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
   problem.ids.item_id.clear();
   for (int i = 0; i < kSmallItems; ++i) problem.ids.item_id.push_back(fmt::format("{}", 5 * i));
-  EXPECT_TRUE(report(ScoreUnit::kRatio).at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
+  EXPECT_TRUE(report(ScoreUnit::kLabel).at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
   problem.ids.item_id[3] = "20";  // as the next one
-  EXPECT_FALSE(report(ScoreUnit::kRatio).at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
+  EXPECT_FALSE(report(ScoreUnit::kLabel).at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
 
   // The last six users and the last item have no training rows.
   double absolute = 0, rows = 0;

@@ -34,7 +34,7 @@ struct Columns {
   std::vector<float> score;
   double train_mean = 1;
   std::vector<BinaryLabel> labels = binary_labels(Config::Evaluate().labels);
-  ScoreUnit unit = ScoreUnit::kRatio;
+  ScoreUnit unit = ScoreUnit::kLabel;
 
   EvaluationInput input() const {
     EvaluationInput in;

@@ -75,7 +75,7 @@ double train_target_mean(const Problem& problem, MpiCommunicator& comm) {
 }
 
 Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
-                     ThreadPool& pool, ScoreUnit score_unit)
+                     ThreadPool& pool)
     : problem_(problem),
       table_(table),
       comm_(comm),
@@ -101,7 +101,7 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
                                        .train_label_mean = train_target_mean(problem, comm),
                                        .labels = labels_,
                                        .k = problem.config.evaluate.k,
-                                       .score_unit = score_unit},
+                                       .score_unit = problem.system.objective.unit()},
                        comm, pool);
     });
     prepare_seconds_ = watch.seconds;

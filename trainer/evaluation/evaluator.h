@@ -36,8 +36,8 @@ class Evaluator {
   /// Borrows problem, table, communicator and pool. A table without labels is scored alone.
   /// Collective: all ranks, with the same table. Throws: UserError for `evaluate.labels` and for a shard of a run with
   /// `data.target.clip` that cannot be read, the same on all ranks.
-  Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm, ThreadPool& pool,
-            ScoreUnit score_unit = ScoreUnit::kRatio);
+  Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
+            ThreadPool& pool);
 
   /// Scores the pairs, computes all metrics with their chance levels under a named phase, and prints the table.
   /// `checkpoint` says whose weights these are. Collective: all ranks.

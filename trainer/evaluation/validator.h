@@ -8,7 +8,7 @@
 #include "launch/collectives/mpi_communicator.h"
 #include "trainer/evaluation/metrics/labels.h"
 #include "trainer/evaluation/metrics/validation_metrics.h"
-#include "trainer/run/problem.h"
+#include "trainer/evaluation/predictor.h"
 #include "trainer/run/samples.h"
 
 namespace kt {

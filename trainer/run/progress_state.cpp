@@ -83,6 +83,8 @@ nlohmann::json to_json(const ProgressState& state) {
           {"best", to_json(state.best)},
           {"early_stop", to_json(state.early_stop)},
           {"stopped_early", state.stopped_early},
+          {"plateau", to_json(state.plateau)},
+          {"rate_factor", state.rate_factor},
           {"interval",
            {{"loss", state.interval.loss},
             {"samples", state.interval.samples},
@@ -107,6 +109,9 @@ ProgressState progress_from_json(const nlohmann::json& json) try {
           .best = best_from_json(json.at("best")),
           .early_stop = best_from_json(json.at("early_stop")),
           .stopped_early = json.at("stopped_early"),
+          .plateau =
+              json.contains("plateau") ? best_from_json(json.at("plateau")) : ProgressState::Best{},
+          .rate_factor = json.value("rate_factor", 1.),
           .interval = interval_from_json(json),
           .epochs = list(json, "epochs"),
           .resumed_from = list(json, "resumed_from")};
@@ -122,6 +127,11 @@ bool is_usual_loss(ProgressState::Health& health, double loss, int64_t samples) 
   health.usual_loss += loss;
   health.usual_samples += samples;
   return true;
+}
+
+bool is_error(SelectionMetric metric) {
+  return metric != SelectionMetric::kNone && metric != SelectionMetric::kGauc &&
+         metric != SelectionMetric::kXauc;
 }
 
 std::optional<double> value_of(const ValidationResult& result, SelectionMetric metric) {
@@ -147,8 +157,7 @@ std::optional<double> value_of(const ValidationResult& result, SelectionMetric m
 
 bool update_best(ProgressState::Best& best, SelectionMetric metric, std::optional<double> value,
                  int64_t step) {
-  const bool smaller_is_better =
-      metric != SelectionMetric::kGauc && metric != SelectionMetric::kXauc;
+  const bool smaller_is_better = is_error(metric);
   if (value && (!best.value || (smaller_is_better ? *value < *best.value : *value > *best.value))) {
     best = {
         .value = value, .step = step, .epochs_since = 0, .metric = std::string(name_of(metric))};

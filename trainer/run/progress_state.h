@@ -43,6 +43,8 @@ struct ProgressState {
   Best best;
   Best early_stop;
   bool stopped_early = false;
+  Best plateau;  ///< of `train.plateau.metric`; its epochs are counted anew when the rate falls
+  double rate_factor = 1;  ///< what plateaus have made of the learning rate
 
   /// Of the interval of the log that is not told yet, so that its line says the same after a resume.
   struct Interval {
@@ -62,9 +64,11 @@ struct ProgressState {
 bool is_usual_loss(ProgressState::Health& health, double loss, int64_t samples);
 
 nlohmann::json to_json(const ProgressState& state);
-/// Throws: UserError when a key is absent or holds what it cannot; `health` and `interval` may be absent.
+/// Throws: UserError when a key is absent or holds what it cannot; `health`, `interval`, `plateau` may be absent.
 ProgressState progress_from_json(const nlohmann::json& json);
 
+/// Errors are better when smaller; the other metrics are of an order alone.
+bool is_error(SelectionMetric metric);
 /// The validation result's value of a metric; absent where it is not defined.
 std::optional<double> value_of(const ValidationResult& result, SelectionMetric metric);
 /// Takes a new value; whether it is the best so far.

@@ -47,6 +47,7 @@ double seconds_since(Clock::time_point start) {
 }
 
 constexpr const char* kEarlyStop = "train.early_stop.metric";
+constexpr const char* kBest = "checkpoint.best";
 
 /// Why the loop has to do something at the end of a step. Ranks agree on the largest.
 enum Request : int32_t { kNothing = 0, kCheckpoint = 1, kSaveAndStop = 2 };
@@ -165,7 +166,9 @@ class TrainingRun {
   bool settle();
   bool bad_step(const StepOutcome& outcome);
   void rewind(const std::string& fault);
+  double rate_of(int64_t step) const;
   void end_epoch();
+  void lower_rate_on_plateau(const ValidationResult& validation);
   void report_interval(ProgressBar& bar);
   void save();
   nlohmann::json stored_result();
@@ -358,16 +361,22 @@ void TrainingRun::check_selection() {
         total_steps_, schedule_->steps()));
 
   ValidationResult result{.rows = validation_rows_};
+  const SelectionMetric plateau = config_.train.plateau.metric;
   const auto of_order = [](SelectionMetric metric) {
-    return metric == SelectionMetric::kGauc || metric == SelectionMetric::kXauc;
+    return metric != SelectionMetric::kNone && !is_error(metric);
   };
-  if (validation_rows_ > 0 && (of_order(best) || of_order(early))) {
+  if (validation_rows_ > 0 && (of_order(best) || of_order(early) || of_order(plateau))) {
     const Phase phase("validation");
     validator_.emplace(samples_, labels_, comm_, pool_);
     result = validator_->validate(ZeroPredictor());
   }
   const auto check = [&](const char* key, SelectionMetric metric) {
-    if (metric == SelectionMetric::kNone || value_of(result, metric)) return;
+    if (metric == SelectionMetric::kNone) return;
+    if (is_error(metric) && problem_.system.objective.unit() == ScoreUnit::kOrder)
+      throw AgreedError(fmt::format(
+          "{}={}: the scores of {} are an order alone, which has no errors; set {}=gauc or none",
+          key, name_of(metric), config_.model.name, key));
+    if (value_of(result, metric)) return;
     const BinaryLabel* const label = highest_threshold(labels_);
     const std::string why =
         validation_rows_ == 0
@@ -379,7 +388,7 @@ void TrainingRun::check_selection() {
             ? fmt::format("no user has held-out labels on both sides of {}", label->threshold)
             : std::string("all held-out labels are equal");
     // A small table is no reason to refuse what nobody may have asked for.
-    if (validation_rows_ == 0 && key != kEarlyStop && !evaluates_best) {
+    if (validation_rows_ == 0 && key == kBest && !evaluates_best) {
       if (is_first())
         log_warning("{}={}: {}; no checkpoint will be the best", key, name_of(metric), why);
       return;
@@ -389,8 +398,9 @@ void TrainingRun::check_selection() {
                     name_of(metric), name_of(metric), why,
                     validation_rows_ == 0 ? "raise the fraction" : "choose another metric", key));
   };
+  check("train.plateau.metric", plateau);
   check(kEarlyStop, early);
-  check("checkpoint.best", best);
+  check(kBest, best);
 }
 
 void TrainingRun::resume_or_initialize() {
@@ -568,14 +578,21 @@ void TrainingRun::report_seconds() {
         all, input, compute, communication, update, validation, checkpoint);
 }
 
+double TrainingRun::rate_of(int64_t step) const {
+  const double rate =
+      learning_rate(config_.train.optimizer.lr, config_.train.schedule, step, total_steps_);
+  return progress_.rate_factor == 1
+             ? rate
+             : std::max(rate * progress_.rate_factor, config_.train.plateau.min_lr);
+}
+
 void TrainingRun::begin_step() {
   set_step(progress_.step);
   const int64_t step_of_epoch = progress_.step % schedule_->steps();
   if (progress_.step >= progress_.pass_over && schedule_->batch_size(step_of_epoch) > 0) {
-    const double rate = learning_rate(config_.train.optimizer.lr, config_.train.schedule,
-                                      progress_.step, total_steps_);
     begun_.push_back(progress_.step);
-    steps_->run(epoch(), step_of_epoch, rate, progress_.updates + std::ssize(begun_));
+    steps_->run(epoch(), step_of_epoch, rate_of(progress_.step),
+                progress_.updates + std::ssize(begun_));
   }
   ++progress_.step;
 }
@@ -672,8 +689,7 @@ void TrainingRun::report_interval(ProgressBar& bar) {
   const double loss =
       interval.samples > 0 ? interval.loss / static_cast<double>(interval.samples) : std::nan("");
   const double rate = static_cast<double>(interval.samples) / std::max(seconds, 1e-9);
-  const double lr = learning_rate(config_.train.optimizer.lr, config_.train.schedule,
-                                  progress_.step - 1, total_steps_);
+  const double lr = rate_of(progress_.step - 1);
   bar.clear();
   const int64_t epoch_number = (progress_.step - 1) / schedule_->steps() + 1;
   const double norm = interval.norms / static_cast<double>(std::max<int64_t>(interval.updates, 1));
@@ -744,6 +760,7 @@ void TrainingRun::end_epoch() {
                progress_.early_stop.epochs_since);
     }
   }
+  lower_rate_on_plateau(validation);
   line["kind"] = "epoch";
   record(line);
   progress_.epoch_loss = 0;
@@ -756,6 +773,18 @@ void TrainingRun::end_epoch() {
   if (due && !last && problem_.dataset.test_rows() > 0)
     evaluate_now(fmt::format("step {}", progress_.step));
   interval_start_ = Clock::now();
+}
+
+void TrainingRun::lower_rate_on_plateau(const ValidationResult& validation) {
+  const auto& plateau = config_.train.plateau;
+  if (plateau.metric == SelectionMetric::kNone) return;
+  update_best(progress_.plateau, plateau.metric, value_of(validation, plateau.metric),
+              progress_.step);
+  if (progress_.plateau.epochs_since < plateau.patience) return;
+  progress_.plateau.epochs_since = 0;
+  progress_.rate_factor *= plateau.factor;
+  log_info("plateau: validation {} has not improved for {} epochs; the learning rate is {:.3g} now",
+           name_of(plateau.metric), plateau.patience, rate_of(progress_.step));
 }
 
 void TrainingRun::save() {

@@ -376,7 +376,7 @@ void TestMetrics::State::set_context(double test_mean) {
   context.train_mean = input.train_label_mean;
   context.test_mean = test_mean;
 
-  if (input.score_unit == ScoreUnit::kRatio) means = means_of_ratios(context.layout);
+  if (input.score_unit == ScoreUnit::kLabel) means = means_of_ratios(context.layout);
   const std::vector<Mean> orders = means_of_orders(context);
   means.insert(means.end(), orders.begin(), orders.end());
 }
@@ -522,7 +522,7 @@ EvaluationResult TestMetrics::evaluate(std::span<const float> score, Communicato
     report.note("duration-p80 is left out: the test table has no video_duration");
   if (input.item_number.empty())
     report.note("feature_mlp.ndcg@10_on_ids is left out: not all ids of items are numbers");
-  const bool ratios = input.score_unit == ScoreUnit::kRatio;
+  const bool ratios = input.score_unit == ScoreUnit::kLabel;
   if (!ratios)
     report.note("mse, mae, r2 and their kin are left out: this system's scores are an order alone");
 

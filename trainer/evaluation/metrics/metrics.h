@@ -9,6 +9,7 @@
 
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/communicator.h"
+#include "models/graph/objective.h"
 #include "trainer/evaluation/metrics/labels.h"
 
 /// What a model's scores are worth: every sound metric, the quirks of the reference systems under
@@ -56,9 +57,6 @@ namespace kt {
 /// Upper cut of the *_clipped metrics and of graded5; the lower one is 0.
 inline constexpr double kRatioCut = 5;
 
-/// What a system's scores mean: watch ratios as the labels are, or an order alone, which has no errors.
-enum class ScoreUnit { kRatio, kOrder };
-
 /// The test pairs of all users, the same on all ranks. Shapes: U users, N pairs, I items.
 struct EvaluationInput {
   std::span<const int32_t> users;      ///< [U] dense user indices, for messages
@@ -75,7 +73,7 @@ struct EvaluationInput {
   double train_label_mean = 0;  ///< of what the run trains on
   std::span<const BinaryLabel> labels;
   std::span<const int64_t> k;  ///< the K of the lists, 1 or more
-  ScoreUnit score_unit = ScoreUnit::kRatio;
+  ScoreUnit score_unit = ScoreUnit::kLabel;
 };
 
 /// Of the users and items of the table that have no training rows, and of the pairs of either.
