@@ -4,6 +4,12 @@
 
 namespace kt {
 
+using Clock = std::chrono::steady_clock;
+
+inline double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 /// Adds up the time of several calls.
 struct Stopwatch {
   double seconds = 0;

@@ -16,6 +16,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/var.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -86,7 +87,7 @@ class LayersReference {
     const auto n = static_cast<int64_t>(rows.label.size());
     const at::Tensor loss = loss_of_rows(prediction, tensor(rows.label, n, 1)).sum();
     const std::vector<at::Tensor> found =
-        torch::autograd::grad({loss / static_cast<double>(n)}, trained);
+        torch::autograd::grad({(loss + penalty_of(rows)) / static_cast<double>(n)}, trained);
     Result result{
         .loss = loss.item<double>(), .gradients = {}, .predictions = to_vector(prediction)};
     auto next = found.begin();
@@ -113,6 +114,19 @@ class LayersReference {
   static at::Tensor tensor(const Values& values, int64_t rows, int64_t cols) {
     std::vector<double> wide(values.begin(), values.end());
     return at::from_blob(wide.data(), {rows, cols}, at::kDouble).clone();
+  }
+
+  /// Of the rows of tables that the batch looks up, each as often as it does.
+  at::Tensor penalty_of(const Rows& rows) const {
+    at::Tensor penalty = at::zeros({}, at::kDouble);
+    for (size_t a = 0; a < values.size(); ++a) {
+      const ParameterSpec& spec = model_.parameters()[a];
+      if (spec.row_penalty == 0) continue;
+      const auto& ids = spec.kind == ParameterKind::kUserTable ? rows.user : rows.item;
+      const at::Tensor found = at::index_select(values[a], 0, at::tensor(ids, at::kLong));
+      penalty = penalty + spec.row_penalty * found.square().sum();
+    }
+    return penalty;
   }
 
   at::Tensor loss_of_rows(const at::Tensor& output, const at::Tensor& target) const {
@@ -261,7 +275,24 @@ inline Layers normed_features(int64_t users, int64_t items, int64_t features) {
   return m;
 }
 
+/// No batch norm: a dot of embeddings whose rows are held small, biases, and a line over the features.
+inline Layers penalized(int64_t users, int64_t items, int64_t features) {
+  Layers m;
+  const int product = m.dot(m.user_table("user", users, 5, .5), m.item_table("item", items, 5, .5));
+  const int biases =
+      m.add(m.user_table("of_user", users, 1, .1), m.item_table("of_item", items, 1, .1));
+  const int line = m.dense("line", m.columns(Side::kItem, 0, features), 1);
+  m.bias("all_bias", m.add(m.add(product, biases), line));
+  m.penalize_rows(.1);
+  return m;
+}
+
 inline const NormedModel kNormedModels[] = {
     {"Deep", normed_deep}, {"Sides", normed_sides}, {"Features", normed_features}};
+
+inline const NormedModel kTrainedModels[] = {{"Deep", normed_deep},
+                                             {"Sides", normed_sides},
+                                             {"Features", normed_features},
+                                             {"Penalized", penalized}};
 
 }  // namespace kt::reference

@@ -17,7 +17,7 @@ using reference::LayersReference;
 using reference::NormedModel;
 using reference::Rows;
 
-// Steps of models with batch norms on real ranks, against libtorch on the whole batch of each step.
+// Steps of models with batch norms, or a penalty on embeddings, on real ranks, against libtorch on the whole batch of each step.
 
 constexpr int64_t kFeatures = 3, kSteps = 10, kEpoch = 2;
 constexpr double kRate = .05, kMomentum = .9;
@@ -110,14 +110,14 @@ class TenSteps : public SmallProblem,
     const std::vector<std::vector<uint32_t>> steps = rows_of_steps(problem, kEpoch);
     for (const uint32_t row : steps.at(step)) {
       batch.add(table[row].user, table[row].item, std::min(table[row].label, 5.f));
-      append_dropout(problem.engine->dropouts(), problem.engine->dropout_width(),
-                     dropout_key(seed, kEpoch, row), batch.dropout);
+      reference::append_dropout(problem.engine->dropouts(), problem.engine->dropout_width(),
+                                dropout_key(seed, kEpoch, row), batch.dropout);
     }
     return batch;
   }
 };
 INSTANTIATE_TEST_SUITE_P(Models, TenSteps,
-                         ::testing::Combine(::testing::ValuesIn(reference::kNormedModels),
+                         ::testing::Combine(::testing::ValuesIn(reference::kTrainedModels),
                                             ::testing::Values(FormName::kRows, FormName::kIds),
                                             ::testing::Values(Reduce::kExact, Reduce::kFast)),
                          [](const auto& test) {

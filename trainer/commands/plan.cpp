@@ -19,6 +19,7 @@
 #include "models/features/content_features.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
+#include "trainer/features/side_columns.h"
 #include "trainer/run/cleaning.h"
 #include "trainer/run/engine_choice.h"
 #include "trainer/run/problem.h"
@@ -94,15 +95,45 @@ void take_counts(const Dataset& dataset, PlanInputs& inputs) {
   inputs.test_pairs = dataset.test_rows();
 }
 
+/// The columns that the system reads, and how many codes each embedded one has: of the data set, where there is one.
+std::vector<Column> take_columns(PlanInputs& inputs) {
+  const SystemEntry& entry = find_system(inputs.config.model.name);
+  const std::vector<Column> columns =
+      entry.columns ? entry.columns(inputs.config.model.options) : std::vector<Column>();
+  for (const Side side : {Side::kUser, Side::kItem, Side::kRow})
+    inputs.columns[static_cast<size_t>(side)] = width_of(columns, side);
+  if (reads_content(inputs.config))
+    inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
+  return columns;
+}
+
+SystemInputs system_inputs(const PlanInputs& inputs, std::span<const Column> columns) {
+  constexpr int64_t kAssumedCodes = 100;  // of a column, without a data set that says
+  SystemInputs of_system{.users = inputs.users, .items = inputs.items, .columns = inputs.columns};
+  const std::string& path = inputs.config.data.path;
+  for (const Side side : {Side::kUser, Side::kItem}) {
+    std::vector<int64_t>& codes = of_system.codes[static_cast<size_t>(side)];
+    if (!path.empty()) codes = code_counts(columns, side, Dataset::open(path));
+    for (const Column& column : columns)
+      if (path.empty() && column.embedded && side_of(column) == side)
+        codes.push_back(kAssumedCodes);
+  }
+  return of_system;
+}
+
 void take_model(PlanInputs& inputs) {
   if (inputs.device.gpu && inputs.config.model.engine == EngineName::kFused)
     user_error("model.engine: got fused, but --device is {}: set model.engine=torch or auto",
                inputs.device.name);
   resolve_engine(inputs.config, inputs.device.gpu);
+  const std::vector<Column> columns = take_columns(inputs);
   const System system = find_system(inputs.config.model.name)
-                            .make(inputs.config.model.options, {.users = inputs.users,
-                                                                .items = inputs.items,
-                                                                .columns = inputs.columns});
+                            .make(inputs.config.model.options, system_inputs(inputs, columns));
+  if (system.means)
+    user_error(
+        "model.name: got {}, which is found in one step over all rows, expected a system of steps; "
+        "there is nothing to plan: it takes a pass over the rows",
+        inputs.config.model.name);
   const Layers& model = system.graph;
   inputs.parameters = model.parameters();
   inputs.dropout_width = model.dropout_width();
@@ -128,8 +159,6 @@ PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
     assume_kuairec(inputs);
   else
     take_counts(Dataset::open(inputs.config.data.path), inputs);
-  if (reads_content(inputs.config))
-    inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
   take_model(inputs);
   return inputs;
 }

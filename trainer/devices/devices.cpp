@@ -1,5 +1,10 @@
 #include "trainer/devices/devices.h"
 
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
 #include "launch/collectives/agree.h"
@@ -23,6 +28,30 @@ void refuse_reduced_precision(const Config& config, MpiCommunicator& control) {
 }
 
 }  // namespace
+
+void expect_device_form(const Problem& problem) {
+  const System& system = problem.system;
+  const auto uses = [&](auto&& is) { return std::ranges::any_of(system.graph.parameters(), is); };
+  std::vector<double> rates;
+  for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
+  const std::string what =
+      system.means                                  ? "it is found in one step"
+      : system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
+      : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
+      : system.graph.column_count(Side::kUser) > 0 || system.graph.column_count(Side::kRow) > 0
+          ? "it reads columns of users or rows"
+      : std::ranges::adjacent_find(rates, std::not_equal_to<>()) != rates.end()
+          ? "its dropout layers have several rates"
+      : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })
+          ? "it has a penalty on embeddings"
+      : uses([](const ParameterSpec& spec) { return spec.initializer == Initializer::kTargetMean; })
+          ? "it starts from the mean of the targets"
+          : "";
+  if (!what.empty())
+    throw AgreedError(
+        fmt::format("model.name: got {}, which has no form on GPUs: {}; set parallel.backend=mpi",
+                    problem.config.model.name, what));
+}
 
 #ifdef KT_GPU
 namespace {

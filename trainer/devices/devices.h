@@ -30,4 +30,7 @@ class Devices {
 /// Collective: all ranks. Throws: AgreedError when `nccl` cannot be had.
 std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& control);
 
+/// Throws: AgreedError, the same on all ranks, for a system that devices cannot train.
+void expect_device_form(const Problem& problem);
+
 }  // namespace kt

@@ -19,12 +19,6 @@
 namespace kt {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 std::vector<int32_t> rank_of_users(const Problem& problem, const TestTable& table, int ranks) {
   std::vector<int32_t> rank_of_shard;
   for (int32_t rank = 0; rank < ranks; ++rank)

@@ -17,6 +17,7 @@
 #include "io/run/tensorboard.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
+#include "launch/base/stopwatch.h"
 #include "launch/collectives/agree.h"
 #include "launch/process/cpus.h"
 #include "launch/process/signals.h"
@@ -31,100 +32,18 @@
 #include "trainer/run/problem.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/progress_state.h"
+#include "trainer/run/requests.h"
 #include "trainer/run/run_facts.h"
 #include "trainer/run/share.h"
 #include "trainer/run/weights.h"
+#include "trainer/steps/host_steps.h"
 #include "trainer/steps/means_step.h"
-#include "trainer/steps/train_step.h"
 
 namespace kt {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 constexpr const char* kEarlyStop = "train.early_stop.metric";
 constexpr const char* kBest = "checkpoint.best";
-
-/// Why the loop has to do something at the end of a step. Ranks agree on the largest.
-enum Request : int32_t { kNothing = 0, kCheckpoint = 1, kSaveAndStop = 2 };
-
-/// Asked for from outside: a signal to any rank; for rank 0 alone a file `stop`, the clocks.
-class Requests {
- public:
-  Requests(const Config& config, const std::filesystem::path& run_dir)
-      : config_(config), stop_file_(run_dir / "stop"), ignored_(stop_file_time()) {}
-
-  Request pending(World world) {
-    if (stop_requested()) return kSaveAndStop;
-    if (world.rank != 0) return kNothing;
-    if (config_.run.max_seconds > 0 &&
-        seconds_since(start_) >= static_cast<double>(config_.run.max_seconds))
-      return kSaveAndStop;
-    if (stop_file_time() != ignored_) return kSaveAndStop;
-    if (config_.checkpoint.every_seconds > 0 &&
-        seconds_since(last_checkpoint_) >= static_cast<double>(config_.checkpoint.every_seconds))
-      return kCheckpoint;
-    return kNothing;
-  }
-  void checkpoint_saved() { last_checkpoint_ = Clock::now(); }
-
- private:
-  using FileTime = std::optional<std::filesystem::file_time_type>;
-  /// A file that was there at the start ended an earlier run and is no request to this one.
-  FileTime stop_file_time() const {
-    std::error_code error;
-    const auto time = std::filesystem::last_write_time(stop_file_, error);
-    return error ? std::nullopt : FileTime(time);
-  }
-
-  const Config& config_;
-  std::filesystem::path stop_file_;
-  FileTime ignored_;
-  Clock::time_point start_ = Clock::now();
-  Clock::time_point last_checkpoint_ = Clock::now();
-};
-
-/// Steps computed here and now.
-class HostSteps final : public Steps {
- public:
-  HostSteps(const Problem& problem, Parameters& parameters, const Schedule& schedule,
-            std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
-      : schedule_(schedule),
-        exchange_(make_exchange(problem, parameters, schedule, comm, pool)),
-        step_(*problem.engine, parameters, *exchange_, comm, pool, samples, step_columns(problem),
-              problem.system.objective,
-              {.seed = static_cast<uint64_t>(problem.config.train.seed),
-               .clip_norm = problem.config.train.clip_norm}) {}
-
-  void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
-    outcomes_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).outcome);
-  }
-  int64_t most_ahead() const override { return 1; }
-  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
-  StepSeconds seconds() const override { return step_.seconds(); }
-  // The parameters are those of the run.
-  void upload(const Parameters&) override {}
-  void download(Parameters&) override {}
-
- private:
-  static std::unique_ptr<Exchange> make_exchange(const Problem& problem, Parameters& parameters,
-                                                 const Schedule& schedule, Communicator& comm,
-                                                 const ThreadPool& pool) {
-    const Exchange::Options options = exchange_options(*problem.engine, parameters, schedule, pool);
-    return problem.config.parallel.reduce == Reduce::kExact
-               ? make_exact_exchange(parameters, comm, options)
-               : make_fast_exchange(parameters, comm, options);
-  }
-
-  const Schedule& schedule_;
-  std::unique_ptr<Exchange> exchange_;
-  TrainStep step_;
-  std::vector<StepOutcome> outcomes_;
-};
 
 class TrainingRun {
  public:
@@ -135,7 +54,9 @@ class TrainingRun {
         pool_(static_cast<int>(config.parallel.threads)),
         problem_(open_problem(config, comm)),
         parameters_(make_parameters(problem_, comm.world())),
-        identity_(identity(config, problem_.dataset.hash())) {}
+        identity_(identity(config, problem_.dataset.hash())) {
+    if (options.devices) expect_device_form(problem_);
+  }
 
   nlohmann::json run();
 

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "launch/base/parallel_for.h"
+#include "launch/collectives/mpi_communicator.h"
+#include "sharding/exchange.h"
+#include "sharding/schedule.h"
+#include "trainer/run/problem.h"
+#include "trainer/run/samples.h"
+#include "trainer/steps/steps.h"
+#include "trainer/steps/train_step.h"
+
+namespace kt {
+
+/// Steps computed here and now.
+class HostSteps final : public Steps {
+ public:
+  HostSteps(const Problem& problem, Parameters& parameters, const Schedule& schedule,
+            std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
+      : schedule_(schedule),
+        exchange_(make_exchange(problem, parameters, schedule, comm, pool)),
+        step_(*problem.engine, parameters, *exchange_, comm, pool, samples, step_columns(problem),
+              problem.system.objective,
+              {.seed = static_cast<uint64_t>(problem.config.train.seed),
+               .clip_norm = problem.config.train.clip_norm}) {}
+
+  void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
+    outcomes_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).outcome);
+  }
+  int64_t most_ahead() const override { return 1; }
+  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
+  StepSeconds seconds() const override { return step_.seconds(); }
+  // The parameters are those of the run.
+  void upload(const Parameters&) override {}
+  void download(Parameters&) override {}
+
+ private:
+  static std::unique_ptr<Exchange> make_exchange(const Problem& problem, Parameters& parameters,
+                                                 const Schedule& schedule, Communicator& comm,
+                                                 const ThreadPool& pool) {
+    const Exchange::Options options = exchange_options(*problem.engine, parameters, schedule, pool);
+    return problem.config.parallel.reduce == Reduce::kExact
+               ? make_exact_exchange(parameters, comm, options)
+               : make_fast_exchange(parameters, comm, options);
+  }
+
+  const Schedule& schedule_;
+  std::unique_ptr<Exchange> exchange_;
+  TrainStep step_;
+  std::vector<StepOutcome> outcomes_;
+};
+
+}  // namespace kt
