@@ -96,7 +96,7 @@ class FitColumns : public SmallProblem {
     first([&] {
       std::filesystem::remove_all(source);
       std::filesystem::remove_all(out);
-      synthesize({.out = source, .scale = 2e-4, .seed = 3, .threads = 1});
+      synthesize({.out = source, .scale = 1e-4, .seed = 3, .threads = 1});
       for (const std::string& name : without) std::filesystem::remove(source / name);
       if (twice) repeat_tags(source / "item_categories.csv");
       import_dataset({.source = source,
