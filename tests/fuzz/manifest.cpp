@@ -18,6 +18,8 @@ void open_and_look() {
   fuzz::accepted([&] { dataset.read_test(); });
   fuzz::accepted([&] { dataset.read_daily({"show_cnt"}); });
   fuzz::accepted([&] { dataset.read_item_texts(); });
+  fuzz::accepted([&] { dataset.read_user_columns({"register_days"}); });
+  fuzz::accepted([&] { dataset.read_tags(); });
   if (dataset.shards() > 0) fuzz::accepted([&] { dataset.read_timestamps(0); });
   fuzz::accepted([&] { describe_dataset(fuzz::folder()); });
 }

@@ -90,12 +90,15 @@ struct LabelledRow {
 
 class FitColumns : public SmallProblem {
  protected:
-  /// A synthetic replica of all tables but those left out.
-  void import_replica(const std::vector<std::string>& without = {}) {
+  /// A synthetic replica of all tables but those left out; `twice`: each item has its tags a second time.
+  void import_replica(const std::vector<std::string>& without = {}, bool twice = false) {
     const auto source = root / "replica", out = root / "dataset";
     first([&] {
-      synthesize({.out = source, .scale = 2e-4, .seed = 3, .threads = 1});
+      std::filesystem::remove_all(source);
+      std::filesystem::remove_all(out);
+      synthesize({.out = source, .scale = 1e-4, .seed = 3, .threads = 1});
       for (const std::string& name : without) std::filesystem::remove(source / name);
+      if (twice) repeat_tags(source / "item_categories.csv");
       import_dataset({.source = source,
                       .out = out,
                       .shards = kShards,
@@ -103,6 +106,20 @@ class FitColumns : public SmallProblem {
                       .assign_users = assign_users_to_shards});
     });
     open(out);
+  }
+  /// [27, 9] becomes [27, 9, 27, 9].
+  static void repeat_tags(const std::filesystem::path& file) {
+    std::ifstream in(file);
+    std::string text, line;
+    std::getline(in, line);
+    text = line + "\n";
+    while (std::getline(in, line)) {
+      const size_t begin = line.find('['), end = line.find(']');
+      const std::string tags = line.substr(begin + 1, end - begin - 1);
+      text += fmt::format("{},\"[{}, {}]\"\n", line.substr(0, line.find(',')), tags, tags);
+    }
+    in.close();
+    std::ofstream(file) << text;
   }
   void open(const std::filesystem::path& out) {
     config.data.path = out.string();
@@ -530,6 +547,22 @@ TEST_F(FitColumns, ARewatchTellsNothingOfItself) {
       EXPECT_EQ(told.train_rows[j][r], samples[j].train[r].label);
       EXPECT_EQ(untold.train_rows[j][r], -9);
     }
+}
+
+// A row counts once in a group, or leaving it out once would leave it in.
+TEST_F(FitColumns, ATagThatAnItemHasTwiceIsOneGroup) {
+  import_replica();
+  const std::vector<Column> columns{
+      label_mean("tag", LabelKey::kTag, LeakageRule::kLeaveOneOut),
+      label_mean("user_tag", LabelKey::kUserTag, LeakageRule::kLeaveOneOut)};
+  const FittedColumns once = fit(columns);
+  const size_t tags = dataset.read_tags().code.size();
+  import_replica({}, true);
+  ASSERT_EQ(dataset.read_tags().code.size(), 2 * tags);
+  const FittedColumns twice = fit(columns);
+  EXPECT_EQ(twice.train_rows, once.train_rows);
+  for (const char* name : {"columns.tag.means", "columns.user_tag.means", "columns.row"})
+    EXPECT_EQ(array_of(twice, name).values, array_of(once, name).values) << name;
 }
 
 // On every rank, before anything is fitted.
