@@ -139,6 +139,7 @@ class ExactExchange : public Exchange {
   }
 
   void route(std::span<const int32_t> items) override {
+    KT_CHECK(items.empty() || !places_.empty(), "rows of items, but no items");
     KT_CHECK(std::ssize(items) <= layout_.rows, "{} rows, announced {}", items.size(),
              layout_.rows);
     // Every owner learns the items of the rows it will get gradients of, in order.

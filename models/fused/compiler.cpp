@@ -355,7 +355,8 @@ class Compiler {
       add_terms(level, rest, own);
       return value_of(level, rest);
     }
-    const bool one = layer.width == 1 && own.size() == 1;
+    // Of ids the whole vector is handed on, not its first number alone.
+    const bool one = layer.width == 1 && own.size() == 1 && level == Level::kRow;
     Op& op = add_op(level, one ? OpKind::kDenseOne : OpKind::kDense, layer.width);
     add_terms(level, op, own);
     add_bias(op, layer, layer.parameter + 1);

@@ -511,8 +511,9 @@ void forward_common(const Block& block, const Op& op) {
       break;
     case OpKind::kDot:
       for (int64_t r = 0; r < block.n; ++r)
-        work[op.y + r * kLanes] =
-            dot(work + op.a + r * a_stride, work + op.b + r * a_stride, op.a_width);
+        store(
+            work + op.y + r * kLanes,
+            first(all(dot(work + op.a + r * a_stride, work + op.b + r * a_stride, op.a_width)), 1));
       break;
     case OpKind::kAdd:
       for (int64_t e = 0; e < block.n * stride; e += kLanes)

@@ -17,9 +17,9 @@ OptionDeclaration video_weight() {
 /// One graph for all: what a system does not find stays 0.
 System make(const SystemInputs& inputs, const MeansFit& fit, const Objective& objective) {
   Layers m;
-  const int both =
-      m.add(m.user_table("user", inputs.users, 1, 0), m.item_table("video", inputs.items, 1, 0));
-  m.bias("mean", both);
+  const int user = m.user_table("user", inputs.users, 1, 0);
+  const int video = m.item_table("video", inputs.items, 1, 0);
+  m.bias("mean", m.add(user, video));
   return {std::move(m), objective, fit};
 }
 

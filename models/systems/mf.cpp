@@ -23,9 +23,9 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
   const int item = m.item_table("video", inputs.items, width, item_deviation(values, inputs));
   const int product = m.dot(user, item);
   if (values.flag("biases")) {
-    const int biases = m.add(m.user_table("user_bias", inputs.users, 1, 0),
-                             m.item_table("video_bias", inputs.items, 1, 0));
-    m.bias("bias", m.add(product, biases), Initializer::kTargetMean);
+    const int of_user = m.user_table("user_bias", inputs.users, 1, 0);
+    const int of_item = m.item_table("video_bias", inputs.items, 1, 0);
+    m.bias("bias", m.add(product, m.add(of_user, of_item)), Initializer::kTargetMean);
   }
   m.penalize_rows(values.number("penalty"));
   return {std::move(m), objective_of(values)};

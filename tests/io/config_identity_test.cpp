@@ -38,13 +38,13 @@ TEST(ConfigIdentity, HoldsWhatDecidesTheResult) {
         "evaluate.labels=[top-9]"})
     EXPECT_EQ(of({free}), base) << free;
   for (const char* bound :
-       {"data.target.clip=5", "data.validation.fraction=.2", "model.content=none", "train.seed=2",
+       {"data.target.clip=5", "data.validation.fraction=.2", "train.seed=2",
         "train.global_batch=32", "train.optimizer.lr=.1", "parallel.reduce=fast",
-        "train.early_stop.metric=mse", "data.features.until=2020-08-01", "model.engine=torch", "data.filter.positive=true",
-        "data.filter.max_label=5", "data.filter.max_duration_ms=160000",
-        "data.filter.video_type=normal", "data.filter.visibility=public", "data.repeats=sum",
-        "model.form=ids", "train.plateau.metric=mse", "train.plateau.patience=9",
-        "model.name=shallow"})
+        "train.early_stop.metric=mse", "data.features.until=2020-08-01", "model.engine=torch",
+        "data.filter.positive=true", "data.filter.max_label=5",
+        "data.filter.max_duration_ms=160000", "data.filter.video_type=normal",
+        "data.filter.visibility=public", "data.repeats=sum", "model.form=ids",
+        "train.plateau.metric=mse", "train.plateau.patience=9", "model.name=shallow"})
     EXPECT_NE(of({bound}), base) << bound;
   EXPECT_NE(identity(read("").config, "abd"), base);
 }

@@ -51,7 +51,7 @@ data:
   features: {until: 2020-08-01, missing: median}
   filter: {positive: true, max_duration_ms: 160000, video_type: normal, visibility: public, max_label: 5}
   repeats: sum
-model: {content: none, engine: fused, form: ids}
+model: {name: tower, bias: false, engine: fused, form: ids}
 parallel: {simd: avx2}
 train:
   seed: 9223372036854775807
@@ -67,7 +67,7 @@ evaluate: {k: [1, 7], labels: [ratio>=4, top-3]}
   EXPECT_EQ(config.data.validation.fraction, 0.25);
   EXPECT_EQ(config.data.features.until.yyyymmdd, 20200801);
   EXPECT_EQ(config.data.features.missing, MissingValue::kMedian);
-  EXPECT_EQ(config.model.options.word("content"), "none");
+  EXPECT_FALSE(config.model.options.flag("bias"));
   EXPECT_TRUE(config.data.filter.positive);
   EXPECT_EQ(config.data.filter.max_duration_ms, 160000);
   EXPECT_EQ(config.data.filter.video_type, VideoType::kNormal);

@@ -300,6 +300,7 @@ TEST_P(FusedEngine, APartHasTheBitsOfItsIdAlone) {
     const auto engine = make_fused_engine(model, {}, form, simd);
     engine->set_dense(leaf.dense);
     for (const Side side : {Side::kUser, Side::kItem}) {
+      if (engine->part_width(side) == 0) continue;
       const int64_t n = std::ssize(leaf.ids[side == Side::kItem]);
       const std::vector<float> whole = leaf.parts(*engine, side);
       for (const int64_t piece : kPieces) {

@@ -6,11 +6,9 @@
 
 namespace kt {
 
-/// Models with options of every kind, for tests of the configuration, which knows no model. The first has one.
+/// Models with options of every kind, for tests of the configuration, which knows no model. The first has none.
 inline std::vector<ModelDeclaration> declared_models() {
-  return {{"ncf",
-           "a model with one option",
-           {word_option("content", "daily", {"daily", "none"}, "features of items")}},
+  return {{"ncf", "a model without options", {}},
           {"tower",
            "a model with options of every kind",
            {whole_option("embedding", 16, {1, 512}, "width of the embeddings"),

@@ -40,7 +40,7 @@ class Checkpointing : public SmallProblem {
  protected:
   Parameters make(World of, Holding holding = Holding::kOwnBlocks,
                   const std::vector<ArraySpec>& model = kModel) const {
-    return {model, kUsersPerShard, 5, of, holding, {}};
+    return {model, kUsersPerShard, model[1].rows, of, holding, {}};
   }
   /// After `steps` updates, so that the optimizer's state is filled as well.
   Parameters trained(Communicator& ranks, int64_t steps, Holding holding = Holding::kOwnBlocks) {
