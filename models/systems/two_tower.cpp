@@ -3,6 +3,7 @@
 #include <numeric>
 #include <string>
 
+#include "launch/base/errors.h"
 #include "models/systems/common_options.h"
 
 namespace kt {
@@ -125,6 +126,14 @@ int input_of(Layers& m, const OptionValues& values, const SystemInputs& inputs, 
                              values.whole("code_embedding"), .05));
   if (const int64_t numbers = columns - std::ssize(codes); numbers > 0)
     parts.push_back(m.columns(side, std::ssize(codes), numbers));
+  if (parts.empty())
+    user_error(
+        "model.{}_ids: got false, and the tower of {}s reads no columns: it has no input; set it "
+        "to "
+        "true, or choose columns ({})",
+        name, name,
+        is_user ? "model.user_columns"
+                : "model.daily, model.categories, model.tags, model.duration");
   return parts.size() == 1 ? parts[0] : m.concat(parts);
 }
 

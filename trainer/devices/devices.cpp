@@ -38,8 +38,7 @@ void expect_device_form(const Problem& problem) {
       system.means                                  ? "it is found in one step"
       : system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
       : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
-      : system.graph.column_count(Side::kUser) > 0 || system.graph.column_count(Side::kRow) > 0
-          ? "it reads columns of users or rows"
+      : !problem.described.empty()                  ? "it reads columns of tables or labels"
       : std::ranges::adjacent_find(rates, std::not_equal_to<>()) != rates.end()
           ? "its dropout layers have several rates"
       : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })

@@ -46,10 +46,26 @@ SystemInputs inputs_of(const Problem& problem) {
   return inputs;
 }
 
+/// Throws: UserError for a target that cannot be made, or that its loss does not fit.
+void check_objective(const Objective& objective) {
+  if (objective.target == TargetKind::kRange && objective.clip == 0)
+    user_error(
+        "model.target.kind: got range with data.target.clip=0, expected an end of the range; set "
+        "data.target.clip, as to 5");
+  if (objective.target == TargetKind::kRange && objective.low >= objective.high)
+    user_error("model.target.low: got {}, expected less than model.target.high={}", objective.low,
+               objective.high);
+  if (objective.loss == Loss::kBce && objective.target != TargetKind::kPositive)
+    user_error(
+        "model.loss: got bce, which is of labels that are 0 or 1; set model.target.kind=positive "
+        "and model.target.threshold");
+}
+
 System make_system(const Problem& problem) {
   const SystemEntry& entry = find_system(problem.config.model.name);
   System system = entry.make(problem.config.model.options, inputs_of(problem));
   system.objective.clip = problem.config.data.target.clip;
+  check_objective(system.objective);
   return system;
 }
 
