@@ -31,6 +31,10 @@ UpdateFactors update_factors(const Optimizer& options, double learning_rate, int
           .keep = decoupled ? static_cast<float>(1 - learning_rate * options.weight_decay) : 1.f};
 }
 
+double squared_norm(SimdLevel simd, const GradientRows& rows) {
+  return (simd == SimdLevel::kAvx512 ? avx512::squared_norm : avx2::squared_norm)(rows);
+}
+
 void optimizer_update(const UpdateFactors& factors, float gradient_scale, SimdLevel simd,
                       const UpdatedRows& rows) {
   (simd == SimdLevel::kAvx512 ? avx512::update_rows : avx2::update_rows)(factors, gradient_scale,

@@ -70,6 +70,16 @@ struct UpdatedRows {
   float *slot1 = nullptr, *slot2 = nullptr;  ///< null where the optimizer has fewer slots
 };
 
+/// Gradients of rows of one array. Shapes: [rows, cols].
+struct GradientRows {
+  int64_t rows = 0, cols = 0;
+  const uint8_t* touched = nullptr;  ///< as in UpdatedRows
+  const float* gradient = nullptr;
+};
+
+/// The sum of their squares, with the bits of `SquaredNorm` (sharding/squared_norm.h) on every SIMD level.
+double squared_norm(SimdLevel simd, const GradientRows& rows);
+
 /// One update, in place; the gradient is multiplied by `gradient_scale` first (clipping). Elementwise, so its bits
 /// depend neither on how an array is cut nor on the SIMD level.
 void optimizer_update(const UpdateFactors& factors, float gradient_scale, SimdLevel simd,

@@ -63,6 +63,22 @@ void update_all(const Factors& f, const UpdatedRows& rows) {
 
 }  // namespace
 
+double squared_norm(const GradientRows& rows) {
+  Doubles sum = all_doubles(0);
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    if (rows.touched && !rows.touched[row]) continue;
+    const float* gradient = rows.gradient + row * rows.cols;
+    for (int64_t c = 0; c < rows.cols; c += kLanes) {
+      const Doubles wide = doubles(load_up_to(gradient + c, rows.cols - c));
+      sum = sum + wide * wide;
+    }
+  }
+  double lanes[kLanes], total = 0;
+  store(lanes, sum);
+  for (const double lane : lanes) total += lane;
+  return total;
+}
+
 void update_rows(const UpdateFactors& factors, float gradient_scale, const UpdatedRows& rows) {
   const FlushSmall flush;
   const Factors f{.beta1 = all(factors.beta1),

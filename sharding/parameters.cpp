@@ -8,7 +8,6 @@
 
 #include "launch/base/errors.h"
 #include "sharding/gather_shards.h"
-#include "sharding/squared_norm.h"
 
 namespace kt {
 
@@ -177,12 +176,11 @@ void Parameters::squared_gradient_norms(std::span<double> norms, ThreadPool& poo
       if (is_columns(array.spec.kind)) continue;
       const Range rows = block_rows(array, shards_.begin + k);
       const uint8_t* has_gradient = touched(array);
-      const float* gradient = array.gradient.data();
-      SquaredNorm norm;
-      for (int64_t row = rows.begin - array.held.begin; row < rows.end - array.held.begin; ++row)
-        if (!has_gradient || has_gradient[row])
-          norm.add_row(gradient + row * array.spec.cols, array.spec.cols);
-      norms[k] += norm.total();
+      const int64_t first = rows.begin - array.held.begin;
+      norms[k] += squared_norm(simd, {.rows = rows.size(),
+                                      .cols = array.spec.cols,
+                                      .touched = has_gradient ? has_gradient + first : nullptr,
+                                      .gradient = array.gradient.data() + first * array.spec.cols});
     }
   });
 }

@@ -7,6 +7,8 @@
 #include <limits>
 #include <vector>
 
+#include "sharding/squared_norm.h"
+
 namespace kt {
 namespace {
 
@@ -174,6 +176,29 @@ TEST(Optimizer, SlotsPerRule) {
   EXPECT_EQ(optimizer_slots({}), 2);
   EXPECT_EQ(optimizer_slots({.rule = OptimizerRule::kSgd}), 0);
   EXPECT_EQ(optimizer_slots({.rule = OptimizerRule::kSgd, .momentum = .9}), 1);
+}
+
+TEST(SquaredNormOfGradients, HasTheBitsOfItsLanesOnEveryLevel) {
+  for (const int64_t cols : {1, 2, 15, 16, 17, 32, 40}) {
+    constexpr int64_t kRows = 37;
+    std::vector<float> gradient;
+    std::vector<uint8_t> touched;
+    for (int64_t k = 0; k < kRows * cols; ++k)
+      gradient.push_back(
+          std::ldexp(std::sin(static_cast<float>(k)), static_cast<int>(k % 40) - 20));
+    for (int64_t row = 0; row < kRows; ++row) touched.push_back(row % 3 != 1);
+    for (const bool marked : {false, true}) {
+      SquaredNorm plain;
+      for (int64_t row = 0; row < kRows; ++row)
+        if (!marked || touched[row]) plain.add_row(gradient.data() + row * cols, cols);
+      for (const SimdLevel simd : simd_levels())
+        EXPECT_EQ(squared_norm(simd, {.rows = kRows,
+                                      .cols = cols,
+                                      .touched = marked ? touched.data() : nullptr,
+                                      .gradient = gradient.data()}),
+                  plain.total());
+    }
+  }
 }
 
 }  // namespace
