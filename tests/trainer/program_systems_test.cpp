@@ -74,8 +74,7 @@ TEST_F(Systems, HaveTheSameBitsOnAnyRanksAndThreadsAndAfterAResume) {
     ASSERT_FALSE(alone.is_null());
     EXPECT_GT(alone.at("updates").get<int>(), 0);
     EXPECT_GT(alone.at("evaluation").at("metrics").size(), 20U);
-    const nlohmann::json many =
-        train(arguments(name, dir + "-many", {"parallel.threads=2"}), dir + "-many", 8);
+    const nlohmann::json many = train(arguments(name, dir + "-many"), dir + "-many", 8);
     ASSERT_FALSE(many.is_null());
     EXPECT_EQ(outcome(many), outcome(alone));
 
