@@ -14,6 +14,7 @@ SECOND = {
     "data.features.until": "2020-08-01",
     "data.validation.fraction": ".2",
     "evaluate.k": "[4]",
+    "evaluate.labels": "[ratio>=3]",
     "model.content": "none",
     "model.engine": "torch",
     "parallel.backend": "nccl",
@@ -58,7 +59,7 @@ def second_value(bench, path, value, allowed):
     if path in SECOND:
         return SECOND[path]
     if isinstance(value, bool):
-        return not value
+        return "false" if value else "true"
     if isinstance(value, int):
         return value + 1
     if isinstance(value, float):
@@ -69,6 +70,8 @@ def second_value(bench, path, value, allowed):
 def trials(bench):
     found = []
     for path, value, allowed in keys(bench):
+        if path == "model.name":  # options of one are none of another: a file of its own (another --config)
+            continue
         second = second_value(bench, path, value, allowed)
         if second is None:
             if len(allowed) != 1:  # of one value there is no second
