@@ -31,7 +31,7 @@ constexpr Range<double> decay() { return {.low = 0, .high = 0.9999999}; }
 
 template <class T, class Allowed>
 Key key_of(std::string path, T& value, Allowed allowed, std::string use) {
-  return {std::move(path), expected(value, allowed), std::move(use),
+  return {std::move(path), [&value, allowed] { return expected(value, allowed); }, std::move(use),
           [&value, allowed](const YAML::Node& node) { return read(node, allowed, value); },
           [&value] { return write(value); }};
 }

@@ -16,7 +16,7 @@ namespace kt {
 /// One key, bound to its member of one Config.
 struct Key {
   std::string path;
-  std::string expected;
+  std::function<std::string()> expected;  ///< said in faults and to people alone: it takes its time
   std::string use;
   std::function<bool(const YAML::Node&)> read;
   std::function<nlohmann::json()> write;

@@ -105,7 +105,7 @@ class Reader {
         refuse(*key, at,
                fmt::format("{}: got a value that YAML reads as {}, expected {}; put it in "
                            "quotes that reach the program, as '{}=\"...\"'",
-                           path, yaml::got(node), key->expected, path));
+                           path, yaml::got(node), key->expected(), path));
       else
         set(*key, at, node);
     } catch (const yaml::Refusal& refusal) {
@@ -113,7 +113,7 @@ class Reader {
     } catch (const YAML::Exception& error) {
       refuse(*key, at,
              fmt::format("got a value that is no YAML ({}), expected {}; put it in quotes",
-                         error.msg, key->expected));
+                         error.msg, key->expected()));
     }
   }
 
@@ -199,7 +199,7 @@ class Reader {
     places_[key.path] = at;
     if (!yaml::is_tagged(value) && key.read(value)) return;
     refuse(key, at,
-           fmt::format("{}: got {}, expected {}", key.path, yaml::got(value), key.expected));
+           fmt::format("{}: got {}, expected {}", key.path, yaml::got(value), key.expected()));
   }
 
   /// `paths`: the keys that cannot stand together; the place is the one given last.

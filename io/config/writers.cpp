@@ -39,7 +39,7 @@ std::vector<std::string> split(const std::string& path) {
 }
 
 std::string described(const Key& key) {
-  return fmt::format("  {}: {}\n      {}; {}\n", key.path, yaml_value(key.write()), key.expected,
+  return fmt::format("  {}: {}\n      {}; {}\n", key.path, yaml_value(key.write()), key.expected(),
                      key.use);
 }
 
