@@ -185,6 +185,24 @@ TEST_F(Devices, BadStepsAreTreatedAlike) {
               ElementsAre(ContainsRegex("step [0-9]+ .epoch 1.: the loss is .*; lower train")));
 }
 
+TEST_F(Devices, WhatTheyCannotTrainIsNamed) {
+  const std::pair<const char*, const char*> systems[] = {
+      {"model.penalty=0.1", "it has a penalty on embeddings"},
+      {"model.loss=huber", "its loss is not the squared error"},
+      {"model.target.kind=log", "its target is not the label itself"}};
+  for (const char* backend : {"nccl", "auto"})
+    for (const auto& [option, why] : systems) {
+      const Ended refused = start(On::kDevices, 2, "other",
+                                  {data("ratings"), "model.content=none", option,
+                                   fmt::format("parallel.backend={}", backend)});
+      EXPECT_EQ(refused.code, 2);
+      EXPECT_THAT(refused.errors(), ElementsAre(HasSubstr(fmt::format(
+                                        "model.name: got ncf, which has no form on GPUs: {}; set "
+                                        "parallel.backend=mpi",
+                                        why))));
+    }
+}
+
 TEST_F(Devices, BackendIsChosen) {
   const Arguments given{data("ratings"), "model.content=none", "train.max_steps=2"};
   const auto with = [&](const char* choice) {
