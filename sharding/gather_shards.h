@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <vector>
 
@@ -9,18 +10,31 @@
 
 namespace kt {
 
-/// What every rank has of its own shards (or blocks), on every rank, in shard order.
+/// What every rank has of the rows of its own blocks, on every rank, in block order: block b has the rows
+/// [block_begin[b], block_begin[b + 1]).
+/// Shapes: own [rows of own blocks, width], block_begin [blocks + 1], result [rows, width]. Collective: all ranks.
+template <class T>
+std::vector<T> gather_blocks(Communicator& comm, std::span<const T> own,
+                             std::span<const int64_t> block_begin, int64_t width) {
+  const int size = comm.world().size;
+  std::vector<int64_t> counts;
+  for (int rank = 0; rank < size; ++rank) {
+    const Range blocks = shards_of_rank(std::ssize(block_begin) - 1, {rank, size});
+    counts.push_back((block_begin[blocks.end] - block_begin[blocks.begin]) * width);
+  }
+  std::vector<T> all(static_cast<size_t>(block_begin.back() * width));
+  comm.all_gather<T>(own, all, counts);
+  return all;
+}
+
+/// What every rank has of its own shards, on every rank, in shard order.
 /// Shapes: own [own shards, width], result [shards, width]. Collective: all ranks.
 template <class T>
 std::vector<T> gather_shards(Communicator& comm, std::span<const T> own, int64_t shards,
                              int64_t width = 1) {
-  const int size = comm.world().size;
-  std::vector<int64_t> counts;
-  for (int rank = 0; rank < size; ++rank)
-    counts.push_back(shards_of_rank(shards, {rank, size}).size() * width);
-  std::vector<T> all(static_cast<size_t>(shards * width));
-  comm.all_gather<T>(own, all, counts);
-  return all;
+  std::vector<int64_t> begin(static_cast<size_t>(shards + 1));
+  std::iota(begin.begin(), begin.end(), 0);
+  return gather_blocks<T>(comm, own, begin, width);
 }
 
 }  // namespace kt

@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include "sharding/gather_shards.h"
+
 namespace kt {
 namespace {
 
@@ -24,15 +26,8 @@ class HostPredictor final : public Predictor {
       item_parts_ = std::move(own);
       return;
     }
-    const int64_t width = engine_->part_width(Side::kItem);
-    std::vector<int64_t> counts;
-    for (int rank = 0; rank < comm.world().size; ++rank) {
-      const Range blocks = shards_of_rank(parameters.shard_count(), {rank, comm.world().size});
-      const std::vector<int64_t>& begin = parameters.item_begin();
-      counts.push_back((begin[blocks.end] - begin[blocks.begin]) * width);
-    }
-    item_parts_.resize(problem.dataset.items() * width);
-    comm.all_gather<float>(own, item_parts_, counts);
+    item_parts_ =
+        gather_blocks<float>(comm, own, parameters.item_begin(), engine_->part_width(Side::kItem));
   }
 
   void predict(std::span<const int32_t> users, std::span<const int32_t> items,

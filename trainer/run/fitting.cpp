@@ -120,14 +120,7 @@ void take_fitted(Problem& problem, Parameters& parameters, Communicator& comm) {
     if (spec.kind == ArrayKind::kUserColumns) {
       fitted.values.assign(array.value.begin(), array.value.end());
     } else {
-      std::vector<int64_t> counts;
-      for (int rank = 0; rank < comm.world().size; ++rank) {
-        const Range blocks = shards_of_rank(parameters.shard_count(), {rank, comm.world().size});
-        counts.push_back((array.block_begin[blocks.end] - array.block_begin[blocks.begin]) *
-                         spec.cols);
-      }
-      fitted.values.resize(spec.rows * spec.cols);
-      comm.all_gather<float>(std::span<const float>(array.value), fitted.values, counts);
+      fitted.values = gather_blocks<float>(comm, array.value, array.block_begin, spec.cols);
     }
     if (spec.name == kMoments) set_moments(problem, fitted.values);
   }

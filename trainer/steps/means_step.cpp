@@ -1,9 +1,9 @@
 #include "trainer/steps/means_step.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "launch/base/errors.h"
+#include "models/features/shrinkage.h"
 #include "sharding/gather_shards.h"
 #include "sharding/tree_sum.h"
 #include "trainer/run/share.h"
@@ -15,12 +15,6 @@ ParameterArray& array_of(Parameters& parameters, ArrayKind kind) {
   for (ParameterArray& array : parameters.arrays)
     if (array.spec.kind == kind) return array;
   KT_CHECK(false, "a system of means without its arrays");
-}
-
-/// A group's part beside the mean: of its rows' residuals, summed.
-double shrunk(double residuals, int64_t rows, double weight) {
-  const double all = static_cast<double>(rows) + weight;
-  return all > 0 ? residuals / all : 0;
 }
 
 }  // namespace
@@ -108,7 +102,7 @@ void MeansStep::find_users(std::span<const double> of_items, std::span<double> o
     }
     for (size_t k = 0; k < rows.size(); ++k)
       of_users[first_user_[j] + static_cast<int64_t>(k)] =
-          shrunk(residuals[k], rows[k], fit_.user_weight);
+          shrunk_bias(residuals[k], rows[k], fit_.user_weight);
   });
 }
 
@@ -121,7 +115,7 @@ void MeansStep::find_items(std::span<const double> of_users, std::span<double> o
     double residuals = 0;
     for (const ItemRow& row : rows)
       residuals += static_cast<double>(row.value) - mean_ - of_all_users[row.user];
-    own[k] = fit_.counts ? residuals : shrunk(residuals, std::ssize(rows), fit_.video_weight);
+    own[k] = fit_.counts ? residuals : shrunk_bias(residuals, std::ssize(rows), fit_.video_weight);
   });
   std::ranges::copy(gather_to_all<double>(own, comm_), of_items.begin());
 }
