@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
 
 #include "launch/base/host_device.h"
 
@@ -61,6 +62,11 @@ struct Objective {
         return static_cast<double>(cut) >= threshold ? 1.f : 0.f;
     }
     return cut;
+  }
+  /// Makes targets of labels, in place.
+  void make_targets(std::span<float> labels) const {
+    if (target == TargetKind::kRaw && clip == 0) return;
+    for (float& label : labels) label = target_of(label);
   }
   /// Of an output; for an order alone the output itself.
   float score_of(float output) const {

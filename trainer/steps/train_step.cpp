@@ -131,20 +131,27 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
         group[k - first] = order.group(k);
         __builtin_prefetch(train.data() + group[k - first]);
       }
-      for (; begin < end; ++begin, ++to) {
-        int64_t place = group[begin / kGroup - first] + begin % kGroup;
-        if (place >= std::ssize(train)) [[unlikely]]
-          place = order(begin);
-        const Sample& sample = train[place];
-        user_row_[to] = static_cast<int32_t>(first_user_[unit] + sample.user);
-        item_[to] = sample.item;
-        target_[to] = objective_.target_of(sample.label);
-        dropout_key_[to] = dropout_key(options_.seed, epoch_key, sample.row);
-        if (row_columns_count_ > 0)
-          std::copy_n(columns_.rows[unit] + place * row_columns_count_, row_columns_count_,
-                      row_columns_.data() + to * row_columns_count_);
+      int64_t place[kTogether * kGroup], count = 0;
+      for (; begin < end; ++begin) {
+        place[count] = group[begin / kGroup - first] + begin % kGroup;
+        if (place[count] >= std::ssize(train)) [[unlikely]]
+          place[count] = order(begin);
+        ++count;
       }
+      for (int64_t k = 0; k < count; ++k) {
+        const Sample& sample = train[place[k]];
+        user_row_[to + k] = static_cast<int32_t>(first_user_[unit] + sample.user);
+        item_[to + k] = sample.item;
+        target_[to + k] = sample.label;
+        dropout_key_[to + k] = dropout_key(options_.seed, epoch_key, sample.row);
+      }
+      for (int64_t k = 0; row_columns_count_ > 0 && k < count; ++k)
+        std::copy_n(columns_.rows[unit] + place[k] * row_columns_count_, row_columns_count_,
+                    row_columns_.data() + (to + k) * row_columns_count_);
+      to += count;
     }
+    objective_.make_targets(
+        std::span(target_).subspan(unit_begin_[unit], unit_begin_[unit + 1] - unit_begin_[unit]));
   });
 }
 
