@@ -55,19 +55,22 @@ Word names_of(std::span<const ModelDeclaration> models) {
   return word;
 }
 
-int64_t edit_distance(std::string_view a, std::string_view b) {
+/// The edit distance where it is below `limit`, else `limit`.
+int64_t edit_distance(std::string_view a, std::string_view b, int64_t limit) {
+  if (std::abs(std::ssize(a) - std::ssize(b)) >= limit) return limit;
   std::vector<int64_t> row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int64_t>(j);
   for (size_t i = 1; i <= a.size(); ++i) {
-    int64_t diagonal = row[0];
-    row[0] = static_cast<int64_t>(i);
+    int64_t diagonal = row[0], least = row[0] = static_cast<int64_t>(i);
     for (size_t j = 1; j <= b.size(); ++j) {
       const int64_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
       diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+      row[j] = std::min(std::min(row[j], row[j - 1]) + 1, replaced);
+      least = std::min(least, row[j]);
     }
+    if (least >= limit) return limit;
   }
-  return row.back();
+  return std::min(row.back(), limit);
 }
 
 std::string_view last_part(std::string_view path) {
@@ -228,8 +231,8 @@ std::string nearest_key(const std::vector<Key>& keys, std::string_view unknown) 
   for (const Key& key : keys) {
     // The right word in the wrong section counts as one slip.
     const int64_t distance =
-        std::min(edit_distance(unknown, key.path),
-                 2 * edit_distance(last_part(unknown), last_part(key.path)) + 1);
+        std::min(edit_distance(unknown, key.path, best_distance),
+                 2 * edit_distance(last_part(unknown), last_part(key.path), best_distance / 2) + 1);
     if (distance < best_distance) {
       best_distance = distance;
       best = key.path;

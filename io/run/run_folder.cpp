@@ -113,7 +113,10 @@ RunFolder::~RunFolder() {
 void RunFolder::claim(const Config& config, const json& identity) {
   const fs::path identity_file = path_ / kIdentity;
   const bool has_checkpoints = !list_checkpoints(path_).empty();
-  if (fs::exists(identity_file)) {
+  // A run that was refused, or ended before it trained, leaves nothing that could be lost.
+  const bool has_trained =
+      has_checkpoints || fs::exists(path_ / kMetrics) || fs::exists(path_ / kResult);
+  if (fs::exists(identity_file) && has_trained) {
     std::string fault;
     try {
       const auto differences = identity_differences(parse_file(identity_file), identity, config);
@@ -139,7 +142,7 @@ void RunFolder::claim(const Config& config, const json& identity) {
           path_.string());
   } else {
     for (const char* name : {"config.yaml", kMetrics, kResult, "checkpoints", "tensorboard"})
-      if (fs::exists(path_ / name))
+      if (!fs::exists(identity_file) && fs::exists(path_ / name))
         user_error(
             "{}: holds {} but no {}, expected a new folder or one of an earlier run; choose "
             "another run.dir",

@@ -28,7 +28,7 @@ class RunFolder {
   std::filesystem::path tensorboard_path() const { return path_ / "tensorboard"; }
 
   /// Makes the folder that of the run `identity` (io/config/identity.h), or checks that it is; stores `config` as
-  /// config.yaml. An identity.json that is damaged is written again where the checkpoints tell the same identity.
+  /// config.yaml. A folder in which nothing was trained yet is anybody's. An identity.json that is damaged is written again where the checkpoints tell the same identity.
   /// Throws: UserError with every difference when the folder holds another run, when it holds files of
   /// another kind, and when `checkpoint.resume` is `never` but it holds checkpoints.
   void claim(const Config& config, const nlohmann::json& identity);

@@ -7,6 +7,7 @@ namespace kt {
 Side side_of(const Column& column) {
   switch (column.source) {
     case ColumnSource::kUserTable:
+    case ColumnSource::kFriends:
       return Side::kUser;
     case ColumnSource::kLabels:
       return Side::kRow;

@@ -25,6 +25,8 @@ enum class ColumnSource {
   kTags,
   /// A column of kuairec_caption_category.csv that holds ids of categories; -124 is missing.
   kCategory,
+  /// How many friends a user has in social_network.csv; 0 where it does not list them.
+  kFriends,
   /// Labels of training rows, as `label_mean` says.
   kLabels,
 };

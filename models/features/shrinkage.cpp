@@ -6,20 +6,14 @@
 
 namespace kt {
 
-double NormalNormal::shrunk(int64_t rows, double group_mean) const {
-  const auto n = static_cast<double>(rows);
-  if (rows == 0 || std::isinf(strength)) return mean;
-  return (n * group_mean + strength * mean) / (n + strength);
-}
-
 NormalNormal fit_normal_normal(std::span<const GroupMoments> groups) {
   double rows = 0, sum = 0, inside = 0, squared_rows = 0, count = 0;
   for (const GroupMoments& group : groups) {
     if (group.rows == 0) continue;
     const auto n = static_cast<double>(group.rows);
     rows += n;
-    sum += n * group.mean;
-    inside += group.squares;
+    sum += group.sum;
+    inside += group.inside();
     squared_rows += n * n;
     ++count;
   }
@@ -29,7 +23,7 @@ NormalNormal fit_normal_normal(std::span<const GroupMoments> groups) {
   const double s2 = inside / (rows - count);
   double between = 0;
   for (const GroupMoments& group : groups)
-    between += static_cast<double>(group.rows) * std::pow(group.mean - fit.mean, 2);
+    between += static_cast<double>(group.rows) * std::pow(group.mean() - fit.mean, 2);
   const double tau2 = (between - (count - 1) * s2) / (rows - squared_rows / rows);
   if (tau2 > 0) fit.strength = s2 / tau2;
   return fit;

@@ -14,6 +14,12 @@ OptionDeclaration video_weight() {
                        "rows that the mean counts for beside a video's own");
 }
 
+OptionDeclaration shrink() {
+  return word_option("shrink", "weight", {"weight", "moments"},
+                     "how far means are pulled to that of all: by the weight, or, weight aside, by "
+                     "what rows tell of the variances inside and between groups");
+}
+
 /// One graph for all: what a system does not find stays 0.
 System make(const SystemInputs& inputs, const MeansFit& fit, const Objective& objective) {
   Layers m;
@@ -24,8 +30,8 @@ System make(const SystemInputs& inputs, const MeansFit& fit, const Objective& ob
 }
 
 std::vector<OptionDeclaration> none() { return {}; }
-std::vector<OptionDeclaration> of_users() { return {user_weight()}; }
-std::vector<OptionDeclaration> of_videos() { return {video_weight()}; }
+std::vector<OptionDeclaration> of_users() { return {user_weight(), shrink()}; }
+std::vector<OptionDeclaration> of_videos() { return {video_weight(), shrink()}; }
 std::vector<OptionDeclaration> of_both() {
   OptionDeclaration users = user_weight();
   users.default_value = 10.;
@@ -40,10 +46,18 @@ std::vector<OptionDeclaration> of_popularity() {
 
 System global_mean(const OptionValues&, const SystemInputs& inputs) { return make(inputs, {}, {}); }
 System user_mean(const OptionValues& values, const SystemInputs& inputs) {
-  return make(inputs, {.users = true, .user_weight = values.number("user_weight")}, {});
+  return make(inputs,
+              {.users = true,
+               .user_weight = values.number("user_weight"),
+               .by_moments = values.word("shrink") == "moments"},
+              {});
 }
 System video_mean(const OptionValues& values, const SystemInputs& inputs) {
-  return make(inputs, {.videos = true, .video_weight = values.number("video_weight")}, {});
+  return make(inputs,
+              {.videos = true,
+               .video_weight = values.number("video_weight"),
+               .by_moments = values.word("shrink") == "moments"},
+              {});
 }
 System additive_means(const OptionValues& values, const SystemInputs& inputs) {
   return make(inputs,

@@ -13,7 +13,8 @@ namespace kt {
 ///   video_mean      and the video's, likewise
 ///   additive_means  both: in turn, each from what the other one leaves
 ///   popularity      a video's positives, counted, or their share, shrunk by `video_weight` rows: an order alone
-/// Source: Morris and Lysy, arXiv 1203.5610 (shrinkage); the weights are options.
+/// Source: Morris and Lysy, arXiv 1203.5610 (shrinkage); the weights are options,
+/// or found by moments (models/features/shrinkage.h).
 std::vector<SystemEntry> means_entries();
 
 }  // namespace kt

@@ -5,10 +5,10 @@
 #include <optional>
 #include <vector>
 
+#include "launch/base/options.h"
 #include "models/features/columns.h"
 #include "models/graph/layers.h"
 #include "models/graph/objective.h"
-#include "launch/base/options.h"
 
 namespace kt {
 
@@ -26,6 +26,7 @@ struct MeansFit {
   bool users = false, videos = false;        ///< whose
   bool counts = false;                       ///< of videos: sums of targets instead
   double user_weight = 0, video_weight = 0;  ///< rows that the mean of all counts for
+  bool by_moments = false;                   ///< so many as the rows themselves tell instead
   int64_t sweeps = 1;                        ///< of both in turn
 };
 

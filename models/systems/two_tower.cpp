@@ -14,6 +14,7 @@ void add_input_options(std::vector<OptionDeclaration>& to, double missing) {
   to.push_back(word_option("user_columns", "numbers", {"numbers", "codes", "none"},
                            "of the user table: the numbers of the reference system, or every "
                            "category as a code with an embedding"));
+  to.push_back(flag_option("friends", false, "how many friends a user has"));
   to.push_back(flag_option("daily", true, "numbers of the daily table, for videos"));
   to.push_back(flag_option("categories", false,
                            "the three category levels of videos, as codes with embeddings"));
@@ -82,6 +83,8 @@ std::vector<Column> columns_of(const OptionValues& values, bool hybrid) {
     }
     for (int k = 0; k < 18; ++k) columns.push_back(of_users("onehot_feat" + std::to_string(k)));
   }
+  if (values.flag("friends"))
+    columns.push_back({.name = "friends", .source = ColumnSource::kFriends});
   if (values.flag("daily") && hybrid) {
     for (const char* name : {"play_cnt", "share_cnt", "download_cnt", "comment_cnt"})
       columns.push_back(daily(name, DailyReduction::kSum));
@@ -132,7 +135,7 @@ int input_of(Layers& m, const OptionValues& values, const SystemInputs& inputs, 
         "to "
         "true, or choose columns ({})",
         name, name,
-        is_user ? "model.user_columns"
+        is_user ? "model.user_columns, model.friends"
                 : "model.daily, model.categories, model.tags, model.duration");
   return parts.size() == 1 ? parts[0] : m.concat(parts);
 }

@@ -85,6 +85,7 @@ TEST_F(RunFolderTest, ASecondStartMayChangeWhatDecidesNothing) {
 TEST_F(RunFolderTest, AnotherIdentityIsRefusedWithTheDifference) {
   RunFolder folder(run_);
   claim(folder, {});
+  folder.append_metrics({{"step", 1}});
   const std::string before = read_text_file(run_ / "config.yaml");
   EXPECT_THAT(message_of([&] {
                 claim(folder, {"train.seed=2", "train.optimizer.lr=0.1"});
@@ -95,9 +96,19 @@ TEST_F(RunFolderTest, AnotherIdentityIsRefusedWithTheDifference) {
   EXPECT_EQ(read_text_file(run_ / "config.yaml"), before);
 }
 
+TEST_F(RunFolderTest, AFolderInWhichNothingWasTrainedIsAnybodys) {
+  RunFolder folder(run_);
+  claim(folder, {});
+  claim(folder, {"train.seed=2"});
+  EXPECT_EQ(read_identity(run_)["train.seed"], 2);
+  save_checkpoint(10);
+  EXPECT_THAT(message_of([&] { claim(folder, {}); }), HasSubstr("train.seed: stored 2, now 1"));
+}
+
 TEST_F(RunFolderTest, ARunFromBeforeAKeyHasItsDefault) {
   RunFolder folder(run_);
   claim(folder, {"model.name=tower"});
+  folder.append_metrics({{"step", 1}});
   const fs::path file = run_ / "identity.json";
   json older = json::parse(read_text_file(file));
   ASSERT_EQ(older.erase("model.hidden") + older.erase("train.plateau.factor"), 2u);
@@ -248,6 +259,7 @@ TEST_F(RunFolderTest, LinesOfAKindAreDropped) {
 TEST_F(RunFolderTest, ADamagedIdentityIsThatOfTheCheckpoints) {
   RunFolder folder(run_);
   claim(folder, {});
+  folder.append_metrics({{"step", 1}});
   const fs::path file = run_ / "identity.json";
   const std::string whole = read_text_file(file);
   std::ofstream(file) << whole.substr(0, whole.size() / 2);

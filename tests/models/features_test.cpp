@@ -162,32 +162,47 @@ TEST(LabelMeans, FoldsArePairsInEqualParts) {
   EXPECT_GT(moved, 50) << "the seed is part of it";
 }
 
+double shrunk(const NormalNormal& fit, const GroupMoments& group) {
+  return fit.mean + shrunk_bias(group.sum - static_cast<double>(group.rows) * fit.mean, group.rows,
+                                fit.strength);
+}
+
+GroupMoments group_of(std::initializer_list<double> numbers) {
+  GroupMoments group;
+  for (const double x : numbers) group.add(x);
+  return group;
+}
+
 TEST(NormalNormal, WorkedExamples) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  EXPECT_EQ((NormalNormal{.mean = 0, .strength = 4}).shrunk(4, 1), .5);
-  EXPECT_EQ((NormalNormal{.mean = 9, .strength = 0}).shrunk(4, 1), 1);
-  EXPECT_EQ((NormalNormal{.mean = 9, .strength = kInfinity}).shrunk(4, 1), 9);
-  EXPECT_EQ((NormalNormal{.mean = 9, .strength = 0}).shrunk(0, 0), 9);
+  EXPECT_EQ(shrunk_bias(4 * 1, 4, 4), .5);
+  EXPECT_EQ(shrunk_bias(4 * 1, 4, 0), 1) << "raw";
+  EXPECT_EQ(shrunk_bias(4 * 1, 4, kInfinity), 0) << "the mean of all";
+  EXPECT_EQ(shrunk_bias(0, 0, 0), 0);
 }
 
 // Two groups: (0, 2), (4, 6, 8). mu 4; s2 = (2 + 8) / 3; tau2 = [2 9 + 3 4 - s2] / (5 - 13 / 5).
 TEST(NormalNormal, ByMoments) {
-  const std::vector<GroupMoments> groups{{2, 1, 2}, {0, 0, 0}, {3, 6, 8}};
+  const std::vector<GroupMoments> groups{group_of({0, 2}), {}, group_of({4, 6, 8})};
   const NormalNormal fit = fit_normal_normal(groups);
   const double s2 = 10. / 3, tau2 = (30 - s2) / (5 - 13. / 5);
   EXPECT_DOUBLE_EQ(fit.mean, 4);
   EXPECT_DOUBLE_EQ(fit.strength, s2 / tau2);
-  EXPECT_DOUBLE_EQ(fit.shrunk(2, 1), (2 + 4 * s2 / tau2) / (2 + s2 / tau2));
+  EXPECT_DOUBLE_EQ(shrunk(fit, groups[0]), (2 + 4 * s2 / tau2) / (2 + s2 / tau2));
 }
 
 TEST(NormalNormal, GroupsThatDoNotDifferBecomeTheMean) {
   // Each group has the same mean, and rows that differ.
-  const NormalNormal same = fit_normal_normal(std::vector<GroupMoments>{{4, 3, 8}, {4, 3, 2}});
-  EXPECT_EQ(same.shrunk(4, 7), 3);
+  const NormalNormal same =
+      fit_normal_normal(std::vector<GroupMoments>{group_of({1, 5, 3, 3}), group_of({2, 4, 3, 3})});
+  EXPECT_EQ(shrunk(same, group_of({7, 7, 7, 7})), 3);
   // One row a group, or one group: nothing to tell noise by.
-  const NormalNormal single = fit_normal_normal(std::vector<GroupMoments>{{1, 0, 0}, {1, 4, 0}});
-  EXPECT_EQ(single.shrunk(1, 4), 2);
-  EXPECT_EQ(fit_normal_normal(std::vector<GroupMoments>{{3, 5, 2}}).shrunk(3, 5), 5);
+  const NormalNormal single =
+      fit_normal_normal(std::vector<GroupMoments>{group_of({0}), group_of({4})});
+  EXPECT_EQ(shrunk(single, group_of({4})), 2);
+  EXPECT_EQ(
+      shrunk(fit_normal_normal(std::vector<GroupMoments>{group_of({4, 5, 6})}), group_of({5, 5})),
+      5);
   EXPECT_EQ(fit_normal_normal({}).mean, 0);
 }
 
@@ -201,20 +216,14 @@ TEST(NormalNormal, FindsTheVariancesThatDrewTheRows) {
   constexpr uint64_t kRows = 10;
   for (uint64_t j = 0; j < 2000; ++j) {
     const double theta = 2 + normal(11, j);  // tau2 1
-    std::vector<double> rows;
-    for (uint64_t k = 0; k < kRows; ++k)
-      rows.push_back(theta + 3 * normal(13, j * kRows + k));  // s2 9
-    GroupMoments group{.rows = kRows};
-    for (const double y : rows) group.mean += y / kRows;
-    for (const double y : rows) group.squares += (y - group.mean) * (y - group.mean);
-    groups.push_back(group);
+    GroupMoments& group = groups.emplace_back();
+    for (uint64_t k = 0; k < kRows; ++k) group.add(theta + 3 * normal(13, j * kRows + k));  // s2 9
   }
   const NormalNormal fit = fit_normal_normal(groups);
   EXPECT_NEAR(fit.mean, 2, .1);
   EXPECT_NEAR(fit.strength, 9, 1);
   for (size_t j = 1; j < groups.size(); ++j)
-    EXPECT_EQ(groups[j].mean < groups[0].mean,
-              fit.shrunk(kRows, groups[j].mean) < fit.shrunk(kRows, groups[0].mean));
+    EXPECT_EQ(groups[j].mean() < groups[0].mean(), shrunk(fit, groups[j]) < shrunk(fit, groups[0]));
 }
 
 /// Solves a x = b by elimination.

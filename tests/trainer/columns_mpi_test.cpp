@@ -42,6 +42,7 @@ std::vector<Column> all_kinds() {
        .of = "register_days",
        .scaling = Scaling::kMinMax,
        .scaled_over = ScaledOver::kEntities},
+      {.name = "friends", .source = ColumnSource::kFriends, .scaling = Scaling::kStandard},
       {.name = "music",
        .source = ColumnSource::kDailyTable,
        .of = "music_id",

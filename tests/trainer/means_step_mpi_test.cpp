@@ -26,9 +26,11 @@ class Means : public SmallProblem {
     config.data.target.clip = 5;
   }
 
-  Found find(const std::string& name, MpiCommunicator& ranks, int threads) {
+  Found find(const std::string& name, MpiCommunicator& ranks, int threads,
+             const std::string& shrink = {}) {
     config.model.name = name;
     config.model.options = OptionValues(find_system(name).options());
+    if (!shrink.empty()) config.model.options.set("shrink", shrink);
     Problem problem = open_problem(config, self);
     Parameters parameters = make_parameters(problem, ranks.world());
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
@@ -104,6 +106,28 @@ TEST_F(Means, OfBothSidesSolveTheRidge) {
   }
   for (int32_t k = 0; k < kSmallUsers; ++k) EXPECT_NEAR(found.users[k], users[k], kTolerance) << k;
   for (int32_t k = 0; k < kSmallItems; ++k) EXPECT_NEAR(found.items[k], items[k], kTolerance) << k;
+}
+
+TEST_F(Means, AreShrunkByWhatTheirRowsTell) {
+  import(8);
+  double sum = 0;
+  std::map<int32_t, GroupMoments> groups;
+  for (const PlainRow& row : table) {
+    sum += target(row);
+    groups[row.item].add(target(row));
+  }
+  std::vector<GroupMoments> in_order;
+  for (const auto& [item, group] : groups) in_order.push_back(group);
+  const NormalNormal model = fit_normal_normal(in_order);
+  ASSERT_GT(model.strength, 0);
+  const Found found = find("video_mean", comm, 2, "moments");
+  for (const auto& [item, group] : groups)
+    EXPECT_NEAR(found.items[item],
+                shrunk_bias(group.sum - static_cast<double>(group.rows) * model.mean, group.rows,
+                            model.strength),
+                kTolerance);
+  EXPECT_EQ(found.hash, find("video_mean", self, 1, "moments").hash);
+  EXPECT_EQ(find("user_mean", comm, 2, "moments").hash, find("user_mean", self, 1, "moments").hash);
 }
 
 TEST_F(Means, PopularityCountsPositives) {

@@ -150,7 +150,25 @@ TEST_F(Samples, CleaningAndTheSplitOfWhatIsLeftDependNeitherOnShardsNorOnRanks) 
   }
 }
 
-TEST_F(Samples, DurationsOfTheRowsThatAreLeftWhereAskedFor) {
+TEST_F(Samples, TheMeanLabelIsThatOfTheRowsThatAreLeft) {
+  const Dataset few = import(4), many = import(64);
+  for (const double clip : {0., 2.})
+    for (const bool positive : {false, true}) {
+      config.data.target.clip = clip;
+      config.data.filter.positive = positive;
+      double sum = 0, rows = 0;
+      for (const PlainRow& row : table) {
+        if (positive && row.label <= 0) continue;
+        sum += clip > 0 ? std::min(row.label, static_cast<float>(clip)) : row.label;
+        ++rows;
+      }
+      for (const Dataset* dataset : {&few, &many})
+        EXPECT_NEAR(mean_label(*dataset, config.data, comm), sum / rows, 1e-9);
+      EXPECT_EQ(mean_label(few, config.data, comm), mean_label(few, config.data, self));
+    }
+}
+
+TEST_F(Samples, RowsOfLongVideosAreLeftOut) {
   constexpr int kRows = 200;
   const auto play = [](uint32_t row) { return 100 * static_cast<int32_t>(row) + 50; };
   const auto video = [](uint32_t row) { return 1000 * (1 + static_cast<int32_t>(row) % 3); };
@@ -174,29 +192,17 @@ TEST_F(Samples, DurationsOfTheRowsThatAreLeftWhereAskedFor) {
   config.data.path = out.string();
   const Dataset dataset = Dataset::open(out);
   config.data.filter.max_duration_ms = 2000;
-  const auto load_with = [&](const LoadOptions& options) {
-    return load_samples(dataset, config, shards_of_rank(8, world), comm, options);
-  };
+  const std::vector<ShardSamples> loaded =
+      load_samples(dataset, config, shards_of_rank(8, world), comm);
   int64_t rows = 0;
-  for (const ShardSamples& shard : load_with({.durations = true})) {
-    for (const auto& [samples, durations] :
-         {std::pair(&shard.train, &shard.train_durations),
-          std::pair(&shard.validation, &shard.validation_durations)}) {
-      for (size_t k = 0; k < samples->size(); ++k) {
-        const uint32_t row = (*samples)[k].row;
-        EXPECT_LE(video(row), 2000);
-        EXPECT_EQ(durations->play_duration.at(k), play(row));
-        EXPECT_EQ(durations->video_duration.at(k), video(row));
-      }
+  for (const ShardSamples& shard : loaded)
+    for (const kt::Samples* samples : {&shard.train, &shard.validation}) {
+      for (const Sample& sample : *samples) EXPECT_LE(video(sample.row), 2000);
       rows += std::ssize(*samples);
     }
-  }
   comm.all_reduce(std::span(&rows, 1), Reduction::kSum);
   EXPECT_EQ(rows, kRows - kRows / 3);
-  const std::vector<ShardSamples> without = load_with({});
-  EXPECT_EQ(sum_dropped(without, comm)[static_cast<size_t>(Drop::kTooLong)], kRows / 3);
-  for (const ShardSamples& shard : without)
-    EXPECT_TRUE(shard.train_durations.play_duration.empty());
+  EXPECT_EQ(sum_dropped(loaded, comm)[static_cast<size_t>(Drop::kTooLong)], kRows / 3);
 }
 
 TEST_F(Samples, WhatAFilterNeedsAndTheDataSetLacksIsNamed) {
@@ -222,11 +228,6 @@ TEST_F(Samples, WhatAFilterNeedsAndTheDataSetLacksIsNamed) {
                 ": data.filter.visibility is public, but the data set has no "
                 "item_daily_features.csv; import the data with that file, or set "
                 "data.filter.visibility=any");
-  config.data.filter = {};
-  EXPECT_THAT(user_error_of([&] {
-                load_samples(dataset, config, shards_of_rank(4, world), comm, {.durations = true});
-              }),
-              HasSubstr("the training rows have no play_duration and video_duration"));
 }
 
 TEST_F(Samples, ATemporalSplitNeedsTimes) {

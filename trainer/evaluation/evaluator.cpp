@@ -8,12 +8,10 @@
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
 #include "launch/base/stopwatch.h"
-#include "launch/collectives/agree.h"
 #include "launch/process/watchdog.h"
-#include "sharding/gather_shards.h"
 #include "sharding/plan.h"
-#include "sharding/tree_sum.h"
 #include "trainer/evaluation/evaluation_table.h"
+#include "trainer/run/samples.h"
 #include "trainer/run/share.h"
 
 namespace kt {
@@ -51,23 +49,6 @@ TestTable read_test_table(const Problem& problem) {
   return problem.dataset.read_test();
 }
 
-double train_target_mean(const Problem& problem, MpiCommunicator& comm) {
-  const Dataset& dataset = problem.dataset;
-  const double clip = problem.config.data.target.clip;
-  if (clip == 0) return dataset.train_label_mean();
-  const Range own = shards_of_rank(dataset.shards(), comm.world());
-  std::vector<double> sums(static_cast<size_t>(own.size()), 0);
-  agree(comm, [&] {
-    for (int64_t j = own.begin; j < own.end; ++j) {
-      const Shard shard = dataset.read_shard(j);
-      for (const float label : shard.label)
-        sums[static_cast<size_t>(j - own.begin)] += std::min(label, static_cast<float>(clip));
-    }
-  });
-  return tree_sum(gather_shards<double>(comm, sums, dataset.shards())) /
-         static_cast<double>(dataset.train_rows());
-}
-
 Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
                      ThreadPool& pool)
     : problem_(problem),
@@ -92,7 +73,8 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
                                        .video_duration = table.video_duration,
                                        .item_rows = problem.ids.item_rows,
                                        .item_number = item_number_,
-                                       .train_label_mean = train_target_mean(problem, comm),
+                                       .train_label_mean =
+                                           mean_label(problem.dataset, problem.config.data, comm),
                                        .labels = labels_,
                                        .k = problem.config.evaluate.k,
                                        .score_unit = problem.system.objective.unit()},

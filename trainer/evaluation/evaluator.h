@@ -64,10 +64,6 @@ class Evaluator {
   std::optional<TestMetrics> metrics_;  // none without labels
 };
 
-/// The mean of what a run trains on, the labels after `data.target.clip`: the constant prediction that errors are
-/// compared with. Collective: all ranks. Throws: UserError, the same on all ranks.
-double train_target_mean(const Problem& problem, MpiCommunicator& comm);
-
 /// Prints the table of such a report for people. One process.
 void print_evaluation(const Problem& problem, const nlohmann::json& report);
 

@@ -5,8 +5,7 @@
 #include <cmath>
 
 #include "launch/base/errors.h"
-#include "sharding/batch_statistics.h"
-#include "sharding/gather_shards.h"
+#include "sharding/shard_moments.h"
 
 namespace kt {
 namespace {
@@ -60,25 +59,13 @@ Found find(std::span<const int64_t> counts, int64_t place) {
   return {bin, place};
 }
 
-/// Rows, mean and squared deviations of each own shard's column, merged over all. Collective: all ranks.
+/// Collective: all ranks.
 Scale standard_scale(const RowColumn& column, int64_t shards, Communicator& comm,
                      ThreadPool& pool) {
-  std::vector<double> own(3 * column.rows.size(), 0);
-  pool.parallel_for(std::ssize(column.rows), [&](int64_t j, int) {
-    const int64_t n = rows_of(column, j);
-    if (n == 0) return;
-    // About the first value, so that equal values have no deviation at all.
-    const double first = column.rows[j][column.column];
-    double apart = 0, squares = 0;
-    for_values(column, j, [&](float value) { apart += value - first; });
-    const double mean = first + apart / static_cast<double>(n);
-    for_values(column, j, [&](float value) { squares += (value - mean) * (value - mean); });
-    own[3 * j] = static_cast<double>(n);
-    own[3 * j + 1] = mean;
-    own[3 * j + 2] = squares;
-  });
-  const std::vector<double> all = merge_moments(gather_shards<double>(comm, own, shards, 3), 1);
-  return make_scale(all[1], std::sqrt(all[2] / all[0]));
+  const Moments all =
+      moments_over_shards(std::ssize(column.rows), shards, comm, pool,
+                          [&](int64_t j, auto&& visit) { for_values(column, j, visit); });
+  return make_scale(all.mean, std::sqrt(all.squares / all.rows));
 }
 
 }  // namespace

@@ -24,6 +24,8 @@ std::string table_of(const Column& column) {
       return "item_categories.csv";
     case ColumnSource::kCategory:
       return "kuairec_caption_category.csv";
+    case ColumnSource::kFriends:
+      return "social_network.csv";
     case ColumnSource::kVideoDuration:
       return {};
     case ColumnSource::kLabels:
@@ -90,6 +92,13 @@ std::vector<int64_t> codes_of(const Column& column, std::span<const double> valu
   return codes;
 }
 
+std::vector<double> lengths(const CodeLists& lists) {
+  std::vector<double> of;
+  for (size_t k = 1; k < lists.offsets.size(); ++k)
+    of.push_back(static_cast<double>(lists.offsets[k] - lists.offsets[k - 1]));
+  return of;
+}
+
 void append(std::vector<std::vector<double>>& to, std::vector<std::vector<double>> columns) {
   for (auto& column : columns) to.push_back(std::move(column));
 }
@@ -119,15 +128,22 @@ SideColumns read_side_columns(std::span<const Column> columns, const Dataset& da
       of_days.push_back("video_duration");
   }
   SideColumns side;
-  if (!of_users.empty()) side.user = dataset.read_user_columns(of_users);
+  std::vector<std::vector<double>> of_user_table;
+  if (!of_users.empty()) of_user_table = dataset.read_user_columns(of_users);
   DailyFeatures daily;
   if (!of_days.empty()) daily = dataset.read_daily(of_days);
-  size_t next_daily = 0;
+  size_t next_of_users = 0, next_daily = 0;
   const auto reduced = [&](DailyReduction reduction) {
     return reduce_daily(reduction, daily.item, daily.date, daily.columns[next_daily++],
                         dataset.items(), until);
   };
   for (const Column& column : columns) switch (column.source) {
+      case ColumnSource::kUserTable:
+        side.user.push_back(std::move(of_user_table[next_of_users++]));
+        break;
+      case ColumnSource::kFriends:
+        side.user.push_back(lengths(dataset.read_friends()));
+        break;
       case ColumnSource::kDailyTable:
         side.item.push_back(reduced(column.daily));
         break;
@@ -141,7 +157,7 @@ SideColumns read_side_columns(std::span<const Column> columns, const Dataset& da
       case ColumnSource::kCategory:
         append(side.item, code_columns(column, dataset.read_categories(column.of), dataset));
         break;
-      default:
+      case ColumnSource::kLabels:
         break;
     }
   return side;

@@ -4,30 +4,21 @@
 #include <cmath>
 
 #include "launch/base/errors.h"
-#include "sharding/batch_statistics.h"
 #include "sharding/gather_shards.h"
+#include "sharding/shard_moments.h"
 
 namespace kt {
 namespace {
 
 constexpr const char* kMoments = "target.moments";
 
-/// Moments of `value(sample)` over the training rows of all ranks: their number, mean, squared deviations. Collective:
-/// all ranks.
+/// Of the training rows of all ranks. Collective: all ranks.
 template <class Value>
-std::vector<double> moments_of(std::span<const ShardSamples> samples, int64_t shards,
-                               Communicator& comm, ThreadPool& pool, Value&& value) {
-  std::vector<double> own(3 * samples.size());
-  pool.parallel_for(std::ssize(samples), [&](int64_t j, int) {
-    const Samples& rows = samples[j].train;
-    double sum = 0, squares = 0;
-    for (const Sample& sample : rows) sum += value(sample);
-    const auto n = static_cast<double>(rows.size());
-    const double mean = n > 0 ? sum / n : 0;
-    for (const Sample& sample : rows) squares += (value(sample) - mean) * (value(sample) - mean);
-    std::ranges::copy(std::vector{n, mean, squares}, own.begin() + 3 * j);
+Moments moments_of_rows(std::span<const ShardSamples> samples, int64_t shards, Communicator& comm,
+                        ThreadPool& pool, Value&& value) {
+  return moments_over_shards(std::ssize(samples), shards, comm, pool, [&](int64_t j, auto&& visit) {
+    for (const Sample& sample : samples[j].train) visit(value(sample));
   });
-  return merge_moments(gather_shards<double>(comm, own, shards, 3), 1);
 }
 
 bool is_standardised(const Problem& problem) {
@@ -90,19 +81,19 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
     arrays = std::move(fitted.arrays);
   }
   if (is_standardised(problem)) {
-    const std::vector<double> moments = moments_of(
-        samples, shards, comm, pool,
-        [&](const Sample& sample) { return static_cast<double>(objective.clipped(sample.label)); });
-    const double deviation = std::sqrt(moments[2] / std::max(moments[0], 1.));
+    const Moments moments = moments_of_rows(samples, shards, comm, pool, [&](const Sample& sample) {
+      return static_cast<double>(objective.clipped(sample.label));
+    });
+    const double deviation = std::sqrt(moments.squares / std::max(moments.rows, 1.));
     arrays.push_back(
         {{kMoments, ArrayKind::kColumns, 1, 2, false},
-         {static_cast<float>(moments[1]), deviation > 0 ? static_cast<float>(deviation) : 1.f}});
+         {static_cast<float>(moments.mean), deviation > 0 ? static_cast<float>(deviation) : 1.f}});
     set_moments(problem, arrays.back().values);
   }
   if (starts_from_target_mean(problem))
-    problem.target_mean = moments_of(samples, shards, comm, pool, [&](const Sample& sample) {
-      return static_cast<double>(objective.target_of(sample.label));
-    })[1];
+    problem.target_mean = moments_of_rows(samples, shards, comm, pool, [&](const Sample& sample) {
+                            return static_cast<double>(objective.target_of(sample.label));
+                          }).mean;
   for (const FittedArray& fitted : arrays) {
     ParameterArray& array = array_of(parameters, fitted.spec.name);
     const int64_t first =

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
@@ -12,6 +13,7 @@
 #include "launch/collectives/agree.h"
 #include "sharding/gather_shards.h"
 #include "sharding/schedule.h"
+#include "sharding/shard_moments.h"
 
 namespace kt {
 namespace {
@@ -71,22 +73,21 @@ uint64_t time_threshold(const std::vector<ShardRows>& shards, const Dataset& dat
   return threshold;
 }
 
-/// Durations of `samples`, some rows of a shard whose durations are all there.
-Durations durations_of(const Samples& samples, const ShardRows& rows) {
-  Durations out;
-  for (const Sample& sample : samples) {
-    const auto found = std::ranges::lower_bound(rows.shard.row, sample.row);  // they ascend
-    const auto k = found - rows.shard.row.begin();
-    out.play_duration.push_back(rows.durations.play_duration[k]);
-    out.video_duration.push_back(rows.durations.video_duration[k]);
-  }
-  return out;
+/// A shard as `data` and its rules leave it, and how many rows they took.
+DropCounts read_clean_shard(const Dataset& dataset, int64_t shard, const Config::Data& data,
+                            const CleaningRules& rules, ShardRows& rows) {
+  rows.shard = dataset.read_shard(shard);
+  if (!cleans(data)) return {};
+  if (rules.max_duration_ms > 0) rows.durations = dataset.read_durations(shard);
+  const DropCounts dropped = clean(rows, rules);
+  rows.durations = {};
+  return dropped;
 }
 
 }  // namespace
 
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
-                                       MpiCommunicator& comm, const LoadOptions& options) {
+                                       MpiCommunicator& comm) {
   const double fraction = config.data.validation.fraction;
   const bool temporal = config.data.validation.kind == ValidationKind::kTemporal && fraction > 0;
   if (temporal && !dataset.has_timestamps())
@@ -100,12 +101,9 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
   agree(comm, [&] {
     const CleaningRules rules = cleaning_rules(dataset, config.data);
     for (int64_t j = shards.begin; j < shards.end; ++j) {
-      ShardRows& rows = read.emplace_back(ShardRows{.shard = dataset.read_shard(j)});
+      ShardRows& rows = read.emplace_back();
       if (temporal) rows.timestamp = dataset.read_timestamps(j);
-      if (options.durations || rules.max_duration_ms > 0)
-        rows.durations = dataset.read_durations(j);
-      if (cleans(config.data)) samples[j - shards.begin].dropped = clean(rows, rules);
-      if (!options.durations) rows.durations = {};
+      samples[j - shards.begin].dropped = read_clean_shard(dataset, j, config.data, rules, rows);
     }
   });
   uint64_t threshold = 0;
@@ -132,14 +130,29 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
     samples[j].train.resize(train.size());
     for (size_t k = 0; k < train.size(); ++k)
       samples[j].train[k] = train[order(static_cast<int64_t>(k))];
-    if (options.durations) {
-      samples[j].train_durations = durations_of(samples[j].train, read[j]);
-      samples[j].validation_durations = durations_of(samples[j].validation, read[j]);
-    }
     samples[j].users = std::move(shard.users);
     read[j] = {};
   }
   return samples;
+}
+
+double mean_label(const Dataset& dataset, const Config::Data& data, MpiCommunicator& comm) {
+  if (data.target.clip == 0 && !cleans(data)) return dataset.train_label_mean();
+  const Range own = shards_of_rank(dataset.shards(), comm.world());
+  const float most = data.target.clip > 0 ? static_cast<float>(data.target.clip)
+                                          : std::numeric_limits<float>::infinity();
+  std::vector<Moments> moments;
+  agree(comm, [&] {
+    const CleaningRules rules = cleaning_rules(dataset, data);
+    for (int64_t j = own.begin; j < own.end; ++j) {
+      ShardRows rows;
+      read_clean_shard(dataset, j, data, rules, rows);
+      moments.push_back(moments_of([&](auto&& visit) {
+        for (const float label : rows.shard.label) visit(std::min(label, most));
+      }));
+    }
+  });
+  return merge_over_shards(moments, dataset.shards(), comm).mean;
 }
 
 std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,

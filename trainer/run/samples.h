@@ -25,24 +25,23 @@ struct Sample {
 using Samples = std::vector<Sample, HugePageAllocator<Sample>>;
 
 struct ShardSamples {
-  std::vector<int32_t> users;                       ///< dense user indices of the shard
-  Samples train;                                    ///< in the order of `first_order`
-  Samples validation;                               ///< in source order
-  Durations train_durations, validation_durations;  ///< of these rows; empty unless asked for
-  DropCounts dropped{};                             ///< rows of the shard that are in neither
-};
-
-struct LoadOptions {
-  bool durations = false;  ///< keeps those of the rows: 8 bytes a row more
+  std::vector<int32_t> users;  ///< dense user indices of the shard
+  Samples train;               ///< in the order of `first_order`
+  Samples validation;          ///< in source order
+  DropCounts dropped{};        ///< rows of the shard that are in neither
 };
 
 /// Reads the shards of a rank, cleans them (trainer/run/cleaning.h) and splits what is left. Random: a row is held
 /// out by a draw keyed by (seed, row), so the split depends neither on ranks nor on V. Temporal: the latest
 /// `fraction` of all rows, ties held out too, with a warning where these are many.
 /// Collective: all ranks; a shard that one rank cannot read ends all of them with that message.
-/// Throws: UserError, also where the data set lacks what a filter or an option needs.
+/// Throws: UserError, also where the data set lacks what a filter needs.
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
-                                       MpiCommunicator& comm, const LoadOptions& options = {});
+                                       MpiCommunicator& comm);
+
+/// The mean of the labels that there are to train and to validate on: cleaned, and clipped as targets are. Reads the
+/// shards where either is asked for. Collective: all ranks. Throws: as `load_samples`.
+double mean_label(const Dataset& dataset, const Config::Data& data, MpiCommunicator& comm);
 
 /// Training samples of every shard. Shapes: [V]. Collective: all ranks.
 std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,

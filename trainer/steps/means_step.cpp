@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "launch/base/errors.h"
-#include "models/features/shrinkage.h"
 #include "sharding/gather_shards.h"
+#include "sharding/shard_moments.h"
 #include "sharding/tree_sum.h"
 #include "trainer/run/share.h"
 
@@ -34,7 +34,13 @@ MeansStep::MeansStep(const MeansFit& fit, const Objective& objective, Parameters
 
 void MeansStep::run(int64_t, int64_t, double, int64_t) {
   std::vector<double> of_users(first_user_.back(), 0), of_items(parameters_.item_begin().back(), 0);
-  mean_ = fit_.counts ? 0 : mean_of_targets();
+  if (!fit_.counts)
+    mean_ = moments_over_shards(std::ssize(samples_), parameters_.shard_count(), comm_, pool_,
+                                [&](int64_t j, auto&& visit) {
+                                  for (const Sample& sample : samples_[j].train)
+                                    visit(target_of(sample));
+                                })
+                .mean;
   const int64_t sweeps = fit_.users && fit_.videos ? fit_.sweeps : 1;
   if (fit_.videos) {
     bring_rows();
@@ -78,46 +84,57 @@ double MeansStep::sum_over_shards(std::span<const double> own) {
   return tree_sum(gather_shards<double>(comm_, own, parameters_.shard_count()));
 }
 
-double MeansStep::mean_of_targets() {
-  std::vector<double> sums(samples_.size(), 0), rows;
-  pool_.parallel_for(std::ssize(samples_), [&](int64_t j, int) {
-    for (const Sample& sample : samples_[j].train)
-      sums[j] += static_cast<double>(objective_.target_of(sample.label));
-  });
-  for (const ShardSamples& shard : samples_)
-    rows.push_back(static_cast<double>(shard.train.size()));
-  return sum_over_shards(sums) / sum_over_shards(rows);
-}
-
 /// Shapes: of_items [items], of_users [users of this rank].
 void MeansStep::find_users(std::span<const double> of_items, std::span<double> of_users) {
+  std::vector<GroupMoments> residuals(of_users.size());
   pool_.parallel_for(std::ssize(samples_), [&](int64_t j, int) {
     const ShardSamples& shard = samples_[j];
-    std::vector<double> residuals(shard.users.size(), 0);
-    std::vector<int64_t> rows(shard.users.size(), 0);
-    for (const Sample& sample : shard.train) {
-      residuals[sample.user] +=
-          static_cast<double>(objective_.target_of(sample.label)) - mean_ - of_items[sample.item];
-      ++rows[sample.user];
-    }
-    for (size_t k = 0; k < rows.size(); ++k)
-      of_users[first_user_[j] + static_cast<int64_t>(k)] =
-          shrunk_bias(residuals[k], rows[k], fit_.user_weight);
+    const std::span of = std::span(residuals).subspan(first_user_[j], shard.users.size());
+    for (const Sample& sample : shard.train)
+      of[sample.user].add(target_of(sample) - mean_ - of_items[sample.item]);
   });
+  shrink(residuals, fit_.user_weight, of_users);
 }
 
 /// Shapes: of_users [users of this rank], of_items [items].
 void MeansStep::find_items(std::span<const double> of_users, std::span<double> of_items) {
   const std::vector<double> of_all_users = gather_to_all<double>(of_users, comm_);
-  std::vector<double> own(by_item_.items.size());
+  std::vector<GroupMoments> residuals(by_item_.items.size());
   pool_.parallel_for(by_item_.items.size(), [&](int64_t k, int) {
-    const std::span<const ItemRow> rows = by_item_.of(by_item_.items.begin + k);
-    double residuals = 0;
-    for (const ItemRow& row : rows)
-      residuals += static_cast<double>(row.value) - mean_ - of_all_users[row.user];
-    own[k] = fit_.counts ? residuals : shrunk_bias(residuals, std::ssize(rows), fit_.video_weight);
+    for (const ItemRow& row : by_item_.of(by_item_.items.begin + k))
+      residuals[k].add(static_cast<double>(row.value) - mean_ - of_all_users[row.user]);
   });
+  std::vector<double> own(residuals.size());
+  if (fit_.counts)
+    std::ranges::transform(residuals, own.begin(), &GroupMoments::sum);
+  else
+    shrink(residuals, fit_.video_weight, own);
   std::ranges::copy(gather_to_all<double>(own, comm_), of_items.begin());
+}
+
+/// Shapes: residuals, biases [own groups]. Collective: all ranks, for users and videos alike.
+void MeansStep::shrink(std::span<const GroupMoments> residuals, double weight,
+                       std::span<double> biases) {
+  if (fit_.by_moments) weight = fit_normal_normal(gather_moments(residuals)).strength;
+  for (size_t k = 0; k < residuals.size(); ++k)
+    biases[k] = shrunk_bias(residuals[k].sum, residuals[k].rows, weight);
+}
+
+/// Of the groups of all ranks, in their order.
+std::vector<GroupMoments> MeansStep::gather_moments(std::span<const GroupMoments> own) {
+  std::vector<int64_t> rows;
+  std::vector<double> sums, squares;
+  for (const GroupMoments& group : own) {
+    rows.push_back(group.rows);
+    sums.push_back(group.sum);
+    squares.push_back(group.squares);
+  }
+  rows = gather_to_all<int64_t>(rows, comm_);
+  sums = gather_to_all<double>(sums, comm_);
+  squares = gather_to_all<double>(squares, comm_);
+  std::vector<GroupMoments> all;
+  for (size_t k = 0; k < rows.size(); ++k) all.push_back({rows[k], sums[k], squares[k]});
+  return all;
 }
 
 double MeansStep::squared_error(double mean, std::span<const double> of_users,
@@ -125,8 +142,8 @@ double MeansStep::squared_error(double mean, std::span<const double> of_users,
   std::vector<double> sums(samples_.size(), 0);
   pool_.parallel_for(std::ssize(samples_), [&](int64_t j, int) {
     for (const Sample& sample : samples_[j].train) {
-      const double error = mean + of_users[first_user_[j] + sample.user] + of_items[sample.item] -
-                           static_cast<double>(objective_.target_of(sample.label));
+      const double error =
+          mean + of_users[first_user_[j] + sample.user] + of_items[sample.item] - target_of(sample);
       sums[j] += error * error;
     }
   });

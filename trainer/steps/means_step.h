@@ -5,6 +5,7 @@
 
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/communicator.h"
+#include "models/features/shrinkage.h"
 #include "models/systems/system.h"
 #include "sharding/item_rows.h"
 #include "sharding/parameters.h"
@@ -36,9 +37,13 @@ class MeansStep final : public Steps {
 
  private:
   void bring_rows();
-  double mean_of_targets();
+  double target_of(const Sample& sample) const {
+    return static_cast<double>(objective_.target_of(sample.label));
+  }
   void find_users(std::span<const double> of_items, std::span<double> of_users);
   void find_items(std::span<const double> of_users, std::span<double> of_items);
+  void shrink(std::span<const GroupMoments> residuals, double weight, std::span<double> biases);
+  std::vector<GroupMoments> gather_moments(std::span<const GroupMoments> own);
   double squared_error(double mean, std::span<const double> of_users,
                        std::span<const double> of_items);
   double sum_over_shards(std::span<const double> own);
