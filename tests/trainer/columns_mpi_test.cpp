@@ -244,6 +244,16 @@ std::vector<double> plain_item_values(const Column& column, int64_t k, const Dat
   return values;
 }
 
+/// Of each user, as the tables have it.
+std::vector<double> plain_user_values(const Column& column, const Dataset& dataset) {
+  if (column.source == ColumnSource::kUserTable) return dataset.read_user_columns({column.of})[0];
+  const CodeLists friends = dataset.read_friends();
+  std::vector<double> values;
+  for (int64_t user = 0; user < dataset.users(); ++user)
+    values.push_back(static_cast<double>(friends.offsets[user + 1] - friends.offsets[user]));
+  return values;
+}
+
 TEST_F(FitColumns, SideColumnsAreThePlainLoops) {
   import_replica();
   const std::vector<Column> columns = all_kinds();
@@ -257,8 +267,8 @@ TEST_F(FitColumns, SideColumnsAreThePlainLoops) {
     const int64_t count = by_user ? std::ssize(users) : dataset.items();
     ASSERT_EQ(std::ssize(got), count * spec.cols);
     for (int64_t k = 0; k < width_of(column); ++k) {
-      std::vector<double> values = by_user ? dataset.read_user_columns({column.of})[0]
-                                           : plain_item_values(column, k, dataset);
+      std::vector<double> values =
+          by_user ? plain_user_values(column, dataset) : plain_item_values(column, k, dataset);
       std::vector<double> known, over;
       for (const double x : values)
         if (!std::isnan(x)) known.push_back(x);
