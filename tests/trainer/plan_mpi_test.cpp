@@ -8,6 +8,7 @@
 #include "tests/support/mpi_test.h"
 #include "trainer/planning/plan.h"
 #include "trainer/run/engine_choice.h"
+#include "trainer/steps/means_step.h"
 #include "trainer/steps/train_step.h"
 
 namespace kt {
@@ -93,6 +94,60 @@ struct Computed {
 
 constexpr int64_t kUsers = 90, kItems = 130, kFeatures = 3;
 
+int64_t users_of_shard(int64_t j, int64_t shards) {
+  return kUsers * (j + 1) / shards - kUsers * j / shards;
+}
+
+/// The samples of every shard, the same on every rank, so that each knows what all of them ask for.
+std::vector<ShardSamples> samples_of(int64_t shards) {
+  std::vector<ShardSamples> samples(shards);
+  for (int64_t j = 0; j < shards; ++j) {
+    const int64_t users = users_of_shard(j, shards);
+    samples[j].users.resize(users);
+    std::iota(samples[j].users.begin(), samples[j].users.end(), 0);
+    for (int64_t k = 0; k < (j == 3 ? 0 : 20 + 60 * (j == 1)); ++k) {
+      // Items repeat inside a step.
+      samples[j].train.push_back({.user = static_cast<int32_t>(k % users),
+                                  .item = static_cast<int32_t>((k * k + 17 * (j % 4)) % kItems),
+                                  .label = 1,
+                                  .row = static_cast<uint32_t>(100 * j + k)});
+    }
+  }
+  return samples;
+}
+
+int owner_of(int64_t item, int64_t shards, int ranks) {
+  int64_t block = 0;
+  while (item >= kItems * (block + 1) / shards) ++block;
+  int rank = 0;
+  while (block >= shards * (rank + 1) / ranks) ++rank;
+  return rank;
+}
+
+std::vector<ArraySpec> specs_of(std::span<const ParameterSpec> parameters) {
+  std::vector<ArraySpec> specs;
+  for (const ParameterSpec& spec : parameters) {
+    const ArrayKind kind = spec.kind == ParameterKind::kUserTable   ? ArrayKind::kUserTable
+                           : spec.kind == ParameterKind::kItemTable ? ArrayKind::kItemTable
+                                                                    : ArrayKind::kDense;
+    specs.push_back({spec.name, kind, spec.rows, spec.cols});
+  }
+  return specs;
+}
+
+void expect_planned(const std::vector<CountingCommunicator::Call>& calls,
+                    const std::vector<Collective>& planned, int rank) {
+  ASSERT_EQ(calls.size(), planned.size());
+  for (size_t c = 0; c < planned.size(); ++c) {
+    const Traffic& got = calls[c].traffic;
+    const Traffic& want = planned[c].ranks[rank];
+    EXPECT_EQ(calls[c].operation, planned[c].operation) << planned[c].what;
+    EXPECT_EQ(got.messages, want.messages) << planned[c].what;
+    EXPECT_NEAR(got.sent_bytes, want.sent_bytes, 1e-6) << planned[c].what;
+    EXPECT_NEAR(got.received_bytes, want.received_bytes, 1e-6) << planned[c].what;
+  }
+}
+
 class PlannedStep : public MpiTest,
                     public ::testing::WithParamInterface<std::tuple<Training, Computed>> {
  protected:
@@ -123,20 +178,7 @@ class PlannedStep : public MpiTest,
     inputs.device = find_device("cpu");
     return inputs;
   }
-  static std::vector<ArraySpec> specs_of(const Engine& engine) {
-    std::vector<ArraySpec> specs;
-    for (const ParameterSpec& spec : engine.parameters()) {
-      const ArrayKind kind = spec.kind == ParameterKind::kUserTable   ? ArrayKind::kUserTable
-                             : spec.kind == ParameterKind::kItemTable ? ArrayKind::kItemTable
-                                                                      : ArrayKind::kDense;
-      specs.push_back({spec.name, kind, spec.rows, spec.cols});
-    }
-    return specs;
-  }
   Holding holding() const { return exact ? Holding::kOwnBlocks : Holding::kReplica; }
-  int64_t users_of_shard(int64_t j) const {
-    return kUsers * (j + 1) / run.shards - kUsers * j / run.shards;
-  }
 };
 
 INSTANTIATE_TEST_SUITE_P(
@@ -162,25 +204,15 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
   inputs.config.train.global_batch = 150;
   inputs.config.data.validation.fraction = 0;
 
-  // The same samples on every rank, so that each knows what all of them ask for.
-  std::vector<ShardSamples> samples(run.shards);
-  for (int64_t j = 0; j < run.shards; ++j) {
-    const int64_t users = users_of_shard(j);
-    samples[j].users.resize(users);
-    std::iota(samples[j].users.begin(), samples[j].users.end(), 0);
-    for (int64_t k = 0; k < (j == 3 ? 0 : 20 + 60 * (j == 1)); ++k) {
-      // Items repeat inside a step.
-      samples[j].train.push_back({.user = static_cast<int32_t>(k % users),
-                                  .item = static_cast<int32_t>((k * k + 17 * (j % 4)) % kItems),
-                                  .label = 1,
-                                  .row = static_cast<uint32_t>(100 * j + k)});
-    }
-    inputs.shard_users.push_back(users);
-    inputs.shard_rows.push_back(std::ssize(samples[j].train));
+  const std::vector<ShardSamples> samples = samples_of(run.shards);
+  for (const ShardSamples& shard : samples) {
+    inputs.shard_users.push_back(std::ssize(shard.users));
+    inputs.shard_rows.push_back(std::ssize(shard.train));
   }
   const std::vector<float> features(kItems * kFeatures, .5f);
 
-  Parameters parameters(specs_of(*engine), inputs.shard_users, kItems, world, holding(), {});
+  Parameters parameters(specs_of(engine->parameters()), inputs.shard_users, kItems, world,
+                        holding(), {});
   CountingCommunicator counting(comm);
   const Schedule schedule(inputs.shard_rows, inputs.config.train.global_batch);
   ASSERT_GT(schedule.steps(), 1);
@@ -208,10 +240,7 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
         taken[r] += static_cast<double>(positions.size());
         for (int64_t position = positions.begin; position < positions.end; ++position) {
           const int64_t item = samples[j].train[order(position)].item;
-          int64_t block = 0;
-          while (item >= kItems * (block + 1) / run.shards) ++block;
-          int s = 0;
-          while (block >= run.shards * (s + 1) / world.size) ++s;
+          const int s = owner_of(item, run.shards, world.size);
           ++requests.rows[r][s];
           asked[r * world.size + s].insert(item);
         }
@@ -230,15 +259,8 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
     int32_t request = 0;  // what the loop asks of all ranks at the end of a step
     counting.all_reduce(std::span(&request, 1), Reduction::kMax);
 
-    ASSERT_EQ(counting.calls.size(), planned.size());
-    for (size_t c = 0; c < planned.size(); ++c) {
-      const Traffic& got = counting.calls[c].traffic;
-      const Traffic& want = planned[c].ranks[world.rank];
-      EXPECT_EQ(counting.calls[c].operation, planned[c].operation) << planned[c].what;
-      EXPECT_EQ(got.messages, want.messages) << planned[c].what;
-      EXPECT_NEAR(got.sent_bytes, want.sent_bytes, 1e-6) << planned[c].what;
-      EXPECT_NEAR(got.received_bytes, want.received_bytes, 1e-6) << planned[c].what;
-    }
+    expect_planned(counting.calls, planned, world.rank);
+    if (HasFatalFailure()) return;
     if (world.size > 1 && exact) {
       EXPECT_GT(counting.calls[2].traffic.sent_bytes, 0);  // item parts
     }
@@ -256,9 +278,10 @@ TEST_P(PlannedStep, HoldsWhatIsPlanned) {
   PlanInputs inputs = inputs_for(*engine);
   for (int64_t j = 0; j < run.shards; ++j) {
     inputs.shard_rows.push_back(10);
-    inputs.shard_users.push_back(users_of_shard(j));
+    inputs.shard_users.push_back(users_of_shard(j, run.shards));
   }
-  const Parameters parameters(specs_of(*engine), inputs.shard_users, kItems, world, holding(), {});
+  const Parameters parameters(specs_of(engine->parameters()), inputs.shard_users, kItems, world,
+                              holding(), {});
   const RankPlan rank = make_plan(inputs).ranks[world.rank];
   size_t values = parameters.dense.size(), gradients = 0, slots = 0;
   for (size_t a = 0; a < parameters.arrays.size(); ++a) {
@@ -272,6 +295,76 @@ TEST_P(PlannedStep, HoldsWhatIsPlanned) {
   EXPECT_EQ(rank.memory[3].bytes, static_cast<int64_t>(4 * values));
   EXPECT_EQ(rank.memory[4].bytes, static_cast<int64_t>(4 * gradients));
   EXPECT_EQ(rank.memory[5].bytes, static_cast<int64_t>(4 * slots));
+}
+
+class PlannedMeans : public MpiTest,
+                     public ::testing::WithParamInterface<std::tuple<const char*, Reduce>> {};
+
+INSTANTIATE_TEST_SUITE_P(Systems, PlannedMeans,
+                         ::testing::Combine(::testing::Values("global_mean", "user_mean",
+                                                              "video_mean", "additive_means",
+                                                              "popularity"),
+                                            ::testing::Values(Reduce::kExact, Reduce::kFast)),
+                         [](const auto& test) {
+                           return fmt::format("{}_{}", std::get<0>(test.param),
+                                              name_of(std::get<1>(test.param)));
+                         });
+
+/// Neighbours that are made as often take turns.
+std::vector<Collective> call_by_call(const std::vector<Collective>& planned) {
+  std::vector<Collective> calls;
+  for (size_t begin = 0, end = 0; begin < planned.size(); begin = end) {
+    while (end < planned.size() && planned[end].times == planned[begin].times) ++end;
+    for (int64_t k = 0; k < planned[begin].times; ++k)
+      calls.insert(calls.end(), planned.begin() + begin, planned.begin() + end);
+  }
+  return calls;
+}
+
+// The communication of the one step of means, call by call, is the planned one.
+TEST_P(PlannedMeans, CommunicateAsPlanned) {
+  constexpr int64_t kShards = 8;
+  const auto [name, reduce] = GetParam();
+  const System system = make_default_system(name, {.users = kUsers, .items = kItems});
+  PlanInputs inputs;
+  inputs.config.parallel.reduce = reduce;
+  inputs.config.data.validation.fraction = 0;
+  inputs.parameters = system.graph.parameters();
+  inputs.means = system.means;
+  inputs.users = kUsers;
+  inputs.items = kItems;
+  inputs.ranks = world.size;
+  inputs.device = find_device("cpu");
+  const std::vector<ShardSamples> samples = samples_of(kShards);
+  for (const ShardSamples& shard : samples) {
+    inputs.shard_users.push_back(std::ssize(shard.users));
+    inputs.shard_rows.push_back(std::ssize(shard.train));
+  }
+  Requests requests(world.size);
+  for (int r = 0; r < world.size; ++r) {
+    const Range shards = shards_of_rank(kShards, {r, world.size});
+    for (int64_t j = shards.begin; j < shards.end; ++j)
+      for (const Sample& sample : samples[j].train)
+        ++requests.rows[r][owner_of(sample.item, kShards, world.size)];
+  }
+
+  Parameters parameters(specs_of(inputs.parameters), inputs.shard_users, kItems, world,
+                        reduce == Reduce::kExact ? Holding::kOwnBlocks : Holding::kReplica, {});
+  const Range own = parameters.shards();
+  CountingCommunicator counting(comm);
+  ThreadPool pool(1);
+  MeansStep step(*system.means, system.objective, parameters,
+                 std::span(samples).subspan(own.begin, own.size()), counting, pool);
+  step.run(0, 0, 0, 1);
+  int32_t request = 0;  // what the loop asks of all ranks at the end of a step
+  counting.all_reduce(std::span(&request, 1), Reduction::kMax);
+
+  const std::vector<Collective> planned = call_by_call(step_collectives(inputs, requests));
+  expect_planned(counting.calls, planned, world.rank);
+  double rows = 0;
+  for (const Collective& collective : planned)
+    if (collective.what == "videos of rows") rows += collective.ranks[world.rank].sent_bytes;
+  EXPECT_EQ(rows > 0, system.means->videos && world.size > 1);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <functional>
+#include <numeric>
 
 #include "launch/base/errors.h"
 #include "models/systems/registry.h"
@@ -64,6 +65,22 @@ PlanInputs small_inputs(int64_t shards, int64_t ranks) {
                    .network_latency_s = 1e-5,
                    .message_overhead_s = 1e-7};
   return inputs;
+}
+
+/// A system of means over the same rows.
+PlanInputs small_means(const char* name, int64_t shards, int64_t ranks) {
+  PlanInputs inputs = small_inputs(shards, ranks);
+  const System system = make_default_system(name, {.users = kUsers, .items = kItems});
+  inputs.means = system.means;
+  inputs.parameters = system.graph.parameters();
+  inputs.columns = {};
+  return inputs;
+}
+
+double bytes_of(const std::vector<MemoryUse>& memory, const std::string& what) {
+  for (const MemoryUse& use : memory)
+    if (use.what == what) return static_cast<double>(use.bytes);
+  throw BugError("no memory of " + what);
 }
 
 // --- Against a plain count, element by element -----------------------------------------------------------
@@ -324,6 +341,80 @@ TEST_P(CountedPlan, MemoryOfParametersIsThatOfTheirElements) {
   }
 }
 
+TEST_P(CountedPlan, RowsOfMeansGoToTheOwnersOfTheirVideos) {
+  const auto [shards, n] = GetParam();
+  PlanInputs inputs = small_means("additive_means", shards, n);
+  std::vector<double> samples(n, 0), items(n, 0), users(n, 0), own_shards(n, 0);
+  for (int64_t j = 0; j < shards; ++j) {
+    const int64_t rank = owner(j, shards, shards, n);
+    samples[rank] += .9 * static_cast<double>(inputs.shard_rows[j]);
+    users[rank] += static_cast<double>(inputs.shard_users[j]);
+    ++own_shards[rank];
+  }
+  for (int64_t item = 0; item < kItems; ++item) ++items[owner(item, kItems, shards, n)];
+  const double all = std::accumulate(samples.begin(), samples.end(), 0.);
+
+  for (const Reduce reduce : {Reduce::kExact, Reduce::kFast}) {
+    inputs.config.parallel.reduce = reduce;
+    const Plan plan = make_plan(inputs);
+    EXPECT_EQ(plan.steps, 1);
+    const Collective rows = collective(plan.collectives, "users of rows");
+    for (int64_t r = 0; r < n; ++r) {
+      EXPECT_NEAR(plan.ranks[r].samples, samples[r], 1e-9);
+      EXPECT_NEAR(rows.ranks[r].sent_bytes, 4 * samples[r] * (1 - items[r] / kItems), 1e-6);
+      EXPECT_NEAR(rows.ranks[r].received_bytes, 4 * (all - samples[r]) * items[r] / kItems, 1e-6);
+      const std::vector<MemoryUse>& memory = plan.ranks[r].memory;
+      const double brought = all * items[r] / kItems;
+      EXPECT_NEAR(bytes_of(memory, "rows by video, 8 B a row"), 8 * (brought + items[r]), 1);
+      EXPECT_NEAR(bytes_of(memory, "rows to their videos"),
+                  28 * samples[r] + 20 * brought + 4 * kItems, 1);
+      EXPECT_EQ(bytes_of(memory, "means of all users and videos"),
+                8 * (users[r] + kItems + kUsers + items[r]));
+    }
+    // Of both in turn: five sweeps after the videos' first.
+    const Collective means = collective(plan.collectives, "video means");
+    EXPECT_EQ(means.times, 6);
+    for (int64_t r = 0; r < n; ++r)
+      EXPECT_EQ(means.ranks[r].received_bytes, 8 * (kItems - items[r]));
+  }
+}
+
+TEST(PlannedMeans, CommunicateWhatTheyAreOf) {
+  const auto names = [](const char* system) {
+    std::vector<std::string> all;
+    for (const Collective& c : make_plan(small_means(system, 8, 2)).collectives)
+      all.push_back(fmt::format("{} {}", c.times, c.what));
+    return all;
+  };
+  const std::vector<std::string> of_all = {"2 sums of shards", "1 dense parameters",
+                                           "1 sums of shards", "1 request to stop"};
+  EXPECT_EQ(names("global_mean"), of_all);
+  EXPECT_EQ(names("user_mean"), of_all);  // a user's rows are on one rank
+  const std::vector<std::string> popularity = names("popularity");
+  EXPECT_EQ(popularity.size(), 13U);
+  EXPECT_EQ(popularity.front(), "1 sizes");  // it counts from 0, not from the mean
+  EXPECT_THAT(popularity, ::testing::Contains("1 video means"));
+  EXPECT_THAT(names("additive_means"), ::testing::Contains("6 user means"));
+}
+
+TEST(PlannedMeans, TakeAPassForEachSweep) {
+  PlanInputs inputs = small_means("additive_means", 8, 2);
+  const auto parts = [&](int64_t sweeps, int64_t threads) {
+    inputs.means->sweeps = sweeps;
+    inputs.config.parallel.threads = threads;
+    return make_plan(inputs).ranks[0].busy_seconds;
+  };
+  const std::vector<double> one = parts(1, 1), three = parts(3, 1), shared = parts(3, 2);
+  EXPECT_NEAR(three[0], one[0] * 5 / 3, 1e-12);  // mean and errors too
+  EXPECT_EQ(three[1], one[1]);
+  EXPECT_NEAR(three[2], one[2] * 2, 1e-12);  // once before the first sweep
+  EXPECT_NEAR(shared[0], three[0] / 2, 1e-12);
+  EXPECT_EQ(shared[1], three[1]);  // the exchange is one thread's
+  EXPECT_NEAR(shared[2], three[2] / 2, 1e-12);
+  EXPECT_EQ(make_plan(small_means("user_mean", 8, 2)).busy_parts.size(), 1U);
+  EXPECT_EQ(make_plan(inputs).flops, 0);
+}
+
 // --- What fits -------------------------------------------------------------------------------------------
 
 TEST(PlanMemory, PeakIsWhatIsAlwaysThereAndTheLargestOfTheRest) {
@@ -331,6 +422,7 @@ TEST(PlanMemory, PeakIsWhatIsAlwaysThereAndTheLargestOfTheRest) {
   EXPECT_EQ(peak_bytes({{"a", kAlways, 5}, {"b", kStep, 3}, {"c", kStep, 4}, {"d", kLoading, 6}}),
             12);
   EXPECT_EQ(peak_bytes({{"a", kAlways, 5}, {"d", kEvaluation, 6}, {"b", kAlways, 1}}), 12);
+  EXPECT_EQ(peak_bytes({{"a", kStep, 5}, {"d", kStepAlone, 6}, {"b", kEvaluation, 7}}), 12);
 }
 
 TEST(PlanMemory, SaysTheFewestRanksThatFit) {

@@ -1,6 +1,9 @@
 // `kuaitrain plan` as a user starts it.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <fstream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -14,6 +17,7 @@ namespace {
 using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class ProgramPlan : public ::testing::Test {
  protected:
@@ -39,6 +43,14 @@ class ProgramPlan : public ::testing::Test {
     EXPECT_EQ(ended.code, 2) << ended.out;
     EXPECT_THAT(ended.err, HasSubstr(message));
     EXPECT_EQ(ended.out, "");
+  }
+
+  /// A configuration that says no more than this.
+  static std::string of_system(const std::string& name) {
+    std::ofstream(shop_->path() / (name + ".yaml"))
+        << "model: {name: " << name << "}\ndata: {validation: {fraction: 0}}\n"
+        << "checkpoint: {best: none}\n";
+    return name + ".yaml";
   }
 
   static std::unique_ptr<Workshop> shop_;
@@ -107,7 +119,7 @@ TEST_F(ProgramPlan, ItsDocumentHasTheseFields) {
                           "exposed_share", "flops", "overlap", "oversubscription", "samples",
                           "samples_per_second", "seconds", "speed_up", "steps_per_epoch"));
   EXPECT_THAT(keys(got["step"]["collectives"][0]),
-              ElementsAre("of", "operation", "ranks", "seconds"));
+              ElementsAre("of", "operation", "ranks", "seconds", "times"));
   EXPECT_THAT(keys(got["step"]["collectives"][0]["ranks"][1]),
               ElementsAre("messages", "received_bytes", "remote_messages", "remote_received_bytes",
                           "remote_sent_bytes", "sent_bytes"));
@@ -117,6 +129,47 @@ TEST_F(ProgramPlan, ItsDocumentHasTheseFields) {
                   "peak_memory_bytes", "rank", "rows", "samples_per_step", "shards", "users"));
   EXPECT_EQ(got["device"]["memory_bytes"], 80000000000);
   EXPECT_THAT(got["step"]["estimate"].get<std::string>(), HasSubstr("never measured"));
+}
+
+TEST_F(ProgramPlan, OfMeansIsOfTheirOneStep) {
+  const json got = document({of_system("additive_means"), "--ranks", "2", "model.sweeps=7"});
+  EXPECT_THAT(
+      keys(got["step"]),
+      ElementsAre("collectives", "communication_s", "compute_s", "estimate", "exposed_share",
+                  "overlap", "oversubscription", "samples_per_second", "seconds", "speed_up"));
+  EXPECT_FALSE(got["placement"][0].contains("samples_per_step"));
+  EXPECT_FALSE(got["placement"][0]["memory"].contains("columns"));
+  EXPECT_GT(got["placement"][0]["memory"]["rows to their videos"]["bytes"], 0);
+  EXPECT_EQ(got["parameters"]["count"], 7176 + 10728 + 1);
+  int64_t most = 0;
+  for (const json& collective : got["step"]["collectives"])
+    most = std::max(most, collective["times"].get<int64_t>());
+  EXPECT_EQ(most, 8);
+  EXPECT_GT(got["step"]["seconds"], 0);
+
+  for (const char* name :
+       {"global_mean", "user_mean", "video_mean", "additive_means", "popularity"}) {
+    const Ended ended = plan({of_system(name), "--ranks", "4"});
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    EXPECT_THAT(ended.out, HasSubstr(std::string("model ") + name + " in one step"));
+    EXPECT_THAT(ended.out, HasSubstr("the one step over all 11,562,802 rows"));
+    for (const char* word : {"epoch", "FLOP", "activations"})
+      EXPECT_THAT(ended.out, Not(HasSubstr(word))) << name;
+    std::istringstream lines(ended.out);
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80) << line;
+  }
+}
+
+TEST_F(ProgramPlan, KnowsTheCodesOfKuaiRec) {
+  // Codes of 26 user columns, three levels of categories, 50 ranges of durations; a missing value has one each.
+  const json got = document({of_system("two_tower"), "--ranks", "2", "model.user_columns=codes",
+                             "model.categories=true", "model.duration=true"});
+  std::map<std::string, int64_t> rows;
+  for (const json& array : got["parameters"]["arrays"])
+    rows[array["name"].get<std::string>()] = array["rows"].get<int64_t>();
+  const int64_t feats = 2 + 8 + 30 + 1076 + 12 + 10 + 3 + 47 + 340 + 7 + 5 + 3 + 6 * 2;
+  EXPECT_EQ(rows["user_codes"], 26 + 4 + 3 * 2 + 8 + 7 + 7 + 7 + feats);
+  EXPECT_EQ(rows["video_codes"], 39 + 138 + 220 + 51);
 }
 
 TEST_F(ProgramPlan, SaysWhetherItFits) {
@@ -175,6 +228,9 @@ TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
   expect_refused({"--ranks", "2", "data.path=nowhere"}, "nowhere: no such folder");
   expect_refused({"--ranks", "2", "train.batch=3"}, "train.batch");
   expect_refused({"a.yaml", "b.yaml", "--ranks", "2"}, "two configurations, a.yaml and b.yaml");
+  expect_refused({of_system("additive_means"), "--ranks", "2", "--device", "h100"},
+                 "--device h100: model.name is additive_means, which has no form on GPUs: it is "
+                 "found in one step; plan it for cpu");
   expect_refused({"--ranks", "2", "--device", "l4", "--memory", "3"},
                  "--memory, --cores: describe a node of cpus, but --device is l4");
   expect_refused({}, "--ranks is required");

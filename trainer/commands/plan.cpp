@@ -19,7 +19,9 @@
 #include "models/features/content_features.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
+#include "trainer/devices/devices.h"
 #include "trainer/features/side_columns.h"
+#include "trainer/planning/kuairec_counts.h"
 #include "trainer/run/cleaning.h"
 #include "trainer/run/engine_choice.h"
 #include "trainer/run/problem.h"
@@ -95,7 +97,7 @@ void take_counts(const Dataset& dataset, PlanInputs& inputs) {
   inputs.test_pairs = dataset.test_rows();
 }
 
-/// The columns that the system reads, and how many codes each embedded one has: of the data set, where there is one.
+/// The columns that the system reads.
 std::vector<Column> take_columns(PlanInputs& inputs) {
   const SystemEntry& entry = find_system(inputs.config.model.name);
   const std::vector<Column> columns =
@@ -108,15 +110,12 @@ std::vector<Column> take_columns(PlanInputs& inputs) {
 }
 
 SystemInputs system_inputs(const PlanInputs& inputs, std::span<const Column> columns) {
-  constexpr int64_t kAssumedCodes = 100;  // of a column, without a data set that says
   SystemInputs of_system{.users = inputs.users, .items = inputs.items, .columns = inputs.columns};
   const std::string& path = inputs.config.data.path;
   for (const Side side : {Side::kUser, Side::kItem}) {
-    std::vector<int64_t>& codes = of_system.codes[static_cast<size_t>(side)];
-    if (!path.empty()) codes = code_counts(columns, side, Dataset::open(path));
-    for (const Column& column : columns)
-      if (path.empty() && column.embedded && side_of(column) == side)
-        codes.push_back(kAssumedCodes);
+    of_system.codes[static_cast<size_t>(side)] =
+        path.empty() ? kuairec_codes(columns, side)
+                     : code_counts(columns, side, Dataset::open(path));
   }
   return of_system;
 }
@@ -129,11 +128,11 @@ void take_model(PlanInputs& inputs) {
   const std::vector<Column> columns = take_columns(inputs);
   const System system = find_system(inputs.config.model.name)
                             .make(inputs.config.model.options, system_inputs(inputs, columns));
-  if (system.means)
-    user_error(
-        "model.name: got {}, which is found in one step over all rows, expected a system of steps; "
-        "there is nothing to plan: it takes a pass over the rows",
-        inputs.config.model.name);
+  const std::string lack = lack_of_device_form(system, columns);
+  if (inputs.device.gpu && !lack.empty())
+    user_error("--device {}: model.name is {}, which has no form on GPUs: {}; plan it for cpu",
+               inputs.device.name, inputs.config.model.name, lack);
+  inputs.means = system.means;
   const Layers& model = system.graph;
   inputs.parameters = model.parameters();
   inputs.dropout_width = model.dropout_width();
@@ -182,6 +181,8 @@ const char* name_of(MemoryPhase phase) {
       return "loading";
     case MemoryPhase::kStep:
       return "step";
+    case MemoryPhase::kStepAlone:
+      return "step alone";
     case MemoryPhase::kCheckpoint:
       return "checkpoint";
     default:
@@ -315,6 +316,11 @@ void log_collectives(const PlanInputs& inputs, const Plan& plan) {
     log_info("  {:<10}  {:<20}  {:>8.5g}  {:>9}  {:>9}  {:>10}", operation, what, t.messages,
              scaled(t.sent_bytes, "B"), scaled(t.received_bytes, "B"), seconds_text(seconds));
   };
+  const auto several = [](Traffic t, int64_t times) {
+    const auto n = static_cast<double>(times);
+    t.messages *= n, t.sent_bytes *= n, t.received_bytes *= n;
+    return t;
+  };
   std::vector<Traffic> sums(inputs.ranks);
   const auto most = [](const std::vector<Traffic>& ranks) {
     Traffic result;
@@ -326,11 +332,15 @@ void log_collectives(const PlanInputs& inputs, const Plan& plan) {
     return result;
   };
   for (const Collective& collective : plan.collectives) {
-    line(collective.operation, collective.what, most(collective.ranks), collective.seconds);
+    const int64_t times = collective.times;
+    line(collective.operation,
+         times > 1 ? fmt::format("{} x {}", times, collective.what) : collective.what,
+         several(most(collective.ranks), times), static_cast<double>(times) * collective.seconds);
     for (int64_t r = 0; r < inputs.ranks; ++r) {
-      sums[r].messages += collective.ranks[r].messages;
-      sums[r].sent_bytes += collective.ranks[r].sent_bytes;
-      sums[r].received_bytes += collective.ranks[r].received_bytes;
+      const Traffic t = several(collective.ranks[r], times);
+      sums[r].messages += t.messages;
+      sums[r].sent_bytes += t.sent_bytes;
+      sums[r].received_bytes += t.received_bytes;
     }
   }
   line("all", "", most(sums), plan.communication_seconds);
@@ -343,8 +353,11 @@ double samples_per_second(const Plan& plan) {
 }
 
 void log_step(const PlanInputs& inputs, const Plan& plan, double speed_up) {
-  log_info("\nexpected time of a step of {} samples; {} steps an epoch",
-           grouped(inputs.config.train.global_batch), grouped(plan.steps));
+  if (inputs.means)
+    log_info("\nexpected time of the one step over all {} rows", grouped(plan.training_rows));
+  else
+    log_info("\nexpected time of a step of {} samples; {} steps an epoch",
+             grouped(inputs.config.train.global_batch), grouped(plan.steps));
   const auto row = [](const std::string& name, const std::string& value) {
     log_info("  {:<30}  {:>12}", name, value);
   };
@@ -359,9 +372,10 @@ void log_step(const PlanInputs& inputs, const Plan& plan, double speed_up) {
   row("step", seconds_text(plan.step_seconds()));
   row("exposed communication",
       fmt::format("{:.1f} %", 100 * plan.communication_seconds / plan.step_seconds()));
-  row("arithmetic, all ranks", scaled(plan.flops, "FLOP"));
+  if (!inputs.means) row("arithmetic, all ranks", scaled(plan.flops, "FLOP"));
   row("samples/s", scaled(samples_per_second(plan), ""));
-  row("an epoch", seconds_text(static_cast<double>(plan.steps) * plan.step_seconds()));
+  if (!inputs.means)
+    row("an epoch", seconds_text(static_cast<double>(plan.steps) * plan.step_seconds()));
   row("times as fast as one rank", fmt::format("{:.2f}", speed_up));
   log_info("  {}", inputs.device.gpu ? kGpuEstimate : kCpuEstimate);
   if (plan.oversubscription > 1)
@@ -374,8 +388,11 @@ void log_plan(const PlanInputs& inputs, const Plan& plan, const std::string& fil
   const Config& config = inputs.config;
   const Device& device = inputs.device;
   const auto rows = std::accumulate(inputs.shard_rows.begin(), inputs.shard_rows.end(), int64_t{0});
-  log_info("{}: model {} by {}{}, reduce {}", file, config.model.name, name_of(config.model.engine),
-           config.model.form == FormName::kIds ? " for each id" : "",
+  const std::string by =
+      inputs.means ? "in one step"
+                   : fmt::format("by {}{}", name_of(config.model.engine),
+                                 config.model.form == FormName::kIds ? " for each id" : "");
+  log_info("{}: model {} {}, reduce {}", file, config.model.name, by,
            name_of(config.parallel.reduce));
   log_info("{} rank{} of {} thread{} on {} node{}", inputs.ranks, inputs.ranks == 1 ? "" : "s",
            config.parallel.threads, config.parallel.threads == 1 ? "" : "s", inputs.nodes,
@@ -458,12 +475,12 @@ json document_of(const PlanInputs& inputs, const Plan& plan, double speed_up) {
                          {"shards", to_json(rank.shards)},
                          {"rows", rank.rows},
                          {"users", rank.users},
-                         {"samples_per_step", rank.samples},
                          {"parameter_rows", owned},
                          {"memory", memory},
                          {"peak_memory_bytes", peak_bytes(rank.memory)},
                          {"compute_parts_s", busy},
                          {"compute_s", rank.compute_seconds}});
+    if (!inputs.means) placement.back()["samples_per_step"] = rank.samples;
   }
   for (const ParameterSpec& spec : inputs.parameters)
     parameters.push_back({{"name", spec.name},
@@ -475,6 +492,7 @@ json document_of(const PlanInputs& inputs, const Plan& plan, double speed_up) {
     for (const Traffic& t : collective.ranks) ranks.push_back(to_json(t));
     collectives.push_back({{"operation", collective.operation},
                            {"of", collective.what},
+                           {"times", collective.times},
                            {"seconds", collective.seconds},
                            {"ranks", ranks}});
   }
@@ -505,20 +523,21 @@ json document_of(const PlanInputs& inputs, const Plan& plan, double speed_up) {
                         {"available_bytes", inputs.device.memory_bytes},
                         {"fits", plan.fits},
                         {"ranks_needed", plan.ranks_needed > 0 ? json(plan.ranks_needed) : json()}};
-  document["step"] = {{"samples", config.train.global_batch},
-                      {"steps_per_epoch", plan.steps},
-                      {"flops", plan.flops},
-                      {"collectives", collectives},
+  document["step"] = {{"collectives", collectives},
                       {"overlap", kOverlap},
                       {"compute_s", plan.compute_seconds},
                       {"communication_s", plan.communication_seconds},
                       {"seconds", seconds},
                       {"exposed_share", plan.communication_seconds / seconds},
                       {"samples_per_second", samples_per_second(plan)},
-                      {"epoch_s", static_cast<double>(plan.steps) * seconds},
                       {"speed_up", speed_up},
                       {"oversubscription", plan.oversubscription},
                       {"estimate", inputs.device.gpu ? kGpuEstimate : kCpuEstimate}};
+  if (!inputs.means)
+    document["step"].update({{"samples", config.train.global_batch},
+                             {"steps_per_epoch", plan.steps},
+                             {"flops", plan.flops},
+                             {"epoch_s", static_cast<double>(plan.steps) * seconds}});
   return document;
 }
 

@@ -29,23 +29,27 @@ void refuse_reduced_precision(const Config& config, MpiCommunicator& control) {
 
 }  // namespace
 
-void expect_device_form(const Problem& problem) {
-  const System& system = problem.system;
+std::string lack_of_device_form(const System& system, std::span<const Column> columns) {
   const auto uses = [&](auto&& is) { return std::ranges::any_of(system.graph.parameters(), is); };
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
-  const std::string what =
-      system.means                                  ? "it is found in one step"
-      : system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
-      : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
-      : !problem.described.empty()                  ? "it reads columns of tables or labels"
-      : std::ranges::adjacent_find(rates, std::not_equal_to<>()) != rates.end()
-          ? "its dropout layers have several rates"
-      : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })
-          ? "it has a penalty on embeddings"
-      : uses([](const ParameterSpec& spec) { return spec.initializer == Initializer::kTargetMean; })
-          ? "it starts from the mean of the targets"
-          : "";
+  return system.means                                  ? "it is found in one step"
+         : system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
+         : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
+         : !columns.empty()                            ? "it reads columns of tables or labels"
+         : std::ranges::adjacent_find(rates, std::not_equal_to<>()) != rates.end()
+             ? "its dropout layers have several rates"
+         : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })
+             ? "it has a penalty on embeddings"
+         : uses([](const ParameterSpec& spec) {
+             return spec.initializer == Initializer::kTargetMean;
+           })
+             ? "it starts from the mean of the targets"
+             : "";
+}
+
+void expect_device_form(const Problem& problem) {
+  const std::string what = lack_of_device_form(problem.system, problem.described);
   if (!what.empty())
     throw AgreedError(
         fmt::format("model.name: got {}, which has no form on GPUs: {}; set parallel.backend=mpi",

@@ -34,9 +34,16 @@ constexpr double kRouteItem_s = 4e-9;
 constexpr double kLeafElement_s = .75e-9;
 constexpr double kAdamElement_s = .6e-9;
 constexpr double kSgdElement_s = .4e-9;
-// Memory of a process before any data, and of the metrics for each test pair. Source: likewise.
+// Of means: a row, passed over in the order of the samples; brought to its video's owner, at each end; passed over by
+// video.
+constexpr double kMeansRow_s = 3.2e-9;
+constexpr double kBroughtRow_s = 45e-9;
+constexpr double kMeansVideoRow_s = 2.6e-9;
+// Memory of a process before any data; of a test pair on every rank, and on the one that has its user: score and
+// metrics. Source: likewise.
 constexpr int64_t kProcessBytes = 150'000'000;
-constexpr int64_t kMetricsBytesPerPair = 26;
+constexpr int64_t kTestPairBytes = 19;
+constexpr int64_t kScoredPairBytes = 38;
 
 // Never measured here: nothing had a GPU. Source: assumed, docs/plan.md, "Assumed constants".
 constexpr double kGpuFlopShare = .35;
@@ -149,7 +156,25 @@ double training_rows(const PlanInputs& inputs) {
 }
 
 double steps_an_epoch(const PlanInputs& inputs) {
+  if (inputs.means) return 1;
   return std::ceil(training_rows(inputs) / static_cast<double>(inputs.config.train.global_batch));
+}
+
+/// How often a step of means passes over the rows.
+struct Passes {
+  explicit Passes(const MeansFit& fit) {
+    const int64_t sweeps = fit.users && fit.videos ? fit.sweeps : 1;
+    in_order = (fit.counts ? 0 : 1) + (fit.users ? sweeps : 0) + 1;  // mean, users, errors
+    by_video = fit.videos ? 1 + (fit.users ? sweeps : 0) : 0;
+  }
+  int64_t in_order, by_video;
+};
+
+/// Rows of the videos that a rank owns. Shapes: requests of all rows.
+double rows_by_video(const Requests& requests, int64_t rank) {
+  double rows = 0;
+  for (const std::vector<double>& of_rank : requests.rows) rows += of_rank[rank];
+  return rows;
 }
 
 // --- Collectives -----------------------------------------------------------------------------------------
@@ -273,6 +298,49 @@ class Traffics {
   int64_t n_;
 };
 
+std::vector<Collective> means_collectives(const PlanInputs& inputs, const Requests& requests) {
+  const Sizes sizes(inputs);
+  const Traffics traffic(inputs);
+  const MeansFit& fit = *inputs.means;
+  const std::vector<int64_t> item_begin = even_blocks(inputs.items, sizes.shards);
+  const std::vector<double> ones(inputs.ranks, 1);
+  std::vector<double> shards, users(inputs.ranks, 0), items;
+  for (int64_t r = 0; r < inputs.ranks; ++r) {
+    const Range own = sizes.shards_of(r);
+    shards.push_back(static_cast<double>(own.size()));
+    for (int64_t j = own.begin; j < own.end; ++j)
+      users[r] += static_cast<double>(inputs.shard_users[j]);
+    items.push_back(static_cast<double>(item_begin[own.end] - item_begin[own.begin]));
+  }
+  std::vector<Collective> all;
+  const auto add = [&](Collective collective, int64_t times = 1) {
+    collective.times = times;
+    all.push_back(std::move(collective));
+  };
+  const auto to_all = [&](const char* what, const std::vector<double>& elements, int64_t times) {
+    add(traffic.all_gather("sizes", kLong, ones), times);
+    add(traffic.all_gather(what, kDouble, elements), times);
+  };
+  const auto rows = [&](const char* what, double bytes) {
+    add(traffic.all_to_all(what, bytes, [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
+  };
+  if (!fit.counts) add(traffic.all_gather("sums of shards", kDouble, shards), 2);
+  if (fit.videos) {
+    to_all("users of ranks", ones, 1);
+    add(traffic.all_to_all("row counts", kLong, [](int64_t, int64_t) { return 1.; }));
+    rows("videos of rows", kInt);
+    rows("users of rows", kInt);
+    rows("targets of rows", kFloat);
+    const int64_t times = Passes(fit).by_video;
+    to_all("user means", users, times);
+    to_all("video means", items, times);
+  }
+  if (sizes.exact) add(traffic.all_gather("dense parameters", kFloat, sizes.own_dense));
+  add(traffic.all_gather("sums of shards", kDouble, shards));
+  add(traffic.all_reduce("request to stop", kInt, 1));
+  return all;
+}
+
 // --- Memory ----------------------------------------------------------------------------------------------
 
 int64_t to_bytes(double bytes) { return static_cast<int64_t>(std::ceil(bytes)); }
@@ -334,6 +402,26 @@ double activation_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t ra
   return kFloat * a_row * a_leaf * at_once;
 }
 
+/// Of the one step of means.
+std::vector<MemoryUse> means_memory(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
+                                    double samples, int64_t users, const Requests& requests) {
+  const std::vector<int64_t> item_begin = even_blocks(inputs.items, sizes.shards);
+  const Range own = sizes.shards_of(rank);
+  const int64_t items = item_begin[own.end] - item_begin[own.begin];
+  const auto bytes = static_cast<int64_t>(kDouble);
+  using enum MemoryPhase;
+  if (!inputs.means->videos)
+    return {{"means of users and videos", kStepAlone, bytes * (users + inputs.items)}};
+  const double brought = rows_by_video(requests, rank);
+  // Rows here: video, user and target, whose each is and where it goes, a column on its way. There: where each goes
+  // among its video's, columns that came.
+  return {{"means of all users and videos", kStepAlone,
+           bytes * (users + inputs.items + inputs.users + items)},
+          {"rows by video, 8 B a row", kStep, to_bytes(8 * brought) + 8 * items},
+          {"rows to their videos", kStepAlone,
+           to_bytes(28 * samples + 20 * brought) + 4 * inputs.items}};
+}
+
 std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
                                  double samples, const Requests& requests) {
   const Range shards = sizes.shards_of(rank);
@@ -360,25 +448,30 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   const bool temporal = inputs.config.data.validation.kind == ValidationKind::kTemporal &&
                         inputs.config.data.validation.fraction > 0;
   using enum MemoryPhase;
-  std::vector<MemoryUse> uses{
-      {gpu ? "CUDA context and libraries" : "process and libraries", kAlways,
-       gpu ? kGpuContextBytes : kProcessBytes},
-      {"samples, 16 B a row", kAlways, 16 * rows + 4 * users},
-      {"columns", kAlways,
-       to_bytes(kFloat) * (inputs.items * inputs.columns[1] + users * inputs.columns[0] +
-                           rows * inputs.columns[2])},
-      {"parameters", kAlways, to_bytes(kFloat * (static_cast<double>(held) + dense))},
-      {"gradients", kAlways, to_bytes(kFloat) * held},
-      {"optimizer state", kAlways, to_bytes(kFloat) * sizes.slots * held},
-  };
+  std::vector<MemoryUse> uses{{gpu ? "CUDA context and libraries" : "process and libraries",
+                               kAlways, gpu ? kGpuContextBytes : kProcessBytes},
+                              {"samples, 16 B a row", kAlways, 16 * rows + 4 * users}};
+  if (!inputs.means)
+    uses.push_back({"columns", kAlways,
+                    to_bytes(kFloat) * (inputs.items * inputs.columns[1] +
+                                        users * inputs.columns[0] + rows * inputs.columns[2])});
+  uses.push_back({"parameters", kAlways, to_bytes(kFloat * (static_cast<double>(held) + dense))});
+  uses.push_back({"gradients", kAlways, to_bytes(kFloat) * held});
+  uses.push_back({"optimizer state", kAlways, to_bytes(kFloat) * sizes.slots * held});
   // Of all ids; marks and places of a step's.
   if (!gpu)
     uses.push_back(
         {"ids", kAlways, 52 * inputs.users + 40 * inputs.items + 5 * users + 17 * inputs.items});
-  uses.push_back({"dense gradients, exchange", kStep, to_bytes(kFloat * gradient_buffers)});
-  uses.push_back({gpu ? "samples, table rows, exchange" : "samples, item parts, exchange", kStep,
-                  to_bytes(sample_bytes(inputs, sizes, rank, samples, requests))});
-  uses.push_back({"activations", kStep, to_bytes(activation_bytes(inputs, sizes, rank, samples))});
+  if (inputs.means) {
+    for (const MemoryUse& use : means_memory(inputs, sizes, rank, samples, users, requests))
+      uses.push_back(use);
+  } else {
+    uses.push_back({"dense gradients, exchange", kStep, to_bytes(kFloat * gradient_buffers)});
+    uses.push_back({gpu ? "samples, table rows, exchange" : "samples, item parts, exchange", kStep,
+                    to_bytes(sample_bytes(inputs, sizes, rank, samples, requests))});
+    uses.push_back(
+        {"activations", kStep, to_bytes(activation_bytes(inputs, sizes, rank, samples))});
+  }
   if (!gpu)
     uses.push_back({"reading shards", kLoading, 32 * largest_shard + (temporal ? 8 * rows : 0)});
   if (gpu)
@@ -395,15 +488,14 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
       written += sizes.owned(a, rank).size() * inputs.parameters[a].cols;
     uses.push_back(
         {"checkpoint being written", kCheckpoint, to_bytes(kFloat) * written * (1 + sizes.slots)});
-    const bool best = inputs.config.evaluate.checkpoint == EvaluatedCheckpoint::kBest;
-    uses.push_back(
-        {"parameters of the best checkpoint", kEvaluation,
-         best ? to_bytes(kFloat * (static_cast<double>((2 + sizes.slots) * held) + dense)) : 0});
+    if (inputs.config.evaluate.checkpoint == EvaluatedCheckpoint::kBest)
+      uses.push_back({"parameters of the best checkpoint", kEvaluation,
+                      to_bytes(kFloat * (static_cast<double>((2 + sizes.slots) * held) + dense))});
   }
   if (!gpu)
-    uses.push_back({"test table, scores, metrics", kEvaluation,
-                    16 * inputs.test_pairs + 4 * inputs.test_pairs / sizes.ranks +
-                        (rank == 0 ? (8 + kMetricsBytesPerPair) * inputs.test_pairs : 0)});
+    uses.push_back(
+        {"test table, scores, metrics", kEvaluation,
+         kTestPairBytes * inputs.test_pairs + kScoredPairBytes * inputs.test_pairs / sizes.ranks});
   return uses;
 }
 
@@ -490,10 +582,28 @@ std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, in
           gather + sum, update};
 }
 
+/// As `busy_parts` names them.
+std::vector<double> means_seconds(const PlanInputs& inputs, const Sizes& sizes, int64_t r,
+                                  double samples, const Requests& requests) {
+  const auto threads = static_cast<double>(inputs.config.parallel.threads);
+  const auto units = static_cast<double>(sizes.units(r));
+  const Passes passes(*inputs.means);
+  const double in_order = samples * kMeansRow_s * static_cast<double>(passes.in_order) *
+                          std::ceil(units / threads) / units;
+  if (!inputs.means->videos) return {in_order};
+  const double brought = rows_by_video(requests, r);
+  return {in_order, (samples + brought) * kBroughtRow_s,
+          brought * kMeansVideoRow_s * static_cast<double>(passes.by_video) / threads};
+}
+
 void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const Requests& requests) {
   const Device& device = inputs.device;
   if (device.gpu)
     plan.busy_parts = {"kernel launches", "arithmetic", "device memory"};
+  else if (inputs.means && inputs.means->videos)
+    plan.busy_parts = {"passes over rows", "rows to their videos", "passes by video"};
+  else if (inputs.means)
+    plan.busy_parts = {"passes over rows"};
   else if (inputs.config.model.engine == EngineName::kTorch)
     plan.busy_parts = {"leaves", "gather, route, sum", "update"};
   else
@@ -506,7 +616,8 @@ void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const R
     RankPlan& rank = plan.ranks[r];
     const double users = users_of_step(inputs, sizes, r), items = requests.computed[r];
     const double flops = operations_of(inputs, rank.samples, users, items);
-    plan.flops += flops + static_cast<double>(sizes.held[r]) * update_flops_an_element(sizes);
+    if (!inputs.means)
+      plan.flops += flops + static_cast<double>(sizes.held[r]) * update_flops_an_element(sizes);
     if (device.gpu) {
       const auto units = static_cast<double>(sizes.units(r));
       const auto kernels = units * static_cast<double>(6 * sizes.matrices + 4 * sizes.tables + 8) +
@@ -516,7 +627,8 @@ void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const R
                                (kGpuBandwidthShare * device.memory_bandwidth)};
       rank.compute_seconds = *std::max_element(rank.busy_seconds.begin(), rank.busy_seconds.end());
     } else {
-      rank.busy_seconds = cpu_seconds(inputs, sizes, r, rank.samples, users, items);
+      rank.busy_seconds = inputs.means ? means_seconds(inputs, sizes, r, rank.samples, requests)
+                                       : cpu_seconds(inputs, sizes, r, rank.samples, users, items);
       for (double& seconds : rank.busy_seconds) seconds *= plan.oversubscription;
       rank.compute_seconds =
           std::accumulate(rank.busy_seconds.begin(), rank.busy_seconds.end(), 0.);
@@ -524,7 +636,7 @@ void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const R
     plan.compute_seconds = std::max(plan.compute_seconds, rank.compute_seconds);
   }
   for (const Collective& collective : plan.collectives)
-    plan.communication_seconds += collective.seconds;
+    plan.communication_seconds += static_cast<double>(collective.times) * collective.seconds;
 }
 
 void check(const PlanInputs& inputs) {
@@ -561,7 +673,7 @@ Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& 
   const auto items = static_cast<double>(inputs.items);
   const double all = std::accumulate(samples.begin(), samples.end(), 0.);
   for (int64_t s = 0; s < inputs.ranks; ++s) {
-    if (!sizes.exact) {
+    if (!sizes.exact && !inputs.means) {
       requests.rows[s][s] = samples[s];
       requests.parts[s][s] = requests.computed[s] = distinct(items, items, samples[s]);
       continue;
@@ -578,6 +690,7 @@ Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& 
 }
 
 std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests) {
+  if (inputs.means) return means_collectives(inputs, requests);
   const Sizes sizes(inputs);
   const Traffics traffic(inputs);
   const bool host = !inputs.device.gpu;
@@ -643,8 +756,8 @@ int64_t peak_bytes(const std::vector<MemoryUse>& uses) {
     return bytes;
   };
   using enum MemoryPhase;
-  return in(kAlways) +
-         std::max(in(kLoading), in(kStep) + std::max(in(kCheckpoint), in(kEvaluation)));
+  return in(kAlways) + std::max(in(kLoading), in(kStep) + std::max({in(kStepAlone), in(kCheckpoint),
+                                                                    in(kEvaluation)}));
 }
 
 Plan make_plan(const PlanInputs& inputs) {

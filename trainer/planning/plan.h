@@ -2,12 +2,14 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "io/config/config.h"
 #include "models/fused/arithmetic.h"
 #include "models/graph/engine.h"
+#include "models/systems/system.h"
 #include "sharding/plan.h"
 #include "trainer/devices/device_catalogue.h"
 
@@ -20,6 +22,7 @@ struct PlanInputs {
   std::vector<int64_t> shard_rows;        ///< [V] training and validation rows
   std::vector<int64_t> shard_users;       ///< [V]
   std::vector<ParameterSpec> parameters;  ///< of the model
+  std::optional<MeansFit> means{};  ///< found in one step over all rows; none: in steps of batches
   int64_t users = 0;
   int64_t items = 0;
   std::array<int64_t, kSides> columns{};  ///< of users, items and rows
@@ -52,6 +55,7 @@ struct Collective {
   std::string what;
   std::vector<Traffic> ranks;  ///< [ranks]
   double seconds = 0;          ///< of the rank that takes longest
+  int64_t times = 1;           ///< made in a step; neighbours that are made as often take turns
 };
 
 /// Items of a step. `rows[r][s]`: rows of rank r whose item is of rank s; `parts[r][s]`: distinct items among them;
@@ -63,17 +67,19 @@ struct Requests {
   std::vector<double> computed;
 };
 
-/// Samples a step takes from each rank's shards, on average over an epoch. Shapes: [ranks].
+/// Samples a step takes from each rank's shards, on average over an epoch; the one step of means takes all.
+/// Shapes: [ranks].
 std::vector<double> samples_of_ranks(const PlanInputs& inputs);
 /// Every item equally likely. Shapes: samples [ranks].
 Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& samples);
 /// The collectives of a step, in order, as sharding/exchange.cpp, sharding/parameters.cpp, trainer/steps/train_step.cpp
-/// and the request at the step's end in trainer/run/train.cpp make them; on devices as trainer/devices/device_step.cu does.
+/// and the request at the step's end in trainer/run/train.cpp make them; on devices as trainer/devices/device_step.cu
+/// does; of means as trainer/steps/means_step.cpp and sharding/item_rows.cpp do.
 std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests);
 
 /// When memory is needed. The most a rank needs is what it always needs, and then what loading needs, or a step (kept
-/// till the end) with a checkpoint being written or an evaluation.
-enum class MemoryPhase { kAlways, kLoading, kStep, kCheckpoint, kEvaluation };
+/// till the end) with what it needs for itself alone, a checkpoint being written or an evaluation.
+enum class MemoryPhase { kAlways, kLoading, kStep, kStepAlone, kCheckpoint, kEvaluation };
 
 struct MemoryUse {
   std::string what;
@@ -107,7 +113,7 @@ struct Plan {
   double speed_up_bound = 0;  ///< rows of all over rows of the rank that has most
 
   int64_t parameters = 0;  ///< elements
-  double flops = 0;        ///< a step, over all ranks
+  double flops = 0;        ///< a step, over all ranks; of means not counted
 
   int64_t memory_bytes =
       0;  ///< needed: gpu: the rank that needs most; cpu: the node that needs most
@@ -125,15 +131,5 @@ struct Plan {
 
 /// Throws: UserError for more ranks than shards, ranks or nodes that do not go together, no training rows.
 Plan make_plan(const PlanInputs& inputs);
-
-/// KuaiRec 2.0 after the import, for a plan without a data set: 7,176 users, 10,728 videos, 11,562,802 training
-/// rows, 4,676,570 test pairs. Source: kuairec.com and the import's own count of duplicates.
-struct KuaiRecCounts {
-  static constexpr int64_t users = 7'176;
-  static constexpr int64_t items = 10'728;
-  static constexpr int64_t rows = 11'562'802;
-  static constexpr int64_t test_pairs = 4'676'570;
-  static constexpr int64_t shards = 64;
-};
 
 }  // namespace kt
