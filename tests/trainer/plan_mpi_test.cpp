@@ -302,12 +302,14 @@ class PlannedMeans : public MpiTest,
 
 INSTANTIATE_TEST_SUITE_P(Systems, PlannedMeans,
                          ::testing::Combine(::testing::Values("global_mean", "user_mean",
-                                                              "video_mean", "additive_means",
-                                                              "popularity"),
+                                                              "user_mean/moments", "video_mean",
+                                                              "video_mean/moments",
+                                                              "additive_means", "popularity"),
                                             ::testing::Values(Reduce::kExact, Reduce::kFast)),
                          [](const auto& test) {
-                           return fmt::format("{}_{}", std::get<0>(test.param),
-                                              name_of(std::get<1>(test.param)));
+                           std::string name = std::get<0>(test.param);
+                           std::ranges::replace(name, '/', '_');
+                           return fmt::format("{}_{}", name, name_of(std::get<1>(test.param)));
                          });
 
 /// Neighbours that are made as often take turns.
@@ -325,7 +327,9 @@ std::vector<Collective> call_by_call(const std::vector<Collective>& planned) {
 TEST_P(PlannedMeans, CommunicateAsPlanned) {
   constexpr int64_t kShards = 8;
   const auto [name, reduce] = GetParam();
-  const System system = make_default_system(name, {.users = kUsers, .items = kItems});
+  const std::string_view words = name, system_name = words.substr(0, words.find('/'));
+  System system = make_default_system(std::string(system_name), {.users = kUsers, .items = kItems});
+  system.means->by_moments = words.ends_with("/moments");
   PlanInputs inputs;
   inputs.config.parallel.reduce = reduce;
   inputs.config.data.validation.fraction = 0;

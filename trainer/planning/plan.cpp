@@ -324,7 +324,16 @@ std::vector<Collective> means_collectives(const PlanInputs& inputs, const Reques
   const auto rows = [&](const char* what, double bytes) {
     add(traffic.all_to_all(what, bytes, [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
   };
-  if (!fit.counts) add(traffic.all_gather("sums of shards", kDouble, shards), 2);
+  const auto moments = [&](const std::vector<double>& groups) {
+    if (!fit.by_moments) return;
+    for (const char* what : {"rows of groups", "sums of groups", "squares of groups"})
+      to_all(what, groups, 1);
+  };
+  if (!fit.counts) {
+    std::vector<double> of_shards;
+    for (const double own : shards) of_shards.push_back(3 * own);
+    add(traffic.all_gather("moments of shards", kDouble, of_shards));
+  }
   if (fit.videos) {
     to_all("users of ranks", ones, 1);
     add(traffic.all_to_all("row counts", kLong, [](int64_t, int64_t) { return 1.; }));
@@ -333,8 +342,10 @@ std::vector<Collective> means_collectives(const PlanInputs& inputs, const Reques
     rows("targets of rows", kFloat);
     const int64_t times = Passes(fit).by_video;
     to_all("user means", users, times);
+    moments(items);
     to_all("video means", items, times);
   }
+  if (fit.users) moments(users);
   if (sizes.exact) add(traffic.all_gather("dense parameters", kFloat, sizes.own_dense));
   add(traffic.all_gather("sums of shards", kDouble, shards));
   add(traffic.all_reduce("request to stop", kInt, 1));
