@@ -386,7 +386,7 @@ TEST(PlannedMeans, CommunicateWhatTheyAreOf) {
       all.push_back(fmt::format("{} {}", c.times, c.what));
     return all;
   };
-  const std::vector<std::string> of_all = {"2 sums of shards", "1 dense parameters",
+  const std::vector<std::string> of_all = {"1 moments of shards", "1 dense parameters",
                                            "1 sums of shards", "1 request to stop"};
   EXPECT_EQ(names("global_mean"), of_all);
   EXPECT_EQ(names("user_mean"), of_all);  // a user's rows are on one rank
