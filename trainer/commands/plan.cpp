@@ -134,6 +134,11 @@ void take_model(PlanInputs& inputs) {
         "model.name: got {}, which is found in one step over all rows, expected a system of steps; "
         "there is nothing to plan: it takes a pass over the rows",
         inputs.config.model.name);
+  if (system.als)
+    user_error(
+        "model.name: got {}, whose steps are half-sweeps over all rows, expected a system of steps "
+        "over batches; there is no plan of it yet",
+        inputs.config.model.name);
   const Layers& model = system.graph;
   inputs.parameters = model.parameters();
   inputs.dropout_width = model.dropout_width();

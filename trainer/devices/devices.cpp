@@ -36,6 +36,7 @@ void expect_device_form(const Problem& problem) {
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
   const std::string what =
       system.means                                  ? "it is found in one step"
+      : system.als                                  ? "it is found by least squares"
       : system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
       : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
       : !problem.described.empty()                  ? "it reads columns of tables or labels"
