@@ -52,8 +52,9 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
   // Of predictions .1 / sqrt(width) apart.
   const double deviation = .1 / std::sqrt(static_cast<double>(width));
   Layers m;
-  const int product = m.dot(m.user_table(kUserFactors, inputs.users, width, deviation),
-                            m.item_table(kVideoFactors, inputs.items, width, deviation));
+  const int user = m.user_table(kUserFactors, inputs.users, width, deviation);
+  const int video = m.item_table(kVideoFactors, inputs.items, width, deviation);
+  const int product = m.dot(user, video);
   AlsFit fit{.regularization = values.number("regularization"),
              .frequency = values.number("frequency"),
              .unobserved = values.number("unobserved"),
@@ -65,7 +66,8 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
              .alpha = alpha,
              .block = block == 0 ? width : block};
   if (target == "residual") {
-    m.add(product, add_means(m, inputs));
+    const int means = add_means(m, inputs);
+    m.add(product, means);
     fit.means =
         MeansFit{.users = true, .videos = true, .user_weight = 10, .video_weight = 1, .sweeps = 5};
   }
