@@ -60,7 +60,9 @@ ItemRows exchange_item_rows(std::span<const int32_t> item, std::span<const ItemR
       exchange.template operator()<int32_t>([&](size_t n) { return rows[n].user; });
   const std::vector<float> values =
       exchange.template operator()<float>([&](size_t n) { return rows[n].value; });
-  for (int64_t n = 0; n < count; ++n) result.rows[to[n]] = {users[n], values[n]};
+  const std::vector<float> weights =
+      exchange.template operator()<float>([&](size_t n) { return rows[n].weight; });
+  for (int64_t n = 0; n < count; ++n) result.rows[to[n]] = {users[n], values[n], weights[n]};
   return result;
 }
 

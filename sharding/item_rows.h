@@ -13,6 +13,7 @@ namespace kt {
 struct ItemRow {
   int32_t user = 0;  ///< whatever number the caller gives users
   float value = 0;
+  float weight = 1;
 };
 
 /// The rows of the items that this rank owns the blocks of: what sums over an item's rows are taken from.

@@ -62,6 +62,13 @@ int64_t Parameters::count() const {
   return count;
 }
 
+ParameterArray& Parameters::array(std::string_view name) {
+  const auto found = std::ranges::find_if(
+      arrays, [&](const ParameterArray& array) { return array.spec.name == name; });
+  KT_CHECK(found != arrays.end(), "no array {}", name);
+  return *found;
+}
+
 void Parameters::update(double learning_rate, int64_t step, float gradient_scale,
                         ThreadPool& pool) {
   // Rows of a piece: enough work to be worth giving away.

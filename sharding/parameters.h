@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "launch/base/huge_pages.h"
@@ -68,6 +69,8 @@ class Parameters {
              World world, Holding holding, const Optimizer& optimizer);
 
   std::vector<ParameterArray> arrays;  ///< in the order of the specs
+  /// Throws: BugError where none has this name.
+  ParameterArray& array(std::string_view name);
   std::vector<float> dense;            ///< all dense arrays in full, one after the other
   /// Users of this rank's shards and held items that have a gradient in a step; that of any other row of a table is
   /// 0, whatever its elements hold. Shapes: [held.size()], 0 or 1.

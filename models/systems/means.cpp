@@ -23,9 +23,7 @@ OptionDeclaration shrink() {
 /// One graph for all: what a system does not find stays 0.
 System make(const SystemInputs& inputs, const MeansFit& fit, const Objective& objective) {
   Layers m;
-  const int user = m.user_table("user", inputs.users, 1, 0);
-  const int video = m.item_table("video", inputs.items, 1, 0);
-  m.bias("mean", m.add(user, video));
+  add_means(m, inputs);
   return {std::move(m), objective, fit};
 }
 
@@ -77,6 +75,12 @@ System popularity(const OptionValues& values, const SystemInputs& inputs) {
 }
 
 }  // namespace
+
+int add_means(Layers& graph, const SystemInputs& inputs) {
+  const int user = graph.user_table(kUserMeans, inputs.users, 1, 0);
+  const int video = graph.item_table(kVideoMeans, inputs.items, 1, 0);
+  return graph.bias(kMeanOfAll, graph.add(user, video));
+}
 
 std::vector<SystemEntry> means_entries() {
   return {

@@ -17,4 +17,9 @@ namespace kt {
 /// or found by moments (models/features/shrinkage.h).
 std::vector<SystemEntry> means_entries();
 
+/// The arrays that means are found in.
+inline constexpr const char *kUserMeans = "user", *kVideoMeans = "video", *kMeanOfAll = "mean";
+/// Adds mean + b_user + b_video to a graph. Returns the layer.
+int add_means(Layers& graph, const SystemInputs& inputs);
+
 }  // namespace kt

@@ -5,6 +5,7 @@
 
 #include "launch/base/errors.h"
 #include "models/fused/fused_engine.h"
+#include "models/systems/als.h"
 #include "models/systems/feature_mlp.h"
 #include "models/systems/means.h"
 #include "models/systems/mf.h"
@@ -19,7 +20,7 @@ namespace kt {
 std::span<const SystemEntry> systems() {
   static const std::vector<SystemEntry> all = [] {
     std::vector<SystemEntry> entries = {ncf_entry(), mf_entry(), feature_mlp_entry(),
-                                        two_tower_entry(), two_tower_hybrid_entry()};
+                                        two_tower_entry(), two_tower_hybrid_entry(), als_entry()};
     for (const SystemEntry& entry : means_entries()) entries.push_back(entry);
     return entries;
   }();

@@ -30,11 +30,28 @@ struct MeansFit {
   int64_t sweeps = 1;                        ///< of both in turn
 };
 
+/// Alternating least squares (models/systems/als.h; trainer/steps/als_step.h).
+struct AlsFit {
+  double regularization = 0, frequency = 0, unobserved = 0;
+  bool unshown_alone = false;    ///< pairs that `unobserved` weighs: those without rows; else all
+  bool exclude_block = false;    ///< none of the users and videos of the test table
+  bool positives_alone = false;  ///< rows that count: from `threshold` on; else all
+  double threshold = 0;
+  double base = 0, alpha = 0;       ///< weight of a row: base + alpha * clipped label
+  int64_t block = 0;                ///< factors found at a time
+  std::optional<MeansFit> means{};  ///< that targets are less of
+};
+
 /// How outputs come of a row, what they are to be, and how that is brought about.
 struct System {
   Layers graph;
   Objective objective;
-  std::optional<MeansFit> means{};  ///< none: by gradients of batches of rows
+  // None of them: by gradients of batches of rows.
+  std::optional<MeansFit> means{};
+  std::optional<AlsFit> als{};
+
+  /// Steps of an epoch, where each is over all rows; 0: they are over batches.
+  int64_t steps_of_all_rows() const { return means ? 1 : als ? 2 : 0; }
 };
 
 /// A system as the registry lists it. Options are declared beside what they are for.

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <tuple>
 #include <vector>
 
 #include "launch/base/random.h"
@@ -26,7 +27,7 @@ std::vector<Row> rows_of_shard(int64_t shard) {
   for (uint64_t k = 0; k < (shard % 3 == 1 ? 0 : draw(0) % 40); ++k)
     rows.push_back({static_cast<int32_t>(draw(3 * k + 1) % kItems),
                     {static_cast<int32_t>(shard * 100 + static_cast<int64_t>(k)),
-                     static_cast<float>(draw(3 * k + 2) % 1000)}});
+                     static_cast<float>(draw(3 * k + 2) % 1000), static_cast<float>(k)}});
   return rows;
 }
 
@@ -48,10 +49,10 @@ TEST_F(ItemRowsOfRanks, AreWithTheirOwnersInTheOrderOfShards) {
   const ItemRows got = exchange_item_rows(item, rows, begin, comm);
   EXPECT_EQ(got.items, (Range{begin[own.begin], begin[own.end]}));
   for (int64_t k = got.items.begin; k < got.items.end; ++k) {
-    std::vector<std::pair<int32_t, float>> want, found;
+    std::vector<std::tuple<int32_t, float, float>> want, found;
     for (const Row& row : all)
-      if (row.item == k) want.emplace_back(row.row.user, row.row.value);
-    for (const ItemRow& row : got.of(k)) found.emplace_back(row.user, row.value);
+      if (row.item == k) want.emplace_back(row.row.user, row.row.value, row.row.weight);
+    for (const ItemRow& row : got.of(k)) found.emplace_back(row.user, row.value, row.weight);
     EXPECT_EQ(found, want) << "item " << k;
   }
 }

@@ -133,6 +133,11 @@ void take_model(PlanInputs& inputs) {
     user_error("--device {}: model.name is {}, which has no form on GPUs: {}; plan it for cpu",
                inputs.device.name, inputs.config.model.name, lack);
   inputs.means = system.means;
+  if (system.als)
+    user_error(
+        "model.name: got {}, whose steps are half-sweeps over all rows, expected a system of steps "
+        "over batches; there is no plan of it yet",
+        inputs.config.model.name);
   const Layers& model = system.graph;
   inputs.parameters = model.parameters();
   inputs.dropout_width = model.dropout_width();

@@ -34,6 +34,7 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
   return system.means                                  ? "it is found in one step"
+         : system.als                                  ? "it is found by least squares"
          : system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
          : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
          : !columns.empty()                            ? "it reads columns of tables or labels"

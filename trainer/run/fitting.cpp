@@ -31,13 +31,6 @@ bool starts_from_target_mean(const Problem& problem) {
   });
 }
 
-ParameterArray& array_of(Parameters& parameters, const std::string& name) {
-  const auto found = std::ranges::find_if(
-      parameters.arrays, [&](const ParameterArray& array) { return array.spec.name == name; });
-  KT_CHECK(found != parameters.arrays.end(), "no array {}", name);
-  return *found;
-}
-
 /// Puts fitted arrays where predictions look for them.
 void use(std::vector<FittedArray> arrays, Problem& problem) {
   for (FittedArray& array : arrays) {
@@ -95,7 +88,7 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
                             return static_cast<double>(objective.target_of(sample.label));
                           }).mean;
   for (const FittedArray& fitted : arrays) {
-    ParameterArray& array = array_of(parameters, fitted.spec.name);
+    ParameterArray& array = parameters.array(fitted.spec.name);
     const int64_t first =
         array.spec.kind == ArrayKind::kColumns ? array.held.begin * array.spec.cols : 0;
     std::copy_n(fitted.values.begin() + first, array.value.size(), array.value.begin());
@@ -106,7 +99,7 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
 void take_fitted(Problem& problem, Parameters& parameters, Communicator& comm) {
   std::vector<FittedArray> arrays;
   for (const ArraySpec& spec : problem.kept) {
-    ParameterArray& array = array_of(parameters, spec.name);
+    ParameterArray& array = parameters.array(spec.name);
     FittedArray& fitted = arrays.emplace_back(FittedArray{spec, {}});
     if (spec.kind == ArrayKind::kUserColumns) {
       fitted.values.assign(array.value.begin(), array.value.end());

@@ -36,6 +36,7 @@
 #include "trainer/run/run_facts.h"
 #include "trainer/run/share.h"
 #include "trainer/run/weights.h"
+#include "trainer/steps/als_step.h"
 #include "trainer/steps/host_steps.h"
 #include "trainer/steps/means_step.h"
 
@@ -216,9 +217,12 @@ void TrainingRun::load_data() {
   const Dataset& dataset = problem_.dataset;
   samples_ = load_samples(dataset, config_, parameters_.shards(), comm_);
   const std::vector<int64_t> counts = gather_train_counts(samples_, dataset.shards(), comm_);
-  const bool once = problem_.system.means.has_value();
+  const int64_t steps_of_all = problem_.system.steps_of_all_rows();
   const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  schedule_.emplace(counts, once ? std::max<int64_t>(all, 1) : config_.train.global_batch);
+  const int64_t batch = steps_of_all > 0
+                            ? std::max<int64_t>((all + steps_of_all - 1) / steps_of_all, 1)
+                            : config_.train.global_batch;
+  schedule_.emplace(counts, batch);
   dropped_ = sum_dropped(samples_, comm_);
   const int64_t rows = dataset.train_rows() - total_rows(dropped_);  // that cleaning leaves
   if (rows == 0)
@@ -232,7 +236,7 @@ void TrainingRun::load_data() {
                     "data.validation.fraction",
                     config_.data.path));
   validation_rows_ = rows - schedule_->samples();
-  total_steps_ = once ? 1 : config_.train.epochs * schedule_->steps();
+  total_steps_ = problem_.system.means ? 1 : config_.train.epochs * schedule_->steps();
   if (config_.train.max_steps > 0) total_steps_ = std::min(total_steps_, config_.train.max_steps);
 
   fit(problem_, parameters_, samples_, comm_, pool_);
@@ -245,7 +249,8 @@ void TrainingRun::load_data() {
       schedule_->samples(), validation_rows_, dataset.users(), dataset.items(), dataset.shards(),
       seconds_since(start));
   log_info("model: {}, {} parameters; {} steps of {} rows an epoch, {} in all", config_.model.name,
-           parameters_.count(), schedule_->steps(), config_.train.global_batch, total_steps_);
+           parameters_.count(), schedule_->steps(),
+           steps_of_all > 0 ? "all" : std::to_string(batch), total_steps_);
   const auto largest = *std::max_element(counts.begin(), counts.end());
   const double share = static_cast<double>(largest) / static_cast<double>(schedule_->samples());
   if (is_first() && share * comm_.world().size > 1.5)
@@ -424,6 +429,8 @@ void TrainingRun::train_steps() {
   if (problem_.system.means)
     steps_ = std::make_unique<MeansStep>(*problem_.system.means, problem_.system.objective,
                                          parameters_, samples_, comm_, pool_);
+  else if (problem_.system.als)
+    steps_ = std::make_unique<AlsStep>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
   else if (options_.devices)
     steps_ = options_.devices->make_steps(problem_, parameters_, *schedule_, samples_, comm_);
   else

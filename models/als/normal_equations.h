@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+
+/// The arithmetic of one row's least squares over the pairs it has, once a SIMD level (launch/base/simd.h). Sums run
+/// pair by pair, each element in one lane of its own: the same bits on all.
+namespace kt {
+
+/// What the objective has of a pair of row and column: square y^2 - 2 linear y, y = w . h.
+struct PairTerm {
+  int32_t other = 0;  ///< row of the other side's table
+  float square = 0, linear = 0;
+};
+
+/// The columns [first, first + width) of the rows that pairs name. Shapes: table [rows, stride], pairs [n].
+struct PairRows {
+  const float* table = nullptr;
+  int64_t stride = 0;
+  const PairTerm* pairs = nullptr;
+  int64_t n = 0;
+  int64_t first = 0, width = 0;
+};
+
+/// Widths of sums: `width` in whole vectors.
+constexpr int64_t padded_width(int64_t width) { return (width + 15) / 16 * 16; }
+/// Pairs that are taken from the table at a time.
+inline constexpr int64_t kPanelPairs = 64;
+
+/// Sums over the pairs. Shapes: matrix [padded, padded], of which the blocks of 16 from the diagonal on are written;
+/// slope [padded]; panel [2, kPanelPairs, padded], scratch.
+struct PairSums {
+  float* matrix = nullptr;  ///< square h h'
+  float* slope = nullptr;   ///< (square y - linear) h
+  float* panel = nullptr;
+};
+
+namespace avx2 {
+/// Adds w . h to the prediction y of each pair. Shapes: w [width], y [n].
+void add_predictions(const PairRows& rows, const float* w, float* y);
+/// Adds all pairs to `sums`. Shapes: y [n].
+void add_pairs(const PairRows& rows, const float* y, const PairSums& sums);
+}  // namespace avx2
+namespace avx512 {
+void add_predictions(const PairRows& rows, const float* w, float* y);
+void add_pairs(const PairRows& rows, const float* y, const PairSums& sums);
+}  // namespace avx512
+
+}  // namespace kt
