@@ -17,4 +17,9 @@ namespace kt {
 /// or found by moments (models/features/shrinkage.h).
 std::vector<SystemEntry> means_entries();
 
+/// For systems of what additive means leave: how these are found, and the layer that adds up the arrays "user", "video"
+/// and "mean".
+MeansFit additive_means_fit();
+int add_means(Layers& m, const SystemInputs& inputs);
+
 }  // namespace kt

@@ -6,6 +6,7 @@
 #include "launch/base/errors.h"
 #include "models/fused/fused_engine.h"
 #include "models/systems/feature_mlp.h"
+#include "models/systems/gram.h"
 #include "models/systems/means.h"
 #include "models/systems/mf.h"
 #include "models/systems/ncf.h"
@@ -20,7 +21,8 @@ std::span<const SystemEntry> systems() {
   static const std::vector<SystemEntry> all = [] {
     std::vector<SystemEntry> entries = {ncf_entry(), mf_entry(), feature_mlp_entry(),
                                         two_tower_entry(), two_tower_hybrid_entry()};
-    for (const SystemEntry& entry : means_entries()) entries.push_back(entry);
+    for (const auto& more : {means_entries(), gram_entries()})
+      entries.insert(entries.end(), more.begin(), more.end());
     return entries;
   }();
   return all;

@@ -30,11 +30,25 @@ struct MeansFit {
   int64_t sweeps = 1;                        ///< of both in turn
 };
 
+/// A closed form from the Gram matrix of the training rows, found in one step (trainer/steps/gram_step.h).
+struct GramFit {
+  int64_t rank = 0;            ///< of its eigenvectors; 0: by its inverse
+  double regularization = 0;   ///< of the inverse
+  bool exclude_block = false;  ///< weights of tested items from users who are not tested
+};
+
 /// How outputs come of a row, what they are to be, and how that is brought about.
 struct System {
   Layers graph;
   Objective objective;
-  std::optional<MeansFit> means{};  ///< none: by gradients of batches of rows
+  /// Found in one step over all training rows, the means first; neither: by gradients of batches of rows.
+  std::optional<MeansFit> means{};
+  std::optional<GramFit> gram{};
+  /// A score reads the training rows of its user: what these say of an item, by an array beside those of the graph,
+  /// [items, items with training rows], is the one column of a row (trainer/evaluation/history_scores.h).
+  std::optional<ParameterSpec> history_weights{};
+
+  bool found_at_once() const { return means || gram; }
 };
 
 /// A system as the registry lists it. Options are declared beside what they are for.

@@ -170,8 +170,8 @@ class SmallProblem : public MpiTest {
     return steps;
   }
 
-  const std::vector<PlainRow> table = small_table();
-  const std::vector<PlainRow> test_table = small_test();
+  std::vector<PlainRow> table = small_table();
+  std::vector<PlainRow> test_table = small_test();
   std::filesystem::path root;
   Config config;
   MpiCommunicator self;  ///< one process alone

@@ -129,7 +129,7 @@ void take_model(PlanInputs& inputs) {
   const std::vector<Column> columns = take_columns(inputs);
   const System system = find_system(inputs.config.model.name)
                             .make(inputs.config.model.options, system_inputs(inputs, columns));
-  if (system.means)
+  if (system.found_at_once())
     user_error(
         "model.name: got {}, which is found in one step over all rows, expected a system of steps; "
         "there is nothing to plan: it takes a pass over the rows",

@@ -35,7 +35,7 @@ void expect_device_form(const Problem& problem) {
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
   const std::string what =
-      system.means                                  ? "it is found in one step"
+      system.found_at_once()                        ? "it is found in one step"
       : system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
       : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
       : !problem.described.empty()                  ? "it reads columns of tables or labels"

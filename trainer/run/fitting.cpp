@@ -6,6 +6,7 @@
 #include "launch/base/errors.h"
 #include "sharding/gather_shards.h"
 #include "sharding/shard_moments.h"
+#include "trainer/run/history.h"
 
 namespace kt {
 namespace {
@@ -29,13 +30,6 @@ bool starts_from_target_mean(const Problem& problem) {
   return std::ranges::any_of(problem.system.graph.parameters(), [](const ParameterSpec& spec) {
     return spec.initializer == Initializer::kTargetMean;
   });
-}
-
-ParameterArray& array_of(Parameters& parameters, const std::string& name) {
-  const auto found = std::ranges::find_if(
-      parameters.arrays, [&](const ParameterArray& array) { return array.spec.name == name; });
-  KT_CHECK(found != parameters.arrays.end(), "no array {}", name);
-  return *found;
 }
 
 /// Puts fitted arrays where predictions look for them.
@@ -94,8 +88,9 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
     problem.target_mean = moments_of_rows(samples, shards, comm, pool, [&](const Sample& sample) {
                             return static_cast<double>(objective.target_of(sample.label));
                           }).mean;
+  if (problem.system.gram) problem.history = history_of(samples, objective, pool);
   for (const FittedArray& fitted : arrays) {
-    ParameterArray& array = array_of(parameters, fitted.spec.name);
+    ParameterArray& array = parameters.find(fitted.spec.name);
     const int64_t first =
         array.spec.kind == ArrayKind::kColumns ? array.held.begin * array.spec.cols : 0;
     std::copy_n(fitted.values.begin() + first, array.value.size(), array.value.begin());
@@ -103,10 +98,10 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
   use(std::move(arrays), problem);
 }
 
-void take_fitted(Problem& problem, Parameters& parameters, Communicator& comm) {
+void take_fitted(Problem& problem, Parameters& parameters, MpiCommunicator& comm) {
   std::vector<FittedArray> arrays;
   for (const ArraySpec& spec : problem.kept) {
-    ParameterArray& array = array_of(parameters, spec.name);
+    ParameterArray& array = parameters.find(spec.name);
     FittedArray& fitted = arrays.emplace_back(FittedArray{spec, {}});
     if (spec.kind == ArrayKind::kUserColumns) {
       fitted.values.assign(array.value.begin(), array.value.end());
@@ -114,6 +109,12 @@ void take_fitted(Problem& problem, Parameters& parameters, Communicator& comm) {
       fitted.values = gather_blocks<float>(comm, array.value, array.block_begin, spec.cols);
     }
     if (spec.name == kMoments) set_moments(problem, fitted.values);
+  }
+  if (problem.system.history_weights) {
+    ThreadPool pool(static_cast<int>(problem.config.parallel.threads));
+    problem.history =
+        history_of(load_samples(problem.dataset, problem.config, parameters.shards(), comm),
+                   problem.system.objective, pool);
   }
   use(std::move(arrays), problem);
 }

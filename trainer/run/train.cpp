@@ -36,6 +36,7 @@
 #include "trainer/run/run_facts.h"
 #include "trainer/run/share.h"
 #include "trainer/run/weights.h"
+#include "trainer/steps/gram_step.h"
 #include "trainer/steps/host_steps.h"
 #include "trainer/steps/means_step.h"
 
@@ -216,7 +217,7 @@ void TrainingRun::load_data() {
   const Dataset& dataset = problem_.dataset;
   samples_ = load_samples(dataset, config_, parameters_.shards(), comm_);
   const std::vector<int64_t> counts = gather_train_counts(samples_, dataset.shards(), comm_);
-  const bool once = problem_.system.means.has_value();
+  const bool once = problem_.system.found_at_once();
   const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
   schedule_.emplace(counts, once ? std::max<int64_t>(all, 1) : config_.train.global_batch);
   dropped_ = sum_dropped(samples_, comm_);
@@ -421,7 +422,9 @@ void TrainingRun::begin_interval() {
 }
 
 void TrainingRun::train_steps() {
-  if (problem_.system.means)
+  if (problem_.system.gram)
+    steps_ = std::make_unique<GramStep>(problem_, parameters_, samples_, comm_, pool_);
+  else if (problem_.system.means)
     steps_ = std::make_unique<MeansStep>(*problem_.system.means, problem_.system.objective,
                                          parameters_, samples_, comm_, pool_);
   else if (options_.devices)

@@ -2,23 +2,12 @@
 
 #include <algorithm>
 
-#include "launch/base/errors.h"
 #include "sharding/gather_shards.h"
 #include "sharding/shard_moments.h"
 #include "sharding/tree_sum.h"
 #include "trainer/run/share.h"
 
 namespace kt {
-namespace {
-
-ParameterArray& array_of(Parameters& parameters, ArrayKind kind) {
-  for (ParameterArray& array : parameters.arrays)
-    if (array.spec.kind == kind) return array;
-  KT_CHECK(false, "a system of means without its arrays");
-}
-
-}  // namespace
-
 MeansStep::MeansStep(const MeansFit& fit, const Objective& objective, Parameters& parameters,
                      std::span<const ShardSamples> samples, Communicator& comm, ThreadPool& pool)
     : fit_(fit),
@@ -55,10 +44,10 @@ void MeansStep::run(int64_t, int64_t, double, int64_t) {
     for (int64_t k = 0; k < array.held.size(); ++k)
       array.value[k] = static_cast<float>(values[array.held.begin + k]);
   };
-  ParameterArray& users = array_of(parameters_, ArrayKind::kUserTable);
+  ParameterArray& users = parameters_.find("user");
   for (size_t k = 0; k < of_users.size(); ++k) users.value[k] = static_cast<float>(of_users[k]);
-  write(array_of(parameters_, ArrayKind::kItemTable), of_items);
-  write(array_of(parameters_, ArrayKind::kDense), std::span(&mean_, 1));
+  write(parameters_.find("video"), of_items);
+  write(parameters_.find("mean"), std::span(&mean_, 1));
   parameters_.publish_dense(comm_);
   outcomes_.push_back({.loss = squared_error(mean_, of_users, of_items), .gradient_norm = 0});
 }
