@@ -55,7 +55,6 @@ struct ParameterArray {
   AlignedFloats gradient;
   AlignedFloats slots[2];
 
-  bool holds(int64_t row) const { return held.begin <= row && row < held.end; }
   /// Elements of `value` that hold the rows [range.begin, range.end) of the array.
   std::span<float> rows(AlignedFloats& data, Range range) const {
     return std::span(data).subspan((range.begin - held.begin) * spec.cols,

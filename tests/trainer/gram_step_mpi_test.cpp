@@ -169,7 +169,7 @@ TEST_F(Gram, TestedVideosHaveWeightsFromUsersWhoAreNotTested) {
       "ease", {{"input", std::string("ratio")}, {"exclude_block", true}, {"regularization", 7.}},
       comm, 1);
   const auto& weights = found.array("weights");
-  for (int32_t j = 0; j < kSmallItems; ++j) {
+  for (int32_t j = 0; j < kWithRows; ++j) {
     const std::vector<double> column = ridge(j < 9 ? outside : all, j, 7);
     for (int32_t i = 0; i < kWithRows; ++i)
       EXPECT_NEAR(weights[j * kWithRows + i], column[i], 1e-5) << i << " " << j;

@@ -109,7 +109,11 @@ std::vector<Column> take_columns(PlanInputs& inputs) {
 
 SystemInputs system_inputs(const PlanInputs& inputs, std::span<const Column> columns) {
   constexpr int64_t kAssumedCodes = 100;  // of a column, without a data set that says
-  SystemInputs of_system{.users = inputs.users, .items = inputs.items, .columns = inputs.columns};
+  SystemInputs of_system{.users = inputs.users,
+                         .items = inputs.items,
+                         .users_with_rows = inputs.users,
+                         .items_with_rows = inputs.items,
+                         .columns = inputs.columns};
   const std::string& path = inputs.config.data.path;
   for (const Side side : {Side::kUser, Side::kItem}) {
     std::vector<int64_t>& codes = of_system.codes[static_cast<size_t>(side)];

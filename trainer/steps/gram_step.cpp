@@ -54,6 +54,8 @@ SparseRows without(const SparseRows& rows, const std::vector<uint8_t>& marked) {
   return rest;
 }
 
+bool is_in(Range range, int64_t row) { return range.begin <= row && row < range.end; }
+
 double shared(double value, Communicator& comm) {
   comm.broadcast(std::span(&value, 1), 0);
   return value;
@@ -130,7 +132,7 @@ double GramStep::find_weights_of(const std::vector<uint8_t>& items, const Sparse
     }
     comm_.broadcast(std::span(rows), 0);
     for (int64_t j = begin; j < end; ++j)
-      if (const int64_t item = columns_[j]; items[item] && weights.holds(item))
+      if (const int64_t item = columns_[j]; items[item] && is_in(weights.held, item))
         std::copy_n(rows.begin() + (j - begin) * n, n,
                     weights.value.begin() + (item - weights.held.begin) * n);
   }
@@ -153,7 +155,7 @@ double GramStep::find_factors(const SparseRows& targets) {
 
   ParameterArray& items = parameters_.find("video_factors");
   for (int64_t j = 0; j < n; ++j)
-    for (int64_t c = 0; c < rank && items.holds(columns_[j]); ++c)
+    for (int64_t c = 0; c < rank && is_in(items.held, columns_[j]); ++c)
       items.value[(columns_[j] - items.held.begin) * rank + c] =
           static_cast<float>(factors[j * rank + c]);
   ParameterArray& users = parameters_.find("user_factors");
