@@ -37,4 +37,16 @@ std::vector<T> gather_shards(Communicator& comm, std::span<const T> own, int64_t
   return gather_blocks<T>(comm, own, begin, width);
 }
 
+/// Everyone's elements on every rank, in rank order. Collective: all ranks.
+template <class T>
+std::vector<T> gather_to_all(std::span<const T> own, Communicator& comm) {
+  const std::vector<int64_t> ones(comm.world().size, 1);
+  std::vector<int64_t> sizes(comm.world().size);
+  const auto size = static_cast<int64_t>(own.size());
+  comm.all_gather<int64_t>(std::span(&size, 1), sizes, ones);
+  std::vector<T> all(std::accumulate(sizes.begin(), sizes.end(), int64_t{0}));
+  comm.all_gather<T>(own, all, sizes);
+  return all;
+}
+
 }  // namespace kt

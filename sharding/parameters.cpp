@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "launch/base/errors.h"
 #include "sharding/gather_shards.h"
@@ -43,7 +44,7 @@ Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> us
     array.held = replica ? Range{0, array.spec.rows} : array.owned;
     const auto size = static_cast<size_t>(array.held.size() * array.spec.cols);
     array.value.resize(size);
-    if (!is_columns(kind)) {
+    if (kind == ArrayKind::kDense || (!is_columns(kind) && array.spec.trained)) {
       array.gradient.resize(size);
       for (int slot = 0; slot < optimizer_slots(optimizer); ++slot) array.slots[slot].resize(size);
     }
@@ -55,18 +56,26 @@ Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> us
   }
 }
 
+const ParameterArray& Parameters::find(const std::string& name) const {
+  const auto found = std::ranges::find_if(
+      arrays, [&](const ParameterArray& array) { return array.spec.name == name; });
+  KT_CHECK(found != arrays.end(), "no array {}", name);
+  return *found;
+}
+ParameterArray& Parameters::find(const std::string& name) {
+  return const_cast<ParameterArray&>(std::as_const(*this).find(name));
+}
+
+std::vector<float> Parameters::gather_items(const ParameterArray& array, Communicator& comm) const {
+  if (holding_ == Holding::kReplica) return {array.value.begin(), array.value.end()};
+  return gather_blocks<float>(comm, array.value, item_begin_, array.spec.cols);
+}
+
 int64_t Parameters::count() const {
   int64_t count = 0;
   for (const ParameterArray& array : arrays)
     if (!is_columns(array.spec.kind)) count += array.spec.rows * array.spec.cols;
   return count;
-}
-
-ParameterArray& Parameters::array(std::string_view name) {
-  const auto found = std::ranges::find_if(
-      arrays, [&](const ParameterArray& array) { return array.spec.name == name; });
-  KT_CHECK(found != arrays.end(), "no array {}", name);
-  return *found;
 }
 
 void Parameters::update(double learning_rate, int64_t step, float gradient_scale,

@@ -32,7 +32,8 @@ struct ArraySpec {
   ArrayKind kind = ArrayKind::kDense;
   int64_t rows = 0;
   int64_t cols = 0;
-  bool trained = true;  ///< false: `Parameters::update` leaves it alone
+  bool trained =
+      true;  ///< false: `Parameters::update` leaves it alone; a table has no gradient either
   double row_penalty =
       0;  ///< tables: of the squared row, for each row of a step (Parameters::penalize)
 };
@@ -69,9 +70,10 @@ class Parameters {
              World world, Holding holding, const Optimizer& optimizer);
 
   std::vector<ParameterArray> arrays;  ///< in the order of the specs
-  /// Throws: BugError where none has this name.
-  ParameterArray& array(std::string_view name);
-  std::vector<float> dense;            ///< all dense arrays in full, one after the other
+  /// Throws: BugError for a name that no array has.
+  ParameterArray& find(const std::string& name);
+  const ParameterArray& find(const std::string& name) const;
+  std::vector<float> dense;  ///< all dense arrays in full, one after the other
   /// Users of this rank's shards and held items that have a gradient in a step; that of any other row of a table is
   /// 0, whatever its elements hold. Shapes: [held.size()], 0 or 1.
   std::vector<uint8_t> user_touched, item_touched;
@@ -101,6 +103,8 @@ class Parameters {
   /// Writes the zeros of the rows that have none: all have one then.
   void fill_gradients();
 
+  /// All rows of an item table on every rank. Shapes: result [items, cols]. Collective: all ranks.
+  std::vector<float> gather_items(const ParameterArray& array, Communicator& comm) const;
   /// Brings the full copies of the dense arrays up to date. Collective: all ranks.
   void publish_dense(Communicator& comm);
   /// The squared norm of the gradients of each own block: `SquaredNorm` of each array, arrays in order. The whole one

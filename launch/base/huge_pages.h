@@ -34,5 +34,7 @@ struct HugePageAllocator {
 
 /// Rows of 16 floats and multiples do not cross cache lines.
 using AlignedFloats = std::vector<float, HugePageAllocator<float>>;
+/// Begins where a page does, wherever it lies: what a BLAS makes of its operands' alignment is the same in every run.
+using AlignedDoubles = std::vector<double, HugePageAllocator<double>>;
 
 }  // namespace kt

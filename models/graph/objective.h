@@ -39,9 +39,10 @@ struct Objective {
   double low = 0, high = 1;        ///< kRange
   double threshold = 0;            ///< kPositive
   double mean = 0, deviation = 1;  ///< kStandard: found by whoever has the training labels
+  bool order_alone = false;        ///< scores predict no label, whatever the target
 
   ScoreUnit unit() const {
-    return target == TargetKind::kPositive ? ScoreUnit::kOrder : ScoreUnit::kLabel;
+    return order_alone || target == TargetKind::kPositive ? ScoreUnit::kOrder : ScoreUnit::kLabel;
   }
 
   float clipped(float label) const {

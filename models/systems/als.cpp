@@ -68,8 +68,7 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
   if (target == "residual") {
     const int means = add_means(m, inputs);
     m.add(product, means);
-    fit.means =
-        MeansFit{.users = true, .videos = true, .user_weight = 10, .video_weight = 1, .sweeps = 5};
+    fit.means = additive_means_fit();
   }
   Objective objective;
   if (target == "one") {

@@ -31,10 +31,12 @@ std::vector<OptionDeclaration> none() { return {}; }
 std::vector<OptionDeclaration> of_users() { return {user_weight(), shrink()}; }
 std::vector<OptionDeclaration> of_videos() { return {video_weight(), shrink()}; }
 std::vector<OptionDeclaration> of_both() {
-  OptionDeclaration users = user_weight();
-  users.default_value = 10.;
-  return {users, video_weight(),
-          whole_option("sweeps", 5, {1, 10000}, "times both are found in turn")};
+  const MeansFit standard = additive_means_fit();
+  OptionDeclaration users = user_weight(), videos = video_weight();
+  users.default_value = standard.user_weight;
+  videos.default_value = standard.video_weight;
+  return {users, videos,
+          whole_option("sweeps", standard.sweeps, {1, 10000}, "times both are found in turn")};
 }
 std::vector<OptionDeclaration> of_popularity() {
   return {word_option("by", "count", {"count", "rate"}, "what of a video's positives is its score"),
@@ -75,6 +77,10 @@ System popularity(const OptionValues& values, const SystemInputs& inputs) {
 }
 
 }  // namespace
+
+MeansFit additive_means_fit() {
+  return {.users = true, .videos = true, .user_weight = 10, .video_weight = 1, .sweeps = 5};
+}
 
 int add_means(Layers& graph, const SystemInputs& inputs) {
   const int user = graph.user_table(kUserMeans, inputs.users, 1, 0);

@@ -19,7 +19,8 @@ std::vector<SystemEntry> means_entries();
 
 /// The arrays that means are found in.
 inline constexpr const char *kUserMeans = "user", *kVideoMeans = "video", *kMeanOfAll = "mean";
-/// Adds mean + b_user + b_video to a graph. Returns the layer.
+/// For systems of what additive means leave: how these are found, and the layer that adds them up.
+MeansFit additive_means_fit();
 int add_means(Layers& graph, const SystemInputs& inputs);
 
 }  // namespace kt

@@ -7,6 +7,7 @@
 #include "models/fused/fused_engine.h"
 #include "models/systems/als.h"
 #include "models/systems/feature_mlp.h"
+#include "models/systems/gram.h"
 #include "models/systems/means.h"
 #include "models/systems/mf.h"
 #include "models/systems/ncf.h"
@@ -19,9 +20,11 @@ namespace kt {
 
 std::span<const SystemEntry> systems() {
   static const std::vector<SystemEntry> all = [] {
-    std::vector<SystemEntry> entries = {ncf_entry(), mf_entry(), feature_mlp_entry(),
-                                        two_tower_entry(), two_tower_hybrid_entry(), als_entry()};
-    for (const SystemEntry& entry : means_entries()) entries.push_back(entry);
+    std::vector<SystemEntry> entries = {
+        ncf_entry(), mf_entry(), feature_mlp_entry(), two_tower_entry(), two_tower_hybrid_entry(),
+        als_entry()};
+    for (const auto& more : {means_entries(), gram_entries()})
+      entries.insert(entries.end(), more.begin(), more.end());
     return entries;
   }();
   return all;

@@ -110,7 +110,11 @@ std::vector<Column> take_columns(PlanInputs& inputs) {
 }
 
 SystemInputs system_inputs(const PlanInputs& inputs, std::span<const Column> columns) {
-  SystemInputs of_system{.users = inputs.users, .items = inputs.items, .columns = inputs.columns};
+  SystemInputs of_system{.users = inputs.users,
+                         .items = inputs.items,
+                         .users_with_rows = inputs.users,
+                         .items_with_rows = inputs.items,
+                         .columns = inputs.columns};
   const std::string& path = inputs.config.data.path;
   for (const Side side : {Side::kUser, Side::kItem}) {
     of_system.codes[static_cast<size_t>(side)] =
@@ -133,10 +137,10 @@ void take_model(PlanInputs& inputs) {
     user_error("--device {}: model.name is {}, which has no form on GPUs: {}; plan it for cpu",
                inputs.device.name, inputs.config.model.name, lack);
   inputs.means = system.means;
-  if (system.als)
+  if (system.als || system.gram)
     user_error(
-        "model.name: got {}, whose steps are half-sweeps over all rows, expected a system of steps "
-        "over batches; there is no plan of it yet",
+        "model.name: got {}, whose steps are over all rows, expected a system of steps over "
+        "batches or of means; there is no plan of it yet",
         inputs.config.model.name);
   const Layers& model = system.graph;
   inputs.parameters = model.parameters();

@@ -1,8 +1,10 @@
 #include "trainer/evaluation/predictor.h"
 
 #include <numeric>
+#include <optional>
 
 #include "sharding/gather_shards.h"
+#include "trainer/evaluation/history_scores.h"
 
 namespace kt {
 namespace {
@@ -20,6 +22,7 @@ class HostPredictor final : public Predictor {
     const Range shards = parameters.shards();
     for (int64_t shard = 0; shard < shards.end; ++shard)
       (shard < shards.begin ? first_user_row_ : held_users_) += problem.users_per_shard[shard];
+    if (problem.system.history_weights) history_.emplace(problem, parameters, comm);
     user_parts_ = parts_of(Side::kUser, {0, held_users_}, parameters);
     std::vector<float> own = parts_of(Side::kItem, parameters.held_items(), parameters);
     if (parameters.holding() == Holding::kReplica) {
@@ -53,6 +56,11 @@ class HostPredictor final : public Predictor {
   /// Those of the rows themselves. Shapes: users, items [n], result [n, row columns].
   std::vector<float> columns_of(std::span<const int32_t> users,
                                 std::span<const int32_t> items) const {
+    if (history_) {
+      std::vector<float> scores(users.size());
+      for (size_t k = 0; k < users.size(); ++k) scores[k] = history_->of(users[k], items[k]);
+      return scores;
+    }
     const std::optional<RowColumns>& of_pair = problem_.columns.of_pair;
     if (!of_pair) return {};
     const int64_t width = of_pair->width();
@@ -66,8 +74,9 @@ class HostPredictor final : public Predictor {
   std::vector<float> parts_of(Side side, Range held, const Parameters& parameters) const {
     IdBatch batch;
     const ArrayKind kind = side == Side::kUser ? ArrayKind::kUserTable : ArrayKind::kItemTable;
-    for (const ParameterArray& array : parameters.arrays)
-      if (array.spec.kind == kind) batch.tables.push_back(array.value.data());
+    for (size_t a = 0; a < engine_->parameters().size(); ++a)
+      if (const ParameterArray& array = parameters.arrays[a]; array.spec.kind == kind)
+        batch.tables.push_back(array.value.data());
     std::vector<int32_t> rows(held.size());
     std::iota(rows.begin(), rows.end(), 0);
     batch.n = held.size();
@@ -85,6 +94,7 @@ class HostPredictor final : public Predictor {
   const std::unique_ptr<Engine> engine_;
   const StepColumns columns_;
   int64_t first_user_row_ = 0, held_users_ = 0;
+  std::optional<HistoryScores> history_;
   std::vector<float> user_parts_;  // [held users, part width]
   std::vector<float> item_parts_;  // [items, part width]
 };

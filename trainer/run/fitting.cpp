@@ -6,6 +6,7 @@
 #include "launch/base/errors.h"
 #include "sharding/gather_shards.h"
 #include "sharding/shard_moments.h"
+#include "trainer/run/history.h"
 
 namespace kt {
 namespace {
@@ -87,8 +88,9 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
     problem.target_mean = moments_of_rows(samples, shards, comm, pool, [&](const Sample& sample) {
                             return static_cast<double>(objective.target_of(sample.label));
                           }).mean;
+  if (problem.system.gram) problem.history = history_of(samples, objective, pool);
   for (const FittedArray& fitted : arrays) {
-    ParameterArray& array = parameters.array(fitted.spec.name);
+    ParameterArray& array = parameters.find(fitted.spec.name);
     const int64_t first =
         array.spec.kind == ArrayKind::kColumns ? array.held.begin * array.spec.cols : 0;
     std::copy_n(fitted.values.begin() + first, array.value.size(), array.value.begin());
@@ -96,10 +98,10 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
   use(std::move(arrays), problem);
 }
 
-void take_fitted(Problem& problem, Parameters& parameters, Communicator& comm) {
+void take_fitted(Problem& problem, Parameters& parameters, MpiCommunicator& comm) {
   std::vector<FittedArray> arrays;
   for (const ArraySpec& spec : problem.kept) {
-    ParameterArray& array = parameters.array(spec.name);
+    ParameterArray& array = parameters.find(spec.name);
     FittedArray& fitted = arrays.emplace_back(FittedArray{spec, {}});
     if (spec.kind == ArrayKind::kUserColumns) {
       fitted.values.assign(array.value.begin(), array.value.end());
@@ -107,6 +109,12 @@ void take_fitted(Problem& problem, Parameters& parameters, Communicator& comm) {
       fitted.values = gather_blocks<float>(comm, array.value, array.block_begin, spec.cols);
     }
     if (spec.name == kMoments) set_moments(problem, fitted.values);
+  }
+  if (problem.system.history_weights) {
+    ThreadPool pool(static_cast<int>(problem.config.parallel.threads));
+    problem.history =
+        history_of(load_samples(problem.dataset, problem.config, parameters.shards(), comm),
+                   problem.system.objective, pool);
   }
   use(std::move(arrays), problem);
 }

@@ -10,7 +10,7 @@
 #include "trainer/run/samples.h"
 
 /// What is found in the training rows before training: columns, and the moments of the labels. It is kept in arrays
-/// beside the weights, so that a checkpoint alone predicts.
+/// beside the weights, so that a checkpoint alone predicts. Histories of users alone are not kept: they are those rows.
 namespace kt {
 
 /// The arrays of a system: those of its columns (trainer/features/columns.h), and `target.moments` [1, 2], mean and
@@ -22,7 +22,8 @@ std::vector<ArraySpec> kept_arrays(const Problem& problem);
 void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples> samples,
          MpiCommunicator& comm, ThreadPool& pool);
 
-/// Takes them from the arrays of a checkpoint, for predictions. Collective: all ranks.
-void take_fitted(Problem& problem, Parameters& parameters, Communicator& comm);
+/// Takes them from the arrays of a checkpoint, for predictions; histories that a score reads, from the training rows.
+/// Collective: all ranks. Throws: UserError, the same on all ranks.
+void take_fitted(Problem& problem, Parameters& parameters, MpiCommunicator& comm);
 
 }  // namespace kt

@@ -11,6 +11,7 @@
 #include "models/graph/engine.h"
 #include "models/systems/registry.h"
 #include "sharding/parameters.h"
+#include "sharding/sparse_rows.h"
 #include "trainer/features/columns.h"
 #include "trainer/steps/step_columns.h"
 
@@ -39,6 +40,8 @@ struct Problem {
       kept;                ///< arrays that are fitted on the training rows (trainer/run/fitting.h)
   ProblemColumns columns;  ///< of `described` once they are fitted, or read from a checkpoint
   double target_mean = 0;  ///< of the training rows, where initial weights take it
+  std::optional<SparseRows>
+      history;  ///< of this rank's users, where it is read (trainer/run/history.h)
 };
 
 /// Whether the system reads the daily table's content features.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/collectives/communicator.h"
+#include "sharding/gather_shards.h"
 
 /// Collectives on what differs in length from rank to rank. Collective (each): all ranks.
 namespace kt {
@@ -15,18 +16,6 @@ std::string share_text(std::string text, int root, Communicator& comm);
 
 /// Every rank's text on every rank, in rank order.
 std::vector<std::string> gather_texts(const std::string& text, Communicator& comm);
-
-/// Everyone's elements on every rank, in rank order.
-template <class T>
-std::vector<T> gather_to_all(std::span<const T> own, Communicator& comm) {
-  const std::vector<int64_t> ones(comm.world().size, 1);
-  std::vector<int64_t> sizes(comm.world().size);
-  const auto size = static_cast<int64_t>(own.size());
-  comm.all_gather<int64_t>(std::span(&size, 1), sizes, ones);
-  std::vector<T> all(std::accumulate(sizes.begin(), sizes.end(), int64_t{0}));
-  comm.all_gather<T>(own, all, sizes);
-  return all;
-}
 
 /// Everyone's elements on rank 0, in rank order; empty elsewhere.
 template <class T>

@@ -37,6 +37,7 @@
 #include "trainer/run/share.h"
 #include "trainer/run/weights.h"
 #include "trainer/steps/als_step.h"
+#include "trainer/steps/gram_step.h"
 #include "trainer/steps/host_steps.h"
 #include "trainer/steps/means_step.h"
 
@@ -426,7 +427,9 @@ void TrainingRun::begin_interval() {
 }
 
 void TrainingRun::train_steps() {
-  if (problem_.system.means)
+  if (problem_.system.gram)
+    steps_ = std::make_unique<GramStep>(problem_, parameters_, samples_, comm_, pool_);
+  else if (problem_.system.means)
     steps_ = std::make_unique<MeansStep>(*problem_.system.means, problem_.system.objective,
                                          parameters_, samples_, comm_, pool_);
   else if (problem_.system.als)

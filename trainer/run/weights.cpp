@@ -81,6 +81,8 @@ Parameters make_parameters(const Problem& problem, World world) {
   for (const ParameterSpec& spec : problem.engine->parameters())
     specs.push_back(
         {spec.name, array_kind(spec.kind), spec.rows, spec.cols, spec.trained, spec.row_penalty});
+  if (const auto& beside = problem.system.history_weights)
+    specs.push_back({beside->name, array_kind(beside->kind), beside->rows, beside->cols, false});
   specs.insert(specs.end(), problem.kept.begin(), problem.kept.end());
   const Holding holding =
       problem.config.parallel.reduce == Reduce::kExact ? Holding::kOwnBlocks : Holding::kReplica;
@@ -97,8 +99,8 @@ void initialize(Parameters& parameters, const Problem& problem, Communicator& co
     const ParameterSpec& spec = problem.engine->parameters()[a];
     const auto fill = [&](int64_t row, int64_t id) {
       for (int64_t c = 0; c < spec.cols; ++c)
-        array.value[(row - array.held.begin) * spec.cols + c] =
-            initial_value(spec, problem.target_mean, seed, a, static_cast<uint64_t>(id * spec.cols + c));
+        array.value[(row - array.held.begin) * spec.cols + c] = initial_value(
+            spec, problem.target_mean, seed, a, static_cast<uint64_t>(id * spec.cols + c));
     };
     if (array.spec.kind == ArrayKind::kUserTable) {
       for (int64_t user = 0; user < spec.rows; ++user) {

@@ -27,12 +27,12 @@ struct Means {
 };
 
 Means read_means(Parameters& parameters, Communicator& comm) {
-  ParameterArray& users = parameters.array(kUserMeans);
-  ParameterArray& videos = parameters.array(kVideoMeans);
+  ParameterArray& users = parameters.find(kUserMeans);
+  ParameterArray& videos = parameters.find(kVideoMeans);
   const auto own = videos.rows(videos.value, videos.owned);
   return {.users = {users.value.begin(), users.value.end()},
           .videos = gather_blocks<float>(comm, own, videos.block_begin, 1),
-          .all = parameters.dense.at(parameters.array(kMeanOfAll).dense_offset)};
+          .all = parameters.dense.at(parameters.find(kMeanOfAll).dense_offset)};
 }
 
 /// The pairs of one shard's users, these in order.
@@ -131,7 +131,7 @@ AlsPairs collect_pairs(const Problem& problem, Parameters& parameters,
                        MpiCommunicator& comm, ThreadPool& pool) {
   const Means means = problem.system.als->means ? read_means(parameters, comm) : Means();
   const Range own = parameters.shards();
-  const std::vector<int64_t>& user_begin = parameters.array(kUserFactors).block_begin;
+  const std::vector<int64_t>& user_begin = parameters.find(kUserFactors).block_begin;
   std::vector<ShardPairs> shards(samples.size());
   agree(comm, [&] {
     pool.parallel_for(std::ssize(samples), [&](int64_t j, int) {

@@ -22,7 +22,7 @@ AlsStep::AlsStep(const Problem& problem, Parameters& parameters, const Schedule&
       samples_(samples),
       comm_(comm),
       pool_(pool),
-      width_(parameters.array(kUserFactors).spec.cols) {}
+      width_(parameters.find(kUserFactors).spec.cols) {}
 
 void AlsStep::run(int64_t, int64_t step, double, int64_t update) {
   if (!pairs_) prepare(update == 1);
@@ -65,7 +65,7 @@ double AlsStep::solve(Side& side, const SidePairs& pairs, const Side& other) {
   std::vector<RowSolver> solvers;
   for (int thread = 0; thread < pool_.threads(); ++thread)
     solvers.emplace_back(width_, fit_.block, parameters_.simd);
-  ParameterArray& array = parameters_.array(side.array);
+  ParameterArray& array = parameters_.find(side.array);
   const std::span<float> rows = array.rows(array.value, array.owned);
   std::vector<double> losses(pairs.rows.size());
   std::atomic<bool> solvable = true;
@@ -95,7 +95,7 @@ double AlsStep::solve(Side& side, const SidePairs& pairs, const Side& other) {
 
 /// Tells all ranks of the own rows of `side`, and finds what follows from them.
 void AlsStep::publish(Side& side, const SidePairs& pairs, const Side& other) {
-  ParameterArray& array = parameters_.array(side.array);
+  ParameterArray& array = parameters_.find(side.array);
   communication_.time([&] {
     side.table = gather_blocks<float>(comm_, array.rows(array.value, array.owned),
                                       array.block_begin, width_);
@@ -118,7 +118,7 @@ void AlsStep::publish(Side& side, const SidePairs& pairs, const Side& other) {
 
 /// Table' table, by blocks over the tree, the same on every rank. Shapes: result [width, width].
 std::vector<double> AlsStep::gram_of(const Side& side, bool tested_alone) {
-  const std::vector<int64_t>& begin = parameters_.array(side.array).block_begin;
+  const std::vector<int64_t>& begin = parameters_.find(side.array).block_begin;
   const int64_t blocks = std::ssize(begin) - 1;
   std::vector<std::vector<double>> leaves(blocks, std::vector<double>(width_ * width_, 0));
   pool_.parallel_for(blocks, [&](int64_t block, int) {
@@ -152,7 +152,7 @@ double AlsStep::ridge_of(const Side& side, const SidePairs& pairs, const Side& o
 
 /// Shapes: of_rows [rows], own rows of `side`. Collective: all ranks.
 double AlsStep::sum_by_blocks(const Side& side, Range rows, std::span<const double> of_rows) {
-  const std::vector<int64_t>& begin = parameters_.array(side.array).block_begin;
+  const std::vector<int64_t>& begin = parameters_.find(side.array).block_begin;
   const Range blocks = parameters_.shards();
   std::vector<double> sums(blocks.size(), 0);
   for (int64_t block = blocks.begin; block < blocks.end; ++block)

@@ -9,7 +9,6 @@
 #include "trainer/run/share.h"
 
 namespace kt {
-
 MeansStep::MeansStep(const MeansFit& fit, const Objective& objective, Parameters& parameters,
                      std::span<const ShardSamples> samples, Communicator& comm, ThreadPool& pool)
     : fit_(fit),
@@ -46,10 +45,10 @@ void MeansStep::run(int64_t, int64_t, double, int64_t) {
     for (int64_t k = 0; k < array.held.size(); ++k)
       array.value[k] = static_cast<float>(values[array.held.begin + k]);
   };
-  ParameterArray& users = parameters_.array(kUserMeans);
+  ParameterArray& users = parameters_.find(kUserMeans);
   for (size_t k = 0; k < of_users.size(); ++k) users.value[k] = static_cast<float>(of_users[k]);
-  write(parameters_.array(kVideoMeans), of_items);
-  write(parameters_.array(kMeanOfAll), std::span(&mean_, 1));
+  write(parameters_.find(kVideoMeans), of_items);
+  write(parameters_.find(kMeanOfAll), std::span(&mean_, 1));
   parameters_.publish_dense(comm_);
   outcomes_.push_back({.loss = squared_error(mean_, of_users, of_items), .gradient_norm = 0});
 }

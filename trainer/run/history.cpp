@@ -1,0 +1,83 @@
+#include "trainer/run/history.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+namespace kt {
+namespace {
+
+SparseRows history_of_shard(const ShardSamples& shard, const Objective& objective) {
+  std::vector<uint32_t> order(shard.train.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto pair = [&](uint32_t k) { return std::pair(shard.train[k].user, shard.train[k].item); };
+  std::ranges::stable_sort(order, {}, pair);
+  SparseRows history;
+  auto next = order.begin();
+  for (int32_t user = 0; user < std::ssize(shard.users); ++user) {
+    while (next != order.end() && shard.train[*next].user == user) {
+      const int32_t item = shard.train[*next].item;
+      double sum = 0, rows = 0;
+      for (; next != order.end() && pair(*next) == std::pair(user, item); ++next, ++rows)
+        sum += static_cast<double>(objective.clipped(shard.train[*next].label));
+      history.add(item, static_cast<float>(sum / rows));
+    }
+    history.end_row();
+  }
+  return history;
+}
+
+}  // namespace
+
+SparseRows history_of(std::span<const ShardSamples> samples, const Objective& objective,
+                      ThreadPool& pool) {
+  std::vector<SparseRows> parts(samples.size());
+  pool.parallel_for(std::ssize(samples),
+                    [&](int64_t j, int) { parts[j] = history_of_shard(samples[j], objective); });
+  SparseRows all;
+  for (const SparseRows& part : parts) {
+    const int64_t before = all.begin.back();
+    for (int64_t row = 1; row <= part.rows(); ++row) all.begin.push_back(before + part.begin[row]);
+    all.item.insert(all.item.end(), part.item.begin(), part.item.end());
+    all.value.insert(all.value.end(), part.value.begin(), part.value.end());
+  }
+  return all;
+}
+
+std::vector<int32_t> history_columns(const Problem& problem) {
+  std::vector<int32_t> columns;
+  for (int32_t item = 0; item < problem.dataset.items(); ++item)
+    if (problem.ids.item_rows[item] > 0) columns.push_back(item);
+  return columns;
+}
+
+SparseRows history_targets(const Problem& problem, const Parameters& parameters,
+                           Communicator& comm) {
+  const System& system = problem.system;
+  float mean = 0;
+  std::vector<float> of_items;
+  const ParameterArray* of_users = nullptr;
+  if (system.means) {
+    mean = parameters.dense[parameters.find("mean").dense_offset];
+    of_items = parameters.gather_items(parameters.find("video"), comm);
+    of_users = &parameters.find("user");
+  }
+  std::vector<int32_t> column_of(problem.dataset.items(), -1);
+  int32_t next = 0;
+  for (const int32_t item : history_columns(problem)) column_of[item] = next++;
+  const SparseRows& history = problem.history.value();
+  SparseRows targets;
+  for (int64_t user = 0; user < history.rows(); ++user) {
+    for (int64_t k = history.begin[user]; k < history.begin[user + 1]; ++k) {
+      const int32_t item = history.item[k];
+      float target = system.objective.target_of(history.value[k]);
+      if (system.means) target -= of_users->value[user] + of_items[item] + mean;
+      if (target != 0) targets.add(column_of[item], target);
+    }
+    targets.end_row();
+  }
+  return targets;
+}
+
+}  // namespace kt

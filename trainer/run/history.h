@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "launch/base/parallel_for.h"
+#include "launch/collectives/communicator.h"
+#include "models/graph/objective.h"
+#include "sharding/parameters.h"
+#include "sharding/sparse_rows.h"
+#include "trainer/run/problem.h"
+#include "trainer/run/samples.h"
+
+/// The histories of users: their training rows as rows of a matrix, for systems that look at all of a user's rows at
+/// once, when they are found or when they score.
+namespace kt {
+
+/// The history of each user of this rank's shards, in block order: a pair of several rows once, with the mean of its
+/// clipped labels.
+SparseRows history_of(std::span<const ShardSamples> samples, const Objective& objective,
+                      ThreadPool& pool);
+
+/// The items that have training rows, ascending: the columns of the matrix below.
+std::vector<int32_t> history_columns(const Problem& problem);
+
+/// The matrix that a system reads of the histories of `problem`: targets, less the additive means that it has; without
+/// its zeros. Its items are numbers of columns. Collective: all ranks.
+SparseRows history_targets(const Problem& problem, const Parameters& parameters,
+                           Communicator& comm);
+
+}  // namespace kt

@@ -1,0 +1,172 @@
+#include "trainer/steps/gram_step.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "launch/base/errors.h"
+#include "launch/collectives/agree.h"
+#include "models/torch/linear_algebra.h"
+#include "sharding/gram.h"
+#include "sharding/plan.h"
+#include "trainer/run/history.h"
+
+namespace kt {
+namespace {
+
+/// Users of this rank, and items, that the test table names. Shapes: users [users of this rank], items [items].
+struct Tested {
+  std::vector<uint8_t> users, items;
+};
+
+/// Throws: UserError for a data set without a test table.
+Tested tested_of(const Problem& problem, Range users) {
+  if (problem.dataset.test_rows() == 0)
+    user_error(
+        "model.exclude_block: got true, but {} has no test table whose pairs it could read; import "
+        "it with --test TABLE, or set model.exclude_block=false",
+        problem.dataset.path().string());
+  const TestTable table = problem.dataset.read_test();
+  Tested tested{.users = std::vector<uint8_t>(users.size(), 0),
+                .items = std::vector<uint8_t>(problem.dataset.items(), 0)};
+  for (const int32_t user : table.users)
+    if (const int64_t row = problem.user_row[user]; users.begin <= row && row < users.end)
+      tested.users[row - users.begin] = 1;
+  for (const int32_t item : table.item) tested.items[item] = 1;
+  return tested;
+}
+
+/// Rows of this rank's users among those of all.
+Range own_users(const Problem& problem, Range shards) {
+  const auto first = problem.users_per_shard.begin();
+  return {std::accumulate(first, first + shards.begin, int64_t{0}),
+          std::accumulate(first, first + shards.end, int64_t{0})};
+}
+
+/// Without the rows of users that are `marked`.
+SparseRows without(const SparseRows& rows, const std::vector<uint8_t>& marked) {
+  SparseRows rest;
+  for (int64_t user = 0; user < rows.rows(); ++user) {
+    for (int64_t k = rows.begin[user]; !marked[user] && k < rows.begin[user + 1]; ++k)
+      rest.add(rows.item[k], rows.value[k]);
+    rest.end_row();
+  }
+  return rest;
+}
+
+bool is_in(Range range, int64_t row) { return range.begin <= row && row < range.end; }
+
+double shared(double value, Communicator& comm) {
+  comm.broadcast(std::span(&value, 1), 0);
+  return value;
+}
+
+}  // namespace
+
+GramStep::GramStep(const Problem& problem, Parameters& parameters,
+                   std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
+    : problem_(problem),
+      columns_(history_columns(problem)),
+      parameters_(parameters),
+      comm_(comm),
+      pool_(pool) {
+  if (problem.system.means)
+    means_.emplace(*problem.system.means, problem.system.objective, parameters, samples, comm,
+                   pool);
+}
+
+void GramStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
+  if (means_) means_->run(epoch, step, learning_rate, update);
+  const SparseRows targets = history_targets(problem_, parameters_, comm_);
+  const double loss =
+      problem_.system.gram->rank > 0 ? find_factors(targets) : find_weights(targets);
+  outcomes_.push_back({.loss = loss, .gradient_norm = 0});
+}
+
+AlignedDoubles GramStep::gram_of(const SparseRows& targets) {
+  return gram_matrix(targets, even_blocks(std::ssize(columns_), parameters_.shard_count()), comm_,
+                     pool_);
+}
+
+double GramStep::find_weights(const SparseRows& targets) {
+  std::vector<uint8_t> items(problem_.dataset.items(), 1);
+  if (!problem_.system.gram->exclude_block) return find_weights_of(items, targets);
+  Tested tested;
+  agree(comm_, [&] { tested = tested_of(problem_, own_users(problem_, parameters_.shards())); });
+  std::ranges::transform(tested.items, items.begin(), std::logical_not<>());
+  const double loss = find_weights_of(items, targets);
+  return loss + find_weights_of(tested.items, without(targets, tested.users));
+}
+
+/// The weights of those of `items` that are marked. Returns the squared error of their columns: |X_j - X B_j|^2 =
+/// 1 / P_jj - regularization |P_j|^2 / P_jj^2.
+double GramStep::find_weights_of(const std::vector<uint8_t>& items, const SparseRows& targets) {
+  const int64_t n = std::ssize(columns_);
+  const double regularization = problem_.system.gram->regularization;
+  AlignedDoubles matrix = gram_of(targets);
+  solo(comm_, 0, "inverse of the Gram matrix", [&] {
+    for (int64_t j = 0; j < n; ++j) matrix[j * n + j] += regularization;
+    if (!invert_positive_definite(matrix, n, pool_))
+      user_error(
+          "model.regularization: got {}, with which the Gram matrix has no inverse in double "
+          "precision; expected more",
+          regularization);
+  });
+
+  ParameterArray& weights = parameters_.find(problem_.system.history_weights->name);
+  const int64_t rows_at_once = std::max<int64_t>(1, (int64_t{1} << 22) / n);
+  std::vector<float> rows;
+  double loss = 0;
+  for (int64_t begin = 0; begin < n; begin += rows_at_once) {
+    const int64_t end = std::min(begin + rows_at_once, n);
+    rows.assign((end - begin) * n, 0);
+    for (int64_t j = begin; j < end && comm_.world().rank == 0; ++j) {
+      if (!items[columns_[j]]) continue;
+      const double* row = matrix.data() + j * n;
+      double squares = 0;
+      for (int64_t i = 0; i < n; ++i) {
+        squares += row[i] * row[i];
+        if (i != j) rows[(j - begin) * n + i] = static_cast<float>(-row[i] / row[j]);
+      }
+      loss += (row[j] - regularization * squares) / (row[j] * row[j]);
+    }
+    comm_.broadcast(std::span(rows), 0);
+    for (int64_t j = begin; j < end; ++j)
+      if (const int64_t item = columns_[j]; items[item] && is_in(weights.held, item))
+        std::copy_n(rows.begin() + (j - begin) * n, n,
+                    weights.value.begin() + (item - weights.held.begin) * n);
+  }
+  return shared(loss, comm_);
+}
+
+/// Returns the squared error of X Q Q': what the eigenvalues leave of the trace.
+double GramStep::find_factors(const SparseRows& targets) {
+  const int64_t n = std::ssize(columns_), rank = problem_.system.gram->rank;
+  AlignedDoubles matrix = gram_of(targets);
+  std::vector<double> factors(n * rank);
+  double loss = 0;
+  solo(comm_, 0, "eigenvectors of the Gram matrix", [&] {
+    for (int64_t j = 0; j < n; ++j) loss += matrix[j * n + j];
+    const Eigenvectors found = top_eigenvectors(matrix, n, rank, pool_);
+    for (const double value : found.values) loss -= value;
+    factors = found.vectors;
+  });
+  comm_.broadcast(std::span(factors), 0);
+
+  ParameterArray& items = parameters_.find("video_factors");
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t c = 0; c < rank && is_in(items.held, columns_[j]); ++c)
+      items.value[(columns_[j] - items.held.begin) * rank + c] =
+          static_cast<float>(factors[j * rank + c]);
+  ParameterArray& users = parameters_.find("user_factors");
+  pool_.parallel_for(targets.rows(), [&](int64_t user, int) {
+    std::vector<double> sum(rank, 0);
+    for (int64_t k = targets.begin[user]; k < targets.begin[user + 1]; ++k)
+      for (int64_t c = 0; c < rank; ++c)
+        sum[c] += static_cast<double>(targets.value[k]) * factors[targets.item[k] * rank + c];
+    for (int64_t c = 0; c < rank; ++c) users.value[user * rank + c] = static_cast<float>(sum[c]);
+  });
+  return std::max(shared(loss, comm_), 0.);
+}
+
+}  // namespace kt
