@@ -18,8 +18,13 @@ namespace kt {
 
 std::span<const SystemEntry> systems() {
   static const std::vector<SystemEntry> all = [] {
-    std::vector<SystemEntry> entries = {ncf_entry(), mf_entry(), feature_mlp_entry(),
-                                        two_tower_entry(), two_tower_hybrid_entry()};
+    std::vector<SystemEntry> entries = {ncf_entry(),
+                                        mf_entry(),
+                                        bpr_entry(),
+                                        softmax_entry(),
+                                        feature_mlp_entry(),
+                                        two_tower_entry(),
+                                        two_tower_hybrid_entry()};
     for (const SystemEntry& entry : means_entries()) entries.push_back(entry);
     return entries;
   }();

@@ -364,6 +364,7 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
       {gpu ? "CUDA context and libraries" : "process and libraries", kAlways,
        gpu ? kGpuContextBytes : kProcessBytes},
       {"samples, 16 B a row", kAlways, 16 * rows + 4 * users},
+      {"what negatives are drawn from", kAlways, inputs.group > 1 ? 12 * rows + 8 * users : 0},
       {"columns", kAlways,
        to_bytes(kFloat) * (inputs.items * inputs.columns[1] + users * inputs.columns[0] +
                            rows * inputs.columns[2])},
@@ -548,7 +549,7 @@ std::vector<double> samples_of_ranks(const PlanInputs& inputs) {
   for (int64_t r = 0; r < inputs.ranks; ++r) {
     const Range shards = sizes.shards_of(r);
     for (int64_t j = shards.begin; j < shards.end; ++j) samples[r] += training_rows(inputs, j);
-    samples[r] /= steps_an_epoch(inputs);
+    samples[r] *= static_cast<double>(inputs.group) / steps_an_epoch(inputs);
   }
   return samples;
 }
