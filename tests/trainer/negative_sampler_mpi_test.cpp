@@ -98,8 +98,9 @@ TEST_F(Sampler, DrawsEachItemAsOftenAsItsKindSays) {
       const auto draws = static_cast<double>(kCount * rows.at(user));
       for (const auto& [item, times] : items) EXPECT_TRUE(weights.contains(item)) << item;
       for (const auto& [item, weight] : weights) {
-        const double share = weight / all, got = items.contains(item) ? items.at(item) : 0;
-        EXPECT_NEAR(got / draws, share, 5 * std::sqrt(share / draws)) << user << ", " << item;
+        const double share = weight / all;
+        const auto times = static_cast<double>(items.contains(item) ? items.at(item) : 0);
+        EXPECT_NEAR(times / draws, share, 5 * std::sqrt(share / draws)) << user << ", " << item;
       }
     }
   }
@@ -140,13 +141,13 @@ TEST_F(Sampler, OfTwoRowsTheLargerTargetIsThePositiveAndTheDifferenceWeighs) {
   int64_t swapped = 0;
   for (const auto& [row, group] : draw(objective, comm)) {
     const float own = std::min(table[row].label, 5.f);
-    const bool first = group.items[0] == table[row].item;
-    swapped += !first;
-    ASSERT_TRUE(first || group.items[1] == table[row].item);
+    const int32_t positive = group.items[0], negative = group.items[1];
+    swapped += positive != table[row].item;
     bool found = false;
-    for (const float other : targets.at(group.user).at(group.items[first]))
-      found |=
-          group.targets[0] == std::abs(own - other) && (own >= other || !first || own == other);
+    for (const float other : targets.at(group.user).at(negative))
+      found |= positive == table[row].item && own >= other && group.targets[0] == own - other;
+    for (const float other : targets.at(group.user).at(positive))
+      found |= negative == table[row].item && other >= own && group.targets[0] == other - own;
     EXPECT_TRUE(found) << row;
   }
   comm.all_reduce(std::span(&swapped, 1), Reduction::kSum);

@@ -53,7 +53,8 @@ class RankedSteps : public SmallProblem,
  protected:
   RankedSteps() {
     config.model.engine = std::get<1>(GetParam());
-    config.model.form = FormName::kIds;
+    config.model.form =
+        config.model.engine == EngineName::kFused ? FormName::kIds : FormName::kRows;
     config.train.optimizer.name = OptimizerName::kSgd;
     config.train.global_batch = 100;
   }
