@@ -76,7 +76,8 @@ class FusedEngine final : public Engine {
   double train_rows(const RowBatch& rows, double scale,
                     const RowGradients& gradients) const override {
     KT_CHECK(norms_.empty(), "a model with batch norms is trained in passes");
-    return run(compiled_.passes()[0], rows, scale, gradients, workspace());
+    return objective_.ranks() ? train_groups(rows, scale, gradients)
+                              : run(compiled_.passes()[0], rows, scale, gradients, workspace());
   }
 
   std::span<const BatchNorm> batch_norms() const override { return norms_; }
@@ -118,6 +119,64 @@ class FusedEngine final : public Engine {
 
  private:
   using Norm = fused::CompiledModel::Norm;
+
+  /// So many whole groups at once as fill a block, forward, loss and back, so that they stay in the cache.
+  double train_groups(const RowBatch& rows, double scale, const RowGradients& gradients) const {
+    const int64_t group = objective_.group();
+    const int64_t piece = group * std::max<int64_t>(1, fused::kBlockRows / group);
+    const fused::Pass forward{.forward_end = compiled_.rows().op_count,
+                              .stride = compiled_.workspace_size()};
+    const fused::Pass backward{.backward_end = forward.forward_end, .stride = forward.stride};
+    float* memory = workspace((piece + fused::kBlockRows - 1) / fused::kBlockRows);
+    double loss = 0;
+    for (int64_t begin = 0; begin < rows.n; begin += piece) {
+      const RowBatch some = rows_of(rows, begin, std::min(piece, rows.n - begin));
+      RowGradients to = gradients;
+      if (to.item_row)
+        to.item_row += begin;
+      else
+        to.item_parts += begin * part_width(Side::kItem);
+      run(forward, some, scale, to, memory);
+      loss += find_group_losses(some, scale, memory);
+      run(backward, some, scale, to, memory);
+    }
+    return loss;
+  }
+
+  /// Rows [begin, begin + n).
+  RowBatch rows_of(RowBatch rows, int64_t begin, int64_t n) const {
+    rows.n = n;
+    rows.user += begin;
+    rows.item += begin;
+    rows.item_id += begin;
+    rows.target += begin;
+    rows.dropout_key += begin;
+    rows.columns[static_cast<size_t>(Side::kRow)] += begin * column_count(Side::kRow);
+    return rows;
+  }
+
+  /// Between forward and backward: from the rows' outputs to their gradients.
+  double find_group_losses(const RowBatch& rows, double scale, float* memory) const {
+    const int64_t group = objective_.group();
+    const fused::Program& program = compiled_.rows();
+    const auto row_of = [&](int64_t buffer, int64_t r) {
+      return memory + r / fused::kBlockRows * compiled_.workspace_size() + buffer +
+             r % fused::kBlockRows * fused::padded(1);
+    };
+    std::vector<double> outputs(group), slopes(group);
+    double loss = 0;
+    for (int64_t first = 0; first < rows.n; first += group) {
+      for (int64_t k = 0; k < group; ++k)
+        outputs[k] = static_cast<double>(*row_of(program.prediction, first + k));
+      loss += group_loss(objective_, outputs, rows.target + first, slopes);
+      for (int64_t k = 0; k < group; ++k) {
+        float* to = row_of(program.prediction_gradient, first + k);
+        std::fill_n(to, fused::padded(1), 0.f);  // a part's gradient may be the whole vector
+        *to = static_cast<float>(scale * slopes[k]);
+      }
+    }
+    return loss;
+  }
 
   double run(const fused::Pass& pass, const RowBatch& rows, double scale,
              const RowGradients& gradients, float* memory) const {
@@ -217,9 +276,9 @@ class FusedEngine final : public Engine {
   }
 
   /// Of the calling thread; its contents mean nothing between calls.
-  float* workspace() const {
+  float* workspace(int64_t blocks = 1) const {
     thread_local std::vector<float> memory;
-    grow(memory, compiled_.workspace_size());
+    grow(memory, blocks * compiled_.workspace_size());
     return aligned(memory);
   }
   static void grow(std::vector<float>& memory, int64_t floats) {

@@ -15,6 +15,17 @@ enum class Loss {
   kSquared,  ///< e^2, e = output - target
   kBce,      ///< of the logistic of the output: log(1 + e^o) - t o; the target is 0 or 1
   kHuber,    ///< e^2 / 2 up to |e| = delta, then delta (|e| - delta / 2)
+  // Of the outputs of a group of rows: a positive one, then its negatives (`group_loss`).
+  kBpr,  ///< log(1 + e^-(positive - negative))
+  kSoftmax,  ///< -log of the positive's share among all of them, each negative standing for those not drawn
+};
+
+/// What the negatives of a positive row are drawn from: never its user's own positives.
+enum class NegativeKind {
+  kUniform,     ///< all items alike
+  kPopularity,  ///< all items, by (their positive training rows)^.75
+  kShown,       ///< items of the user's training rows
+  kRows,  ///< training rows of the user: the larger target of the two is the positive, and the difference weighs
 };
 
 enum class TargetKind {
@@ -40,9 +51,19 @@ struct Objective {
   double threshold = 0;            ///< kPositive
   double mean = 0, deviation = 1;  ///< kStandard: found by whoever has the training labels
   bool order_alone = false;        ///< scores predict no label, whatever the target
+  NegativeKind negatives = NegativeKind::kUniform;  ///< kBpr, kSoftmax
+  int64_t negative_count = 1;                       ///< kSoftmax: of a positive
+  double temperature = 1;                           ///< kBpr, kSoftmax: divides outputs
+
+  /// Rows of a group; 1: every row for itself.
+  int64_t group() const {
+    return loss == Loss::kBpr ? 2 : loss == Loss::kSoftmax ? 1 + negative_count : 1;
+  }
+  bool ranks() const { return loss == Loss::kBpr || loss == Loss::kSoftmax; }
 
   ScoreUnit unit() const {
-    return order_alone || target == TargetKind::kPositive ? ScoreUnit::kOrder : ScoreUnit::kLabel;
+    return order_alone || target == TargetKind::kPositive || ranks() ? ScoreUnit::kOrder
+                                                                     : ScoreUnit::kLabel;
   }
 
   float clipped(float label) const {
@@ -104,8 +125,33 @@ inline LossAndSlope loss_of(const Objective& objective, double output, double ta
       // log(1 + e^o) without overflow.
       return {std::max(output, 0.) + std::log1p(std::exp(-std::abs(output))) - target * output,
               1 / (1 + std::exp(-output)) - target};
+    case Loss::kBpr:
+    case Loss::kSoftmax:
+      break;  // of groups
   }
   return {};
+}
+
+/// The loss of a group, and its slopes by the outputs: weight * (log(sum of e^logit) - the positive's logit), a logit
+/// being output / temperature, of a negative less the log of how often it is expected among the drawn. Two rows and no
+/// such log are BPR. The positive was not drawn: nothing is taken from its logit.
+/// Shapes: outputs, slopes [group]; target [group]: the weight, then each negative's log.
+/// Source: Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009; Bengio and Senecal,
+/// "Adaptive importance sampling to accelerate training of a neural probabilistic language model", 2008.
+inline double group_loss(const Objective& objective, std::span<const double> outputs,
+                         const float* target, std::span<double> slopes) {
+  const double weight = static_cast<double>(target[0]);
+  double most = outputs[0] / objective.temperature;
+  for (size_t k = 0; k < outputs.size(); ++k) {
+    slopes[k] = outputs[k] / objective.temperature - (k > 0 ? static_cast<double>(target[k]) : 0);
+    most = std::max(most, slopes[k]);
+  }
+  const double positive = slopes[0] - most;
+  double sum = 0;
+  for (double& slope : slopes) sum += slope = std::exp(slope - most);
+  for (double& slope : slopes) slope *= weight / (sum * objective.temperature);
+  slopes[0] -= weight / objective.temperature;
+  return weight * (std::log(sum) - positive);
 }
 
 }  // namespace kt

@@ -14,8 +14,15 @@ namespace {
 template <class E, size_t N>
 using Names = std::array<std::pair<E, std::string_view>, N>;
 
-constexpr Names<Loss, 3> kLosses{
-    {{Loss::kSquared, "squared"}, {Loss::kBce, "bce"}, {Loss::kHuber, "huber"}}};
+constexpr Names<Loss, 5> kLosses{{{Loss::kSquared, "squared"},
+                                  {Loss::kBce, "bce"},
+                                  {Loss::kHuber, "huber"},
+                                  {Loss::kBpr, "bpr"},
+                                  {Loss::kSoftmax, "softmax"}}};
+constexpr Names<NegativeKind, 4> kNegatives{{{NegativeKind::kUniform, "uniform"},
+                                             {NegativeKind::kPopularity, "popularity"},
+                                             {NegativeKind::kShown, "shown"},
+                                             {NegativeKind::kRows, "rows"}}};
 constexpr Names<TargetKind, 5> kTargets{{{TargetKind::kRaw, "raw"},
                                          {TargetKind::kRange, "range"},
                                          {TargetKind::kStandard, "standard"},
@@ -53,7 +60,8 @@ double deviation(const OptionValues& values, int64_t rows, int64_t with_rows) {
 
 void add_objective_options(std::vector<OptionDeclaration>& to, const Objective& standard) {
   to.push_back(word_option("loss", word_of(kLosses, standard.loss), words_of(kLosses),
-                           "of a row's output and target"));
+                           "of a row's output and target; bpr, softmax: of a row whose target is "
+                           "1 beside drawn negatives, an order alone"));
   to.push_back(number_option("delta", standard.delta, {1e-6, 1e6},
                              "huber: errors beyond it count linearly"));
   to.push_back(word_option("target.kind", word_of(kTargets, standard.target), words_of(kTargets),
@@ -65,6 +73,15 @@ void add_objective_options(std::vector<OptionDeclaration>& to, const Objective& 
       number_option("target.high", standard.high, {-1e6, 1e6}, "range: where the clip goes"));
   to.push_back(number_option("target.threshold", standard.threshold, {-1e30, 1e30},
                              "positive: the least label that is one"));
+  to.push_back(
+      word_option("negatives.kind", word_of(kNegatives, standard.negatives), words_of(kNegatives),
+                  "bpr, softmax: videos that the user has no positive row of, all alike, or "
+                  "by their positive rows^.75, or those shown to it; rows (bpr): any row of "
+                  "the user, the larger target is the positive, the difference weighs"));
+  to.push_back(whole_option("negatives.count", standard.negative_count, {1, 4096},
+                            "softmax: of each positive row; bpr has one"));
+  to.push_back(number_option("temperature", standard.temperature, {1e-3, 1e3},
+                             "bpr, softmax: divides outputs"));
 }
 
 Objective objective_of(const OptionValues& values) {
@@ -73,7 +90,10 @@ Objective objective_of(const OptionValues& values) {
           .target = value_of(kTargets, values.word("target.kind")),
           .low = values.number("target.low"),
           .high = values.number("target.high"),
-          .threshold = values.number("target.threshold")};
+          .threshold = values.number("target.threshold"),
+          .negatives = value_of(kNegatives, values.word("negatives.kind")),
+          .negative_count = values.whole("negatives.count"),
+          .temperature = values.number("temperature")};
 }
 
 OptionDeclaration penalty_option() {

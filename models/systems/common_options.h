@@ -9,7 +9,7 @@
 /// Options that several systems have.
 namespace kt {
 
-/// `loss`, `delta`, `target.kind`, `target.low`, `target.high`, `target.threshold`, with the defaults of `standard`.
+/// `loss`, `delta`, `target.*`, `negatives.*`, `temperature`, with the defaults of `standard`.
 void add_objective_options(std::vector<OptionDeclaration>& to, const Objective& standard);
 /// Without `clip`, which is a key of the data, and what is found in the training labels.
 Objective objective_of(const OptionValues& values);

@@ -20,9 +20,14 @@ namespace kt {
 
 std::span<const SystemEntry> systems() {
   static const std::vector<SystemEntry> all = [] {
-    std::vector<SystemEntry> entries = {
-        ncf_entry(), mf_entry(), feature_mlp_entry(), two_tower_entry(), two_tower_hybrid_entry(),
-        als_entry()};
+    std::vector<SystemEntry> entries = {ncf_entry(),
+                                        mf_entry(),
+                                        bpr_entry(),
+                                        softmax_entry(),
+                                        feature_mlp_entry(),
+                                        two_tower_entry(),
+                                        two_tower_hybrid_entry(),
+                                        als_entry()};
     for (const auto& more : {means_entries(), gram_entries()})
       entries.insert(entries.end(), more.begin(), more.end());
     return entries;

@@ -154,7 +154,8 @@ std::vector<OptionDeclaration> two_tower_options() {
       list_option("hidden", {256, 128, 96}, {1, 65536}, "widths of a tower's hidden layers"),
       whole_option("width", 48, {1, 4096}, "of a tower's output"),
       flag_option("normalize", true, "outputs of length 1"),
-      flag_option("biases", false, "a bias from each tower, and one of all"),
+      flag_option("biases", false,
+                  "a bias from each tower, and one of all; bpr, softmax: from that of videos"),
       number_option("dropout", 0, {0, .99}, "probability of a zero after each hidden layer")};
   add_input_options(all, 0);
   add_objective_options(all, {.target = TargetKind::kRange, .low = -1, .high = 1});
@@ -162,6 +163,7 @@ std::vector<OptionDeclaration> two_tower_options() {
 }
 
 System two_tower(const OptionValues& values, const SystemInputs& inputs) {
+  const Objective objective = objective_of(values);
   Layers m;
   const int64_t width = values.whole("width");
   std::vector<int> outputs, biases;
@@ -171,13 +173,16 @@ System two_tower(const OptionValues& values, const SystemInputs& inputs) {
                                 values.number("dropout"));
     const int output = m.dense(name + "_output", x, width);
     outputs.push_back(values.flag("normalize") ? m.l2_normalize(output) : output);
-    if (values.flag("biases")) biases.push_back(m.dense(name + "_bias", x, 1));
+    if (values.flag("biases") && !(objective.ranks() && side == Side::kUser))
+      biases.push_back(m.dense(name + "_bias", x, 1));
   }
   const int product = m.dot(outputs[0], outputs[1]);
-  if (values.flag("biases"))
+  if (values.flag("biases") && objective.ranks())
+    m.add(product, biases[0]);
+  else if (values.flag("biases"))
     m.bias("bias", m.add(product, m.add(biases[0], biases[1])), Initializer::kTargetMean);
   m.penalize_rows(values.number("penalty"));
-  return {std::move(m), objective_of(values)};
+  return {std::move(m), objective};
 }
 
 std::vector<OptionDeclaration> hybrid_options() {

@@ -87,13 +87,10 @@ class TorchEngine final : public LeafEngine {
     // The loss and its gradient are taken here, in double and row order: fewer kernels to call.
     at::Tensor output_gradient = at::empty(prediction.sizes());
     auto* slope = static_cast<float*>(output_gradient.mutable_data_ptr());
-    double loss = 0;
-    for (int64_t r = 0; r < input.rows; ++r) {
-      const LossAndSlope of_row = loss_of(objective_, static_cast<double>(predicted[r]),
-                                          static_cast<double>(input.targets[r]));
-      loss += of_row.loss;
-      slope[r] = static_cast<float>(scale * of_row.slope);
-    }
+    std::vector<double> slopes(input.rows);
+    const std::vector<double> outputs(predicted, predicted + input.rows);
+    const double loss = find_losses(outputs, input.targets, slopes);
+    for (int64_t r = 0; r < input.rows; ++r) slope[r] = static_cast<float>(scale * slopes[r]);
 
     const std::vector<at::Tensor> result =
         torch::autograd::grad({prediction}, leaves, {output_gradient});
@@ -118,6 +115,24 @@ class TorchEngine final : public LeafEngine {
   }
 
  private:
+  /// Returns the sum of the losses. Shapes: [rows].
+  double find_losses(std::span<const double> outputs, std::span<const float> targets,
+                     std::span<double> slopes) const {
+    double loss = 0;
+    const auto group = static_cast<size_t>(objective_.group());
+    for (size_t r = 0; r < outputs.size(); r += group) {
+      if (objective_.ranks()) {
+        loss += group_loss(objective_, outputs.subspan(r, group), &targets[r],
+                           slopes.subspan(r, group));
+        continue;
+      }
+      const LossAndSlope of_row = loss_of(objective_, outputs[r], static_cast<double>(targets[r]));
+      loss += of_row.loss;
+      slopes[r] = of_row.slope;
+    }
+    return loss;
+  }
+
   TorchInputs wrap(const LeafInput& input) const {
     KT_CHECK(input.tables.size() == tables_.size() && input.dense.size() == dense_.size());
     TorchInputs inputs;

@@ -283,6 +283,28 @@ TEST_P(FusedEngine, TrainsOnEveryLoss) {
   }
 }
 
+// Groups of 2, of 3 (which blocks of 64 rows would cut), and of 75, longer than a block.
+TEST_P(FusedEngine, TrainsGroupsOfRows) {
+  for (const int64_t negatives : {1, 2, 74}) {
+    const Objective objective{
+        .loss = Loss::kSoftmax, .negative_count = negatives, .temperature = .8};
+    const auto torch = make_engine({model, objective}, {.kind = EngineKind::kTorch});
+    const Outcome want = run(model, *torch);
+    Outcome narrow;
+    for (const SimdLevel simd : simd_levels()) {
+      const Outcome got = run(model, *make_fused_engine(model, objective, form, simd));
+      EXPECT_NEAR(got.loss, want.loss, kTolerance * std::abs(want.loss));
+      expect_near(got.dense, want.dense, "dense");
+      for (size_t t = 0; t < got.tables.size(); ++t)
+        expect_near(got.tables[t], want.tables[t], "table " + std::to_string(t));
+      if (simd == SimdLevel::kAvx2)
+        narrow = got;
+      else
+        EXPECT_EQ(got, narrow);
+    }
+  }
+}
+
 TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevel) {
   if (best_simd_level() == SimdLevel::kAvx2) return;  // this machine has one level
   const auto narrow = make_fused_engine(model, {}, form, SimdLevel::kAvx2);

@@ -8,6 +8,7 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softplus.h>
@@ -86,8 +87,9 @@ class LayersReference {
     const at::Tensor prediction = forward(rows, true);
     const auto n = static_cast<int64_t>(rows.label.size());
     const at::Tensor loss = loss_of_rows(prediction, tensor(rows.label, n, 1)).sum();
+    const auto samples = static_cast<double>(n / objective_.group());
     const std::vector<at::Tensor> found =
-        torch::autograd::grad({(loss + penalty_of(rows)) / static_cast<double>(n)}, trained);
+        torch::autograd::grad({(loss + penalty_of(rows)) / samples}, trained);
     Result result{
         .loss = loss.item<double>(), .gradients = {}, .predictions = to_vector(prediction)};
     auto next = found.begin();
@@ -116,13 +118,16 @@ class LayersReference {
     return at::from_blob(wide.data(), {rows, cols}, at::kDouble).clone();
   }
 
-  /// Of the rows of tables that the batch looks up, each as often as it does.
+  /// Of the rows of tables that the batch looks up, each as often as it does; the user of a group once.
   at::Tensor penalty_of(const Rows& rows) const {
     at::Tensor penalty = at::zeros({}, at::kDouble);
     for (size_t a = 0; a < values.size(); ++a) {
       const ParameterSpec& spec = model_.parameters()[a];
       if (spec.row_penalty == 0) continue;
-      const auto& ids = spec.kind == ParameterKind::kUserTable ? rows.user : rows.item;
+      const bool of_user = spec.kind == ParameterKind::kUserTable;
+      std::vector<int64_t> ids;
+      for (size_t k = 0; k < rows.user.size(); k += of_user ? objective_.group() : 1)
+        ids.push_back(of_user ? rows.user[k] : rows.item[k]);
       const at::Tensor found = at::index_select(values[a], 0, at::tensor(ids, at::kLong));
       penalty = penalty + spec.row_penalty * found.square().sum();
     }
@@ -141,6 +146,16 @@ class LayersReference {
       }
       case Loss::kBce:
         return at::softplus(output) - target * output;
+      case Loss::kBpr:
+      case Loss::kSoftmax: {
+        const int64_t group = objective_.group();
+        at::Tensor logits = (output / objective_.temperature).view({-1, group});
+        const at::Tensor targets = target.view({-1, group});
+        logits = at::cat({logits.narrow(1, 0, 1),
+                          logits.narrow(1, 1, group - 1) - targets.narrow(1, 1, group - 1)},
+                         1);
+        return targets.select(1, 0) * -at::log_softmax(logits, 1).select(1, 0);
+      }
     }
     return {};
   }

@@ -55,6 +55,19 @@ TEST_F(Options, ScoresThatAreAnOrderHaveNoErrorsToSelectBy) {
                  "checkpoint.best=mse: the scores of mf are an order alone");
 }
 
+TEST_F(Options, WhatCannotBeRankedIsRefused) {
+  expect_refused("bpr", {}, "checkpoint.best=mse: the scores of bpr are an order alone");
+  expect_refused("mf", {"model.loss=bpr"},
+                 "a loss that ranks needs to know which rows are positive");
+  expect_refused("softmax", {"model.negatives.kind=rows"},
+                 "model.negatives.kind: got rows with model.loss=softmax");
+  expect_refused("feature_mlp", {"model.loss=softmax", "model.target.kind=positive"},
+                 "the model reads columns of rows or has batch norms");
+  expect_refused("bpr", {"checkpoint.best=none", "model.target.threshold=1000"},
+                 "training rows has a target of 1 and a video to draw beside it; lower "
+                 "model.target.threshold");
+}
+
 TEST_F(Options, ATowerWithoutInputIsRefused) {
   expect_refused("two_tower",
                  {"model.user_columns=none", "model.daily=false", "data.target.clip=5"},

@@ -145,6 +145,7 @@ void take_model(PlanInputs& inputs) {
   const Layers& model = system.graph;
   inputs.parameters = model.parameters();
   inputs.dropout_width = model.dropout_width();
+  inputs.group = system.objective.group();
   const bool is_fused = inputs.config.model.engine == EngineName::kFused;
   const Form form =
       is_fused && inputs.config.model.form == FormName::kIds ? Form::kIds : Form::kRows;
@@ -154,7 +155,8 @@ void take_model(PlanInputs& inputs) {
       system, {.kind = is_fused ? EngineKind::kFused : EngineKind::kTorch, .form = form});
   inputs.user_part = engine->part_width(Side::kUser);
   inputs.item_part = engine->part_width(Side::kItem);
-  if (is_fused) inputs.workspace = compiled.workspace_size();
+  const int64_t blocks = (inputs.group + fused::kBlockRows - 1) / fused::kBlockRows;
+  if (is_fused) inputs.workspace = blocks * compiled.workspace_size();
 }
 
 PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
@@ -266,6 +268,8 @@ void log_placement(const PlanInputs& inputs, const Plan& plan) {
            plan.speed_up_bound);
   if (cleans(inputs.config.data))
     log_info("  rows as imported: what data.filter and data.repeats leave out is seen at load");
+  if (inputs.group > 1)
+    log_info("  rows as imported: which of them are positive, and train, is seen at load");
   for (int64_t r = 0; r < inputs.ranks; ++r)
     if (plan.ranks[r].rows == 0) log_warning("rank {} has no rows: its shards are empty", r);
 }

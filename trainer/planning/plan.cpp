@@ -462,6 +462,8 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   std::vector<MemoryUse> uses{{gpu ? "CUDA context and libraries" : "process and libraries",
                                kAlways, gpu ? kGpuContextBytes : kProcessBytes},
                               {"samples, 16 B a row", kAlways, 16 * rows + 4 * users}};
+  if (inputs.group > 1)
+    uses.push_back({"what negatives are drawn from", kAlways, 12 * rows + 8 * users});
   if (!inputs.means)
     uses.push_back({"columns", kAlways,
                     to_bytes(kFloat) * (inputs.items * inputs.columns[1] +
@@ -671,7 +673,7 @@ std::vector<double> samples_of_ranks(const PlanInputs& inputs) {
   for (int64_t r = 0; r < inputs.ranks; ++r) {
     const Range shards = sizes.shards_of(r);
     for (int64_t j = shards.begin; j < shards.end; ++j) samples[r] += training_rows(inputs, j);
-    samples[r] /= steps_an_epoch(inputs);
+    samples[r] *= static_cast<double>(inputs.group) / steps_an_epoch(inputs);
   }
   return samples;
 }

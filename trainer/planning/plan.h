@@ -27,6 +27,7 @@ struct PlanInputs {
   int64_t items = 0;
   std::array<int64_t, kSides> columns{};  ///< of users, items and rows
   int64_t dropout_width = 0;              ///< dropout factors a row
+  int64_t group = 1;                      ///< rows of a sample (models/graph/objective.h)
   int64_t user_part = 0;  ///< floats of a user's part (models/graph/engine.h); on the host alone
   int64_t item_part = 0;  ///< of an item's
   int64_t workspace = 0;  ///< floats of a thread; of the fused engine
@@ -67,7 +68,7 @@ struct Requests {
   std::vector<double> computed;
 };
 
-/// Samples a step takes from each rank's shards, on average over an epoch; the one step of means takes all.
+/// Rows that a step makes of samples of each rank's shards, on average over an epoch; the one step of means takes all.
 /// Shapes: [ranks].
 std::vector<double> samples_of_ranks(const PlanInputs& inputs);
 /// Every item equally likely. Shapes: samples [ranks].
@@ -95,7 +96,7 @@ struct RankPlan {
   Range shards;
   int64_t rows = 0;
   int64_t users = 0;
-  double samples = 0;             ///< a step
+  double samples = 0;             ///< rows of a step
   std::vector<Range> owned;       ///< rows of each parameter array that this rank updates for all
   std::vector<MemoryUse> memory;  ///< the same entries on every rank
   std::vector<double> busy_seconds;  ///< a step, by `Plan::busy_parts`

@@ -61,11 +61,34 @@ void check_objective(const Objective& objective) {
         "and model.target.threshold");
 }
 
+/// Throws: UserError for an objective that ranks what it cannot.
+void check_ranking(const System& system) {
+  const Objective& objective = system.objective;
+  if (!objective.ranks()) return;
+  const bool rows = objective.negatives == NegativeKind::kRows;
+  if (rows && objective.loss != Loss::kBpr)
+    user_error(
+        "model.negatives.kind: got rows with model.loss=softmax, expected pairs of rows; set "
+        "model.loss=bpr, or model.negatives.kind=shown");
+  if (objective.target != TargetKind::kPositive && !(rows && objective.target == TargetKind::kRaw))
+    user_error(
+        "model.target.kind: a loss that ranks needs to know which rows are positive; set "
+        "model.target.kind=positive and model.target.threshold, or model.negatives.kind=rows and "
+        "model.target.kind=raw");
+  if (system.graph.column_count(Side::kRow) > 0 ||
+      std::ranges::any_of(system.graph.layers(),
+                          [](const Layer& layer) { return layer.kind == LayerKind::kBatchNorm; }))
+    user_error(
+        "model.loss: got a loss that ranks drawn videos, but the model reads columns of rows or "
+        "has batch norms; choose squared, bce or huber");
+}
+
 System make_system(const Problem& problem) {
   const SystemEntry& entry = find_system(problem.config.model.name);
   System system = entry.make(problem.config.model.options, inputs_of(problem));
   system.objective.clip = problem.config.data.target.clip;
   check_objective(system.objective);
+  check_ranking(system);
   return system;
 }
 

@@ -40,6 +40,7 @@
 #include "trainer/steps/gram_step.h"
 #include "trainer/steps/host_steps.h"
 #include "trainer/steps/means_step.h"
+#include "trainer/steps/negative_sampler.h"
 
 namespace kt {
 namespace {
@@ -77,6 +78,7 @@ class TrainingRun {
 
   void claim_folder();
   void load_data();
+  std::vector<int64_t> keep_ranked_rows(int64_t all);
   void check_selection();
   void resume_or_initialize();
   void resume(Checkpoint& checkpoint);
@@ -110,6 +112,7 @@ class TrainingRun {
   Parameters parameters_;
   nlohmann::json identity_;
   std::vector<ShardSamples> samples_;
+  std::optional<NegativeSampler> negatives_;  // of an objective that ranks
   DropCounts dropped_{};
   int64_t validation_rows_ = 0;
   std::optional<Schedule> schedule_;
@@ -217,13 +220,6 @@ void TrainingRun::load_data() {
   const auto start = Clock::now();
   const Dataset& dataset = problem_.dataset;
   samples_ = load_samples(dataset, config_, parameters_.shards(), comm_);
-  const std::vector<int64_t> counts = gather_train_counts(samples_, dataset.shards(), comm_);
-  const int64_t steps_of_all = problem_.system.steps_of_all_rows();
-  const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  const int64_t batch = steps_of_all > 0
-                            ? std::max<int64_t>((all + steps_of_all - 1) / steps_of_all, 1)
-                            : config_.train.global_batch;
-  schedule_.emplace(counts, batch);
   dropped_ = sum_dropped(samples_, comm_);
   const int64_t rows = dataset.train_rows() - total_rows(dropped_);  // that cleaning leaves
   if (rows == 0)
@@ -231,13 +227,20 @@ void TrainingRun::load_data() {
         fmt::format("{}: data.filter and data.repeats leave none of {} training rows ({}); set the "
                     "filters wider or off",
                     config_.data.path, dataset.train_rows(), to_text(dropped_)));
-  if (schedule_->samples() == 0)
+  std::vector<int64_t> counts = gather_train_counts(samples_, dataset.shards(), comm_);
+  const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  if (all == 0)
     throw AgreedError(
         fmt::format("{}: no training rows are left after the split; lower "
                     "data.validation.fraction",
                     config_.data.path));
-  validation_rows_ = rows - schedule_->samples();
-  total_steps_ = problem_.system.means ? 1 : config_.train.epochs * schedule_->steps();
+  validation_rows_ = rows - all;
+  if (problem_.system.objective.ranks()) counts = keep_ranked_rows(all);
+  const int64_t steps_of_all = problem_.system.steps_of_all_rows();
+  const int64_t batch =
+      steps_of_all > 0 ? (all + steps_of_all - 1) / steps_of_all : config_.train.global_batch;
+  schedule_.emplace(counts, batch);
+  total_steps_ = steps_of_all == 1 ? 1 : config_.train.epochs * schedule_->steps();
   if (config_.train.max_steps > 0) total_steps_ = std::min(total_steps_, config_.train.max_steps);
 
   fit(problem_, parameters_, samples_, comm_, pool_);
@@ -265,6 +268,28 @@ void TrainingRun::load_data() {
                     [](int64_t n) { return n == 0; }))
       log_warning("rank {} has no training rows: its shards are empty", rank);
   }
+}
+
+/// Keeps of the `all` training rows those that an objective that ranks trains on. Returns how many of each shard.
+std::vector<int64_t> TrainingRun::keep_ranked_rows(int64_t all) {
+  const Dataset& dataset = problem_.dataset;
+  negatives_.emplace(problem_.system.objective, samples_, dataset.items(),
+                     static_cast<uint64_t>(config_.train.seed), comm_, pool_);
+  for (int64_t shard = 0; shard < std::ssize(samples_); ++shard)
+    std::erase_if(samples_[shard].train,
+                  [&](const Sample& sample) { return !negatives_->trains(shard, sample); });
+  std::vector<int64_t> counts = gather_train_counts(samples_, dataset.shards(), comm_);
+  const int64_t kept = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  const char* const what = problem_.system.objective.negatives == NegativeKind::kRows
+                               ? "another row of their user"
+                               : "a target of 1 and a video to draw beside it";
+  if (kept == 0)
+    throw AgreedError(fmt::format(
+        "{}: none of {} training rows has {}; lower model.target.threshold or choose other "
+        "model.negatives.kind",
+        config_.data.path, all, what));
+  log_info("data: {} of {} training rows have {}: they train, the others do not", kept, all, what);
+  return counts;
 }
 
 /// Predicts nothing: what labels alone decide about metrics shows with any scores.
@@ -437,7 +462,8 @@ void TrainingRun::train_steps() {
   else if (options_.devices)
     steps_ = options_.devices->make_steps(problem_, parameters_, *schedule_, samples_, comm_);
   else
-    steps_ = std::make_unique<HostSteps>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
+    steps_ = std::make_unique<HostSteps>(problem_, parameters_, *schedule_, samples_,
+                                         negatives_ ? &*negatives_ : nullptr, comm_, pool_);
   ProgressBar bar(options_.progress_bar && is_first(), "training", total_steps_, "steps");
   train_start_ = tick_ = Clock::now();
   begin_interval();

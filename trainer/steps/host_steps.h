@@ -20,13 +20,15 @@ namespace kt {
 class HostSteps final : public Steps {
  public:
   HostSteps(const Problem& problem, Parameters& parameters, const Schedule& schedule,
-            std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
+            std::span<const ShardSamples> samples, const NegativeSampler* negatives,
+            MpiCommunicator& comm, ThreadPool& pool)
       : schedule_(schedule),
         exchange_(make_exchange(problem, parameters, schedule, comm, pool)),
         step_(*problem.engine, parameters, *exchange_, comm, pool, samples, step_columns(problem),
               problem.system.objective,
               {.seed = static_cast<uint64_t>(problem.config.train.seed),
-               .clip_norm = problem.config.train.clip_norm}) {}
+               .clip_norm = problem.config.train.clip_norm,
+               .negatives = negatives}) {}
 
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
     outcomes_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).outcome);
@@ -42,7 +44,8 @@ class HostSteps final : public Steps {
   static std::unique_ptr<Exchange> make_exchange(const Problem& problem, Parameters& parameters,
                                                  const Schedule& schedule, Communicator& comm,
                                                  const ThreadPool& pool) {
-    const Exchange::Options options = exchange_options(*problem.engine, parameters, schedule, pool);
+    const Exchange::Options options = exchange_options(*problem.engine, parameters, schedule, pool,
+                                                       problem.system.objective.group());
     return problem.config.parallel.reduce == Reduce::kExact
                ? make_exact_exchange(parameters, comm, options)
                : make_fast_exchange(parameters, comm, options);

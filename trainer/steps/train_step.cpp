@@ -13,9 +13,10 @@
 namespace kt {
 
 Exchange::Options exchange_options(const Engine& engine, const Parameters& parameters,
-                                   const Schedule& schedule, const ThreadPool& pool) {
+                                   const Schedule& schedule, const ThreadPool& pool,
+                                   int64_t group) {
   return {.part_width = engine.part_width(Side::kItem),
-          .most_rows = schedule.most_rows(parameters.shards()),
+          .most_rows = group * schedule.most_rows(parameters.shards()),
           .threads = pool.threads()};
 }
 
@@ -36,6 +37,7 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
       user_width_(engine.part_width(Side::kUser)),
       item_width_(engine.part_width(Side::kItem)),
       row_columns_count_(engine.column_count(Side::kRow)),
+      group_(options.negatives ? options.negatives->group() : 1),
       scratch_(engine.passes() > 1 ? units_ : pool.threads()),
       unit_begin_(units_ + 1),
       leaves_((exchange.leaves() == Exchange::Leaves::kOfUnits ? units_ : pool.threads()) *
@@ -43,6 +45,7 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
       losses_(units_),
       squared_norms_(units_),
       moments_(engine.batch_norms().size()) {
+  KT_CHECK(group_ == 1 || row_columns_count_ == 0, "columns of rows that no row of the data is");
   int64_t users = 0;
   for (const ShardSamples& shard : samples) {
     first_user_.push_back(users);
@@ -107,7 +110,7 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
   const Range shards = parameters_.shards();
   for (int64_t unit = 0; unit < units_; ++unit)
     unit_begin_[unit + 1] =
-        unit_begin_[unit] + schedule.positions(shards.begin + unit, step).size();
+        unit_begin_[unit] + group_ * schedule.positions(shards.begin + unit, step).size();
   const int64_t n = unit_begin_[units_];
   user_row_.resize(n);
   item_.resize(n);
@@ -138,6 +141,11 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
           place[count] = order(begin);
         ++count;
       }
+      if (options_.negatives) {
+        for (int64_t k = 0; k < count; ++k, to += group_)
+          put_group(unit, train[place[k]], epoch, to);
+        continue;
+      }
       for (int64_t k = 0; k < count; ++k) {
         const Sample& sample = train[place[k]];
         user_row_[to + k] = static_cast<int32_t>(first_user_[unit] + sample.user);
@@ -150,9 +158,20 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
                     row_columns_.data() + (to + k) * row_columns_count_);
       to += count;
     }
-    objective_.make_targets(
-        std::span(target_).subspan(unit_begin_[unit], unit_begin_[unit + 1] - unit_begin_[unit]));
+    if (!options_.negatives)
+      objective_.make_targets(
+          std::span(target_).subspan(unit_begin_[unit], unit_begin_[unit + 1] - unit_begin_[unit]));
   });
+}
+
+/// A sample and its negatives, as rows of its user from `to` on.
+void TrainStep::put_group(int64_t unit, const Sample& sample, int64_t epoch, int64_t to) {
+  options_.negatives->draw(unit, sample, epoch, &item_[to], &target_[to]);
+  const uint64_t key = dropout_key(options_.seed, static_cast<uint64_t>(epoch), sample.row);
+  for (int64_t k = 0; k < group_; ++k) {
+    user_row_[to + k] = static_cast<int32_t>(first_user_[unit] + sample.user);
+    dropout_key_[to + k] = static_cast<uint32_t>(mix(key + static_cast<uint64_t>(k)) >> 32);
+  }
 }
 
 IdBatch TrainStep::item_batch(Range owned) const {
@@ -282,7 +301,7 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
   engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
   if (!user_counts_.empty()) {
     for (const int32_t user : scratch.users) user_counts_[user] = 0;
-    for (int64_t k = begin; k < end; ++k) ++user_counts_[user_row_[k]];
+    for (int64_t k = begin; k < end; k += group_) ++user_counts_[user_row_[k]];  // once a sample
     parameters_.penalize(ArrayKind::kUserTable, scratch.users, user_counts_, scale);
   }
   return loss;

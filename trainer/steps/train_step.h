@@ -14,15 +14,17 @@
 #include "sharding/parameters.h"
 #include "sharding/schedule.h"
 #include "trainer/run/samples.h"
+#include "trainer/steps/negative_sampler.h"
 #include "trainer/steps/step_columns.h"
 #include "trainer/steps/step_outcome.h"
 #include "trainer/steps/steps.h"
 
 namespace kt {
 
-/// What the steps of `schedule` need of their exchange.
+/// What the steps of `schedule` need of their exchange; a sample makes `group` rows.
 Exchange::Options exchange_options(const Engine& engine, const Parameters& parameters,
-                                   const Schedule& schedule, const ThreadPool& pool);
+                                   const Schedule& schedule, const ThreadPool& pool,
+                                   int64_t group = 1);
 
 /// One step of data-parallel training. What is summed, and in which order, is fixed by shards, steps and rows;
 /// ranks and threads only decide who does the work.
@@ -43,6 +45,8 @@ class TrainStep {
   struct Options {
     uint64_t seed = 0;
     double clip_norm = 0;  ///< 0 = off
+    const NegativeSampler* negatives =
+        nullptr;  ///< makes a group of rows of each sample; null: a sample is a row
   };
 
   /// Everything is borrowed. Shapes: samples one per owned shard.
@@ -72,6 +76,7 @@ class TrainStep {
   };
 
   void gather(const Schedule& schedule, int64_t epoch, int64_t step);
+  void put_group(int64_t unit, const Sample& sample, int64_t epoch, int64_t to);
   void compute_item_parts();
   void compute_leaves(double scale);
   void find_users(int64_t begin, int64_t end, std::vector<int32_t>& users);
@@ -93,11 +98,12 @@ class TrainStep {
   const Objective objective_;
   Options options_;
   const int64_t units_, dense_size_, user_width_, item_width_, row_columns_count_;
+  const int64_t group_;              // rows of a sample
   std::vector<int64_t> first_user_;  // [units] first row of a shard in this rank's user tables
   std::vector<ParameterArray*> user_tables_, item_tables_;
   std::vector<Scratch> scratch_;  // [threads], or [units] with several passes
 
-  // The step. Shapes: n samples of this rank, in (shard, position) order.
+  // The step. Shapes: n rows of the samples of this rank, in (shard, position) order.
   std::vector<int64_t> unit_begin_;                 // [units + 1]
   std::vector<int32_t> user_row_, item_;            // [n]
   std::vector<float> target_;                       // [n]
