@@ -40,40 +40,41 @@ struct AlsFit {
   double base = 0, alpha = 0;       ///< weight of a row: base + alpha * clipped label
   int64_t block = 0;                ///< factors found at a time
   std::optional<MeansFit> means{};  ///< that targets are less of
+};
 
-  /// A closed form from the Gram matrix of the training rows, found in one step (trainer/steps/gram_step.h).
-  struct GramFit {
-    int64_t rank = 0;            ///< of its eigenvectors; 0: by its inverse
-    double regularization = 0;   ///< of the inverse
-    bool exclude_block = false;  ///< weights of tested items from users who are not tested
-  };
+/// A closed form from the Gram matrix of the training rows, found in one step (trainer/steps/gram_step.h).
+struct GramFit {
+  int64_t rank = 0;            ///< of its eigenvectors; 0: by its inverse
+  double regularization = 0;   ///< of the inverse
+  bool exclude_block = false;  ///< weights of tested items from users who are not tested
+};
 
-  /// How outputs come of a row, what they are to be, and how that is brought about.
-  struct System {
-    Layers graph;
-    Objective objective;
-    // Found over all training rows, the means first; none of them: by gradients of batches of rows.
-    std::optional<MeansFit> means{};
-    std::optional<AlsFit> als{};
-    std::optional<GramFit> gram{};
-    /// A score reads the training rows of its user: what these say of an item, by an array beside those of the graph,
-    /// [items, items with training rows], is the one column of a row (trainer/evaluation/history_scores.h).
-    std::optional<ParameterSpec> history_weights{};
+/// How outputs come of a row, what they are to be, and how that is brought about.
+struct System {
+  Layers graph;
+  Objective objective;
+  // Found over all training rows, the means first; none of them: by gradients of batches of rows.
+  std::optional<MeansFit> means{};
+  std::optional<AlsFit> als{};
+  std::optional<GramFit> gram{};
+  /// A score reads the training rows of its user: what these say of an item, by an array beside those of the graph,
+  /// [items, items with training rows], is the one column of a row (trainer/evaluation/history_scores.h).
+  std::optional<ParameterSpec> history_weights{};
 
-    /// Steps of an epoch, where each is over all rows; 0: they are over batches.
-    int64_t steps_of_all_rows() const { return als ? 2 : means || gram ? 1 : 0; }
-  };
+  /// Steps of an epoch, where each is over all rows; 0: they are over batches.
+  int64_t steps_of_all_rows() const { return als ? 2 : means || gram ? 1 : 0; }
+};
 
-  /// A system as the registry lists it. Options are declared beside what they are for.
-  struct SystemEntry {
-    const char* name;
-    const char* about;
-    std::vector<OptionDeclaration> (*options)();
-    System (*make)(const OptionValues&, const SystemInputs&);
-    /// What it reads of tables and label means; null: nothing.
-    std::vector<Column> (*columns)(const OptionValues&) = nullptr;
-    /// Whether it reads the content of videos (models/features/content_features.h); null: no.
-    bool (*content)(const OptionValues&) = nullptr;
-  };
+/// A system as the registry lists it. Options are declared beside what they are for.
+struct SystemEntry {
+  const char* name;
+  const char* about;
+  std::vector<OptionDeclaration> (*options)();
+  System (*make)(const OptionValues&, const SystemInputs&);
+  /// What it reads of tables and label means; null: nothing.
+  std::vector<Column> (*columns)(const OptionValues&) = nullptr;
+  /// Whether it reads the content of videos (models/features/content_features.h); null: no.
+  bool (*content)(const OptionValues&) = nullptr;
+};
 
 }  // namespace kt
