@@ -153,6 +153,9 @@ KT_INLINE Doubles operator-(Doubles x, Doubles y) {
 KT_INLINE Doubles operator*(Doubles x, Doubles y) {
   return {_mm512_mul_pd(x.a, y.a), _mm512_mul_pd(x.b, y.b)};
 }
+KT_INLINE Doubles fma(Doubles x, Doubles y, Doubles z) {
+  return {_mm512_fmadd_pd(x.a, y.a, z.a), _mm512_fmadd_pd(x.b, y.b, z.b)};
+}
 KT_INLINE Doubles load_doubles(const double* p) {
   return {_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
 }
@@ -333,6 +336,10 @@ KT_INLINE Doubles operator-(Doubles x, Doubles y) {
 KT_INLINE Doubles operator*(Doubles x, Doubles y) {
   for (int k = 0; k < 4; ++k) x.v[k] = _mm256_mul_pd(x.v[k], y.v[k]);
   return x;
+}
+KT_INLINE Doubles fma(Doubles x, Doubles y, Doubles z) {
+  for (int k = 0; k < 4; ++k) z.v[k] = _mm256_fmadd_pd(x.v[k], y.v[k], z.v[k]);
+  return z;
 }
 KT_INLINE Doubles load_doubles(const double* p) {
   return {{_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8),

@@ -20,6 +20,14 @@ KT_INLINE const float* row_of(const PairRows& rows, int64_t pair) {
   return rows.table + rows.pairs[pair].other * rows.stride + rows.first;
 }
 
+// Pairs ahead of the one at hand whose rows are on their way: tables are read in random order.
+constexpr int64_t kAhead = 8;
+KT_INLINE void prefetch(const PairRows& rows, int64_t pair) {
+  if (pair >= rows.n) return;
+  const float* h = row_of(rows, pair);
+  for (int64_t c = 0; c < rows.width; c += kLanes) __builtin_prefetch(h + c);
+}
+
 /// matrix[i][j..] += sum over n pairs of weighted[i] plain[j..], for M rows i and N vectors of columns.
 template <int M, int N>
 KT_INLINE void add_tile(const float* weighted, const float* plain, int64_t n, int64_t padded,
@@ -39,7 +47,77 @@ KT_INLINE void add_tile(const float* weighted, const float* plain, int64_t n, in
     for (int j = 0; j < N; ++j) store(matrix + i * padded + j * kLanes, sum[i][j]);
 }
 
+// Columns are changed in whole vectors: so are some below the diagonal, which nobody reads.
+constexpr int64_t whole_vectors(int64_t n) { return n / kLanes * kLanes; }
+// Rows of U that leave their mark on what is below them together.
+constexpr int64_t kPivots = 4;
+
+/// row -= sum of factors[p] u[p], from column `begin` on. Shapes: row, u [padded].
+template <int64_t kRows>
+KT_INLINE void subtract(double* row, const double* u, const double* factors, int64_t begin,
+                        int64_t padded) {
+  Doubles minus[kRows];
+  for (int64_t p = 0; p < kRows; ++p) minus[p] = all_doubles(-factors[p]);
+  for (int64_t k = whole_vectors(begin); k < padded; k += kLanes) {
+    Doubles value = load_doubles(row + k);
+    for (int64_t p = 0; p < kRows; ++p)
+      value = fma(minus[p], load_doubles(u + p * padded + k), value);
+    store(row + k, value);
+  }
+}
+
+/// A = U'U in place, and z, U'z = b, in the place of the solution. False where A is not positive definite.
+KT_INLINE bool factorise(const Equations& of, int64_t padded) {
+  for (int64_t j = 0; j < of.size; j += kPivots) {
+    double* group = of.matrix + j * padded;
+    const int64_t pivots = smaller_of(kPivots, of.size - j);
+    for (int64_t p = 0; p < pivots; ++p) {
+      double* u = group + p * padded;
+      const int64_t diagonal = j + p;
+      for (int64_t q = 0; q < p; ++q)
+        subtract<1>(u, group + q * padded, group + q * padded + diagonal, diagonal, padded);
+      if (!(u[diagonal] > 0)) return false;
+      const double scale = 1 / __builtin_sqrt(u[diagonal]);
+      for (int64_t k = whole_vectors(diagonal); k < padded; k += kLanes)
+        store(u + k, load_doubles(u + k) * all_doubles(scale));
+      of.solution[diagonal] = of.right[diagonal] * scale;
+      subtract<1>(of.right, u, of.solution + diagonal, diagonal + 1, padded);
+    }
+    for (int64_t i = j + kPivots; i < of.size; ++i) {
+      double factors[kPivots];
+      for (int64_t p = 0; p < kPivots; ++p) factors[p] = group[p * padded + i];
+      subtract<kPivots>(of.matrix + i * padded, group, factors, i, padded);
+    }
+  }
+  return true;
+}
+
+/// x of U x = z, in the place of z.
+KT_INLINE void substitute(const Equations& of, int64_t padded) {
+  double* x = of.solution;
+  for (int64_t k = of.size; k < padded; ++k) x[k] = 0;
+  for (int64_t i = of.size - 1; i >= 0; --i) {
+    double* u = of.matrix + i * padded;
+    const double z = x[i], diagonal = u[i];
+    for (int64_t k = whole_vectors(i); k <= i; ++k) u[k] = 0;
+    Doubles sums = all_doubles(0);
+    for (int64_t k = whole_vectors(i); k < padded; k += kLanes)
+      sums = fma(load_doubles(u + k), load_doubles(x + k), sums);
+    double lanes[kLanes], total = 0;
+    store(lanes, sums);
+    for (const double lane : lanes) total += lane;
+    x[i] = (z - total) / diagonal;
+  }
+}
+
 }  // namespace
+
+bool solve(const Equations& equations) {
+  const int64_t padded = padded_width(equations.size);
+  if (!factorise(equations, padded)) return false;
+  substitute(equations, padded);
+  return true;
+}
 
 void add_predictions(const PairRows& rows, const float* w, float* y) {
   for (int64_t begin = 0; begin < rows.n; begin += kLanes) {
@@ -49,6 +127,7 @@ void add_predictions(const PairRows& rows, const float* w, float* y) {
       Floats sum = zero();
       if (k < count) {
         const float* h = row_of(rows, begin + k);
+        prefetch(rows, begin + k + kAhead);
         for (int64_t c = 0; c < rows.width; c += kLanes)
           sum = fma(load_up_to(h + c, rows.width - c), load_up_to(w + c, rows.width - c), sum);
       }
@@ -67,6 +146,7 @@ void add_pairs(const PairRows& rows, const float* y, const PairSums& sums) {
     for (int64_t k = 0; k < count; ++k) {
       const PairTerm& pair = rows.pairs[begin + k];
       const float* h = row_of(rows, begin + k);
+      prefetch(rows, begin + k + kAhead);
       const Floats square = all(pair.square),
                    residual = all(pair.square * y[begin + k] - pair.linear);
       for (int64_t c = 0; c < padded; c += kLanes) {

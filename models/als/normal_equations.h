@@ -34,15 +34,27 @@ struct PairSums {
   float* panel = nullptr;
 };
 
+/// A x = b, A symmetric and positive definite. Shapes: matrix [size, padded], of which the upper half counts, zeros
+/// from `size` on; right, solution [padded]. The first two are scratch afterwards.
+struct Equations {
+  int64_t size = 0;
+  double* matrix = nullptr;
+  double* right = nullptr;  ///< b, then zeros
+  double* solution = nullptr;
+};
+
 namespace avx2 {
 /// Adds w . h to the prediction y of each pair. Shapes: w [width], y [n].
 void add_predictions(const PairRows& rows, const float* w, float* y);
 /// Adds all pairs to `sums`. Shapes: y [n].
 void add_pairs(const PairRows& rows, const float* y, const PairSums& sums);
+/// By Cholesky. False where A is not positive definite.
+bool solve(const Equations& equations);
 }  // namespace avx2
 namespace avx512 {
 void add_predictions(const PairRows& rows, const float* w, float* y);
 void add_pairs(const PairRows& rows, const float* y, const PairSums& sums);
+bool solve(const Equations& equations);
 }  // namespace avx512
 
 }  // namespace kt

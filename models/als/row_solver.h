@@ -40,11 +40,12 @@ class RowSolver {
   const int64_t width_, block_;
   decltype(&avx2::add_predictions) add_predictions_;
   decltype(&avx2::add_pairs) add_pairs_;
+  decltype(&avx2::solve) solve_;
   std::vector<float> y_;               // [pairs]
   std::vector<float> matrix_, slope_;  // as in PairSums
   std::vector<float> panel_;
-  std::vector<double> factor_, step_;  // [block, block], [block]
-  std::vector<float> change_;          // [block]
+  std::vector<double> equations_, right_, step_;  // as in Equations
+  std::vector<float> change_;                     // [block]
 };
 
 }  // namespace kt

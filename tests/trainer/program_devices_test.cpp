@@ -203,6 +203,19 @@ TEST_F(Devices, WhatTheyCannotTrainIsNamed) {
     }
 }
 
+TEST_F(Devices, LeastSquaresAreOfTheHost) {
+  write_file(folder() / "als.yaml", "model: {name: als}\n");
+  const Ended refused =
+      run_program(folder() / "work",
+                  {"train", "--config", (folder() / "als.yaml").string(), data("ratings"),
+                   "checkpoint.best=none", "run.dir=" + (folder() / "als").string()},
+                  {.ranks = 2, .program = KT_STAND_IN_PROGRAM});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.errors(),
+              ElementsAre(HasSubstr("model.name: got als, which has no form on GPUs: it is found "
+                                    "by least squares; set parallel.backend=mpi")));
+}
+
 TEST_F(Devices, BackendIsChosen) {
   const Arguments given{data("ratings"), "model.content=none", "train.max_steps=2"};
   const auto with = [&](const char* choice) {

@@ -74,6 +74,13 @@ TEST_F(Options, ATowerWithoutInputIsRefused) {
                  "model.user_ids: got false, and the tower of users reads no columns");
 }
 
+TEST_F(Options, LeastSquaresNeedWeightsAndBlocksInsideTheFactors) {
+  expect_refused("als", {"model.embedding=8", "model.block=9"},
+                 "model.block: got 9, expected at most model.embedding=8");
+  expect_refused("als", {"model.confidence.base=0"},
+                 "model.confidence.base: got 0 with model.confidence.alpha=0");
+}
+
 TEST_F(Options, ATableThatTheDataSetLacksIsNamed) {
   expect_refused("two_tower", {"data.target.clip=5"}, "user_features.csv");
   expect_refused("feature_mlp", {}, "item_categories.csv");

@@ -1,10 +1,11 @@
 #include "trainer/steps/als_step.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 
-#include "launch/base/errors.h"
 #include "launch/collectives/agree.h"
 #include "models/als/row_solver.h"
 #include "sharding/gather_shards.h"
@@ -83,13 +84,13 @@ double AlsStep::solve(Side& side, const SidePairs& pairs, const Side& other) {
         solvable = false;
     });
   });
-  agree(comm_, [&] {
-    if (!solvable)
-      user_error(
-          "model.regularization: got {}, with which the factors of a {} cannot be found: its "
-          "equations are singular in the precision there is; raise it",
-          fit_.regularization, side.what);
-  });
+  int32_t on_all = solvable ? 1 : 0;
+  communication_.time([&] { comm_.all_reduce(std::span(&on_all, 1), Reduction::kMin); });
+  if (on_all == 0)
+    throw AgreedError(
+        fmt::format("model.regularization: got {}, with which the factors of a {} cannot be found: "
+                    "its equations are singular in the precision there is; raise it",
+                    fit_.regularization, side.what));
   return sum_by_blocks(side, pairs.rows, losses);
 }
 
