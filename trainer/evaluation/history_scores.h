@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "launch/collectives/communicator.h"
@@ -15,8 +16,9 @@ class HistoryScores {
  public:
   /// Collective: all ranks.
   HistoryScores(const Problem& problem, const Parameters& parameters, Communicator& comm);
-  /// The user's targets times the item's weights, summed in item order. `row`: of the user among this rank's.
-  float of(int64_t row, int32_t item) const;
+  /// A user's targets times an item's weights, summed in the order of the user's items; fastest where a user's items
+  /// stand together. Shapes: users, rows among this rank's users, items, result [n].
+  std::vector<float> of(std::span<const int32_t> users, std::span<const int32_t> items) const;
 
  private:
   const SparseRows targets_;

@@ -56,11 +56,7 @@ class HostPredictor final : public Predictor {
   /// Those of the rows themselves. Shapes: users, items [n], result [n, row columns].
   std::vector<float> columns_of(std::span<const int32_t> users,
                                 std::span<const int32_t> items) const {
-    if (history_) {
-      std::vector<float> scores(users.size());
-      for (size_t k = 0; k < users.size(); ++k) scores[k] = history_->of(users[k], items[k]);
-      return scores;
-    }
+    if (history_) return history_->of(users, items);
     const std::optional<RowColumns>& of_pair = problem_.columns.of_pair;
     if (!of_pair) return {};
     const int64_t width = of_pair->width();
