@@ -88,10 +88,10 @@ class Als : public SmallProblem {
       const double label = std::min(row.label, 5.f);
       if (is("rows", "positive") && label < number("threshold")) continue;
       const double means =
-          is("target", "residual")
+          is("input", "residual")
               ? static_cast<double>(arrays_[2][row.user] + arrays_[3][row.item] + arrays_[4][0])
               : 0;
-      const double target = is("target", "one") ? label >= number("threshold") : label - means;
+      const double target = is("input", "binary") ? label >= number("threshold") : label - means;
       als.rows.push_back({static_cast<size_t>(row.user), static_cast<size_t>(row.item),
                           number("confidence.base") + number("confidence.alpha") * label, target});
       if (is("unobserved_pairs", "unshown")) als.zero[row.user][row.item] = 0;
@@ -177,7 +177,7 @@ TEST_F(Als, WithSeenZerosIsThatOfPlainLoops) {
 
 TEST_F(Als, OfResidualsIsThatOfPlainLoops) {
   import(8);
-  set_word("target", "residual");
+  set_word("input", "residual");
   set_word("rows", "shown");
   expect_plain();
 }
@@ -194,7 +194,7 @@ TEST_F(Als, WithoutTheTestedBlockIsThatOfPlainLoops) {
 
 /// beyond: alpha = (1 + a0) / a0, reg = lam (1 + a0) / a0; factors sqrt(1 + a0) times as large.
 TEST_F(Als, OfAllPairsRanksAsThatOfUnshownOnes) {
-  const double unobserved = .3, penalty = 2, root = std::sqrt(1 + unobserved);
+  const double unobserved = .3, penalty = 2, scale = std::sqrt(1 + unobserved);
   set("frequency", 0.);
   set("unobserved", unobserved);
   set("regularization", penalty);
@@ -209,26 +209,26 @@ TEST_F(Als, OfAllPairsRanksAsThatOfUnshownOnes) {
   set_word("unobserved_pairs", "unshown");
   set("confidence.base", (1 + unobserved) / unobserved);
   set("regularization", penalty * (1 + unobserved) / unobserved);
-  const Found implicit = sweep(6, comm, 1, root);
+  const Found implicit = sweep(6, comm, 1, scale);
   for (size_t k = 0; k < ours.users.size(); ++k)
-    EXPECT_NEAR(ours.users[k] * root, implicit.users[k], 1e-3);
+    EXPECT_NEAR(ours.users[k] * scale, implicit.users[k], 1e-3);
   for (size_t k = 0; k < ours.videos.size(); ++k)
-    EXPECT_NEAR(ours.videos[k] * root, implicit.videos[k], 1e-3);
+    EXPECT_NEAR(ours.videos[k] * scale, implicit.videos[k], 1e-3);
   EXPECT_GT(std::abs(ours.users[0]), .01);
 }
 
 TEST_F(Als, NeverRisesInAHalfSweep) {
   import(8);
   for (const int64_t block : {0, 2, 5})
-    for (const char* target : {"one", "ratio", "residual"})
+    for (const char* input : {"binary", "ratio", "residual"})
       for (const char* pairs : {"all", "unshown"}) {
         set("block", block);
-        set_word("target", target);
+        set_word("input", input);
         set_word("rows", "shown");
         set_word("unobserved_pairs", pairs);
         const std::vector<double> losses = sweep(20, comm, 2).losses;
         for (size_t k = 1; k < losses.size(); ++k)
-          EXPECT_LE(losses[k], losses[k - 1] * (1 + 1e-6)) << block << target << pairs << k;
+          EXPECT_LE(losses[k], losses[k - 1] * (1 + 1e-6)) << block << input << pairs << k;
         EXPECT_LT(losses.back(), losses.front());
       }
 }
@@ -245,9 +245,9 @@ TEST_F(Als, OfOneBlockIsExactAndOfSeveralIsNot) {
 TEST_F(Als, HasTheSameBitsOnAnyRanksAndThreads) {
   import(16);
   for (const int64_t block : {0, 2})
-    for (const char* target : {"one", "residual"}) {
+    for (const char* input : {"binary", "residual"}) {
       set("block", block);
-      set_word("target", target);
+      set_word("input", input);
       set("exclude_block", block > 0);
       const Found together = sweep(4, comm, 2), alone = sweep(4, self, 1);
       EXPECT_EQ(together.hash, alone.hash);

@@ -194,7 +194,8 @@ FittedColumns fit_columns(std::span<const Column> columns, const ColumnInputs& i
 RowColumns::RowColumns(std::span<const Column> columns, std::vector<FittedArray> arrays) {
   const auto take = [&](const std::string& name) {
     FittedArray* array = find(arrays, name);
-    return array == nullptr ? FittedArray{} : std::move(*array);
+    if (array == nullptr) return FittedArray();
+    return std::move(*array);
   };
   for (const Column& column : row_columns(columns))
     means_.push_back(
