@@ -364,7 +364,6 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
       {gpu ? "CUDA context and libraries" : "process and libraries", kAlways,
        gpu ? kGpuContextBytes : kProcessBytes},
       {"samples, 16 B a row", kAlways, 16 * rows + 4 * users},
-      {"what negatives are drawn from", kAlways, inputs.group > 1 ? 12 * rows + 8 * users : 0},
       {"columns", kAlways,
        to_bytes(kFloat) * (inputs.items * inputs.columns[1] + users * inputs.columns[0] +
                            rows * inputs.columns[2])},
@@ -376,6 +375,8 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   if (!gpu)
     uses.push_back(
         {"ids", kAlways, 52 * inputs.users + 40 * inputs.items + 5 * users + 17 * inputs.items});
+  if (inputs.group > 1)
+    uses.push_back({"what negatives are drawn from", kAlways, 12 * rows + 8 * users});
   uses.push_back({"dense gradients, exchange", kStep, to_bytes(kFloat * gradient_buffers)});
   uses.push_back({gpu ? "samples, table rows, exchange" : "samples, item parts, exchange", kStep,
                   to_bytes(sample_bytes(inputs, sizes, rank, samples, requests))});
