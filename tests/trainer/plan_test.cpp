@@ -308,6 +308,19 @@ TEST_P(CountedPlan, ItemsAreAskedForWhereTheyAre) {
   }
 }
 
+TEST_P(CountedPlan, ASampleOfAGroupMakesAllItsRows) {
+  const auto [shards, n] = GetParam();
+  PlanInputs inputs = small_inputs(shards, n);
+  const std::vector<double> alone = samples_of_ranks(inputs);
+  const Plan before = make_plan(inputs);
+  inputs.group = 5;
+  const std::vector<double> rows = samples_of_ranks(inputs);
+  for (int64_t r = 0; r < n; ++r) EXPECT_DOUBLE_EQ(rows[r], 5 * alone[r]);
+  const Plan plan = make_plan(inputs);
+  EXPECT_EQ(plan.steps, before.steps);
+  EXPECT_GT(plan.memory_bytes, before.memory_bytes);
+}
+
 TEST_P(CountedPlan, MemoryOfParametersIsThatOfTheirElements) {
   const auto [shards, n] = GetParam();
   PlanInputs inputs = small_inputs(shards, n);

@@ -462,8 +462,6 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   std::vector<MemoryUse> uses{{gpu ? "CUDA context and libraries" : "process and libraries",
                                kAlways, gpu ? kGpuContextBytes : kProcessBytes},
                               {"samples, 16 B a row", kAlways, 16 * rows + 4 * users}};
-  if (inputs.group > 1)
-    uses.push_back({"what negatives are drawn from", kAlways, 12 * rows + 8 * users});
   if (!inputs.means)
     uses.push_back({"columns", kAlways,
                     to_bytes(kFloat) * (inputs.items * inputs.columns[1] +
