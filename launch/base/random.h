@@ -18,6 +18,7 @@ enum class Purpose : uint64_t {
   kSynthetic = 5,        ///< the synthetic replica (io/synth)
   kFirstOrder = 6,       ///< a = shard
   kLabelFold = 7,        ///< a = user, b = item
+  kBootstrap = 12,       ///< a = replicate, b = user
 };
 
 /// The finaliser of SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
