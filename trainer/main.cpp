@@ -87,6 +87,7 @@ int run(int argc, char** argv) {
   add_plan(app, action);
   add_evaluate(app, action);
   add_recommend(app, action);
+  add_compare(app, action);
   for (CLI::App* part : app.get_subcommands([](CLI::App*) { return true; })) {
     part->add_flag("--json", global.json, "One JSON document on stdout; text goes to stderr");
     part->add_flag("--quiet", global.quiet, "Warnings and errors only");
@@ -100,7 +101,8 @@ int run(int argc, char** argv) {
     same_on_all(comm, [&] { return Facts{{"command", parse(app, argc, argv, action)}}; });
   }
   log_start({}, global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
-  answer_stops(app.got_subcommand("train") ? StopAnswer::kResume : StopAnswer::kEnd);
+  const bool trains = app.got_subcommand("train") || app.got_subcommand("compare");
+  answer_stops(trains ? StopAnswer::kResume : StopAnswer::kEnd);
   return action(global);
 }
 

@@ -104,6 +104,9 @@ struct Config {
     /// Which candidates are relevant: `ratio>=X`, `top-N`, `duration-p80`.
     std::vector<std::string> labels = {"ratio>=1", "ratio>=2", "top-50", "duration-p80"};
     EvaluatedCheckpoint checkpoint = EvaluatedCheckpoint::kLast;
+    EvaluationCandidates candidates = EvaluationCandidates::kObserved;
+    int64_t bootstrap = 1000;  ///< replicates; 0: no intervals
+    bool groups = false;
   } evaluate;
 
   struct Checkpoint {

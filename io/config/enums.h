@@ -81,6 +81,12 @@ constexpr auto words(EvaluatedCheckpoint) {
   return std::to_array<std::string_view>({"last", "best"});
 }
 
+/// What the lists of the ranking metrics are made of.
+enum class EvaluationCandidates { kObserved, kCatalogue };
+constexpr auto words(EvaluationCandidates) {
+  return std::to_array<std::string_view>({"observed", "catalogue"});
+}
+
 template <class E>
 concept ConfigEnum = requires {
   words(E{});

@@ -198,6 +198,13 @@ std::vector<Key> keys_of(Config& config, std::span<const ModelDeclaration> model
   add("evaluate.labels", evaluate.labels, LabelNames{},
       "which candidates of a user are relevant, for the ranking metrics");
   add("evaluate.checkpoint", evaluate.checkpoint, Any{}, "which weights the end evaluates");
+  add("evaluate.bootstrap", evaluate.bootstrap, whole(0, 1'000'000),
+      "draws of the test users, for the 95 % intervals of metrics; 0: no intervals");
+  add("evaluate.candidates", evaluate.candidates, Any{},
+      "what lists are of: the videos a user has test rows of, or all videos less those of the "
+      "user's training rows");
+  add("evaluate.groups", evaluate.groups, Any{},
+      "true: also by tenths of video duration, user activity and video popularity");
 
   auto& checkpoint = config.checkpoint;
   add("checkpoint.every_steps", checkpoint.every_steps, whole(0, kMostSteps), "0: at epochs only");

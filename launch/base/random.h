@@ -19,6 +19,7 @@ enum class Purpose : uint64_t {
   kFirstOrder = 6,       ///< a = shard
   kLabelFold = 7,        ///< a = user, b = item
   kNegatives = 8,        ///< a = epoch, b = row ordinal; further ones by `mix`
+  kBootstrap = 9,        ///< a = replicate, b = user
 };
 
 /// The finaliser of SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number

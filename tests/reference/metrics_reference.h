@@ -205,6 +205,15 @@ inline double recall_repeated_rows(const std::vector<Pair>& user,
   return rows == 0 ? -1 : static_cast<double>(found.size()) / rows;
 }
 
+/// The discount of the first relevant of the first ten rows, 0 without one; -1 without a relevant row at all.
+inline double first_hit_discount(const std::vector<Pair>& user, const std::vector<size_t>& order) {
+  bool any = false;
+  for (const Pair& pair : user) any = any || pair.label >= 1;
+  for (size_t i = 0; any && i < 10; ++i)
+    if (user[order[i]].label >= 1) return 1 / std::log2(static_cast<double>(i) + 2);
+  return any ? 0 : -1;
+}
+
 struct Options {
   std::map<std::string, double> thresholds = {{"ratio>=1", 1}, {"ratio>=2", 2}};
   std::map<std::string, size_t> tops = {{"top-50", 50}};
@@ -278,6 +287,8 @@ inline Values metrics(const Users& users, const std::vector<int64_t>& item_rows,
       }
       if (const double recall = recall_repeated_rows(user, order); recall >= 0)
         means.add("two_tower.recall_repeated_rows", recall);
+      if (const double discount = first_hit_discount(user, order); discount >= 0)
+        means.add("als.ndcg_any_hit", discount);
     }
 
     std::map<std::string, std::vector<bool>> relevant;  // by label, by rank
@@ -318,6 +329,7 @@ inline Values metrics(const Users& users, const std::vector<int64_t>& item_rows,
       double hits = 0;
       for (double hit : retrieved) hits += hit;
       means.add("ncf.hit_ratio@50", hits / 50);
+      means.add("cosine.jaccard@50", hits / (100 - hits));
       means.add("ncf.ndcg@50_ideal_of_retrieved", hits > 0 ? ndcg(retrieved, 50) : 0);
     }
   }

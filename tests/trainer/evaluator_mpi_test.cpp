@@ -1,13 +1,16 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "models/systems/registry.h"
 #include "sharding/plan.h"
+#include "tests/reference/metrics_reference.h"
 #include "tests/trainer/small_problem.h"
 #include "trainer/evaluation/evaluator.h"
+#include "trainer/evaluation/groups.h"
 #include "trainer/evaluation/validator.h"
 
 namespace kt {
@@ -162,6 +165,8 @@ nlohmann::json without_times(nlohmann::json report) {
 
 TEST_P(Evaluate, TheReportIsTheSameOnAnyNumberOfRanksAndThreads) {
   config.evaluate.k = {3, 10};
+  config.evaluate.bootstrap = 50;
+  config.evaluate.groups = true;
   for (const int64_t shards : {4, 64}) {
     open(shards);
     Parameters parameters = weights(comm), alone = weights(self);
@@ -197,8 +202,116 @@ TEST_P(Evaluate, TheReportIsTheSameOnAnyNumberOfRanksAndThreads) {
       EXPECT_NEAR(expected.report.at("metrics").at("mse").get<double>(),
                   squares / static_cast<double>(test->label.size()), 1e-9);
       EXPECT_TRUE(expected.report.at("metrics").contains("ndcg@3/ratio>=1"));
+      const nlohmann::json& interval = expected.report.at("intervals").at("mse");
+      EXPECT_LT(interval.at(0), interval.at(1));
     }
   }
+}
+
+TEST_P(Evaluate, ListsOfTheCatalogueAreOfAllThatAUserHasNotSeen) {
+  config.evaluate.k = {2, 5};
+  config.evaluate.labels = {"ratio>=1", "ratio>=2"};
+  config.evaluate.candidates = EvaluationCandidates::kCatalogue;
+  open(8);
+  Parameters parameters = weights(comm), alone = weights(self);
+  const TestTable pairs = read_test_table(problem);
+  ThreadPool one(1), two(2);
+  const nlohmann::json report =
+      Evaluator(problem, pairs, comm, two).evaluate(*predictor(parameters, comm), "").report;
+  EXPECT_EQ(report.at("candidates"), "catalogue");
+  EXPECT_EQ(without_times(report),
+            without_times(
+                Evaluator(problem, pairs, self, one).evaluate(*predictor(alone, self), "").report));
+
+  const std::vector<std::vector<float>> arrays = arrays_of(alone, self);
+  std::vector<int32_t> catalogue(kSmallItems);
+  std::iota(catalogue.begin(), catalogue.end(), 0);
+  reference::Users users;
+  for (int32_t user = 0; user < kSmallUsers; ++user) {
+    const std::vector<float> scores = plain_scores(arrays, user, catalogue);
+    std::vector<reference::Pair> candidates;
+    for (const int32_t item : catalogue) {
+      if (std::ranges::any_of(
+              table, [&](const PlainRow& row) { return row.user == user && row.item == item; }))
+        continue;
+      candidates.push_back({item, 0, scores[static_cast<size_t>(item)], 1});
+      for (const PlainRow& row : test_table)
+        if (row.user == user && row.item == item)
+          candidates.back().label = static_cast<double>(row.label);
+    }
+    users.push_back(candidates);
+  }
+  const auto expected = reference::metrics(users, problem.ids.item_rows, config.evaluate.k,
+                                           {.thresholds = {{"ratio>=1", 1}, {"ratio>=2", 2}},
+                                            .tops = {},
+                                            .duration_p80 = false,
+                                            .item_number = {}});
+  for (const char* name :
+       {"precision@2/ratio>=1", "recall@5/ratio>=2", "ndcg@2/ratio>=2", "map@5/ratio>=1",
+        "mrr/ratio>=2", "ndcg@5/graded5", "coverage@2", "novelty@5"})
+    EXPECT_NEAR(report.at("metrics").at(name).get<double>(), expected.at(name), 1e-9) << name;
+}
+
+TEST_P(Evaluate, GroupsAreOfThePairsOfATenth) {
+  config.evaluate.k = {2};
+  config.evaluate.groups = true;
+  open(8);
+  Parameters parameters = weights(comm), alone = weights(self);
+  const TestTable pairs = read_test_table(problem);
+  ThreadPool pool(2);
+  const nlohmann::json groups = Evaluator(problem, pairs, comm, pool)
+                                    .evaluate(*predictor(parameters, comm), "")
+                                    .report.at("groups");
+  EXPECT_FALSE(groups.contains("duration"));  // the table has none
+  const std::vector<float> scores = scores_of(alone, pairs, self, pool);
+  for (const char* name : {"activity", "popularity"}) {
+    const auto rows_of = [&](int32_t user, int32_t item) {
+      return std::ranges::count_if(table, [&](const PlainRow& row) {
+        return std::string(name) == "activity" ? row.user == user : row.item == item;
+      });
+    };
+    int64_t all = 0;
+    for (const nlohmann::json& line : groups.at(name)) {
+      SCOPED_TRACE(line.dump());
+      const int64_t from = line.at("from"), to = line.at("to");
+      const auto smaller = std::ranges::count_if(
+          table, [&](const PlainRow& row) { return rows_of(row.user, row.item) < from; });
+      EXPECT_EQ(line.at("tenth"), 1 + 10 * smaller / std::ssize(table));
+      int64_t count = 0;
+      double absolute = 0;
+      std::set<int32_t> users;
+      for (size_t u = 0; u < pairs.users.size(); ++u)
+        for (int64_t k = pairs.offsets[u]; k < pairs.offsets[u + 1]; ++k) {
+          const auto rows = rows_of(pairs.users[u], pairs.item[k]);
+          if (rows < from || rows > to) continue;
+          ++count;
+          users.insert(pairs.users[u]);
+          absolute += std::abs(reference::cut5(static_cast<double>(scores[k])) -
+                               reference::cut5(pairs.label[k]));
+        }
+      EXPECT_EQ(line.at("pairs"), count);
+      EXPECT_EQ(line.at("users"), users.size());
+      EXPECT_NEAR(line.at("metrics").at("mae_clipped").get<double>(),
+                  absolute / static_cast<double>(count), 1e-9);
+      EXPECT_EQ(line.at("metrics").size(), line.at("chance").size());
+      all += count;
+    }
+    EXPECT_EQ(all, std::ssize(pairs.item));
+    EXPECT_GT(groups.at(name).size(), 3u);
+  }
+  EXPECT_TRUE(groups.at("popularity").at(0).at("metrics").contains("ndcg@2/ratio>=1"));
+  EXPECT_THAT(groups_table(groups), ::testing::HasSubstr("by popularity"));
+}
+
+TEST(Tenths, PartRowsByTheirNumbers) {
+  // Twenty rows: eight of number 2, two of 5, ten of 9.
+  const Tenths tenths({{2, 8}, {3, 0}, {5, 2}, {9, 10}});
+  EXPECT_EQ(tenths.of(0), 0);
+  EXPECT_EQ(tenths.of(2), 0);
+  EXPECT_EQ(tenths.of(3), 4);
+  EXPECT_EQ(tenths.of(5), 4);
+  EXPECT_EQ(tenths.of(9), 5);
+  EXPECT_EQ(tenths.of(10), 9);
 }
 
 TEST_P(Evaluate, ErrorsAreComparedWithTheMeanOfWhatIsTrainedOn) {

@@ -35,6 +35,10 @@ struct Columns {
   double train_mean = 1;
   std::vector<BinaryLabel> labels = binary_labels(Config::Evaluate().labels);
   ScoreUnit unit = ScoreUnit::kLabel;
+  // Of lists of the catalogue.
+  std::vector<int64_t> seen_offsets;
+  std::vector<int32_t> seen;
+  std::vector<std::vector<float>> catalogue;  // [users][items] scores
 
   EvaluationInput input() const {
     EvaluationInput in;
@@ -51,6 +55,8 @@ struct Columns {
     in.labels = labels;
     in.k = k;
     in.score_unit = unit;
+    in.seen_offsets = seen_offsets;
+    in.seen = seen;
     return in;
   }
 };
@@ -101,7 +107,10 @@ class MetricsTest : public MpiTest {
     deal(table, ranks.world());
     ThreadPool pool(threads);
     const TestMetrics metrics(table.input(), ranks, pool);
-    return metrics.evaluate(own_scores(table, ranks.world()), ranks, pool);
+    return metrics.evaluate(own_scores(table, ranks.world()), ranks, pool,
+                            [&](int32_t user, std::span<float> score) {
+                              std::ranges::copy(table.catalogue.at(user - 100), score.begin());
+                            });
   }
   EvaluationResult evaluate(const Columns& table, int threads) {
     return evaluate(table, threads, comm);
@@ -506,6 +515,24 @@ TEST_F(Metrics, TwoTowerQuirks) {
               1e-12);
 }
 
+TEST_F(Metrics, CosineAndAlsQuirks) {
+  // Of 100 candidates, the first user's scores are the labels, the second's the labels reversed.
+  Users table(2);
+  for (int32_t i = 0; i < 100; ++i) {
+    table[0].push_back({i, i / 10.0, static_cast<float>(i), 1});
+    table[1].push_back({i, i / 10.0, static_cast<float>(-i), 1});
+  }
+  const auto result = evaluate(columns(table, std::vector<int64_t>(100, 1), {10}), 1);
+  EXPECT_DOUBLE_EQ(result.metrics.at("cosine.jaccard@50"), .5);  // 50 of 50, none of 100
+  // The second has its ten lowest labels, 0 to .9, first.
+  EXPECT_DOUBLE_EQ(result.metrics.at("als.ndcg_any_hit"), .5);
+  // Labels of 1 are next to the top of the list, and in its last place.
+  table[0][99].label = table[0][98].label = 0;
+  table[1][9].label = 1;
+  const auto other = evaluate(columns(table, std::vector<int64_t>(100, 1), {10}), 1);
+  EXPECT_DOUBLE_EQ(other.metrics.at("als.ndcg_any_hit"), (1 / 2. + 1 / std::log2(11)) / 2);
+}
+
 TEST_F(Metrics, LabelsOfTheUsersChoice) {
   const std::vector<std::string> names = {"top-3", "ratio>=4", "ratio>=0.5", "ratio>=2"};
   const std::vector<int64_t> k = {3, 10};
@@ -568,6 +595,128 @@ TEST_F(MetricsLabels, NamesAreRead) {
     ADD_FAILURE() << "nine labels are taken";
   } catch (const UserError& error) {
     EXPECT_STREQ(error.what(), "evaluate.labels: got 9 labels, expected 8 at most; take some out");
+  }
+}
+
+/// Scores of the catalogue, and what of it each user has seen, of which some is in its pairs.
+void add_catalogue(const Users& table, uint32_t seed, Columns& input) {
+  std::mt19937 random(seed);
+  const size_t items = input.item_rows.size();
+  input.seen_offsets = {0};
+  for (const auto& user : table) {
+    std::vector<float> scores;
+    for (size_t i = 0; i < items; ++i) {
+      scores.push_back(static_cast<float>(random() % 20) / 4);
+      if (random() % 3 == 0) input.seen.push_back(static_cast<int32_t>(i));
+    }
+    for (const Pair& pair : user) scores[static_cast<size_t>(pair.item)] = pair.score;
+    input.catalogue.push_back(scores);
+    input.seen_offsets.push_back(std::ssize(input.seen));
+  }
+}
+
+/// The candidates of the catalogue as pairs: of what has no pair, nothing is relevant.
+Users catalogue_pairs(const Users& table, const Columns& input) {
+  Users result;
+  for (size_t u = 0; u < table.size(); ++u) {
+    std::vector<Pair> user;
+    const auto seen =
+        std::span(input.seen)
+            .subspan(input.seen_offsets[u], input.seen_offsets[u + 1] - input.seen_offsets[u]);
+    for (int32_t item = 0; item < std::ssize(input.item_rows); ++item) {
+      if (std::ranges::count(seen, item) > 0) continue;
+      Pair candidate{item, 0, input.catalogue[u][static_cast<size_t>(item)], 1};
+      for (const Pair& pair : table[u])
+        if (pair.item == item) candidate.label = std::max(candidate.label, pair.label);
+      user.push_back(candidate);
+    }
+    result.push_back(user);
+  }
+  return result;
+}
+
+bool is_of_lists(const std::string& name) {
+  return !name.starts_with("ncf.") && !name.starts_with("feature_mlp.") &&
+         !name.starts_with("cosine.") && !name.starts_with("als.") &&
+         (name.find('/') != std::string::npos || name.starts_with("coverage@") ||
+          name.starts_with("novelty@"));
+}
+
+TEST_F(Metrics, ListsOfTheCatalogueAreThoseOfItsCandidatesAsPairs) {
+  for (uint32_t seed = 1; seed <= 3; ++seed) {
+    Users table = random_table(seed, 40, 60, 50);
+    table[3].push_back(table[3].back());  // a second row of one video
+    table[3].back().label = 5;
+    const std::vector<int64_t> k = {1, 5, 30, 50};  // some have fewer candidates than 50
+    Columns input = columns(table, random_item_rows(seed, 70), k);
+    input.labels = binary_labels(std::vector<std::string>{"ratio>=1", "ratio>=2.5"});
+    const EvaluationResult observed = evaluate(input, 2);
+    add_catalogue(table, seed, input);
+    const EvaluationResult result = evaluate(input, 2);
+    EXPECT_TRUE(result.catalogue);
+
+    const Users pairs = catalogue_pairs(table, input);
+    const auto expected = reference::metrics(
+        pairs, input.item_rows, k,
+        {.thresholds = {{"ratio>=1", 1}, {"ratio>=2.5", 2.5}}, .tops = {}, .duration_p80 = false});
+    Columns as_pairs = columns(pairs, input.item_rows, k);
+    as_pairs.labels = input.labels;
+    const EvaluationResult of_pairs = evaluate(as_pairs, 1);
+    int lists = 0;
+    for (const auto& [name, value] : result.metrics) {
+      if (!is_of_lists(name)) {
+        EXPECT_EQ(value, observed.metrics.at(name)) << name;
+        EXPECT_EQ(result.chance.at(name), observed.chance.at(name)) << name;
+        continue;
+      }
+      ++lists;
+      EXPECT_NEAR(value, expected.at(name), 1e-11) << name;
+      EXPECT_NEAR(result.chance.at(name), of_pairs.chance.at(name), 1e-11) << name;
+    }
+    EXPECT_EQ(lists, std::ranges::count_if(
+                         expected, [](const auto& entry) { return is_of_lists(entry.first); }));
+    for (const char* label : {"ratio>=1", "ratio>=2.5@5", "lists@30", "graded5@5"})
+      EXPECT_EQ(result.skipped_users.at(label), of_pairs.skipped_users.at(label)) << label;
+
+    MpiCommunicator self(MPI_COMM_SELF);
+    const EvaluationResult alone = evaluate(input, 1, self);
+    EXPECT_EQ(alone.metrics, result.metrics);
+    EXPECT_EQ(alone.chance, result.chance);
+  }
+}
+
+TEST_F(Metrics, WhoHasSeenAllThatIsRelevantDoesNotCountInTheCatalogue) {
+  Columns input = columns(hand_table(), std::vector<int64_t>(9, 1), {2});
+  add_catalogue(hand_table(), 1, input);
+  input.seen = {0, 2, 3};
+  input.seen_offsets = {0, 3};
+  const EvaluationResult result = evaluate(input, 1);
+  EXPECT_EQ(result.skipped_users.at("ratio>=1@2"), 1);
+  EXPECT_EQ(result.skipped_users.at("graded5@2"), 0);  // .4 is left
+  EXPECT_FALSE(result.metrics.contains("mrr/ratio>=1"));
+  EXPECT_TRUE(result.metrics.contains("gauc@ratio>=1"));
+  // All of it: no candidates.
+  input.seen.resize(9);
+  std::iota(input.seen.begin(), input.seen.end(), 0);
+  input.seen_offsets = {0, 9};
+  const EvaluationResult none = evaluate(input, 1);
+  EXPECT_FALSE(none.metrics.contains("novelty@2"));
+  EXPECT_EQ(none.skipped_users.at("lists@2"), 1);
+}
+
+TEST_F(Metrics, AScoreOfTheCatalogueThatIsNotFiniteIsNamedOnAllRanks) {
+  const Users table = random_table(5, 30, 40, 40);
+  Columns input = columns(table, random_item_rows(5, 45), {3});
+  add_catalogue(table, 5, input);
+  for (const int user : {23, 7}) {
+    auto& scores = input.catalogue[static_cast<size_t>(user)];
+    scores[43] = scores[44] = -std::numeric_limits<float>::infinity();
+  }
+  try {
+    evaluate(input, 2);
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("user index 107, item index 43 is -inf"));
   }
 }
 
@@ -774,6 +923,29 @@ TEST_F(MetricsChance, RetrievedListInRandomOrder) {
       .6 * expected_ndcg_of_retrieved(13, 50, sums) + .4 * expected_ndcg_of_retrieved(14, 50, sums);
   EXPECT_GT(at, .61);
   EXPECT_LT(at, .635);
+}
+
+TEST_F(MetricsChance, FirstHitsAndOverlapsInRandomOrder) {
+  const auto sums = discount_sums(9);
+  for (int64_t n = 1; n <= 8; ++n)
+    for (int64_t relevant = 0; relevant <= n; ++relevant)
+      for (int64_t k = 1; k <= n; ++k) {
+        std::vector<int> hit(static_cast<size_t>(n), 0);
+        std::fill(hit.end() - relevant, hit.end(), 1);
+        double discounts = 0, overlaps = 0, count = 0;
+        do {
+          const auto first = std::find(hit.begin(), hit.begin() + k, 1) - hit.begin();
+          if (first < k) discounts += 1 / std::log2(static_cast<double>(first) + 2);
+          const auto hits = static_cast<double>(std::count(hit.begin(), hit.begin() + k, 1));
+          overlaps += hits / (2 * static_cast<double>(k) - hits);
+          count += 1;
+        } while (std::next_permutation(hit.begin(), hit.end()));
+        EXPECT_NEAR(expected_first_discount({.count = n, .relevant = relevant}, k, sums),
+                    discounts / count, 1e-12);
+        if (relevant == k) EXPECT_NEAR(expected_jaccard(n, k), overlaps / count, 1e-12);
+      }
+  // The levels that are told of the small matrix.
+  EXPECT_NEAR(expected_jaccard(3327, 50), .0076, 1e-4);
 }
 
 TEST_F(MetricsChance, ClassesDealtInRandomOrder) {

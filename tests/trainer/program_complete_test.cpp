@@ -97,6 +97,20 @@ TEST_F(Complete, OtherEvaluationKeysEvaluateAnew) {
   EXPECT_EQ(file_text(folder() / "anew" / "result.json"), before);
 }
 
+TEST_F(Complete, AnEvaluationFromBeforeThereWereIntervalsIsMadeAnew) {
+  const fs::path dir = copy("without-intervals");
+  nlohmann::json older = whole_;
+  older.erase("xxh128");
+  older.at("evaluation").erase("intervals");
+  RunFolder(dir).write_result(older);
+  EXPECT_EQ(train("without-intervals", {"evaluate.bootstrap=0"}).code, 0);
+  EXPECT_TRUE(result("without-intervals").at("evaluation").at("intervals").empty());
+  RunFolder(dir).write_result(older);
+  EXPECT_EQ(train("without-intervals").code, 0);
+  EXPECT_EQ(outcome(result("without-intervals")), outcome(whole_));
+  EXPECT_FALSE(whole_.at("evaluation").at("intervals").empty());
+}
+
 TEST_F(Complete, ADamagedResultIsMadeAgain) {
   const fs::path file = copy("damaged") / "result.json";
   const std::string text = file_text(file);

@@ -67,6 +67,20 @@ TEST(EvaluationTable, HoldsValueAndChanceOfEveryMetricInEightyColumns) {
   EXPECT_THAT(text, Not(HasSubstr("top-50")));  // nothing of it was given
 }
 
+TEST(EvaluationTable, HasTheIntervalsThatThereAre) {
+  const EvaluationTitle title{.dataset = "synth", .checkpoint = {}, .synthetic = false};
+  EvaluationResult result = example();
+  EXPECT_THAT(evaluation_table(title, result), Not(HasSubstr("95 %")));
+  result.intervals = {{"gauc@ratio>=4", {.low = .5, .high = .75}},
+                      {"ndcg@10/ratio>=2", {.low = .125, .high = .25}}};
+  const std::string text = evaluation_table(title, result);
+  EXPECT_THAT(text, HasSubstr("95 % intervals"));
+  EXPECT_THAT(text, HasSubstr("gauc@ratio>=4       [0.5000, 0.7500]"));
+  EXPECT_THAT(text, HasSubstr("ratio>=2                          -     [0.1250, 0.2500]"));
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80u) << line;
+}
+
 TEST(EvaluationTable, SaysWhatHasNoTrainingRows) {
   const EvaluationTitle title{.dataset = "synth", .checkpoint = {}, .synthetic = false};
   EvaluationResult result = example();

@@ -35,5 +35,6 @@ void add_validate(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_evaluate(CLI::App& app, Action& action);
 void add_recommend(CLI::App& app, Action& action);
+void add_compare(CLI::App& app, Action& action);
 
 }  // namespace kt

@@ -80,6 +80,7 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   const auto predictor = make_host_predictor(run.problem, run.parameters, comm);
   Evaluator evaluator(run.problem, table, comm, pool);
   const Evaluation evaluation = evaluator.evaluate(*predictor, run.checkpoint);
+  if (session.world().rank == 0) print_evaluation(run.problem, evaluation.report);
   if (!arguments.scores.empty()) {
     const std::vector<float> scores = evaluator.gather(evaluation.scores);
     solo(comm, 0, "scores", [&] {

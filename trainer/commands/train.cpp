@@ -3,22 +3,18 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <span>
 
 #include "io/config/reader.h"
 #include "io/config/writers.h"
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
-#include "launch/process/cpus.h"
 #include "launch/process/mpi_session.h"
-#include "launch/process/watchdog.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
-#include "trainer/run/default_dataset.h"
-#include "trainer/run/engine_choice.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/same_on_all.h"
+#include "trainer/run/settle.h"
 
 namespace kt {
 namespace {
@@ -38,13 +34,7 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
     config = load_config(arguments.config, arguments.overrides, model_declarations());
     return settings_of_all_ranks(config);
   });
-  // Lines are rank 0's, and the others stop for them where it does.
-  comm.broadcast(std::span(&config.log.every_steps, 1), 0);
-  watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
-  check_threads(session.world(), static_cast<int>(config.parallel.threads));
-  if (config.data.path.empty()) config.data.path = default_dataset(comm);
-  const std::unique_ptr<Devices> devices = find_devices(config, comm);
-  resolve_engine(config, devices != nullptr);
+  const std::unique_ptr<Devices> devices = settle(config, comm);
   log_info("effective configuration:\n{}", to_yaml(config));
   log_info("{} rank{} over {}, {} thread{} each; reduce: {}", session.world().size,
            session.world().size == 1 ? "" : "s", devices ? "NCCL, a device each" : "MPI",

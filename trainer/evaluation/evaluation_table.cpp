@@ -41,10 +41,18 @@ std::string wrapped(const std::string& title, const std::vector<std::string>& pa
 
 class Table {
  public:
-  explicit Table(const EvaluationResult& result) : result_(result) {}
+  /// What is said of a metric: "value (chance)", or "[low, high]".
+  enum class Cells { kValues, kIntervals };
 
-  /// "value (chance)", or empty when there is none.
+  Table(const EvaluationResult& result, Cells cells) : result_(result), cells_(cells) {}
+
+  /// Empty when there is none.
   std::string cell(const std::string& name) const {
+    if (cells_ == Cells::kIntervals) {
+      const auto interval = result_.intervals.find(name);
+      if (interval == result_.intervals.end()) return {};
+      return fmt::format("[{}, {}]", number(interval->second.low), number(interval->second.high));
+    }
     const auto value = result_.metrics.find(name);
     if (value == result_.metrics.end()) return {};
     return fmt::format("{} ({})", number(value->second), number(result_.chance.at(name)));
@@ -105,7 +113,23 @@ class Table {
   }
 
   const EvaluationResult& result_;
+  Cells cells_;
 };
+
+/// Of what most look at; the rest is in the report.
+std::string intervals_text(const EvaluationResult& result) {
+  const Table table(result, Table::Cells::kIntervals);
+  std::vector<std::string> figures = {"mse_clipped", "mae_clipped"};
+  std::vector<std::string> lists = {"graded5"};
+  for (const std::string& label : result.labels) {
+    figures.push_back("gauc@" + label);
+    lists.push_back(label);
+  }
+  return table.figures("95 % intervals (other users of the same kind)", figures) +
+         table.lists("ndcg", lists, [](const std::string& label, int64_t k) {
+           return fmt::format("ndcg@{}/{}", k, label);
+         });
+}
 
 /// What is without training rows, where anything is.
 std::string untrained_text(const Untrained& untrained) {
@@ -122,13 +146,15 @@ std::string untrained_text(const Untrained& untrained) {
 }  // namespace
 
 std::string evaluation_table(const EvaluationTitle& title, const EvaluationResult& result) {
-  const Table table(result);
+  const Table table(result, Table::Cells::kValues);
   std::string text = fmt::format("Evaluation of {}", title.dataset);
   if (!title.checkpoint.empty()) text += fmt::format(", {}", title.checkpoint);
   text += fmt::format(": {} users, {} pairs\n", count(result.users), count(result.pairs));
   if (title.synthetic) {
     text += "The data is synthetic: these figures are not those of the real KuaiRec.\n";
   }
+  if (result.catalogue)
+    text += "Lists and mrr are of all items but those a user has training rows of.\n";
   if (!result.metrics.empty())
     text += "In brackets chance: a random order, or for errors and r2 the training mean.\n\n";
   text += table.figures("errors", {"mse", "mse_clipped", "rmse", "rmse_clipped", "mae",
@@ -152,11 +178,13 @@ std::string evaluation_table(const EvaluationTitle& title, const EvaluationResul
   text += table.lists("lists", {"coverage", "novelty"}, [](const std::string& row, int64_t k) {
     return fmt::format("{}@{}", row, k);
   });
-  text += table.figures(
-      "as the reference systems computed them",
-      {"ncf.hit_ratio@50", "ncf.mae_per_user", "ncf.ndcg@50_ideal_of_retrieved",
-       "feature_mlp.ndcg@10_on_ids", "feature_mlp.ndcg@10_on_ids_rounded", "two_tower.mae_scaled",
-       "two_tower.rmse_scaled", "two_tower.recall_repeated_rows"});
+  text +=
+      table.figures("as the reference systems computed them",
+                    {"ncf.hit_ratio@50", "ncf.mae_per_user", "ncf.ndcg@50_ideal_of_retrieved",
+                     "feature_mlp.ndcg@10_on_ids", "feature_mlp.ndcg@10_on_ids_rounded",
+                     "two_tower.mae_scaled", "two_tower.rmse_scaled",
+                     "two_tower.recall_repeated_rows", "cosine.jaccard@50", "als.ndcg_any_hit"});
+  text += intervals_text(result);
   text += untrained_text(result.untrained);
 
   std::vector<std::string> skipped;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <utility>
 
 #include "io/tables/csv.h"
@@ -11,6 +12,8 @@
 #include "launch/process/watchdog.h"
 #include "sharding/plan.h"
 #include "trainer/evaluation/evaluation_table.h"
+#include "trainer/evaluation/groups.h"
+#include "trainer/evaluation/metrics/bootstrap.h"
 #include "trainer/run/samples.h"
 #include "trainer/run/share.h"
 
@@ -64,21 +67,24 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
     const Phase phase("evaluation");
     Stopwatch watch;
     watch.time([&] {
-      metrics_.emplace(EvaluationInput{.users = table.users,
-                                       .user_rank = user_rank_,
-                                       .user_rows = user_rows_,
-                                       .offsets = table.offsets,
-                                       .item = table.item,
-                                       .label = table.label,
-                                       .video_duration = table.video_duration,
-                                       .item_rows = problem.ids.item_rows,
-                                       .item_number = item_number_,
-                                       .train_label_mean =
-                                           mean_label(problem.dataset, problem.config.data, comm),
-                                       .labels = labels_,
-                                       .k = problem.config.evaluate.k,
-                                       .score_unit = problem.system.objective.unit()},
-                       comm, pool);
+      if (problem.config.evaluate.candidates == EvaluationCandidates::kCatalogue)
+        seen_ = seen_items(problem, table.users, user_rank_, comm);
+      input_ = {.users = table.users,
+                .user_rank = user_rank_,
+                .user_rows = user_rows_,
+                .offsets = table.offsets,
+                .item = table.item,
+                .label = table.label,
+                .video_duration = table.video_duration,
+                .item_rows = problem.ids.item_rows,
+                .item_number = item_number_,
+                .train_label_mean = mean_label(problem.dataset, problem.config.data, comm),
+                .labels = labels_,
+                .k = problem.config.evaluate.k,
+                .score_unit = problem.system.objective.unit(),
+                .seen_offsets = seen_.offsets,
+                .seen = seen_.item};
+      metrics_.emplace(input_, comm, pool);
     });
     prepare_seconds_ = watch.seconds;
   }
@@ -123,13 +129,26 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
   comm_.barrier();  // so that who waits for the slowest rank counts that as scoring
   const double score_seconds = seconds_since(start);
   EvaluationResult result;
+  Stopwatch intervals_time;
   if (metrics_) {
-    result = metrics_->evaluate(evaluation.scores, comm_, pool_);
+    std::vector<int32_t> catalogue(static_cast<size_t>(problem_.dataset.items()));
+    std::iota(catalogue.begin(), catalogue.end(), 0);
+    result = metrics_->evaluate(
+        evaluation.scores, comm_, pool_, [&](int32_t user, std::span<float> score) {
+          predictor.predict(std::vector<int32_t>(catalogue.size(), user), catalogue, score);
+        });
+    intervals_time.time([&] {
+      result.intervals = bootstrap_intervals(result.user_values, table_.users,
+                                             problem_.config.evaluate.bootstrap, comm_, pool_);
+    });
   } else {
     result.users = std::ssize(table_.users);
     result.pairs = std::ssize(table_.item);
     result.notes = {"The pairs have no labels (watch_ratio): scored, without metrics."};
   }
+  nlohmann::json groups;
+  if (metrics_ && problem_.config.evaluate.groups)
+    groups = evaluate_groups(input_, evaluation.scores, problem_, comm_, pool_);
   const double prepare_seconds = std::exchange(prepare_seconds_, 0);
   const double prepare_order = prepare_seconds > 0 ? metrics_->order_preparation_s() : 0;
   std::vector<double> seconds{prepare_seconds + seconds_since(start),
@@ -137,8 +156,12 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
                               prepare_order,
                               score_seconds,
                               result.users_seconds,
-                              result.order_seconds};
+                              result.order_seconds,
+                              intervals_time.seconds};
   comm_.broadcast(std::span<double>(seconds), 0);
+  nlohmann::json intervals = nlohmann::json::object();
+  for (const auto& [name, interval] : result.intervals)
+    intervals[name] = {interval.low, interval.high};
   evaluation.report = {{"checkpoint", checkpoint},
                        {"users", result.users},
                        {"pairs", result.pairs},
@@ -150,9 +173,11 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
                          {"prepare_order", seconds[2]},
                          {"score", seconds[3]},
                          {"users", seconds[4]},
-                         {"order", seconds[5]}}},
+                         {"order", seconds[5]},
+                         {"intervals", seconds[6]}}},
                        {"metrics", result.metrics},
                        {"chance", result.chance},
+                       {"intervals", intervals},
                        {"skipped_users", result.skipped_users},
                        {"untrained",
                         {{"users", result.untrained.users},
@@ -161,8 +186,9 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
                          {"metrics", result.untrained.metrics},
                          {"chance", result.untrained.chance}}},
                        {"notes", result.notes}};
+  if (result.catalogue) evaluation.report["candidates"] = "catalogue";
+  if (!groups.is_null()) evaluation.report["groups"] = std::move(groups);
   evaluation.user_values = std::move(result.user_values);
-  if (comm_.world().rank == 0) print_evaluation(problem_, evaluation.report);
   return evaluation;
 }
 
@@ -175,7 +201,10 @@ void print_evaluation(const Problem& problem, const nlohmann::json& report) {
   report.at("k").get_to(result.k);
   report.at("users").get_to(result.users);
   report.at("pairs").get_to(result.pairs);
-  // Reports from before there were these keys are of the labels there were.
+  // Reports from before there were these keys are of the labels there were, and without intervals.
+  const nlohmann::json intervals = report.value("intervals", nlohmann::json::object());
+  for (const auto& [name, ends] : intervals.items())
+    result.intervals[name] = {.low = ends.at(0), .high = ends.at(1)};
   result.labels = report.value("labels", Config::Evaluate().labels);
   if (report.contains("untrained")) {
     const nlohmann::json& untrained = report.at("untrained");
@@ -185,11 +214,13 @@ void print_evaluation(const Problem& problem, const nlohmann::json& report) {
     untrained.at("metrics").get_to(result.untrained.metrics);
     untrained.at("chance").get_to(result.untrained.chance);
   }
-  log_info("{}evaluated in {:.2f} s",
+  result.catalogue = report.contains("candidates");
+  log_info("{}{}evaluated in {:.2f} s",
            evaluation_table({.dataset = problem.config.data.path,
                              .checkpoint = report.at("checkpoint"),
                              .synthetic = problem.dataset.synthetic()},
                             result),
+           groups_table(report.value("groups", nlohmann::json())),
            report.at("seconds").get<double>());
 }
 

@@ -11,6 +11,7 @@
 #include "launch/collectives/mpi_communicator.h"
 #include "trainer/evaluation/metrics/metrics.h"
 #include "trainer/evaluation/predictor.h"
+#include "trainer/evaluation/seen_items.h"
 #include "trainer/run/problem.h"
 
 /// Each rank scores the users of its shards and computes what is theirs alone; what is over all pairs is shared
@@ -22,9 +23,11 @@ namespace kt {
 TestTable read_test_table(const Problem& problem);
 
 struct Evaluation {
-  /// What `result.json` holds: {checkpoint, users, pairs, labels, k, seconds, parts, metrics, chance,
-  /// skipped_users, untrained, notes}; on every rank. `parts` are seconds of rank 0: {prepare_users, prepare_order (of
-  /// the labels, the first time), score, users, order (auc and xauc over all pairs)}.
+  /// What `result.json` holds: {checkpoint, users, pairs, labels, k, seconds, parts, metrics, chance, intervals
+  /// {name: [low, high]}, skipped_users, untrained, notes}, and where they are asked for `groups` (groups.h) and
+  /// `candidates` (catalogue); on every rank. `parts` are seconds of rank 0:
+  /// {prepare_users, prepare_order (of the labels, the first time), score, users, order (auc and xauc over all pairs),
+  /// intervals}.
   nlohmann::json report;
   std::vector<float> scores;  ///< of the pairs of this rank's users, in the order of the table
   UserValues user_values;     ///< of all users of the table, on every rank
@@ -39,7 +42,7 @@ class Evaluator {
   Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
             ThreadPool& pool);
 
-  /// Scores the pairs, computes all metrics with their chance levels under a named phase, and prints the table.
+  /// Scores the pairs and computes all metrics with their chance levels under a named phase.
   /// `checkpoint` says whose weights these are. Collective: all ranks.
   /// Throws: UserError, the same on all ranks.
   Evaluation evaluate(const Predictor& predictor, const std::string& checkpoint);
@@ -60,6 +63,8 @@ class Evaluator {
   std::vector<int64_t> item_number_;    // [items]; empty where ids are not numbers
   std::vector<int32_t> own_;            // this rank's users, by place in the table
   std::vector<int64_t> begin_;          // [own + 1] their pairs
+  SeenItems seen_;                      // where lists are of the catalogue
+  EvaluationInput input_;               // of the above; nothing without labels
   double prepare_seconds_ = 0;          // not reported yet
   std::optional<TestMetrics> metrics_;  // none without labels
 };

@@ -469,6 +469,8 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   uses.push_back({"parameters", kAlways, to_bytes(kFloat * (static_cast<double>(held) + dense))});
   uses.push_back({"gradients", kAlways, to_bytes(kFloat) * held});
   uses.push_back({"optimizer state", kAlways, to_bytes(kFloat) * sizes.slots * held});
+  if (inputs.group > 1)
+    uses.push_back({"what negatives are drawn from", kAlways, 12 * rows + 8 * users});
   // Of all ids; marks and places of a step's.
   if (!gpu)
     uses.push_back(

@@ -2,6 +2,7 @@
 
 #include <H5public.h>
 #include <fmt/core.h>
+#include <malloc.h>
 #include <mpi.h>
 #include <sys/resource.h>
 #include <xxhash.h>
@@ -30,6 +31,11 @@ const char* program_version() { return KT_VERSION; }
 std::string program_build() {
   return fmt::format("{}, commit {}, file {}", KT_VERSION, KT_COMMIT,
                      checksum_of_file("/proc/self/exe").xxh128);
+}
+
+void restart_peak_memory() {
+  malloc_trim(0);                               // what is free is not of what follows
+  std::ofstream("/proc/self/clear_refs") << 5;  // the peak is what there is now
 }
 
 nlohmann::json run_facts(Communicator& comm, int64_t threads) {

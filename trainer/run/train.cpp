@@ -147,8 +147,15 @@ bool same_evaluation(const nlohmann::json& stored, const nlohmann::json& now) {
     const nlohmann::json::json_pointer place(key);
     return stored.value(place, nlohmann::json()) == now.value(place, nlohmann::json());
   };
-  return same("/evaluate/k") && same("/evaluate/labels") && same("/evaluate/checkpoint") &&
+  return same("/evaluate/k") && same("/evaluate/labels") && same("/evaluate/bootstrap") &&
+         same("/evaluate/candidates") && same("/evaluate/groups") && same("/evaluate/checkpoint") &&
          (now.at("evaluate").at("checkpoint") == "last" || same("/checkpoint/best"));
+}
+
+/// Whether it is an evaluation from before there were intervals, which are asked for.
+bool lacks_intervals(const nlohmann::json& evaluation, const Config& config) {
+  return config.evaluate.bootstrap > 0 && !evaluation.is_null() &&
+         !evaluation.contains("intervals");
 }
 
 nlohmann::json TrainingRun::run() {
@@ -166,7 +173,8 @@ nlohmann::json TrainingRun::run() {
                  : "");
     stored = stored_result();
     if (!stored.is_null() &&
-        same_evaluation(with_defaults(stored.at("config"), config_), to_json(config_))) {
+        same_evaluation(with_defaults(stored.at("config"), config_), to_json(config_)) &&
+        !lacks_intervals(stored.at("evaluation"), config_)) {
       if (is_first() && !stored["evaluation"].is_null())
         print_evaluation(problem_, stored["evaluation"]);
       stored["already_complete"] = true;
@@ -796,6 +804,7 @@ nlohmann::json TrainingRun::evaluate_now(const std::string& checkpoint) {
     evaluator_.emplace(problem_, test_, comm_, pool_);
   }
   nlohmann::json json = evaluator_->evaluate(*make_predictor(), checkpoint).report;
+  if (is_first()) print_evaluation(problem_, json);
   record({{"kind", "evaluation"},
           {"step", progress_.step},
           {"checkpoint", checkpoint},

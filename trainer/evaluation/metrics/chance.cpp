@@ -78,6 +78,33 @@ double expected_reciprocal_rank(Candidates candidates) {
   return sum;
 }
 
+double expected_first_discount(Candidates candidates, int64_t k, std::span<const double> sums) {
+  const auto [n, relevant] = candidates;
+  double sum = 0, none_before = 1;
+  for (int64_t i = 0; i < std::min(k, n - relevant + 1); ++i) {
+    const auto at = static_cast<size_t>(i);
+    sum += none_before * ratio(relevant, n - i) * (sums[at + 1] - sums[at]);
+    none_before *= ratio(n - relevant - i, n - i);
+  }
+  return sum;
+}
+
+double expected_jaccard(int64_t count, int64_t k) {
+  std::vector<double> probability(static_cast<size_t>(k) + 1, 0);  // [h] after the draws so far
+  probability[0] = 1;
+  for (int64_t drawn = 0; drawn < k; ++drawn) {
+    for (int64_t h = drawn + 1; h >= 0; --h) {
+      const auto at = static_cast<size_t>(h);
+      const double stays = h <= drawn ? probability[at] * (1 - ratio(k - h, count - drawn)) : 0;
+      const double comes = h > 0 ? probability[at - 1] * ratio(k - h + 1, count - drawn) : 0;
+      probability[at] = stays + comes;
+    }
+  }
+  double sum = 0;
+  for (int64_t h = 0; h <= k; ++h) sum += probability[static_cast<size_t>(h)] * ratio(h, 2 * k - h);
+  return sum;
+}
+
 double expected_ndcg_of_retrieved(int64_t hits, int64_t k, std::span<const double> sums) {
   if (hits == 0) return 0;
   return ratio(hits, k) * sums[static_cast<size_t>(k)] / sums[static_cast<size_t>(hits)];

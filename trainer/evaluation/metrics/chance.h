@@ -35,6 +35,10 @@ double expected_average_precision(Candidates candidates, int64_t k);
 /// of no hit in the first i (negative hypergeometric). The sum ends where S_i, which bounds the
 /// rest, is below 1e-18.
 double expected_reciprocal_rank(Candidates candidates);
+/// Sum over i = 1..k of P(first hit at i) / log2(i + 1), as above. Shapes: sums [k + 1 or more], of discount_sums.
+double expected_first_discount(Candidates candidates, int64_t k, std::span<const double> sums);
+/// Sum over h of P(h) h / (2k - h): k random candidates of n have h of k given ones (hypergeometric), by as many draws.
+double expected_jaccard(int64_t count, int64_t k);
 /// (h / k) D_k / D_h for `hits` h > 0, else 0: the k retrieved in random order, h of them hits. The
 /// best order of those alone has its h hits first.
 double expected_ndcg_of_retrieved(int64_t hits, int64_t k, std::span<const double> sums);

@@ -11,6 +11,7 @@
 #include "launch/base/errors.h"
 #include "launch/base/stopwatch.h"
 #include "launch/collectives/agree.h"
+#include "sharding/plan.h"
 #include "trainer/evaluation/metrics/bad_score.h"
 #include "trainer/evaluation/metrics/chance.h"
 #include "trainer/evaluation/metrics/labels.h"
@@ -42,6 +43,9 @@ void check_input(const EvaluationInput& input) {
   KT_CHECK(std::all_of(input.k.begin(), input.k.end(), [](int64_t k) { return k >= 1; }));
   for (size_t u = 0; u < input.users.size(); ++u)
     KT_CHECK(input.offsets[u] < input.offsets[u + 1], "user {} has no pairs", input.users[u]);
+  if (input.seen_offsets.empty()) return;
+  KT_CHECK(std::ssize(input.seen_offsets) == std::ssize(input.users) + 1);
+  KT_CHECK(input.seen_offsets.front() == 0 && input.seen_offsets.back() == std::ssize(input.seen));
 }
 
 std::vector<double> self_information(std::span<const int64_t> item_rows) {
@@ -109,7 +113,9 @@ std::vector<Mean> means_of_orders(const Context& context) {
                              {"ncf.hit_ratio@50", layout.ncf_hit_ratio()},
                              {"ncf.ndcg@50_ideal_of_retrieved", layout.ncf_ndcg()},
                              {"feature_mlp.ndcg@10_on_ids", layout.on_ids()},
-                             {"two_tower.recall_repeated_rows", layout.recall_repeated()}};
+                             {"two_tower.recall_repeated_rows", layout.recall_repeated()},
+                             {"cosine.jaccard@50", layout.jaccard()},
+                             {"als.ndcg_any_hit", layout.any_hit()}};
   for (size_t t = 0; t < layout.thresholds; ++t)
     means.push_back({"gauc@" + context.threshold_names[t], layout.gauc(t), Mean::Over::kPairs});
   for (size_t label = 0; label < layout.labels; ++label) {
@@ -236,6 +242,14 @@ struct TestMetrics::State {
             .label = input.label.subspan(first, n),
             .trained = input.user_rows[u] > 0};
   }
+  std::span<const int32_t> seen(size_t u) const {
+    const auto first = static_cast<size_t>(input.seen_offsets[u]);
+    return input.seen.subspan(first, static_cast<size_t>(input.seen_offsets[u + 1]) - first);
+  }
+  /// How many candidates the lists of a user are of, and which of them are in a range of items; several rows of one
+  /// are side by side.
+  int64_t candidates(size_t u) const;
+  std::span<const int32_t> candidates(size_t u, Range items, std::vector<int32_t>& buffer) const;
   void deal_users(World world);
   /// Checks the users' pairs in passing. Collective: all ranks.
   double test_mean(Communicator& comm, ThreadPool& pool) const;
@@ -246,10 +260,42 @@ struct TestMetrics::State {
   std::vector<double> sum_rows(std::span<const double> rows, std::vector<int64_t>& counts) const;
   /// Of all users, and how many items are in somebody's first K. Shapes: result [users of all ranks,
   /// Layout::size()], by rank; covered [ks]. Collective: all ranks.
-  std::vector<double> rows_of_users(std::span<const float> score, std::vector<int64_t>& covered,
-                                    Communicator& comm, ThreadPool& pool) const;
+  std::vector<double> rows_of_users(std::span<const float> score, const CatalogueScorer& catalogue,
+                                    std::vector<int64_t>& covered, Communicator& comm,
+                                    ThreadPool& pool) const;
+  /// Refuses scores of this rank's users that are not finite. Shapes: place_of(i) = user * items + item of score i,
+  /// ascending; the user by its place in the table. Collective: all ranks.
+  template <class PlaceOf>
+  void check_scores(std::span<const float> score, Communicator& comm, PlaceOf&& place_of) const;
   UserValues values_of_users(std::span<const double> rows) const;
 };
+
+int64_t TestMetrics::State::candidates(size_t u) const {
+  return context.catalogue ? std::ssize(input.item_rows) - std::ssize(seen(u))
+                           : input.offsets[u + 1] - input.offsets[u];
+}
+
+std::span<const int32_t> TestMetrics::State::candidates(size_t u, Range items,
+                                                        std::vector<int32_t>& buffer) const {
+  const auto in_range = [&](std::span<const int32_t> all) {
+    const auto first = std::lower_bound(all.begin(), all.end(), items.begin);
+    return std::span(first, std::lower_bound(first, all.end(), items.end));
+  };
+  if (!context.catalogue)
+    return in_range(
+        input.item.subspan(static_cast<size_t>(input.offsets[u]),
+                           static_cast<size_t>(input.offsets[u + 1] - input.offsets[u])));
+  const std::span<const int32_t> known = in_range(seen(u));
+  buffer.clear();
+  auto next = known.begin();
+  for (auto item = static_cast<int32_t>(items.begin); item < items.end; ++item) {
+    if (next != known.end() && *next == item)
+      ++next;
+    else
+      buffer.push_back(item);
+  }
+  return buffer;
+}
 
 void TestMetrics::State::deal_users(World world) {
   std::vector<size_t> next(static_cast<size_t>(world.size) + 1, 0);
@@ -301,14 +347,12 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
   std::vector<double> missed(static_cast<size_t>(last - first) * stride, 1.0);
   const int64_t tasks = std::min<int64_t>(pool.threads(), last - first);
   pool.parallel_for(tasks, [&](int64_t task, int) {
-    const auto begin_item = static_cast<int32_t>(first + (last - first) * task / tasks);
-    const auto end_item = static_cast<int32_t>(first + (last - first) * (task + 1) / tasks);
+    const Range range{first + (last - first) * task / tasks,
+                      first + (last - first) * (task + 1) / tasks};
     std::vector<double> once(stride);
+    std::vector<int32_t> buffer;
     for (size_t u = 0; u < input.users.size(); ++u) {
-      const auto user_items =
-          input.item.subspan(static_cast<size_t>(input.offsets[u]),
-                             static_cast<size_t>(input.offsets[u + 1] - input.offsets[u]));
-      const int64_t n = std::ssize(user_items);
+      const int64_t n = candidates(u);
       const auto left = [&](int64_t of, int64_t repeat) {
         return static_cast<double>(std::max<int64_t>(n - of - repeat, 0)) /
                static_cast<double>(n - repeat);
@@ -318,10 +362,9 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
       for (; lists < width && ks[lists] < n; ++lists) once[lists] = left(ks[lists], 0);
       int64_t repeat = 0;
       int32_t previous = -1;
-      for (auto at = std::lower_bound(user_items.begin(), user_items.end(), begin_item);
-           at != user_items.end() && *at < end_item; ++at) {
-        double* const of_item = missed.data() + static_cast<size_t>(*at - first) * stride;
-        if (*at != previous) {
+      for (const int32_t item : candidates(u, range, buffer)) {
+        double* const of_item = missed.data() + static_cast<size_t>(item - first) * stride;
+        if (item != previous) {
           repeat = 0;
           for (size_t j = 0; j < stride; j += kLanes)
             for (size_t lane = 0; lane < kLanes; ++lane) of_item[j + lane] *= once[j + lane];
@@ -329,7 +372,7 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
           ++repeat;
           for (size_t j = 0; j < lists; ++j) of_item[j] *= left(ks[j], repeat);
         }
-        previous = *at;
+        previous = item;
       }
     }
   });
@@ -363,9 +406,9 @@ void TestMetrics::State::set_context(double test_mean) {
   context.k = ks;
 
   // Lists are shorter than the candidates; longer ones are left out.
+  context.catalogue = !input.seen_offsets.empty();
   int64_t longest = kNcfTop;
-  for (size_t u = 0; u < input.users.size(); ++u)
-    longest = std::max(longest, input.offsets[u + 1] - input.offsets[u]);
+  for (size_t u = 0; u < input.users.size(); ++u) longest = std::max(longest, candidates(u));
   if (ks.empty() || ks.back() < longest)
     longest = ks.empty() ? kNcfTop : std::max<int64_t>(kNcfTop, ks.back());
   context.discount = discount_sums(longest);
@@ -394,20 +437,53 @@ void TestMetrics::State::count_untrained(Communicator& comm) {
   comm.all_reduce(std::span(&untrained.pairs, 1), Reduction::kSum);
 }
 
+template <class PlaceOf>
+void TestMetrics::State::check_scores(std::span<const float> score, Communicator& comm,
+                                      PlaceOf&& place_of) const {
+  const auto bad = first_bad_score(score, comm, place_of);
+  if (!bad) return;
+  const int64_t items = std::ssize(input.item_rows);
+  throw AgreedError(fmt::format(
+      "evaluation: the score of user index {}, item index {} is {}, expected a finite number; the "
+      "weights have diverged: train again with a smaller train.optimizer.lr or with "
+      "train.clip_norm",
+      input.users[static_cast<size_t>(bad->place / items)], bad->place % items, bad->score));
+}
+
 std::vector<double> TestMetrics::State::rows_of_users(std::span<const float> score,
+                                                      const CatalogueScorer& catalogue,
                                                       std::vector<int64_t>& covered,
                                                       Communicator& comm, ThreadPool& pool) const {
   const size_t width = context.layout.size(), items = input.item_rows.size();
+  std::vector<float> bad(own.size(), 0);  // the first score of the catalogue that is not finite
+  std::vector<int64_t> bad_item(own.size());
   std::vector<double> rows(own.size() * width, kAbsent);
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
   for (Worker& worker : workers) worker.listed.assign(ks.size(), std::vector<uint8_t>(items));
   pool.parallel_for(std::ssize(own), [&](int64_t task, int thread) {
     const auto k = static_cast<size_t>(task);
     const User of_user = user(k);
+    Worker& worker = workers[static_cast<size_t>(thread)];
+    const std::span<double> values = std::span(rows).subspan(k * width, width);
     user_values(context, of_user, facts[k],
-                score.subspan(static_cast<size_t>(begin[k]), of_user.label.size()),
-                workers[static_cast<size_t>(thread)], std::span(rows).subspan(k * width, width));
+                score.subspan(static_cast<size_t>(begin[k]), of_user.label.size()), worker, values);
+    if (!context.catalogue) return;
+    const auto u = static_cast<size_t>(own[k]);
+    std::vector<float> all(items);
+    catalogue(input.users[u], all);
+    const auto first = std::ranges::find_if_not(all, [](float one) { return std::isfinite(one); });
+    if (first != all.end()) {
+      bad[k] = *first;
+      bad_item[k] = first - all.begin();
+      return;
+    }
+    catalogue_values(context, of_user, facts[k], seen(u), all, worker, values);
   });
+  if (context.catalogue)
+    check_scores(bad, comm, [&](int64_t k) {
+      const auto at = static_cast<size_t>(k);
+      return own[at] * static_cast<int64_t>(items) + bad_item[at];
+    });
   std::vector<uint8_t> listed(ks.size() * items, 0);
   for (const Worker& worker : workers)
     for (size_t i = 0; i < listed.size(); ++i) listed[i] |= worker.listed[i / items][i % items];
@@ -421,12 +497,15 @@ std::vector<double> TestMetrics::State::rows_of_users(std::span<const float> sco
 
 UserValues TestMetrics::State::values_of_users(std::span<const double> rows) const {
   UserValues users;
-  for (const Mean& mean : means) users.names.push_back(mean.name);
+  for (const Mean& mean : means) {
+    users.names.push_back(mean.name);
+    users.over_pairs.push_back(mean.over == Mean::Over::kPairs);
+  }
   for (size_t u = 0; u < row.size(); ++u) {
     const std::span<const double> of_user = rows.subspan(row[u] * context.layout.size());
-    const auto pairs = static_cast<double>(input.offsets[u + 1] - input.offsets[u]);
-    for (const Mean& mean : means)
-      users.values.push_back(of_user[mean.at] / (mean.over == Mean::Over::kPairs ? pairs : 1));
+    users.pairs.push_back(static_cast<double>(input.offsets[u + 1] - input.offsets[u]));
+    for (size_t m = 0; m < means.size(); ++m)
+      users.values.push_back(of_user[means[m].at] / users.weight(u, m));
   }
   return users;
 }
@@ -488,8 +567,12 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
     if (durations)
       user.duration_p80 =
           std::span(duration_p80).subspan(static_cast<size_t>(s.begin[k]), user.label.size());
-    s.facts[k] = user_facts(s.context, user, workers[static_cast<size_t>(thread)],
-                            std::span(rows).subspan(k * width, width));
+    Worker& worker = workers[static_cast<size_t>(thread)];
+    const std::span<double> chance = std::span(rows).subspan(k * width, width);
+    s.facts[k] = user_facts(s.context, user, worker, chance);
+    if (s.context.catalogue)
+      catalogue_facts(s.context, user, s.facts[k], s.seen(static_cast<size_t>(s.own[k])), worker,
+                      chance);
   });
   std::vector<int64_t> counts;
   s.chance = s.sum_rows(gather_to_all<double>(rows, comm), counts);
@@ -505,13 +588,14 @@ TestMetrics::TestMetrics(TestMetrics&&) noexcept = default;
 TestMetrics& TestMetrics::operator=(TestMetrics&&) noexcept = default;
 
 EvaluationResult TestMetrics::evaluate(std::span<const float> score, Communicator& comm,
-                                       ThreadPool& pool) const {
+                                       ThreadPool& pool, const CatalogueScorer& catalogue) const {
   const State& s = *state_;
   const EvaluationInput& input = s.input;
   EvaluationResult result;
   result.users = std::ssize(input.users);
   result.pairs = std::ssize(input.item);
   result.k = s.ks;
+  result.catalogue = !input.seen_offsets.empty();
   Report report(result);
   if (result.pairs == 0) {
     report.note("there is nothing to evaluate: the test table is empty");
@@ -527,29 +611,19 @@ EvaluationResult TestMetrics::evaluate(std::span<const float> score, Communicato
     report.note("mse, mae, r2 and their kin are left out: this system's scores are an order alone");
 
   KT_CHECK(std::ssize(score) == s.begin.back());
-  const auto place_of = [&](int64_t i) {
+  s.check_scores(score, comm, [&](int64_t i) {
     const auto k = std::upper_bound(s.begin.begin(), s.begin.end(), i) - s.begin.begin() - 1;
-    const auto at = static_cast<size_t>(k);
-    return input.offsets[static_cast<size_t>(s.own[at])] + i - s.begin[at];
-  };
-  if (const auto bad = first_bad_score(score, comm, place_of)) {
-    const auto u = std::upper_bound(input.offsets.begin(), input.offsets.end(), bad->place) -
-                   input.offsets.begin() - 1;
-    throw AgreedError(
-        fmt::format("evaluation: the score of user index {}, item index {} is {}, expected a "
-                    "finite number; the "
-                    "weights have diverged: train again with a smaller train.optimizer.lr or with "
-                    "train.clip_norm",
-                    input.users[static_cast<size_t>(u)],
-                    input.item[static_cast<size_t>(bad->place)], bad->score));
-  }
+    const auto at = static_cast<size_t>(k), u = static_cast<size_t>(s.own[at]);
+    const int32_t item = input.item[static_cast<size_t>(input.offsets[u] + i - s.begin[at])];
+    return s.own[at] * std::ssize(input.item_rows) + item;
+  });
 
   const Layout& layout = s.context.layout;
   Stopwatch users_time, order_time;
   Sums sums{.value = {}, .chance = s.chance, .users = {}};
   std::vector<int64_t> covered;  // [ks] items
   users_time.time([&] {
-    const std::vector<double> rows = s.rows_of_users(score, covered, comm, pool);
+    const std::vector<double> rows = s.rows_of_users(score, catalogue, covered, comm, pool);
     sums.value = s.sum_rows(rows, sums.users);
     result.user_values = s.values_of_users(rows);
   });

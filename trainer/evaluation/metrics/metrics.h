@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -44,6 +45,8 @@
 /// | feature_mlp.ndcg@10_on_ids, ..._rounded | ndcg of the ids themselves, see quirk_metrics.h |
 /// | two_tower.mae_scaled, two_tower.rmse_scaled | mae_clipped, rmse_clipped in units of [0, 5] scaled to [-1, 1] |
 /// | two_tower.recall_repeated_rows | recall@10 of ratio>=1 over rows, see quirk_metrics.h |
+/// | cosine.jaccard@50 | of the first 50 and the user's 50 highest labels: in both / in either |
+/// | als.ndcg_any_hit | 1 / log2(rank + 1) of the first row of ratio>=1 among ten, see quirk_metrics.h |
 ///
 /// Labels L are those of `evaluate.labels`: `ratio>=X`; `top-N`, a user's N highest labels (ties by id);
 /// `duration-p80`, see labels.h; and always `graded5`, gain = label cut to [0, 5], ndcg and ndcg_exp alone
@@ -52,6 +55,10 @@
 /// relevant candidate (graded5: a gain above 0) and more than K candidates; for mrr with a relevant one; for
 /// coverage, novelty and the quirks' lists with more than K candidates; for gauc and xauc_user with a pair to
 /// order. The others are in `skipped_users`.
+///
+/// Candidates are a user's pairs, or (`evaluate.candidates: catalogue`) for precision to map, mrr, coverage and novelty
+/// all items but those the user has training rows of: relevant are then the pairs that are, and an item without a pair
+/// is not. What is of errors, of the order of all pairs, or a quirk stays with the pairs.
 namespace kt {
 
 /// Upper cut of the *_clipped metrics and of graded5; the lower one is 0.
@@ -74,7 +81,13 @@ struct EvaluationInput {
   std::span<const BinaryLabel> labels;
   std::span<const int64_t> k;  ///< the K of the lists, 1 or more
   ScoreUnit score_unit = ScoreUnit::kLabel;
+  /// [U + 1] into `seen`, where lists are of the catalogue; empty where they are of the pairs.
+  std::span<const int64_t> seen_offsets;
+  std::span<const int32_t> seen;  ///< items of a user's training rows, ascending, each once
 };
+
+/// Scores of all items for a user of this rank, by its dense index; called by several threads. Shapes: score [I].
+using CatalogueScorer = std::function<void(int32_t user, std::span<float> score)>;
 
 /// Of the users and items of the table that have no training rows, and of the pairs of either.
 struct Untrained {
@@ -88,20 +101,35 @@ struct Untrained {
 /// What each user has of each metric that is a mean: over the users that count, or over the pairs of those for mse, mae,
 /// mse_clipped, mae_clipped and gauc@T.
 struct UserValues {
-  std::vector<std::string> names;  ///< as in `metrics`
-  std::vector<double> values;      ///< [U, names]; not a number where the user does not count
+  std::vector<std::string> names;   ///< as in `metrics`
+  std::vector<uint8_t> over_pairs;  ///< [names] whether the mean is over pairs
+  std::vector<double> pairs;        ///< [U] of each user
+  std::vector<double> values;       ///< [U, names]; not a number where the user does not count
+
+  /// What the value of a user counts in the mean.
+  double weight(size_t user, size_t name) const { return over_pairs[name] != 0 ? pairs[user] : 1; }
+};
+
+/// Of 95 %.
+struct Interval {
+  double low = 0;
+  double high = 0;
+  friend bool operator==(const Interval&, const Interval&) = default;
 };
 
 struct EvaluationResult {
   std::map<std::string, double>
       metrics;  ///< by name; one that no user counts for is absent, never NaN
   std::map<std::string, double> chance;  ///< the same names
-  /// By `L@K`, `L` (mrr), `lists@K` (coverage, novelty, ncf for 50, feature_mlp for 10), `gauc@T`, `xauc_user`,
-  /// `two_tower.recall_repeated_rows`.
+  /// Of the names of `user_values`, where whoever evaluates asks for them (bootstrap.h).
+  std::map<std::string, Interval> intervals;
+  /// By `L@K`, `L` (mrr), `lists@K` (coverage, novelty, ncf and cosine for 50, feature_mlp for 10), `gauc@T`, `xauc_user`,
+  /// `two_tower.recall_repeated_rows` (als too).
   std::map<std::string, int64_t> skipped_users;
   std::vector<std::string> notes;   ///< what is left out and why, a sentence each
   std::vector<std::string> labels;  ///< binary ones, as they are named
   std::vector<int64_t> k;           ///< ascending, each once
+  bool catalogue = false;           ///< whether lists are of the catalogue, not of the pairs
   int64_t users = 0;
   int64_t pairs = 0;
   Untrained untrained;
@@ -123,11 +151,12 @@ class TestMetrics {
   TestMetrics(TestMetrics&&) noexcept;
   TestMetrics& operator=(TestMetrics&&) noexcept;
 
-  /// The same result on all ranks. Shapes: score [pairs of this rank's users], in the order of the table.
+  /// The same result on all ranks. `catalogue` is asked where lists are of the catalogue, one user at a time by each
+  /// thread. Shapes: score [pairs of this rank's users], in the order of the table.
   /// Collective: all ranks. Throws: UserError, the same on all ranks, naming user and item of the first score that
   /// is not finite.
-  EvaluationResult evaluate(std::span<const float> score, Communicator& comm,
-                            ThreadPool& pool) const;
+  EvaluationResult evaluate(std::span<const float> score, Communicator& comm, ThreadPool& pool,
+                            const CatalogueScorer& catalogue = {}) const;
 
   /// What it took to sort the labels of all pairs, for auc and xauc over them: part of the constructor's time.
   double order_preparation_s() const;

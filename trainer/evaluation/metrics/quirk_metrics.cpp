@@ -11,10 +11,10 @@ namespace kt::metrics {
 
 namespace {
 
-/// From here on a label is relevant for two_tower.recall_repeated_rows.
-constexpr double kRepeatedFrom = 1;
+/// From here on a label is relevant for two_tower.recall_repeated_rows and als.ndcg_any_hit.
+constexpr double kRelevantFrom = 1;
 
-// ---- ncf: relevant is top-50.
+// ---- ncf and cosine: relevant is top-50.
 
 void ncf_values(const Context& context, const UserFacts& facts, const Worker& worker,
                 std::span<double> values) {
@@ -29,6 +29,8 @@ void ncf_values(const Context& context, const UserFacts& facts, const Worker& wo
   values[context.layout.ncf_hit_ratio()] = static_cast<double>(hits) / static_cast<double>(kNcfTop);
   values[context.layout.ncf_ndcg()] =
       hits > 0 ? gain / context.discount[static_cast<size_t>(hits)] : 0;
+  values[context.layout.jaccard()] =
+      static_cast<double>(hits) / static_cast<double>(2 * kNcfTop - hits);
   values[context.layout.ncf_ndcg_chance()] =
       expected_ndcg_of_retrieved(hits, kNcfTop, context.discount);
 }
@@ -155,7 +157,7 @@ void on_ids_values(const Context& context, const User& user, const UserFacts& fa
       facts.ideal_on_ids;
 }
 
-// ---- two_tower
+// ---- two_tower and als: relevant is a label of 1 or more.
 
 /// Whether the item at a place has a relevant row: its rows are side by side.
 bool has_relevant_row(const User& user, size_t place) {
@@ -163,14 +165,14 @@ bool has_relevant_row(const User& user, size_t place) {
   const auto first = begin - user.item.begin();
   return std::ranges::any_of(
       user.label.subspan(static_cast<size_t>(first), static_cast<size_t>(end - begin)),
-      [](double label) { return label >= kRepeatedFrom; });
+      [](double label) { return label >= kRelevantFrom; });
 }
 
-void recall_repeated_facts(const Context& context, const User& user, UserFacts& facts,
-                           std::span<double> chance) {
+void relevant_rows_facts(const Context& context, const User& user, UserFacts& facts,
+                         std::span<double> chance) {
   const size_t n = user.item.size();
   if (n <= kShortTop) return;
-  const auto is_relevant = [](double label) { return label >= kRepeatedFrom; };
+  const auto is_relevant = [](double label) { return label >= kRelevantFrom; };
   const int64_t rows = std::ranges::count_if(user.label, is_relevant);
   double found = static_cast<double>(rows * kShortTop) / static_cast<double>(n);
   // An item of several rows is found by any of them.
@@ -188,11 +190,19 @@ void recall_repeated_facts(const Context& context, const User& user, UserFacts& 
   facts.relevant_rows = rows;
   if (rows == 0) return;
   chance[context.layout.recall_repeated()] = found / static_cast<double>(rows);
+  chance[context.layout.any_hit()] = expected_first_discount(
+      {.count = static_cast<int64_t>(n), .relevant = rows}, kShortTop, context.discount);
 }
 
-void recall_repeated_values(const Context& context, const User& user, const UserFacts& facts,
-                            const Worker& worker, std::span<double> values) {
+void relevant_rows_values(const Context& context, const User& user, const UserFacts& facts,
+                          const Worker& worker, std::span<double> values) {
   if (facts.relevant_rows == 0) return;
+  const auto is_hit = [&](uint64_t key) { return user.label[position_of(key)] >= kRelevantFrom; };
+  const auto first =
+      static_cast<size_t>(std::find_if(worker.top.begin(), worker.top.begin() + kShortTop, is_hit) -
+                          worker.top.begin());
+  values[context.layout.any_hit()] =
+      first < kShortTop ? context.discount[first + 1] - context.discount[first] : 0;
   std::vector<int32_t> hits;
   for (size_t i = 0; i < kShortTop; ++i) {
     const size_t place = position_of(worker.top[i]);
@@ -208,18 +218,20 @@ void recall_repeated_values(const Context& context, const User& user, const User
 
 void quirk_facts(const Context& context, const User& user, Worker& worker, UserFacts& facts,
                  std::span<double> chance) {
-  if (std::ssize(user.item) > kNcfTop)
+  if (std::ssize(user.item) > kNcfTop) {
     chance[context.layout.ncf_hit_ratio()] =
         expected_recall({.count = std::ssize(user.item), .relevant = kNcfTop}, kNcfTop);
+    chance[context.layout.jaccard()] = expected_jaccard(std::ssize(user.item), kNcfTop);
+  }
   on_ids_facts(context, user, worker, facts, chance);
-  recall_repeated_facts(context, user, facts, chance);
+  relevant_rows_facts(context, user, facts, chance);
 }
 
 void quirk_values(const Context& context, const User& user, const UserFacts& facts,
                   std::span<const float> score, Worker& worker, std::span<double> values) {
   ncf_values(context, facts, worker, values);
   on_ids_values(context, user, facts, score, worker, values);
-  recall_repeated_values(context, user, facts, worker, values);
+  relevant_rows_values(context, user, facts, worker, values);
 }
 
 }  // namespace kt::metrics

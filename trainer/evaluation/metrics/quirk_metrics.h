@@ -16,6 +16,10 @@
 /// two_tower.recall_repeated_rows is a reconstruction: its source takes a user's relevant rows (label 1 or more) as
 /// a list and its recommendations as a set, so a video counts once among the hits and as often as it has rows in
 /// what they are divided by. Here it is over the user's rows of the test table and the first ten of them by score.
+///
+/// cosine.jaccard@50 is what the first 50 by score and the 50 highest labels have in common, over all that is in either.
+/// als.ndcg_any_hit is a reconstruction, since no code of it was published: the discount 1 / log2(rank + 1) of the first
+/// relevant row (label 1 or more) among the first ten alone, 0 without one, so that one hit at the top is ideal.
 namespace kt::metrics {
 
 /// What labels and ids decide for them; the order and the marks of `facts` are there already.

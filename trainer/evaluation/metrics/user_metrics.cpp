@@ -95,7 +95,8 @@ void graded_facts(const Context& context, const User& user, double total, UserFa
   if (!(total > 0)) return;
   const int64_t n = std::ssize(user.label);
   double total_exp = 0;
-  for (const double label : user.label) total_exp += std::exp2(cut_ratio(label)) - 1;
+  for (const double label : user.label)
+    if (label > 0) total_exp += std::exp2(cut_ratio(label)) - 1;
   int64_t i = 0;
   double ideal = 0, ideal_exp = 0;
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
@@ -113,6 +114,24 @@ void graded_facts(const Context& context, const User& user, double total, UserFa
     chance[context.layout.graded_exp(j)] =
         expected_ndcg(n, total_exp, ideal_exp, k, context.discount);
   }
+}
+
+/// What labels decide for lists of candidates; their order and marks are there already.
+void list_facts(const Context& context, const User& candidates, Worker& worker, UserFacts& facts,
+                std::span<double> chance) {
+  const int64_t n = std::ssize(candidates.item);
+  // In one loop, since each of these sums alone would wait for its own last addition.
+  double everything = 0, gain = 0;
+  for (size_t i = 0; i < candidates.label.size(); ++i) {
+    everything += context.information[static_cast<size_t>(candidates.item[i])];
+    gain += cut_ratio(candidates.label[i]);
+  }
+  for (size_t label = 0; label < context.layout.labels; ++label)
+    binary_chance(context, label, {.count = n, .relevant = facts.relevant_count[label]}, worker,
+                  chance);
+  graded_facts(context, candidates, gain, facts, chance);
+  for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j)
+    chance[context.layout.novelty(j)] = everything / static_cast<double>(n);
 }
 
 /// The first of the ranked list, as rank keys in order, in `worker.top`; descending keys in `worker.key`.
@@ -227,7 +246,75 @@ void novelty_values(const Context& context, const User& user, Worker& worker,
   }
 }
 
+/// Of ranked candidates.
+void list_values(const Context& context, const User& candidates, const UserFacts& facts,
+                 Worker& worker, std::span<double> values) {
+  for (size_t label = 0; label < context.layout.labels; ++label)
+    binary_values(context, label, facts, worker, values);
+  graded_values(context, candidates, facts, worker, values);
+  novelty_values(context, candidates, worker, values);
+}
+
+/// A user's candidates in the catalogue, with their marks and their order.
+struct Catalogue {
+  std::vector<int32_t> item;  // ascending
+  std::vector<double> label;  // 0 or more; 0 where the user has no pair of it
+  UserFacts facts;
+  double gain = 0;  // of all
+
+  User user() const { return {.item = item, .label = label, .duration_p80 = {}}; }
+};
+
+Catalogue catalogue_of(const Context& context, const User& user, const UserFacts& facts,
+                       std::span<const int32_t> seen) {
+  Catalogue catalogue;
+  std::vector<uint32_t> positive;  // places of labels above 0, few of all
+  size_t pair = 0, next_seen = 0;
+  for (int32_t item = 0; item < std::ssize(context.information); ++item) {
+    double label = 0;
+    uint16_t relevant = 0;
+    for (; pair < user.item.size() && user.item[pair] == item; ++pair) {
+      label = std::max(label, user.label[pair]);
+      relevant |= facts.relevant[pair];
+    }
+    if (next_seen < seen.size() && seen[next_seen] == item) {
+      ++next_seen;
+      continue;
+    }
+    const auto place = static_cast<uint32_t>(catalogue.item.size());
+    catalogue.item.push_back(item);
+    catalogue.label.push_back(label);
+    catalogue.gain += cut_ratio(label);
+    (label > 0 ? positive : catalogue.facts.order.row).push_back(place);
+    catalogue.facts.relevant.push_back(relevant);
+    for (size_t k = 0; relevant != 0 && k < context.layout.labels; ++k)
+      catalogue.facts.relevant_count[k] += relevant >> k & 1;
+  }
+  std::ranges::stable_sort(positive, {}, [&](uint32_t place) { return catalogue.label[place]; });
+  std::vector<uint32_t>& order = catalogue.facts.order.row;
+  order.insert(order.end(), positive.begin(), positive.end());
+  return catalogue;
+}
+
 }  // namespace
+
+void catalogue_facts(const Context& context, const User& user, const UserFacts& facts,
+                     std::span<const int32_t> seen, Worker& worker, std::span<double> chance) {
+  Catalogue catalogue = catalogue_of(context, user, facts, seen);
+  list_facts(context, catalogue.user(), worker, catalogue.facts, chance);
+}
+
+void catalogue_values(const Context& context, const User& user, const UserFacts& facts,
+                      std::span<const int32_t> seen, std::span<const float> score, Worker& worker,
+                      std::span<double> values) {
+  Catalogue catalogue = catalogue_of(context, user, facts, seen);
+  std::vector<double> chance(context.layout.size());  // known already
+  graded_facts(context, catalogue.user(), catalogue.gain, catalogue.facts, chance);
+  std::vector<float> scores;
+  for (const int32_t item : catalogue.item) scores.push_back(score[static_cast<size_t>(item)]);
+  rank_top(scores, context.longest(), worker);
+  list_values(context, catalogue.user(), catalogue.facts, worker, values);
+}
 
 UserFacts user_facts(const Context& context, const User& user, Worker& worker,
                      std::span<double> chance) {
@@ -235,13 +322,11 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
   const int64_t n = std::ssize(user.label);
   Errors constant;
   // In one loop, since each of these sums alone would wait for its own last addition.
-  double squared_deviation = 0, everything = 0, gain = 0;
-  for (size_t i = 0; i < user.label.size(); ++i) {
-    const double label = user.label[i], deviation = label - context.test_mean;
+  double squared_deviation = 0;
+  for (const double label : user.label) {
+    const double deviation = label - context.test_mean;
     constant.add(label, context.train_mean);
     squared_deviation += deviation * deviation;
-    everything += context.information[static_cast<size_t>(user.item[i])];
-    gain += cut_ratio(label);
   }
   write_errors(constant, chance.subspan(layout.errors()));
   chance[layout.mae()] = constant.absolute / static_cast<double>(n);
@@ -255,18 +340,13 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
       chance[layout.gauc(t)] = static_cast<double>(n);
 
   mark_relevant(context, user, worker, facts);
-  for (size_t label = 0; label < layout.labels; ++label)
-    binary_chance(context, label, {.count = n, .relevant = facts.relevant_count[label]}, worker,
-                  chance);
   if (!user.trained || !context.untrained.empty())
     for (int32_t i = 0; i < n; ++i)
       if (!user.trained || context.untrained[user.item[i]] != 0) facts.untrained.push_back(i);
   untrained_errors(
       layout, user, facts, [&](int32_t) { return context.train_mean; }, chance);
   quirk_facts(context, user, worker, facts, chance);
-  graded_facts(context, user, gain, facts, chance);
-  for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j)
-    chance[layout.novelty(j)] = everything / static_cast<double>(n);
+  if (!context.catalogue) list_facts(context, user, worker, facts, chance);
   return facts;
 }
 
@@ -288,11 +368,8 @@ void user_values(const Context& context, const User& user, const UserFacts& fact
       values[layout.gauc(t)] = order.classes[t].auc() * static_cast<double>(n);
 
   rank_top(score, context.longest(), worker);
-  for (size_t label = 0; label < layout.labels; ++label)
-    binary_values(context, label, facts, worker, values);
   quirk_values(context, user, facts, score, worker, values);
-  graded_values(context, user, facts, worker, values);
-  novelty_values(context, user, worker, values);
+  if (!context.catalogue) list_values(context, user, facts, worker, values);
 }
 
 }  // namespace kt::metrics

@@ -17,9 +17,9 @@
 /// Metrics of one user as a pure function of its pairs: what labels alone decide, then what scores do.
 namespace kt::metrics {
 
-/// Length of the lists of the ncf.* metrics, and of the label they take.
+/// Length of the lists of the ncf.* and cosine.* metrics, and of the label they take.
 inline constexpr int64_t kNcfTop = 50;
-/// Length of the lists of the feature_mlp.* and two_tower.* metrics.
+/// Length of the lists of the feature_mlp.*, two_tower.* and als.* metrics.
 inline constexpr int64_t kShortTop = 10;
 
 inline double cut_ratio(double value) { return std::clamp(value, 0.0, kRatioCut); }
@@ -63,10 +63,12 @@ struct Layout {
   size_t on_ids() const { return ncf_hit_ratio() + 2; }
   size_t on_ids_rounded() const { return ncf_hit_ratio() + 3; }
   size_t recall_repeated() const { return ncf_hit_ratio() + 4; }
-  size_t mae() const { return ncf_hit_ratio() + 5; }
-  size_t xauc() const { return ncf_hit_ratio() + 6; }
+  size_t jaccard() const { return ncf_hit_ratio() + 5; }
+  size_t any_hit() const { return ncf_hit_ratio() + 6; }
+  size_t mae() const { return ncf_hit_ratio() + 7; }
+  size_t xauc() const { return ncf_hit_ratio() + 8; }
   /// Four, in the order of Errors.
-  size_t errors() const { return ncf_hit_ratio() + 7; }
+  size_t errors() const { return ncf_hit_ratio() + 9; }
   /// The same over the pairs of an untrained user or item; then how many these are.
   size_t untrained() const { return errors() + 4; }
   /// The auc of the threshold of that rank, times rows; chance: rows.
@@ -102,6 +104,7 @@ struct Context {
   std::vector<uint8_t> untrained;   ///< [I] items without training rows; empty where all have some
   double train_mean;
   double test_mean;
+  bool catalogue;  ///< lists are of the catalogue, not of a user's pairs
   int64_t longest() const { return std::ssize(discount) - 1; }
 };
 
@@ -114,7 +117,8 @@ struct UserFacts {
   std::vector<int32_t> untrained;        ///< places of pairs of an untrained user or item
   double ideal_on_ids = 0;               ///< 0: the user does not count
   std::vector<uint32_t> rounded;         ///< [n] places by (rounded label, id), where it counts
-  int64_t relevant_rows = 0;             ///< of recall_repeated_rows; 0: the user does not count
+  /// Of two_tower.recall_repeated_rows and als.ndcg_any_hit; 0: the user does not count.
+  int64_t relevant_rows = 0;
 };
 
 /// Buffers of a thread, and the items it has seen in lists.
@@ -128,12 +132,22 @@ struct Worker {
   std::vector<std::vector<uint8_t>> listed;                       ///< [ks][I]
 };
 
-/// Writes what a user counts for, in this and in the next function; the rest of a row stays as it is.
+/// Writes what a user counts for, in this and in the next functions; the rest of a row stays as it is.
 /// Shapes: chance [Layout::size()].
 UserFacts user_facts(const Context& context, const User& user, Worker& worker,
                      std::span<double> chance);
 /// Shapes: score [n], values [Layout::size()].
 void user_values(const Context& context, const User& user, const UserFacts& facts,
                  std::span<const float> score, Worker& worker, std::span<double> values);
+
+/// What lists of the catalogue are of: all items that the user has not seen. An item of the user's pairs is relevant
+/// where any of these is, and its gain is their highest; of the others nothing is known, which counts as not relevant.
+/// Shapes: seen ascending, distinct; chance [Layout::size()]; `facts` are those of the user's pairs.
+void catalogue_facts(const Context& context, const User& user, const UserFacts& facts,
+                     std::span<const int32_t> seen, Worker& worker, std::span<double> chance);
+/// Shapes: score [I] of all items, finite; values [Layout::size()].
+void catalogue_values(const Context& context, const User& user, const UserFacts& facts,
+                      std::span<const int32_t> seen, std::span<const float> score, Worker& worker,
+                      std::span<double> values);
 
 }  // namespace kt::metrics
