@@ -79,9 +79,10 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
       return static_cast<double>(objective.clipped(sample.label));
     });
     const double deviation = std::sqrt(moments.squares / std::max(moments.rows, 1.));
-    arrays.push_back(
-        {{kMoments, ArrayKind::kColumns, 1, 2, false},
-         {static_cast<float>(moments.mean), deviation > 0 ? static_cast<float>(deviation) : 1.f}});
+    FittedArray& fitted = arrays.emplace_back();
+    fitted.spec = {kMoments, ArrayKind::kColumns, 1, 2, false};
+    fitted.values = {static_cast<float>(moments.mean),
+                     deviation > 0 ? static_cast<float>(deviation) : 1.f};
     set_moments(problem, arrays.back().values);
   }
   if (starts_from_target_mean(problem))
