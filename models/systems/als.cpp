@@ -25,9 +25,9 @@ std::vector<OptionDeclaration> options() {
                   "which pairs are tested, never a label"),
       word_option("rows", "positive", {"positive", "shown"},
                   "rows that count: of the threshold and above, or all (those below have target 0 "
-                  "with target one); the others are pairs not shown"),
+                  "with target.kind one); the others are pairs not shown"),
       number_option("threshold", 1, {-1e30, 1e30}, "the least label that is a positive"),
-      word_option("target", "one", {"one", "ratio", "residual"},
+      word_option("target.kind", "one", {"one", "ratio", "residual"},
                   "of a row: 1 from the threshold on, else 0; the label; or the label less the "
                   "means of users and videos, which the score adds again"),
       number_option("confidence.base", 1, {0, 1e6}, "weight of a row, whatever its label"),
@@ -48,7 +48,7 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
     user_error(
         "model.confidence.base: got 0 with model.confidence.alpha=0, so no row has a weight; "
         "set one of them above 0");
-  const std::string& target = values.word("target");
+  const std::string& target = values.word("target.kind");
   // Of predictions .1 / sqrt(width) apart.
   const double deviation = .1 / std::sqrt(static_cast<double>(width));
   Layers m;

@@ -88,10 +88,10 @@ class Als : public SmallProblem {
       const double label = std::min(row.label, 5.f);
       if (is("rows", "positive") && label < number("threshold")) continue;
       const double means =
-          is("target", "residual")
+          is("target.kind", "residual")
               ? static_cast<double>(arrays_[2][row.user] + arrays_[3][row.item] + arrays_[4][0])
               : 0;
-      const double target = is("target", "one") ? label >= number("threshold") : label - means;
+      const double target = is("target.kind", "one") ? label >= number("threshold") : label - means;
       als.rows.push_back({static_cast<size_t>(row.user), static_cast<size_t>(row.item),
                           number("confidence.base") + number("confidence.alpha") * label, target});
       if (is("unobserved_pairs", "unshown")) als.zero[row.user][row.item] = 0;
@@ -177,7 +177,7 @@ TEST_F(Als, WithSeenZerosIsThatOfPlainLoops) {
 
 TEST_F(Als, OfResidualsIsThatOfPlainLoops) {
   import(8);
-  set_word("target", "residual");
+  set_word("target.kind", "residual");
   set_word("rows", "shown");
   expect_plain();
 }
@@ -223,7 +223,7 @@ TEST_F(Als, NeverRisesInAHalfSweep) {
     for (const char* target : {"one", "ratio", "residual"})
       for (const char* pairs : {"all", "unshown"}) {
         set("block", block);
-        set_word("target", target);
+        set_word("target.kind", target);
         set_word("rows", "shown");
         set_word("unobserved_pairs", pairs);
         const std::vector<double> losses = sweep(12, self, 2).losses;
@@ -247,7 +247,7 @@ TEST_F(Als, HasTheSameBitsOnAnyRanksAndThreads) {
   for (const int64_t block : {0, 2})
     for (const char* target : {"one", "residual"}) {
       set("block", block);
-      set_word("target", target);
+      set_word("target.kind", target);
       set("exclude_block", block > 0);
       const Found together = sweep(4, comm, 2), alone = sweep(4, self, 1);
       EXPECT_EQ(together.hash, alone.hash);
