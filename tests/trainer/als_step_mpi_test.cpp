@@ -219,14 +219,14 @@ TEST_F(Als, OfAllPairsRanksAsThatOfUnshownOnes) {
 
 TEST_F(Als, NeverRisesInAHalfSweep) {
   import(8);
-  for (const int64_t block : {0, 2, 5})
+  for (const int64_t block : {0, 2})
     for (const char* input : {"binary", "ratio", "residual"})
       for (const char* pairs : {"all", "unshown"}) {
         set("block", block);
         set_word("input", input);
         set_word("rows", "shown");
         set_word("unobserved_pairs", pairs);
-        const std::vector<double> losses = sweep(20, comm, 2).losses;
+        const std::vector<double> losses = sweep(12, self, 2).losses;
         for (size_t k = 1; k < losses.size(); ++k)
           EXPECT_LE(losses[k], losses[k - 1] * (1 + 1e-6)) << block << input << pairs << k;
         EXPECT_LT(losses.back(), losses.front());
