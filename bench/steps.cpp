@@ -14,6 +14,7 @@
 #include "launch/process/mpi_session.h"
 #include "launch/process/run_main.h"
 #include "sharding/exchange.h"
+#include "trainer/run/engine_choice.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/weights.h"
 #include "trainer/run/samples.h"
