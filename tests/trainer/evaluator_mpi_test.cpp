@@ -166,7 +166,6 @@ nlohmann::json without_times(nlohmann::json report) {
 TEST_P(Evaluate, TheReportIsTheSameOnAnyNumberOfRanksAndThreads) {
   config.evaluate.k = {3, 10};
   config.evaluate.bootstrap = 50;
-  config.evaluate.groups = true;
   for (const int64_t shards : {4, 64}) {
     open(shards);
     Parameters parameters = weights(comm), alone = weights(self);
@@ -262,6 +261,9 @@ TEST_P(Evaluate, GroupsAreOfThePairsOfATenth) {
   const nlohmann::json groups = Evaluator(problem, pairs, comm, pool)
                                     .evaluate(*predictor(parameters, comm), "")
                                     .report.at("groups");
+  EXPECT_EQ(groups, Evaluator(problem, pairs, self, pool)
+                        .evaluate(*predictor(alone, self), "")
+                        .report.at("groups"));
   EXPECT_FALSE(groups.contains("duration"));  // the table has none
   const std::vector<float> scores = scores_of(alone, pairs, self, pool);
   for (const char* name : {"activity", "popularity"}) {
