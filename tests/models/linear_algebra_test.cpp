@@ -91,7 +91,9 @@ TEST(LinearAlgebra, FindsTheLargestEigenvectors) {
         for (int64_t k = 0; k < n; ++k) dot += at(k, c) * at(k, other);
         EXPECT_NEAR(dot, c == other, 1e-10);
       }
-      if (c > 0) EXPECT_LE(found.values[c], found.values[c - 1]);
+      if (c > 0) {
+        EXPECT_LE(found.values[c], found.values[c - 1]);
+      }
     }
     AlignedDoubles whole = matrix;
     const Eigenvectors all = top_eigenvectors(whole, n, n, one);  // by LAPACK

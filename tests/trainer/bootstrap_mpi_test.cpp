@@ -76,7 +76,9 @@ TEST_F(Bootstrap, MeansAreThoseOfPlainLoops) {
       EXPECT_TRUE(std::isnan(got[at]));
     }
     without += weight == 0;
-    if (pair_weight > 0) EXPECT_DOUBLE_EQ(got[kReplicates + at], pair_sum / pair_weight);
+    if (pair_weight > 0) {
+      EXPECT_DOUBLE_EQ(got[kReplicates + at], pair_sum / pair_weight);
+    }
     EXPECT_TRUE(std::isnan(got[2 * kReplicates + at]));
   }
   EXPECT_GT(without, 0);

@@ -942,7 +942,9 @@ TEST_F(MetricsChance, FirstHitsAndOverlapsInRandomOrder) {
         } while (std::next_permutation(hit.begin(), hit.end()));
         EXPECT_NEAR(expected_first_discount({.count = n, .relevant = relevant}, k, sums),
                     discounts / count, 1e-12);
-        if (relevant == k) EXPECT_NEAR(expected_jaccard(n, k), overlaps / count, 1e-12);
+        if (relevant == k) {
+          EXPECT_NEAR(expected_jaccard(n, k), overlaps / count, 1e-12);
+        }
       }
   // The levels that are told of the small matrix.
   EXPECT_NEAR(expected_jaccard(3327, 50), .0076, 1e-4);
