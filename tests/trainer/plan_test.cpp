@@ -378,9 +378,9 @@ TEST_P(CountedPlan, RowsOfMeansGoToTheOwnersOfTheirVideos) {
       EXPECT_NEAR(rows.ranks[r].received_bytes, 4 * (all - samples[r]) * items[r] / kItems, 1e-6);
       const std::vector<MemoryUse>& memory = plan.ranks[r].memory;
       const double brought = all * items[r] / kItems;
-      EXPECT_NEAR(bytes_of(memory, "rows by video, 8 B a row"), 8 * (brought + items[r]), 1);
+      EXPECT_NEAR(bytes_of(memory, "rows by video, 12 B a row"), 12 * brought + 8 * items[r], 1);
       EXPECT_NEAR(bytes_of(memory, "rows to their videos"),
-                  28 * samples[r] + 20 * brought + 4 * kItems, 1);
+                  32 * samples[r] + 24 * brought + 4 * kItems, 1);
       EXPECT_EQ(bytes_of(memory, "means of all users and videos"),
                 8 * (users[r] + kItems + kUsers + items[r]));
     }
@@ -404,7 +404,7 @@ TEST(PlannedMeans, CommunicateWhatTheyAreOf) {
   EXPECT_EQ(names("global_mean"), of_all);
   EXPECT_EQ(names("user_mean"), of_all);  // a user's rows are on one rank
   const std::vector<std::string> popularity = names("popularity");
-  EXPECT_EQ(popularity.size(), 13U);
+  EXPECT_EQ(popularity.size(), 14U);
   EXPECT_EQ(popularity.front(), "1 sizes");  // it counts from 0, not from the mean
   EXPECT_THAT(popularity, ::testing::Contains("1 video means"));
   EXPECT_THAT(names("additive_means"), ::testing::Contains("6 user means"));

@@ -340,6 +340,7 @@ std::vector<Collective> means_collectives(const PlanInputs& inputs, const Reques
     rows("videos of rows", kInt);
     rows("users of rows", kInt);
     rows("targets of rows", kFloat);
+    rows("weights of rows", kFloat);
     const int64_t times = Passes(fit).by_video;
     to_all("user means", users, times);
     moments(items);
@@ -424,13 +425,13 @@ std::vector<MemoryUse> means_memory(const PlanInputs& inputs, const Sizes& sizes
   if (!inputs.means->videos)
     return {{"means of users and videos", kStepAlone, bytes * (users + inputs.items)}};
   const double brought = rows_by_video(requests, rank);
-  // Rows here: video, user and target, whose each is and where it goes, a column on its way. There: where each goes
+  // Rows here: video, user, target and weight, whose each is and where it goes, a column on its way. There: where each goes
   // among its video's, columns that came.
   return {{"means of all users and videos", kStepAlone,
            bytes * (users + inputs.items + inputs.users + items)},
-          {"rows by video, 8 B a row", kStep, to_bytes(8 * brought) + 8 * items},
+          {"rows by video, 12 B a row", kStep, to_bytes(12 * brought) + 8 * items},
           {"rows to their videos", kStepAlone,
-           to_bytes(28 * samples + 20 * brought) + 4 * inputs.items}};
+           to_bytes(32 * samples + 24 * brought) + 4 * inputs.items}};
 }
 
 std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
