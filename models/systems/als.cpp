@@ -55,27 +55,27 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
   const int user = m.user_table(kUserFactors, inputs.users, width, deviation);
   const int video = m.item_table(kVideoFactors, inputs.items, width, deviation);
   const int product = m.dot(user, video);
-  AlsFit fit{.regularization = values.number("regularization"),
-             .frequency = values.number("frequency"),
-             .unobserved = values.number("unobserved"),
-             .unshown_alone = values.word("unobserved_pairs") == "unshown",
-             .exclude_block = values.flag("exclude_block"),
-             .positives_alone = values.word("rows") == "positive",
-             .threshold = values.number("threshold"),
-             .base = base,
-             .alpha = alpha,
-             .block = block == 0 ? width : block};
+  const AlsFit fit{.regularization = values.number("regularization"),
+                   .frequency = values.number("frequency"),
+                   .unobserved = values.number("unobserved"),
+                   .unshown_alone = values.word("unobserved_pairs") == "unshown",
+                   .exclude_block = values.flag("exclude_block"),
+                   .positives_alone = values.word("rows") == "positive",
+                   .threshold = values.number("threshold"),
+                   .base = base,
+                   .alpha = alpha,
+                   .block = block == 0 ? width : block};
+  std::optional<MeansFit> means;
   if (input == "residual") {
-    const int means = add_means(m, inputs);
-    m.add(product, means);
-    fit.means = additive_means_fit();
+    m.add(product, add_means(m, inputs));
+    means = additive_means_fit();
   }
   Objective objective;
   if (input == "binary") {
     objective.target = TargetKind::kPositive;
     objective.threshold = fit.threshold;
   }
-  return {.graph = std::move(m), .objective = objective, .als = fit};
+  return {.graph = std::move(m), .objective = objective, .means = means, .als = fit};
 }
 
 }  // namespace

@@ -37,9 +37,8 @@ struct AlsFit {
   bool exclude_block = false;    ///< none of the users and videos of the test table
   bool positives_alone = false;  ///< rows that count: from `threshold` on; else all
   double threshold = 0;
-  double base = 0, alpha = 0;       ///< weight of a row: base + alpha * clipped label
-  int64_t block = 0;                ///< factors found at a time
-  std::optional<MeansFit> means{};  ///< that targets are less of
+  double base = 0, alpha = 0;  ///< weight of a row: base + alpha * clipped label
+  int64_t block = 0;           ///< factors found at a time
 };
 
 /// A closed form from the Gram matrix of the training rows, found in one step (trainer/steps/gram_step.h).

@@ -33,8 +33,8 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
   const auto uses = [&](auto&& is) { return std::ranges::any_of(system.graph.parameters(), is); };
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
-  return system.means || system.gram                   ? "it is found in one step"
-         : system.als                                  ? "it is found by least squares"
+  return system.als                                    ? "it is found by least squares"
+         : system.means || system.gram                 ? "it is found in one step"
          : system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
          : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
          : !columns.empty()                            ? "it reads columns of tables or labels"

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "trainer/run/found_means.h"
+
 namespace kt {
 namespace {
 
@@ -55,14 +57,8 @@ std::vector<int32_t> history_columns(const Problem& problem) {
 SparseRows history_targets(const Problem& problem, const Parameters& parameters,
                            Communicator& comm) {
   const System& system = problem.system;
-  float mean = 0;
-  std::vector<float> of_items;
-  const ParameterArray* of_users = nullptr;
-  if (system.means) {
-    mean = parameters.dense[parameters.find("mean").dense_offset];
-    of_items = parameters.gather_items(parameters.find("video"), comm);
-    of_users = &parameters.find("user");
-  }
+  FoundMeans means;
+  if (system.means) means = found_means(parameters, comm);
   std::vector<int32_t> column_of(problem.dataset.items(), -1);
   int32_t next = 0;
   for (const int32_t item : history_columns(problem)) column_of[item] = next++;
@@ -72,7 +68,7 @@ SparseRows history_targets(const Problem& problem, const Parameters& parameters,
     for (int64_t k = history.begin[user]; k < history.begin[user + 1]; ++k) {
       const int32_t item = history.item[k];
       float target = system.objective.target_of(history.value[k]);
-      if (system.means) target -= of_users->value[user] + of_items[item] + mean;
+      if (system.means) target -= means.users[user] + means.videos[item] + means.all;
       if (target != 0) targets.add(column_of[item], target);
     }
     targets.end_row();

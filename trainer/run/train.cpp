@@ -462,11 +462,11 @@ void TrainingRun::begin_interval() {
 void TrainingRun::train_steps() {
   if (problem_.system.gram)
     steps_ = std::make_unique<GramStep>(problem_, parameters_, samples_, comm_, pool_);
+  else if (problem_.system.als)
+    steps_ = std::make_unique<AlsStep>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
   else if (problem_.system.means)
     steps_ = std::make_unique<MeansStep>(*problem_.system.means, problem_.system.objective,
                                          parameters_, samples_, comm_, pool_);
-  else if (problem_.system.als)
-    steps_ = std::make_unique<AlsStep>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
   else if (options_.devices)
     steps_ = options_.devices->make_steps(problem_, parameters_, *schedule_, samples_, comm_);
   else

@@ -6,33 +6,19 @@
 #include "launch/base/errors.h"
 #include "launch/collectives/agree.h"
 #include "models/systems/als.h"
-#include "models/systems/means.h"
 #include "sharding/gather_shards.h"
 #include "sharding/item_rows.h"
 #include "sharding/tree_sum.h"
+#include "trainer/run/found_means.h"
 
 namespace kt {
 namespace {
 
-/// What the target of a row is less of; empty: nothing. Shapes: users [users of this rank], videos [videos].
-struct Means {
-  std::vector<float> users, videos;
-  float all = 0;
-
-  double of(int64_t user, int32_t video) const {
-    if (users.empty()) return 0;
-    return static_cast<double>(all) + static_cast<double>(users[user]) +
-           static_cast<double>(videos[video]);
-  }
-};
-
-Means read_means(Parameters& parameters, Communicator& comm) {
-  ParameterArray& users = parameters.find(kUserMeans);
-  ParameterArray& videos = parameters.find(kVideoMeans);
-  const auto own = videos.rows(videos.value, videos.owned);
-  return {.users = {users.value.begin(), users.value.end()},
-          .videos = gather_blocks<float>(comm, own, videos.block_begin, 1),
-          .all = parameters.dense.at(parameters.find(kMeanOfAll).dense_offset)};
+/// What the target of a row is less of; without means nothing.
+double mean_of(const FoundMeans& means, int64_t user, int32_t video) {
+  if (means.users.empty()) return 0;
+  return static_cast<double>(means.all) + static_cast<double>(means.users[user]) +
+         static_cast<double>(means.videos[video]);
 }
 
 /// The pairs of one shard's users, these in order.
@@ -54,7 +40,7 @@ double weight_of(const AlsFit& fit, float label) {
 
 /// `first_user`: the shard's first among those of this rank, and `row_begin` the first of these in the table.
 ShardPairs pairs_of_shard(const Problem& problem, const ShardSamples& samples, int64_t first_user,
-                          int64_t row_begin, const Means& means, const TestedRows& tested) {
+                          int64_t row_begin, const FoundMeans& means, const TestedRows& tested) {
   const AlsFit& fit = *problem.system.als;
   const Objective& objective = problem.system.objective;
   std::vector<Sample> rows;
@@ -71,7 +57,7 @@ ShardPairs pairs_of_shard(const Problem& problem, const ShardSamples& samples, i
     for (; k < rows.size() && rows[k].user == user && rows[k].item == video; ++k) {
       const double weight = weight_of(fit, objective.clipped(rows[k].label)),
                    target = static_cast<double>(objective.target_of(rows[k].label)) -
-                            means.of(first_user + user, video);
+                            mean_of(means, first_user + user, video);
       square += weight;
       linear += weight * target;
       found.constant += weight * target * target;
@@ -109,27 +95,10 @@ SidePairs pairs_of_videos(const SidePairs& users, std::span<const int64_t> item_
 
 }  // namespace
 
-TestedRows tested_rows(const Problem& problem, MpiCommunicator& comm) {
-  TestedRows tested{.users = std::vector<uint8_t>(problem.dataset.users(), 0),
-                    .videos = std::vector<uint8_t>(problem.dataset.items(), 0)};
-  if (!problem.system.als->exclude_block) return tested;
-  agree(comm, [&] {
-    if (problem.dataset.test_rows() == 0)
-      user_error(
-          "model.exclude_block: got true, but {} has no test table, whose pairs it is about; set "
-          "it to false",
-          problem.dataset.path().string());
-    const TestTable table = problem.dataset.read_test();
-    for (const int32_t user : table.users) tested.users[problem.user_row[user]] = 1;
-    for (const int32_t video : table.item) tested.videos[video] = 1;
-  });
-  return tested;
-}
-
 AlsPairs collect_pairs(const Problem& problem, Parameters& parameters,
                        std::span<const ShardSamples> samples, const TestedRows& tested,
                        MpiCommunicator& comm, ThreadPool& pool) {
-  const Means means = problem.system.als->means ? read_means(parameters, comm) : Means();
+  const FoundMeans means = problem.system.means ? found_means(parameters, comm) : FoundMeans();
   const Range own = parameters.shards();
   const std::vector<int64_t>& user_begin = parameters.find(kUserFactors).block_begin;
   std::vector<ShardPairs> shards(samples.size());

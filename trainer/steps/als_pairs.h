@@ -10,6 +10,7 @@
 #include "sharding/parameters.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/samples.h"
+#include "trainer/steps/tested_rows.h"
 
 namespace kt {
 
@@ -25,11 +26,6 @@ struct SidePairs {
   }
 };
 
-/// Rows of both tables that test pairs name; all 0 unless `exclude_block`. Shapes: [rows of the table].
-struct TestedRows {
-  std::vector<uint8_t> users, videos;
-};
-
 /// What the training rows that count tell of pairs (models/systems/als.h). Rows of one pair become one: their weights
 /// add up, each with its own target. A row of weight 0 tells nothing.
 struct AlsPairs {
@@ -37,10 +33,7 @@ struct AlsPairs {
   double constant = 0;      ///< of the objective: the sum of weight target^2 over all ranks' rows
 };
 
-/// Reads the test table where it is asked for. Collective: all ranks. Throws: UserError without one.
-TestedRows tested_rows(const Problem& problem, MpiCommunicator& comm);
-
-/// Where targets are less means, these stand in `parameters`. Collective: all ranks. Throws: UserError for a row of
+/// Where targets are less means, these stand in `parameters`; `tested` is all 0 unless `exclude_block`. Collective: all ranks. Throws: UserError for a row of
 /// negative weight.
 AlsPairs collect_pairs(const Problem& problem, Parameters& parameters,
                        std::span<const ShardSamples> samples, const TestedRows& tested,

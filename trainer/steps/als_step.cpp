@@ -42,13 +42,18 @@ void AlsStep::run(int64_t, int64_t step, double, int64_t update) {
 /// What only the training rows and the weights so far decide.
 void AlsStep::prepare(bool is_first) {
   input_.time([&] {
-    if (fit_.means && is_first)
-      MeansStep(*fit_.means, problem_.system.objective, parameters_, samples_, comm_, pool_)
+    if (problem_.system.means && is_first)
+      MeansStep(*problem_.system.means, problem_.system.objective, parameters_, samples_, comm_,
+                pool_)
           .run(0, 0, 0, 1);
-    TestedRows tested = tested_rows(problem_, comm_);
+    TestedRows tested{.users = std::vector<uint8_t>(problem_.dataset.users(), 0),
+                      .videos = std::vector<uint8_t>(problem_.dataset.items(), 0)};
+    if (fit_.exclude_block) tested = tested_rows(problem_, comm_);
     pairs_ = collect_pairs(problem_, parameters_, samples_, tested, comm_, pool_);
     users_.tested = std::move(tested.users);
     videos_.tested = std::move(tested.videos);
+    for (Side* side : {&users_, &videos_})
+      side->tested_count = std::ranges::count(side->tested, uint8_t{1});
   });
   publish(users_, pairs_->users, videos_);
   publish(videos_, pairs_->videos, users_);
@@ -145,7 +150,7 @@ std::vector<double> AlsStep::gram_of(const Side& side, bool tested_alone) {
 double AlsStep::ridge_of(const Side& side, const SidePairs& pairs, const Side& other,
                          int64_t row) const {
   int64_t others = std::ssize(other.tested);
-  if (side.tested[row]) others -= std::ranges::count(other.tested, uint8_t{1});
+  if (side.tested[row]) others -= other.tested_count;
   const double n = static_cast<double>(std::ssize(pairs.of(row))) +
                    fit_.unobserved * static_cast<double>(others);
   return fit_.regularization * std::pow(n, fit_.frequency);

@@ -49,8 +49,9 @@ class AlsStep final : public Steps {
   /// A table as both half-sweeps read it.
   struct Side {
     const char* array = nullptr;
-    const char* what = nullptr;                // for messages
-    std::vector<uint8_t> tested;               // [rows]
+    const char* what = nullptr;   // for messages
+    std::vector<uint8_t> tested;  // [rows]
+    int64_t tested_count = 0;
     std::vector<float> table;                  // [rows, width], whole
     std::vector<double> gram, gram_of_tested;  // [width, width]
     double penalty = 0;                        // of all rows

@@ -10,31 +10,10 @@
 #include "sharding/gram.h"
 #include "sharding/plan.h"
 #include "trainer/run/history.h"
+#include "trainer/steps/tested_rows.h"
 
 namespace kt {
 namespace {
-
-/// Users of this rank, and items, that the test table names. Shapes: users [users of this rank], items [items].
-struct Tested {
-  std::vector<uint8_t> users, items;
-};
-
-/// Throws: UserError for a data set without a test table.
-Tested tested_of(const Problem& problem, Range users) {
-  if (problem.dataset.test_rows() == 0)
-    user_error(
-        "model.exclude_block: got true, but {} has no test table whose pairs it could read; import "
-        "it with --test TABLE, or set model.exclude_block=false",
-        problem.dataset.path().string());
-  const TestTable table = problem.dataset.read_test();
-  Tested tested{.users = std::vector<uint8_t>(users.size(), 0),
-                .items = std::vector<uint8_t>(problem.dataset.items(), 0)};
-  for (const int32_t user : table.users)
-    if (const int64_t row = problem.user_row[user]; users.begin <= row && row < users.end)
-      tested.users[row - users.begin] = 1;
-  for (const int32_t item : table.item) tested.items[item] = 1;
-  return tested;
-}
 
 /// Rows of this rank's users among those of all.
 Range own_users(const Problem& problem, Range shards) {
@@ -44,7 +23,7 @@ Range own_users(const Problem& problem, Range shards) {
 }
 
 /// Without the rows of users that are `marked`.
-SparseRows without(const SparseRows& rows, const std::vector<uint8_t>& marked) {
+SparseRows without(const SparseRows& rows, std::span<const uint8_t> marked) {
   SparseRows rest;
   for (int64_t user = 0; user < rows.rows(); ++user) {
     for (int64_t k = rows.begin[user]; !marked[user] && k < rows.begin[user + 1]; ++k)
@@ -91,11 +70,13 @@ AlignedDoubles GramStep::gram_of(const SparseRows& targets) {
 double GramStep::find_weights(const SparseRows& targets) {
   std::vector<uint8_t> items(problem_.dataset.items(), 1);
   if (!problem_.system.gram->exclude_block) return find_weights_of(items, targets);
-  Tested tested;
-  agree(comm_, [&] { tested = tested_of(problem_, own_users(problem_, parameters_.shards())); });
-  std::ranges::transform(tested.items, items.begin(), std::logical_not<>());
+  const TestedRows tested = tested_rows(problem_, comm_);
+  const Range own = own_users(problem_, parameters_.shards());
+  std::ranges::transform(tested.videos, items.begin(), std::logical_not<>());
   const double loss = find_weights_of(items, targets);
-  return loss + find_weights_of(tested.items, without(targets, tested.users));
+  return loss +
+         find_weights_of(tested.videos,
+                         without(targets, std::span(tested.users).subspan(own.begin, own.size())));
 }
 
 /// The weights of those of `items` that are marked. Returns the squared error of their columns: |X_j - X B_j|^2 =

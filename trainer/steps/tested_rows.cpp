@@ -1,0 +1,24 @@
+#include "trainer/steps/tested_rows.h"
+
+#include "launch/base/errors.h"
+#include "launch/collectives/agree.h"
+
+namespace kt {
+
+TestedRows tested_rows(const Problem& problem, MpiCommunicator& comm) {
+  TestedRows tested{.users = std::vector<uint8_t>(problem.dataset.users(), 0),
+                    .videos = std::vector<uint8_t>(problem.dataset.items(), 0)};
+  agree(comm, [&] {
+    if (problem.dataset.test_rows() == 0)
+      user_error(
+          "model.exclude_block: got true, but {} has no test table whose pairs it could read; "
+          "import it with --test TABLE, or set model.exclude_block=false",
+          problem.dataset.path().string());
+    const TestTable table = problem.dataset.read_test();
+    for (const int32_t user : table.users) tested.users[problem.user_row[user]] = 1;
+    for (const int32_t video : table.item) tested.videos[video] = 1;
+  });
+  return tested;
+}
+
+}  // namespace kt
