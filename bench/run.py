@@ -22,6 +22,7 @@ VENV = WORK / "venv"
 LARGE = ["big_matrix.csv", "small_matrix.csv", "item_daily_features.csv"]
 POLARS = ["polars==2.1.0"]
 PYTORCH = ["torch==2.15.0", "numpy"]
+MATRICES = [*PYTORCH, *POLARS, "implicit", "scipy", "threadpoolctl"]
 ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                    PYTHONDONTWRITEBYTECODE="1")
 STOP_SECONDS = 20  # for a process to end its children, before it is killed
@@ -356,6 +357,43 @@ def bench_memory(report, options):
     report.figure("  beside what was planned", memory, "MB", ("plan", [planned] * options.repeat))
 
 
+def bench_systems(report, options):
+    """Systems over whole matrices, beside implicit, NumPy and PyTorch on the same pairs: seconds; memory a rank."""
+    data, table = dataset(options.scale), csv_files(options.scale) / "big_matrix.csv"
+
+    def fit(config, *overrides, epochs):
+        return train(data, "--config", ROOT / "configs" / f"{config}.yaml", "data.validation.fraction=0", *overrides,
+                     epochs=epochs)
+
+    def memory(result):
+        return result["peak_memory_bytes"] / 1e6
+
+    own = {"als": [], "ease": [], "autoencoder": []}
+    used = {name: [] for name in own}
+    other = {name: [] for name in ["als", "als exact", "ease", "autoencoder"]}
+    for _ in range(options.repeat):
+        result = fit("als", epochs=3)
+        own["als"].append(statistics.mean(epoch["seconds"] for epoch in result["epochs"][1:]))
+        used["als"].append(memory(result))
+        implicit = peer("als_implicit.py", table)
+        other["als"].append(implicit["cg"])
+        other["als exact"].append(implicit["exact"])
+        result = fit("ease", "model.input=binary", "model.regularization=500", epochs=1)
+        own["ease"].append(result["epochs"][0]["seconds"] + result["evaluation"]["parts"]["score"])
+        used["ease"].append(memory(result))
+        other["ease"].append(peer("ease_numpy.py", table)["seconds"])
+        result = fit("autoencoder_reference", epochs=3)
+        own["autoencoder"].append(statistics.mean(epoch["seconds"] for epoch in result["epochs"][1:]))
+        used["autoencoder"].append(memory(result))
+        other["autoencoder"].append(peer("autoencoder_torch.py", table)["seconds"])
+    report.figure("als, 64 factors, a sweep", own["als"], "s", ("implicit, approximate", other["als"]), most=1)
+    report.figure("", own["als"], "s", ("implicit, exact", other["als exact"]))
+    report.figure("ease, and scores of test users", own["ease"], "s", ("NumPy", other["ease"]), most=1.2)
+    report.figure("autoencoder, an epoch", own["autoencoder"], "s", ("PyTorch", other["autoencoder"]), most=1)
+    for name, values in used.items():
+        report.figure(f"  peak memory a rank, {name}", values, "MB", most=3000)
+
+
 # Found by a search at scale 1 over rate, schedule and length of the warm-up.
 QUALITY = {1024: [], 4096: [], 16384: ["train.optimizer.lr=2e-3", "train.schedule.warmup_steps=100"]}
 
@@ -378,7 +416,7 @@ def bench_quality(report, options):
 PARTS = {"train": (bench_train, PYTORCH), "scaling": (bench_scaling, []), "bits": (bench_bits, []),
          "order": (bench_order, []), "kernels": (bench_kernels, []),
          "evaluation": (bench_evaluation, PYTORCH), "import": (bench_import, POLARS), "memory": (bench_memory, []),
-         "quality": (bench_quality, [])}
+         "quality": (bench_quality, []), "systems": (bench_systems, MATRICES)}
 
 
 # --- Start -----------------------------------------------------------------------------------------------------------

@@ -135,6 +135,7 @@ void Parameters::forget_gradients() {
 
 void Parameters::fill_gradients() {
   for (ParameterArray& array : arrays) {
+    if (array.gradient.empty()) continue;
     const uint8_t* has_gradient = touched(array);
     for (int64_t row = 0; has_gradient && row < array.held.size(); ++row)
       if (!has_gradient[row])
@@ -189,7 +190,7 @@ void Parameters::squared_gradient_norms(std::span<double> norms, ThreadPool& poo
   pool.parallel_for(shards_.size(), [&](int64_t k, int) {
     norms[k] = 0;
     for (ParameterArray& array : arrays) {
-      if (is_columns(array.spec.kind)) continue;
+      if (array.gradient.empty()) continue;
       const Range rows = block_rows(array, shards_.begin + k);
       const uint8_t* has_gradient = touched(array);
       const int64_t first = rows.begin - array.held.begin;

@@ -20,6 +20,7 @@ enum class Purpose : uint64_t {
   kLabelFold = 7,        ///< a = user, b = item
   kNegatives = 8,        ///< a = epoch, b = row ordinal; further ones by `mix`
   kBootstrap = 9,        ///< a = replicate, b = user
+  kBootstrapRuns = 10,   ///< a = replicate, b = draw
 };
 
 /// The finaliser of SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number

@@ -37,6 +37,9 @@ struct Column {
   /// The column of the source's table; a text in it stands for its code, by first appearance.
   std::string of;
   DailyReduction daily = DailyReduction::kMean;
+  /// Of the daily table: what the column is divided by, another column's sum over the item's rows; missing where that is
+  /// 0. Empty: nothing.
+  std::string per;
   /// Tags and categories: one number, 1 or 0, for each of the codes 0 .. bag - 1. 0: the code as a number.
   int64_t bag = 0;
   /// A code to be embedded: 1 for the least value there is, and so on; 0 where it is missing. Columns of codes stand

@@ -14,6 +14,7 @@ std::vector<double> reduce_daily(DailyReduction reduction, std::span<const int32
   KT_CHECK(date.size() == item.size() && cells.size() == item.size());
   std::vector<double> values(items, std::numeric_limits<double>::quiet_NaN());
   std::vector<int64_t> counted(items, 0);
+  std::vector<double> first(reduction == DailyReduction::kChange ? items : 0);
   for (int64_t r = 0; r < std::ssize(item); ++r) {
     if (until != 0 && date[r] > until) continue;
     const int64_t i = item[r];
@@ -24,6 +25,11 @@ std::vector<double> reduce_daily(DailyReduction reduction, std::span<const int32
         break;
       case DailyReduction::kLast:
         values[i] = cells[r];
+        break;
+      case DailyReduction::kChange:
+        if (std::isnan(cells[r])) break;
+        if (counted[i]++ == 0) first[i] = cells[r];
+        values[i] = cells[r] - first[i];
         break;
       default:
         if (!std::isnan(cells[r])) values[i] = (counted[i]++ == 0 ? 0. : values[i]) + cells[r];

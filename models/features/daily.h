@@ -8,10 +8,11 @@
 namespace kt {
 
 enum class DailyReduction {
-  kMean,   ///< missing cells left out
-  kSum,    ///< missing cells left out
-  kFirst,  ///< the cell of the item's first row, missing or not
-  kLast,   ///< the cell of the item's last row, missing or not
+  kMean,    ///< missing cells left out
+  kSum,     ///< missing cells left out
+  kFirst,   ///< the cell of the item's first row, missing or not
+  kLast,    ///< the cell of the item's last row, missing or not
+  kChange,  ///< the last cell less the first, missing ones left out
 };
 
 /// One number an item, its rows taken in source order. `until`: only rows of that date (yyyymmdd) or earlier count;

@@ -1,5 +1,6 @@
 // Compiled once a SIMD level (launch/base/simd.h): no function here may be shared between them.
 #include "launch/base/simd.h"
+#include "models/fused/dense_tiles.h"
 #include "models/fused/program.h"
 
 namespace kt::fused::KT_SIMD_LEVEL {
@@ -7,127 +8,8 @@ namespace {
 
 using namespace kt::KT_SIMD_LEVEL;
 
-// Accumulators of a tile, so that they fit the registers: 32 of 16 lanes, or 16 of 8.
-#ifdef __AVX512F__
-constexpr int kTileRows = 8, kTileVectors = 2;
-#else
-constexpr int kTileRows = 4, kTileVectors = 1;
-#endif
-// Of a tile that is one vector wide.
-constexpr int kTallRows = kTileRows * kTileVectors;
-static_assert(kBlockRows % kTallRows == 0 && kBlockRows % kLanes == 0);
-
 // A lambda that is part of the loop around it: called, it would have to load what it captures each time.
 #define KT_INLINED __attribute__((always_inline))
-
-KT_INLINE int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// y[r] = end([y[r] or bias or 0] + x[r] W) for M rows and N vectors of columns; `end(at, sum)` takes the vector at y[at].
-template <int M, int N, class End>
-KT_INLINE void dense_tile(const float* x, int64_t x_stride, int64_t in, const float* w,
-                          int64_t w_stride, const float* bias, bool adds, float* y,
-                          int64_t y_stride, int64_t at, End&& end) {
-  Floats sum[M][N];
-  for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n)
-      sum[m][n] = adds ? load(y + at + m * y_stride + n * kLanes)
-                       : (bias ? load(bias + n * kLanes) : zero());
-  // A pointer for four rows: there are not enough registers for one each.
-  const float* four[M / 4];
-  for (int q = 0; q < M / 4; ++q) four[q] = x + 4 * q * x_stride;
-  const int64_t offset[4] = {0, x_stride, 2 * x_stride, 3 * x_stride};
-  for (int64_t k = 0; k < in; ++k) {
-    Floats column[N];
-    for (int n = 0; n < N; ++n) column[n] = load(w + n * kLanes);
-    w += w_stride;
-    for (int m = 0; m < M; ++m) {
-      const Floats value = all(four[m / 4][offset[m % 4]]);
-      for (int n = 0; n < N; ++n) sum[m][n] = fma(value, column[n], sum[m][n]);
-    }
-    for (int q = 0; q < M / 4; ++q) ++four[q];
-  }
-  for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) {
-      const int64_t to = at + m * y_stride + n * kLanes;
-      store(y + to, end(to, sum[m][n]));
-    }
-}
-
-// Whole tiles: rows up to the next multiple of kTallRows are computed, which buffers have room for.
-template <class End>
-KT_INLINE void dense(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* w,
-                     int64_t columns, const float* bias, bool adds, float* y, int64_t y_stride,
-                     End&& end) {
-  int64_t c = 0;
-  if constexpr (kTileVectors == 2)
-    for (; c + 2 * kLanes <= columns; c += 2 * kLanes)
-      for (int64_t r = 0; r < rows; r += kTileRows)
-        dense_tile<kTileRows, 2>(x + r * x_stride, x_stride, in, w + c, columns,
-                                 bias ? bias + c : nullptr, adds, y, y_stride, r * y_stride + c,
-                                 end);
-  for (; c < columns; c += kLanes)
-    for (int64_t r = 0; r < rows; r += kTallRows)
-      dense_tile<kTallRows, 1>(x + r * x_stride, x_stride, in, w + c, columns,
-                               bias ? bias + c : nullptr, adds, y, y_stride, r * y_stride + c, end);
-}
-
-// g[k][c] += sum over the rows, in order, of x[r][k] dy[r][c], for the first `count` of M rows k of W and N vectors of
-// columns; and likewise the bias's gradient, whose x is 1.
-template <int M, int N, bool kBias>
-KT_INLINE void weight_gradient_tile(int64_t rows, const float* x, int64_t x_stride, const float* dy,
-                                    int64_t dy_stride, float* g, int64_t out, int64_t count,
-                                    float* bias, int64_t left) {
-  Floats sum[M][N], bias_sum[N];
-  for (int n = 0; n < N; ++n) {
-    for (int m = 0; m < M; ++m)
-      sum[m][n] = m < count ? load_up_to(g + m * out + n * kLanes, left - n * kLanes) : zero();
-    if constexpr (kBias) bias_sum[n] = load_up_to(bias + n * kLanes, left - n * kLanes);
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    Floats slope[N];
-    for (int n = 0; n < N; ++n) {
-      slope[n] = load(dy + r * dy_stride + n * kLanes);
-      if constexpr (kBias) bias_sum[n] = bias_sum[n] + slope[n];
-    }
-    for (int m = 0; m < M; ++m) {
-      const Floats value = all(x[r * x_stride + m]);
-      for (int n = 0; n < N; ++n) sum[m][n] = fma(value, slope[n], sum[m][n]);
-    }
-  }
-  for (int n = 0; n < N; ++n) {
-    for (int m = 0; m < M; ++m)
-      if (m < count) store_up_to(g + m * out + n * kLanes, sum[m][n], left - n * kLanes);
-    if constexpr (kBias) store_up_to(bias + n * kLanes, bias_sum[n], left - n * kLanes);
-  }
-}
-
-// Whole tiles: what is behind the last row of W is read of x's padding, and not stored.
-template <int M, int N>
-void weight_gradient_columns(int64_t rows, const float* x, int64_t x_stride, int64_t in,
-                             const float* dy, int64_t dy_stride, float* g, int64_t out, float* bias,
-                             int64_t left) {
-  for (int64_t k = 0; k < in; k += M) {
-    const int64_t count = smaller_of(M, in - k);
-    if (bias && k == 0)
-      weight_gradient_tile<M, N, true>(rows, x, x_stride, dy, dy_stride, g, out, count, bias, left);
-    else
-      weight_gradient_tile<M, N, false>(rows, x + k, x_stride, dy, dy_stride, g + k * out, out,
-                                        count, nullptr, left);
-  }
-}
-
-// `bias`: its gradient, or null.
-void weight_gradient(int64_t rows, const float* x, int64_t x_stride, int64_t in, const float* dy,
-                     int64_t dy_stride, float* g, int64_t out, float* bias) {
-  int64_t c = 0;
-  if constexpr (kTileVectors == 2)
-    for (; c + kLanes < out; c += 2 * kLanes)
-      weight_gradient_columns<kTileRows, 2>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out,
-                                            bias ? bias + c : nullptr, out - c);
-  for (; c < out; c += kLanes)
-    weight_gradient_columns<kTallRows, 1>(rows, x, x_stride, in, dy + c, dy_stride, g + c, out,
-                                          bias ? bias + c : nullptr, out - c);
-}
 
 // Dropout of 32 columns (launch/base/random.h), for many rows: of those of the low halves and of the high ones.
 struct Dropout {

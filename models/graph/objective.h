@@ -53,6 +53,8 @@ struct Objective {
   bool order_alone = false;        ///< scores predict no label, whatever the target
   NegativeKind negatives = NegativeKind::kUniform;  ///< kBpr, kSoftmax
   int64_t negative_count = 1;                       ///< kSoftmax: of a positive
+  bool exclude_block =
+      false;  ///< kUniform, kPopularity: users of the test table draw none of its items
   double temperature = 1;                           ///< kBpr, kSoftmax: divides outputs
 
   /// Rows of a group; 1: every row for itself.

@@ -80,6 +80,9 @@ void add_objective_options(std::vector<OptionDeclaration>& to, const Objective& 
                   "the user, the larger target is the positive, the difference weighs"));
   to.push_back(whole_option("negatives.count", standard.negative_count, {1, 4096},
                             "softmax: of each positive row; bpr has one"));
+  to.push_back(flag_option("negatives.exclude_block", standard.exclude_block,
+                           "uniform, popularity: users of the test table draw none of its videos; "
+                           "it reads which are tested, never a label"));
   to.push_back(number_option("temperature", standard.temperature, {1e-3, 1e3},
                              "bpr, softmax: divides outputs"));
 }
@@ -93,6 +96,7 @@ Objective objective_of(const OptionValues& values) {
           .threshold = values.number("target.threshold"),
           .negatives = value_of(kNegatives, values.word("negatives.kind")),
           .negative_count = values.whole("negatives.count"),
+          .exclude_block = values.flag("negatives.exclude_block"),
           .temperature = values.number("temperature")};
 }
 

@@ -6,6 +6,8 @@
 #include "launch/base/errors.h"
 #include "models/fused/fused_engine.h"
 #include "models/systems/als.h"
+#include "models/systems/autoencoder.h"
+#include "models/systems/cosine.h"
 #include "models/systems/feature_mlp.h"
 #include "models/systems/gram.h"
 #include "models/systems/means.h"
@@ -27,7 +29,9 @@ std::span<const SystemEntry> systems() {
                                         feature_mlp_entry(),
                                         two_tower_entry(),
                                         two_tower_hybrid_entry(),
-                                        als_entry()};
+                                        als_entry(),
+                                        autoencoder_entry(),
+                                        cosine_entry()};
     for (const auto& more : {means_entries(), gram_entries()})
       entries.insert(entries.end(), more.begin(), more.end());
     return entries;

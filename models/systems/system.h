@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/base/options.h"
+#include "launch/base/random.h"
 #include "models/features/columns.h"
 #include "models/graph/layers.h"
 #include "models/graph/objective.h"
@@ -48,6 +49,26 @@ struct GramFit {
   bool exclude_block = false;  ///< weights of tested items from users who are not tested
 };
 
+/// An encoder: a user's history, through dense layers, is the user's columns of the graph (models/systems/autoencoder.h;
+/// trainer/steps/autoencoder_step.h).
+struct EncoderFit {
+  std::vector<int64_t> hidden;  ///< widths of the layers; the last is that of the user's columns
+  double dropout = 0;           ///< of the first and the last of them
+  double input_dropout = 0;     ///< of what is read of a history
+  bool shown_alone =
+      false;  ///< outputs of items in the history alone have a loss; else all, with target 0
+  bool signed_input = false;          ///< a target of 0 is read as -1
+  std::vector<ParameterSpec> arrays;  ///< beside those of the graph
+
+  /// What the encoder's row of an item is multiplied by.
+  float input_of(float target) const { return signed_input ? 2 * target - 1 : target; }
+  /// In training: `key` of the user (launch/base/random.h).
+  float input_of(float target, uint32_t key, int32_t item) const {
+    return input_of(target) *
+           dropout_factor(key, item, dropout_threshold(input_dropout), dropout_kept(input_dropout));
+  }
+};
+
 /// How outputs come of a row, what they are to be, and how that is brought about.
 struct System {
   Layers graph;
@@ -56,12 +77,19 @@ struct System {
   std::optional<MeansFit> means{};
   std::optional<AlsFit> als{};
   std::optional<GramFit> gram{};
+  bool profiles = false;  ///< of users, over the columns of items (models/systems/cosine.h)
+  /// By gradients of batches of users, after the means.
+  std::optional<EncoderFit> encoder{};
   /// A score reads the training rows of its user: what these say of an item, by an array beside those of the graph,
   /// [items, items with training rows], is the one column of a row (trainer/evaluation/history_scores.h).
   std::optional<ParameterSpec> history_weights{};
 
   /// Steps of an epoch, where each is over all rows; 0: they are over batches.
-  int64_t steps_of_all_rows() const { return als ? 2 : means || gram ? 1 : 0; }
+  int64_t steps_of_all_rows() const {
+    return als ? 2 : encoder ? 0 : means || gram || profiles ? 1 : 0;
+  }
+  /// Whether a score reads the training rows of its user.
+  bool reads_history() const { return history_weights || encoder; }
 };
 
 /// A system as the registry lists it. Options are declared beside what they are for.

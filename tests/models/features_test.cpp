@@ -53,6 +53,8 @@ TEST(ReduceDaily, EachReductionTakesTheItemsRowsInSourceOrder) {
   EXPECT_THAT(of(DailyReduction::kLast, 0), ElementsAre(IsNan(), IsNan(), 5));
   EXPECT_THAT(of(DailyReduction::kLast, 2), ElementsAre(1, IsNan(), 3));
   EXPECT_THAT(of(DailyReduction::kSum, 1), ElementsAre(7, IsNan(), IsNan()));
+  EXPECT_THAT(of(DailyReduction::kChange, 0), ElementsAre(-6, IsNan(), 2));
+  EXPECT_THAT(of(DailyReduction::kChange, 1), ElementsAre(0, IsNan(), IsNan()));
 }
 
 TEST(Scaling, TheMedianIsOfWhatIsKnown) {

@@ -64,7 +64,14 @@ std::vector<Column> all_kinds() {
        .of = "share_cnt",
        .daily = DailyReduction::kSum,
        .scaling = Scaling::kStandard,
-       .scaled_over = ScaledOver::kEntities}};
+       .scaled_over = ScaledOver::kEntities},
+      {.name = "trend",
+       .source = ColumnSource::kDailyTable,
+       .of = "like_cnt",
+       .daily = DailyReduction::kChange,
+       .per = "report_cnt",
+       .missing = std::nullopt,
+       .scaling = Scaling::kRobust}};
   const LeakageRule rules[] = {LeakageRule::kInSample, LeakageRule::kLeaveOneOut,
                                LeakageRule::kKFold};
   for (const LeakageRule rule : rules)
@@ -226,15 +233,26 @@ std::vector<double> plain_item_values(const Column& column, int64_t k, const Dat
     return values;
   }
   const bool length = column.source == ColumnSource::kVideoDuration;
-  const DailyFeatures daily = dataset.read_daily({length ? "video_duration" : column.of});
+  std::vector<std::string> read{length ? "video_duration" : column.of};
+  if (!column.per.empty()) read.push_back(column.per);
+  const DailyFeatures daily = dataset.read_daily(read);
   for (size_t item = 0; item < values.size(); ++item) {
     std::vector<double> cells;
     for (size_t r = 0; r < daily.item.size(); ++r)
       if (daily.item[r] == static_cast<int32_t>(item)) cells.push_back(daily.columns[0][r]);
     if (cells.empty()) continue;
-    double sum = 0, count = 0;
-    for (const double cell : cells)
-      if (!std::isnan(cell)) sum += cell, count += 1;
+    double sum = 0, count = 0, per = 0, first = kNone, last = kNone;
+    for (const double cell : cells) {
+      if (std::isnan(cell)) continue;
+      sum += cell, count += 1, last = cell;
+      if (std::isnan(first)) first = cell;
+    }
+    for (size_t r = 0; !column.per.empty() && r < daily.item.size(); ++r)
+      if (daily.item[r] == static_cast<int32_t>(item)) per += daily.columns[1][r];
+    if (column.daily == DailyReduction::kChange) {
+      values[item] = per == 0 ? kNone : (last - first) / per;
+      continue;
+    }
     values[item] = length                                  ? cells.front()
                    : column.daily == DailyReduction::kLast ? cells.back()
                    : count == 0                            ? kNone

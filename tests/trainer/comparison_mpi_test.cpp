@@ -6,6 +6,7 @@
 #include <random>
 #include <sstream>
 
+#include "launch/base/random.h"
 #include "tests/support/mpi_test.h"
 #include "trainer/comparison/comparison.h"
 #include "trainer/comparison/comparison_report.h"
@@ -51,9 +52,9 @@ class Compare : public MpiTest {
     for (size_t u = 0; u < kUsers; ++u) users.push_back(static_cast<int32_t>(3 * u));
   }
   auto compared(const std::vector<std::vector<SystemRun>>& systems, Communicator& ranks,
-                int64_t replicates = kReplicates) {
+                int64_t replicates = kReplicates, Against against = Against::kFirst) {
     ThreadPool pool(2);
-    return compare(metrics, systems, users, replicates, ranks, pool);
+    return compare(metrics, systems, users, replicates, against, ranks, pool);
   }
   auto compared(const std::vector<std::vector<SystemRun>>& systems) {
     return compared(systems, comm);
@@ -97,11 +98,19 @@ TEST_F(Compare, DifferencesAreThoseOfPlainLoopsOverTheSameUsers) {
   for (const size_t m : {0, 1}) {
     std::vector<double> replicates;
     for (int64_t r = -1; r < kReplicates; ++r) {
-      double sum = 0, weights = 0;
+      double sum = 0, weights = 0, of_b = .5;  // the share of the run b among those drawn
+      for (uint64_t k = 0; r >= 0 && k < 2; ++k) {
+        if (k == 0) of_b = 0;
+        of_b +=
+            random_bits(kBootstrapSeed, Purpose::kBootstrapRuns, static_cast<uint64_t>(r), k) % 2 ==
+                    0
+                ? .5
+                : 0;
+      }
       for (size_t u = 0; u < kUsers; ++u) {
         const size_t at = 2 * u + m;
         const double difference =
-            (b.users.values[at] + c.users.values[at]) / 2 - a.users.values[at];
+            of_b * b.users.values[at] + (1 - of_b) * c.users.values[at] - a.users.values[at];
         if (std::isnan(difference)) continue;
         const double weight = (m == 1 ? a.users.pairs[u] : 1) *
                               (r < 0 ? 1 : poisson_weight(kBootstrapSeed, r, users[u]));
@@ -131,6 +140,32 @@ TEST_F(Compare, DifferencesAreThoseOfPlainLoopsOverTheSameUsers) {
     EXPECT_EQ(got.chance, a.chance.at(name));
     EXPECT_FALSE(rows[m][0]->spread.has_value());
   }
+}
+
+TEST_F(Compare, TheBestIsOfTheLargestMeanOrTheLeastError) {
+  const SystemRun low = run_of(1, 1), high = run_of(2, 3);
+  const auto rows = compared({{low}, {high}, {low}}, comm, kReplicates, Against::kBest);
+  EXPECT_FALSE(rows[0][1]->difference.has_value());
+  EXPECT_EQ(rows[0][0]->difference->to, 1u);
+  EXPECT_LT(rows[0][2]->difference->mean, -1);
+  EXPECT_FALSE(rows[1][0]->difference.has_value());  // of equal ones the first
+  EXPECT_EQ(rows[1][1]->difference->to, 0u);
+  EXPECT_GT(rows[1][1]->difference->mean, 1);
+  EXPECT_EQ(rows[1][2]->difference->mean, 0);
+}
+
+TEST_F(Compare, IntervalsAreOfOtherSeedsToo) {
+  // Runs without any spread over users, so all of it is of the seeds.
+  SystemRun one = run_of(1, 1), two = one;
+  for (double& value : one.users.values)
+    if (!std::isnan(value)) value = 1;
+  for (double& value : two.users.values)
+    if (!std::isnan(value)) value = 2;
+  one.metrics["ndcg"] = 1, two.metrics["ndcg"] = 2;
+  const auto rows = compared({{one, two}, {one}});
+  EXPECT_EQ(rows[0][0]->interval, (Interval{1, 2}));
+  EXPECT_EQ(rows[0][1]->interval, (Interval{1, 1}));
+  EXPECT_EQ(rows[0][1]->difference->interval, (Interval{-1, 0}));
 }
 
 TEST_F(Compare, WhatIsNotThereIsLeftOut) {

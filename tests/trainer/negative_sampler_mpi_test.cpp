@@ -190,5 +190,41 @@ TEST_F(Sampler, TheOneItemLeftIsAlwaysDrawnAndAUserWithoutOneDoesNotTrain) {
   }
 }
 
+// Users 0 and 1 draw none of the items 2 to 5, whatever they liked of them.
+TEST_F(Sampler, UsersOfAnExcludedBlockDrawNoneOfItsItems) {
+  constexpr int32_t kItems = 9;
+  std::vector<ShardSamples> samples(1);
+  samples[0].users = {1, 2};  // dense indices
+  const auto add = [&](int32_t user, int32_t item) {
+    const auto row = static_cast<uint32_t>(samples[0].train.size());
+    samples[0].train.push_back({.user = user, .item = item, .label = 2, .row = row});
+  };
+  for (int32_t user = 0; user < 2; ++user)
+    for (const int32_t item : {0, 3, 8}) add(user, item);
+  ExcludedBlock block{.users = {1, 1, 0}, .items = std::vector<uint8_t>(kItems, 0)};
+  for (int32_t item = 2; item <= 5; ++item) block.items[item] = 1;
+  ThreadPool pool(1);
+  for (const NegativeKind kind : {NegativeKind::kUniform, NegativeKind::kPopularity}) {
+    if (kind == NegativeKind::kPopularity)
+      for (int32_t item = 0; item < kItems; ++item) {  // a user who is not drawn for
+        if (item == 0) samples[0].users.push_back(0);
+        add(2, item);
+      }
+    const NegativeSampler sampler(ranking(kind, 300), samples, kItems, kSeed, self, pool, block);
+    for (const Sample& sample : samples[0].train) {
+      if (sample.user == 2) {
+        EXPECT_FALSE(sampler.trains(0, sample));
+        continue;
+      }
+      std::vector<int32_t> items(301);
+      std::vector<float> targets(301);
+      sampler.draw(0, sample, 0, items.data(), targets.data());
+      const std::set<int32_t> drawn(items.begin() + 1, items.end());
+      EXPECT_EQ(drawn, sample.user == 0 ? (std::set<int32_t>{1, 6, 7})
+                                        : (std::set<int32_t>{1, 2, 4, 5, 6, 7}));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kt

@@ -39,6 +39,7 @@ struct CompareArguments {
   std::string runs = "runs";
   std::string csv;
   std::vector<std::string> metrics;
+  std::string against = "first";
 };
 
 /// What a run says of itself; nothing where it has no result.
@@ -173,7 +174,8 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
     return Facts{{"--seeds", fmt::format("{}", arguments.seeds)},
                  {"--runs", arguments.runs},
                  {"--csv", arguments.csv.empty() ? "none" : arguments.csv},
-                 {"--metrics", fmt::format("{}", fmt::join(arguments.metrics, ","))}};
+                 {"--metrics", fmt::format("{}", fmt::join(arguments.metrics, ","))},
+                 {"--against", arguments.against}};
   });
   const std::vector<ComparedSystem> systems = read_systems(given, overrides, comm);
 
@@ -205,6 +207,7 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
   ThreadPool pool(static_cast<int>(first.parallel.threads));
   comparison.users = std::ssize(users);
   comparison.replicates = first.evaluate.bootstrap;
+  comparison.against = arguments.against == "best" ? Against::kBest : Against::kFirst;
   same_on_all(comm, [&] {
     const Dataset dataset = Dataset::open(first.data.path);
     comparison.dataset = first.data.path;
@@ -215,8 +218,8 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
   });
   {
     const Phase phase("comparison");
-    comparison.values =
-        compare(comparison.metrics, results, users, comparison.replicates, comm, pool);
+    comparison.values = compare(comparison.metrics, results, users, comparison.replicates,
+                                comparison.against, comm, pool);
   }
   log_info("{}", comparison_table(comparison));
   solo(comm, 0, "comparison", [&] {
@@ -236,7 +239,7 @@ void add_compare(CLI::App& app, Action& action) {
   command
       ->add_option("systems", arguments->words,
                    "Configurations, which are trained unless that is done already, and folders of "
-                   "runs; the others are compared with the first. Then keys for all of them")
+                   "runs. Then keys for all of them")
       ->required()
       ->type_name("CONFIG_OR_RUN|key.path=value");
   command
@@ -255,6 +258,13 @@ void add_compare(CLI::App& app, Action& action) {
                    "Metrics to compare by, separated by commas; default: the usual ones")
       ->delimiter(',')
       ->type_name("NAMES");
+  command
+      ->add_option(
+          "--against", arguments->against,
+          "What the others are compared with: the first system, or the best by each metric")
+      ->check(CLI::IsMember({"first", "best"}))
+      ->type_name("first|best")
+      ->capture_default_str();
   command->footer(
       "Example:\n  mpirun -np 2 kuaitrain compare configs/additive_means.yaml configs/mf.yaml "
       "--seeds 3 data.path=DATASET data.validation.fraction=0.1");

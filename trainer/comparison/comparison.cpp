@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "launch/base/errors.h"
+#include "launch/base/random.h"
 #include "trainer/evaluation/metrics/bootstrap.h"
 
 namespace kt {
@@ -16,19 +18,6 @@ std::optional<size_t> column_of(const UserValues& users, const std::string& metr
   const auto at = std::ranges::find(users.names, metric);
   if (at == users.names.end()) return std::nullopt;
   return static_cast<size_t>(at - users.names.begin());
-}
-
-/// Of each user the mean over the runs of a system. Shapes: result [U].
-std::vector<double> mean_over_runs(std::span<const SystemRun> runs, size_t column) {
-  const size_t users = runs[0].users.pairs.size();
-  std::vector<double> means(users, 0);
-  for (const SystemRun& run : runs) {
-    KT_CHECK(run.users.pairs == runs[0].users.pairs && run.users.names == runs[0].users.names);
-    for (size_t u = 0; u < users; ++u)
-      means[u] += run.users.values[u * run.users.names.size() + column];
-  }
-  for (double& mean : means) mean /= static_cast<double>(runs.size());
-  return means;
 }
 
 ComparedMetric over_runs(std::span<const SystemRun> runs, const std::string& metric) {
@@ -45,61 +34,54 @@ ComparedMetric over_runs(std::span<const SystemRun> runs, const std::string& met
   return result;
 }
 
-/// What is drawn again: a column for each system that has a metric of users, and one for its difference to the first.
+/// What is drawn again: a column for each run of a system that has a metric of users.
 struct Drawn {
   UserValues columns;
   struct Place {
-    size_t metric, system;
-    bool difference;
+    size_t metric, system, run;
   };
-  std::vector<Place> places;  // [columns]
+  std::vector<Place> places;  // [columns], the runs of a system together
 };
 
 Drawn columns_of(std::span<const std::string> metrics,
                  std::span<const std::vector<SystemRun>> systems) {
   Drawn drawn;
   drawn.columns.pairs = systems[0][0].users.pairs;
-  std::vector<std::vector<double>> columns;
-  const auto add = [&](Drawn::Place place, bool over_pairs, std::vector<double> values) {
-    drawn.columns.names.push_back(metrics[place.metric]);
-    drawn.columns.over_pairs.push_back(over_pairs);
-    drawn.places.push_back(place);
-    columns.push_back(std::move(values));
-  };
-  for (size_t m = 0; m < metrics.size(); ++m) {
-    std::vector<double> first;
-    for (size_t s = 0; s < systems.size(); ++s) {
-      const UserValues& users = systems[s][0].users;
-      const auto column = column_of(users, metrics[m]);
-      if (!column || !systems[s][0].metrics.contains(metrics[m])) continue;
-      const bool over_pairs = users.over_pairs[*column] != 0;
-      std::vector<double> values = mean_over_runs(systems[s], *column);
-      add({m, s, false}, over_pairs, values);
-      if (s == 0) first = values;
-      if (s == 0 || first.empty()) continue;
-      for (size_t u = 0; u < values.size(); ++u) values[u] -= first[u];
-      add({m, s, true}, over_pairs, std::move(values));
-    }
-  }
+  std::vector<std::pair<const UserValues*, size_t>> from;
+  for (size_t m = 0; m < metrics.size(); ++m)
+    for (size_t s = 0; s < systems.size(); ++s)
+      for (size_t run = 0; run < systems[s].size(); ++run) {
+        const UserValues& users = systems[s][run].users;
+        KT_CHECK(users.pairs == drawn.columns.pairs && users.names == systems[s][0].users.names);
+        const auto column = column_of(users, metrics[m]);
+        if (!column || !systems[s][0].metrics.contains(metrics[m])) continue;
+        drawn.columns.names.push_back(metrics[m]);
+        drawn.columns.over_pairs.push_back(users.over_pairs[*column]);
+        drawn.places.push_back({m, s, run});
+        from.emplace_back(&users, *column);
+      }
   for (size_t u = 0; u < drawn.columns.pairs.size(); ++u)
-    for (const std::vector<double>& column : columns) drawn.columns.values.push_back(column[u]);
+    for (const auto& [users, column] : from)
+      drawn.columns.values.push_back(users->values[u * users->names.size() + column]);
   return drawn;
 }
 
-/// The mean of one column of users, as a replicate takes it of the users it draws.
-double mean_of(const UserValues& users, size_t column) {
-  double sum = 0, weights = 0;
-  for (size_t u = 0; u < users.pairs.size(); ++u) {
-    const double value = users.values[u * users.names.size() + column];
-    if (std::isnan(value)) continue;
-    sum += users.weight(u, column) * value;
-    weights += users.weight(u, column);
-  }
-  return sum / weights;
+/// How often each replicate draws a run, as a share of all its draws. Shapes: result [runs][replicates].
+std::vector<std::vector<double>> shares_of_runs(size_t runs, int64_t replicates) {
+  std::vector<std::vector<double>> shares(runs, std::vector<double>(replicates, 0));
+  for (int64_t replicate = 0; replicate < replicates; ++replicate)
+    for (size_t k = 0; k < runs; ++k)
+      shares[random_bits(kBootstrapSeed, Purpose::kBootstrapRuns, static_cast<uint64_t>(replicate),
+                         k) %
+             runs][replicate] += 1 / static_cast<double>(runs);
+  return shares;
 }
 
-/// Shapes: replicates [B]. None where no replicate has a user that counts.
-std::optional<Difference> difference_of(double mean, std::span<const double> replicates) {
+/// Shapes: own, other [B]. None where no replicate has a user that counts.
+std::optional<Difference> difference_of(size_t to, double mean, std::span<const double> own,
+                                        std::span<const double> other) {
+  std::vector<double> replicates;
+  for (size_t r = 0; r < own.size(); ++r) replicates.push_back(own[r] - other[r]);
   const auto interval = percentile_interval(replicates);
   if (!interval) return std::nullopt;
   int64_t drawn = 0, as_far = 0;
@@ -108,9 +90,20 @@ std::optional<Difference> difference_of(double mean, std::span<const double> rep
     ++drawn;
     as_far += std::abs(replicate - mean) >= std::abs(mean);
   }
-  return Difference{.mean = mean,
+  return Difference{.to = to,
+                    .mean = mean,
                     .interval = *interval,
                     .p = static_cast<double>(1 + as_far) / static_cast<double>(drawn + 1)};
+}
+
+/// The system that the others are compared with by a metric.
+size_t reference_of(const Row& row, bool error, Against against) {
+  size_t best = 0;
+  for (size_t s = 1; s < row.size() && against == Against::kBest; ++s)
+    if (row[s] &&
+        (!row[best] || (error ? row[s]->mean < row[best]->mean : row[s]->mean > row[best]->mean)))
+      best = s;
+  return best;
 }
 
 void adjust(Row& row) {
@@ -124,6 +117,10 @@ void adjust(Row& row) {
 }
 
 }  // namespace
+
+bool is_error(const std::string& metric) {
+  return metric.find("mae") != std::string::npos || metric.find("mse") != std::string::npos;
+}
 
 std::vector<double> holm(std::span<const double> p) {
   std::vector<size_t> order(p.size());
@@ -140,8 +137,8 @@ std::vector<double> holm(std::span<const double> p) {
 
 std::vector<Row> compare(std::span<const std::string> metrics,
                          std::span<const std::vector<SystemRun>> systems,
-                         std::span<const int32_t> users, int64_t replicates, Communicator& comm,
-                         ThreadPool& pool) {
+                         std::span<const int32_t> users, int64_t replicates, Against against,
+                         Communicator& comm, ThreadPool& pool) {
   std::vector<Row> rows(metrics.size(), Row(systems.size()));
   for (size_t m = 0; m < metrics.size(); ++m)
     for (size_t s = 0; s < systems.size(); ++s)
@@ -152,16 +149,28 @@ std::vector<Row> compare(std::span<const std::string> metrics,
   const Drawn drawn = columns_of(metrics, systems);
   const std::vector<double> means =
       bootstrap_means(drawn.columns, users, kBootstrapSeed, replicates, comm, pool);
+  std::vector<std::vector<std::vector<double>>> of_systems(
+      metrics.size(), std::vector<std::vector<double>>(systems.size()));  // [..][..][B]
   for (size_t c = 0; c < drawn.places.size(); ++c) {
-    const auto [metric, system, difference] = drawn.places[c];
-    const auto of_column = std::span(means).subspan(c * static_cast<size_t>(replicates),
-                                                    static_cast<size_t>(replicates));
-    if (difference)
-      rows[metric][system]->difference = difference_of(mean_of(drawn.columns, c), of_column);
-    else
-      rows[metric][system]->interval = percentile_interval(of_column);
+    const auto [metric, system, run] = drawn.places[c];
+    std::vector<double>& of_system = of_systems[metric][system];
+    of_system.resize(replicates, 0);
+    const auto shares = shares_of_runs(systems[system].size(), replicates);
+    for (int64_t r = 0; r < replicates; ++r)
+      of_system[r] += shares[run][r] * means[c * static_cast<size_t>(replicates) + r];
   }
-  for (Row& row : rows) adjust(row);
+  for (size_t m = 0; m < metrics.size(); ++m) {
+    const size_t to = reference_of(rows[m], is_error(metrics[m]), against);
+    for (size_t s = 0; s < systems.size(); ++s) {
+      const std::vector<double>& own = of_systems[m][s];
+      if (own.empty()) continue;
+      rows[m][s]->interval = percentile_interval(own);
+      if (s != to && !of_systems[m][to].empty())
+        rows[m][s]->difference =
+            difference_of(to, rows[m][s]->mean - rows[m][to]->mean, own, of_systems[m][to]);
+    }
+    adjust(rows[m]);
+  }
   return rows;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "trainer/evaluation/score_files.h"
 
@@ -11,12 +12,12 @@ namespace {
 
 nlohmann::json json_of(const Interval& interval) { return {interval.low, interval.high}; }
 
-nlohmann::json json_of(const ComparedMetric& metric, const std::string& first) {
+nlohmann::json json_of(const ComparedMetric& metric, std::span<const ComparedRuns> systems) {
   nlohmann::json json{{"chance", metric.chance}, {"mean", metric.mean}};
   if (metric.spread) json["spread"] = *metric.spread;
   if (metric.interval) json["interval"] = json_of(*metric.interval);
   if (const auto& difference = metric.difference)
-    json["difference"] = {{"to", first},
+    json["difference"] = {{"to", systems[difference->to].name},
                           {"mean", difference->mean},
                           {"interval", json_of(difference->interval)},
                           {"p", difference->p},
@@ -78,7 +79,7 @@ nlohmann::json comparison_json(const Comparison& comparison) {
     if (system.peak_memory_bytes) one["peak_memory_bytes"] = *system.peak_memory_bytes;
     for (size_t m = 0; m < comparison.metrics.size(); ++m)
       if (const auto& metric = comparison.values[m][s])
-        one["metrics"][comparison.metrics[m]] = json_of(*metric, comparison.systems[0].name);
+        one["metrics"][comparison.metrics[m]] = json_of(*metric, comparison.systems);
     json["systems"].push_back(std::move(one));
   }
   return json;
@@ -120,10 +121,13 @@ std::string comparison_table(const Comparison& comparison) {
   if (comparison.synthetic)
     text += "The data is synthetic: these figures are not those of the real KuaiRec.\n";
   text += fmt::format(
-      "spread: standard deviation over seeds; interval: 95 %, of {} draws of the users\n"
+      "spread: deviation over seeds; interval: 95 %, of {} draws of users and "
+      "seeds\n"
       "diff: less {}, on the same users\n"
       "p: two-sided, adjusted for the comparisons by one metric: {} (Holm)\n",
-      comparison.replicates, shortened(comparison.systems[0].name, 40),
+      comparison.replicates,
+      comparison.against == Against::kBest ? std::string("the best by each metric, which has none")
+                                           : shortened(comparison.systems[0].name, 40),
       comparison.systems.size() - 1);
   for (size_t m = 0; m < comparison.metrics.size(); ++m) {
     double chance = 0;

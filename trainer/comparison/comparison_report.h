@@ -27,6 +27,7 @@ struct Comparison {
   bool synthetic = false;
   int64_t users = 0;
   int64_t replicates = 0;
+  Against against = Against::kFirst;
   std::vector<ComparedRuns> systems;
   std::vector<std::string> metrics;
   std::vector<std::vector<std::optional<ComparedMetric>>> values;  ///< [metrics][systems]

@@ -33,11 +33,12 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
   const auto uses = [&](auto&& is) { return std::ranges::any_of(system.graph.parameters(), is); };
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
-  return system.als                                    ? "it is found by least squares"
-         : system.means || system.gram                 ? "it is found in one step"
-         : system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
-         : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
-         : !columns.empty()                            ? "it reads columns of tables or labels"
+  return system.als                                       ? "it is found by least squares"
+         : system.encoder                                 ? "it reads whole histories"
+         : system.means || system.gram || system.profiles ? "it is found in one step"
+         : system.objective.loss != Loss::kSquared        ? "its loss is not the squared error"
+         : system.objective.target != TargetKind::kRaw    ? "its target is not the label itself"
+         : !columns.empty()                               ? "it reads columns of tables or labels"
          : std::ranges::adjacent_find(rates, std::not_equal_to<>()) != rates.end()
              ? "its dropout layers have several rates"
          : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })

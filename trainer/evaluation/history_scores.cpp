@@ -8,7 +8,7 @@ namespace kt {
 
 HistoryScores::HistoryScores(const Problem& problem, const Parameters& parameters,
                              Communicator& comm)
-    : targets_(history_targets(problem, parameters, comm)),
+    : targets_(history_matrix(problem, parameters, comm)),
       columns_(problem.system.history_weights->cols),
       weights_(
           parameters.gather_items(parameters.find(problem.system.history_weights->name), comm)) {}

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "sharding/gather_shards.h"
+#include "trainer/evaluation/encoded_users.h"
 #include "trainer/evaluation/history_scores.h"
 
 namespace kt {
@@ -15,14 +16,18 @@ class HostPredictor final : public Predictor {
  public:
   HostPredictor(const Problem& problem, const Parameters& parameters, Communicator& comm)
       : problem_(problem),
-        dense_(parameters.dense),
         engine_(problem.engine->clone()),
+        dense_(dense_of(*engine_, parameters)),
         columns_(step_columns(problem)) {
     engine_->set_dense(dense_);
     const Range shards = parameters.shards();
     for (int64_t shard = 0; shard < shards.end; ++shard)
       (shard < shards.begin ? first_user_row_ : held_users_) += problem.users_per_shard[shard];
     if (problem.system.history_weights) history_.emplace(problem, parameters, comm);
+    if (problem.system.encoder) {
+      encoded_users_ = encode_users(problem, parameters, comm);
+      columns_.users = encoded_users_.data();
+    }
     user_parts_ = parts_of(Side::kUser, {0, held_users_}, parameters);
     std::vector<float> own = parts_of(Side::kItem, parameters.held_items(), parameters);
     if (parameters.holding() == Holding::kReplica) {
@@ -66,6 +71,14 @@ class HostPredictor final : public Predictor {
     return columns;
   }
 
+  /// Those of the graph, which are the first.
+  static std::vector<float> dense_of(const Engine& engine, const Parameters& parameters) {
+    int64_t size = 0;
+    for (const ParameterSpec& spec : engine.parameters())
+      if (spec.kind == ParameterKind::kDense) size += spec.size();
+    return {parameters.dense.begin(), parameters.dense.begin() + size};
+  }
+
   /// Of all users of this rank, or all items it holds.
   std::vector<float> parts_of(Side side, Range held, const Parameters& parameters) const {
     IdBatch batch;
@@ -86,11 +99,12 @@ class HostPredictor final : public Predictor {
   }
 
   const Problem& problem_;
-  const std::vector<float> dense_;
   const std::unique_ptr<Engine> engine_;
-  const StepColumns columns_;
+  const std::vector<float> dense_;
+  StepColumns columns_;
   int64_t first_user_row_ = 0, held_users_ = 0;
   std::optional<HistoryScores> history_;
+  std::vector<float> encoded_users_;  // [held users, columns], where they are encoded
   std::vector<float> user_parts_;  // [held users, part width]
   std::vector<float> item_parts_;  // [items, part width]
 };

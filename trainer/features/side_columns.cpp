@@ -99,6 +99,10 @@ std::vector<double> lengths(const CodeLists& lists) {
   return of;
 }
 
+void divide(std::vector<double>& values, std::span<const double> by) {
+  for (size_t k = 0; k < values.size(); ++k) values[k] = by[k] == 0 ? kMissing : values[k] / by[k];
+}
+
 void append(std::vector<std::vector<double>>& to, std::vector<std::vector<double>> columns) {
   for (auto& column : columns) to.push_back(std::move(column));
 }
@@ -124,6 +128,7 @@ SideColumns read_side_columns(std::span<const Column> columns, const Dataset& da
   for (const Column& column : columns) {
     if (column.source == ColumnSource::kUserTable) of_users.push_back(column.of);
     if (column.source == ColumnSource::kDailyTable) of_days.push_back(column.of);
+    if (!column.per.empty()) of_days.push_back(column.per);
     if (column.source == ColumnSource::kVideoDuration && dataset.has_daily())
       of_days.push_back("video_duration");
   }
@@ -146,6 +151,7 @@ SideColumns read_side_columns(std::span<const Column> columns, const Dataset& da
         break;
       case ColumnSource::kDailyTable:
         side.item.push_back(reduced(column.daily));
+        if (!column.per.empty()) divide(side.item.back(), reduced(DailyReduction::kSum));
         break;
       case ColumnSource::kVideoDuration:
         side.item.push_back(dataset.has_daily() ? reduced(DailyReduction::kFirst)

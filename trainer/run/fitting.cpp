@@ -89,7 +89,8 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
     problem.target_mean = moments_of_rows(samples, shards, comm, pool, [&](const Sample& sample) {
                             return static_cast<double>(objective.target_of(sample.label));
                           }).mean;
-  if (problem.system.gram) problem.history = history_of(samples, objective, pool);
+  if (problem.system.gram || problem.system.encoder || problem.system.profiles)
+    problem.history = history_of(samples, objective, pool);
   for (const FittedArray& fitted : arrays) {
     ParameterArray& array = parameters.find(fitted.spec.name);
     const int64_t first =
@@ -111,7 +112,7 @@ void take_fitted(Problem& problem, Parameters& parameters, MpiCommunicator& comm
     }
     if (spec.name == kMoments) set_moments(problem, fitted.values);
   }
-  if (problem.system.history_weights) {
+  if (problem.system.reads_history()) {
     ThreadPool pool(static_cast<int>(problem.config.parallel.threads));
     problem.history =
         history_of(load_samples(problem.dataset, problem.config, parameters.shards(), comm),

@@ -30,6 +30,20 @@ SparseRows history_of_shard(const ShardSamples& shard, const Objective& objectiv
   return history;
 }
 
+void drop_zeros(SparseRows& rows) {
+  int64_t kept = 0, begin = 0;
+  for (int64_t row = 0; row < rows.rows(); ++row) {
+    for (int64_t k = std::exchange(begin, rows.begin[row + 1]); k < begin; ++k) {
+      if (rows.value[k] == 0) continue;
+      rows.item[kept] = rows.item[k];
+      rows.value[kept++] = rows.value[k];
+    }
+    rows.begin[row + 1] = kept;
+  }
+  rows.item.resize(kept);
+  rows.value.resize(kept);
+}
+
 }  // namespace
 
 SparseRows history_of(std::span<const ShardSamples> samples, const Objective& objective,
@@ -59,20 +73,30 @@ SparseRows history_targets(const Problem& problem, const Parameters& parameters,
   const System& system = problem.system;
   FoundMeans means;
   if (system.means) means = found_means(parameters, comm);
+  SparseRows targets = problem.history.value();
+  for (int64_t user = 0; user < targets.rows(); ++user)
+    for (int64_t k = targets.begin[user]; k < targets.begin[user + 1]; ++k) {
+      float& target = targets.value[k] = system.objective.target_of(targets.value[k]);
+      if (system.means) target -= means.users[user] + means.videos[targets.item[k]] + means.all;
+    }
+  return targets;
+}
+
+SparseRows encoder_targets(const Problem& problem, const Parameters& parameters,
+                           Communicator& comm) {
+  SparseRows targets = history_targets(problem, parameters, comm);
+  if (!problem.system.encoder->shown_alone) drop_zeros(targets);
+  return targets;
+}
+
+SparseRows history_matrix(const Problem& problem, const Parameters& parameters,
+                          Communicator& comm) {
+  SparseRows targets = history_targets(problem, parameters, comm);
+  drop_zeros(targets);
   std::vector<int32_t> column_of(problem.dataset.items(), -1);
   int32_t next = 0;
   for (const int32_t item : history_columns(problem)) column_of[item] = next++;
-  const SparseRows& history = problem.history.value();
-  SparseRows targets;
-  for (int64_t user = 0; user < history.rows(); ++user) {
-    for (int64_t k = history.begin[user]; k < history.begin[user + 1]; ++k) {
-      const int32_t item = history.item[k];
-      float target = system.objective.target_of(history.value[k]);
-      if (system.means) target -= means.users[user] + means.videos[item] + means.all;
-      if (target != 0) targets.add(column_of[item], target);
-    }
-    targets.end_row();
-  }
+  for (int32_t& item : targets.item) item = column_of[item];
   return targets;
 }
 

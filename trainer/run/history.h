@@ -24,9 +24,13 @@ SparseRows history_of(std::span<const ShardSamples> samples, const Objective& ob
 /// The items that have training rows, ascending: the columns of the matrix below.
 std::vector<int32_t> history_columns(const Problem& problem);
 
-/// The matrix that a system reads of the histories of `problem`: targets, less the additive means that it has; without
-/// its zeros. Its items are numbers of columns. Collective: all ranks.
+/// The targets of the histories of `problem`, less the additive means that the system has. Collective: all ranks.
 SparseRows history_targets(const Problem& problem, const Parameters& parameters,
                            Communicator& comm);
+/// Those that an encoder reads: without zeros, unless they tell that a video was shown. Collective: all ranks.
+SparseRows encoder_targets(const Problem& problem, const Parameters& parameters,
+                           Communicator& comm);
+/// Without zeros, and items are numbers of columns. Collective: all ranks.
+SparseRows history_matrix(const Problem& problem, const Parameters& parameters, Communicator& comm);
 
 }  // namespace kt

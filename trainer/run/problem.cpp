@@ -66,6 +66,10 @@ void check_ranking(const System& system) {
   const Objective& objective = system.objective;
   if (!objective.ranks()) return;
   const bool rows = objective.negatives == NegativeKind::kRows;
+  if (objective.exclude_block && (rows || objective.negatives == NegativeKind::kShown))
+    user_error(
+        "model.negatives.exclude_block: got true with negatives of a user's own rows, which no "
+        "tested pair is among; set it to false, or model.negatives.kind=uniform or popularity");
   if (rows && objective.loss != Loss::kBpr)
     user_error(
         "model.negatives.kind: got rows with model.loss=softmax, expected pairs of rows; set "

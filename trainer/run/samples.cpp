@@ -162,6 +162,16 @@ std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& sample
   return gather_shards<int64_t>(comm, own, shards);
 }
 
+std::vector<int64_t> users_with_rows(std::span<const ShardSamples> samples) {
+  std::vector<int64_t> counts;
+  for (const ShardSamples& shard : samples) {
+    std::vector<uint8_t> has_rows(shard.users.size(), 0);
+    for (const Sample& sample : shard.train) has_rows[sample.user] = 1;
+    counts.push_back(std::ranges::count(has_rows, uint8_t{1}));
+  }
+  return counts;
+}
+
 DropCounts sum_dropped(const std::vector<ShardSamples>& samples, Communicator& comm) {
   DropCounts dropped{};
   for (const ShardSamples& shard : samples)

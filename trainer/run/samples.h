@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "io/config/config.h"
@@ -46,6 +47,9 @@ double mean_label(const Dataset& dataset, const Config::Data& data, MpiCommunica
 /// Training samples of every shard. Shapes: [V]. Collective: all ranks.
 std::vector<int64_t> gather_train_counts(const std::vector<ShardSamples>& samples, int64_t shards,
                                          Communicator& comm);
+
+/// Users with training rows, of each shard of this rank. Shapes: result [own shards].
+std::vector<int64_t> users_with_rows(std::span<const ShardSamples> samples);
 
 /// Rows of all shards that cleaning left out. Collective: all ranks.
 DropCounts sum_dropped(const std::vector<ShardSamples>& samples, Communicator& comm);

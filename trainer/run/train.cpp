@@ -22,6 +22,7 @@
 #include "launch/process/cpus.h"
 #include "launch/process/signals.h"
 #include "launch/process/watchdog.h"
+#include "sharding/gather_shards.h"
 #include "trainer/evaluation/evaluation_table.h"
 #include "trainer/evaluation/evaluator.h"
 #include "trainer/evaluation/validator.h"
@@ -37,10 +38,13 @@
 #include "trainer/run/share.h"
 #include "trainer/run/weights.h"
 #include "trainer/steps/als_step.h"
+#include "trainer/steps/autoencoder_step.h"
 #include "trainer/steps/gram_step.h"
 #include "trainer/steps/host_steps.h"
 #include "trainer/steps/means_step.h"
 #include "trainer/steps/negative_sampler.h"
+#include "trainer/steps/profile_step.h"
+#include "trainer/steps/tested_rows.h"
 
 namespace kt {
 namespace {
@@ -244,6 +248,8 @@ void TrainingRun::load_data() {
                     config_.data.path));
   validation_rows_ = rows - all;
   if (problem_.system.objective.ranks()) counts = keep_ranked_rows(all);
+  const bool of_users = problem_.system.encoder.has_value();  // samples are users
+  if (of_users) counts = gather_shards<int64_t>(comm_, users_with_rows(samples_), dataset.shards());
   const int64_t steps_of_all = problem_.system.steps_of_all_rows();
   const int64_t batch =
       steps_of_all > 0 ? (all + steps_of_all - 1) / steps_of_all : config_.train.global_batch;
@@ -258,11 +264,12 @@ void TrainingRun::load_data() {
   log_info(
       "data: {} training rows and {} validation rows of {} users and {} videos, {} shards, "
       "read in {:.1f} s",
-      schedule_->samples(), validation_rows_, dataset.users(), dataset.items(), dataset.shards(),
-      seconds_since(start));
-  log_info("model: {}, {} parameters; {} steps of {} rows an epoch, {} in all", config_.model.name,
+      of_users ? all : schedule_->samples(), validation_rows_, dataset.users(), dataset.items(),
+      dataset.shards(), seconds_since(start));
+  log_info("model: {}, {} parameters; {} steps of {} {} an epoch, {} in all", config_.model.name,
            parameters_.count(), schedule_->steps(),
-           steps_of_all > 0 ? "all" : std::to_string(batch), total_steps_);
+           steps_of_all > 0 ? "all" : std::to_string(batch), of_users ? "users" : "rows",
+           total_steps_);
   const auto largest = *std::max_element(counts.begin(), counts.end());
   const double share = static_cast<double>(largest) / static_cast<double>(schedule_->samples());
   if (is_first() && share * comm_.world().size > 1.5)
@@ -281,8 +288,14 @@ void TrainingRun::load_data() {
 /// Keeps of the `all` training rows those that an objective that ranks trains on. Returns how many of each shard.
 std::vector<int64_t> TrainingRun::keep_ranked_rows(int64_t all) {
   const Dataset& dataset = problem_.dataset;
+  ExcludedBlock excluded;
+  if (problem_.system.objective.exclude_block) {
+    const TestedRows tested = tested_rows(problem_, comm_);
+    for (const int64_t row : problem_.user_row) excluded.users.push_back(tested.users[row]);
+    excluded.items = tested.videos;
+  }
   negatives_.emplace(problem_.system.objective, samples_, dataset.items(),
-                     static_cast<uint64_t>(config_.train.seed), comm_, pool_);
+                     static_cast<uint64_t>(config_.train.seed), comm_, pool_, excluded);
   for (int64_t shard = 0; shard < std::ssize(samples_); ++shard)
     std::erase_if(samples_[shard].train,
                   [&](const Sample& sample) { return !negatives_->trains(shard, sample); });
@@ -464,6 +477,11 @@ void TrainingRun::train_steps() {
     steps_ = std::make_unique<GramStep>(problem_, parameters_, samples_, comm_, pool_);
   else if (problem_.system.als)
     steps_ = std::make_unique<AlsStep>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
+  else if (problem_.system.profiles)
+    steps_ = std::make_unique<ProfileStep>(problem_, parameters_, comm_, pool_);
+  else if (problem_.system.encoder)
+    steps_ = std::make_unique<AutoencoderStep>(problem_, parameters_, *schedule_, samples_, comm_,
+                                               pool_);
   else if (problem_.system.means)
     steps_ = std::make_unique<MeansStep>(*problem_.system.means, problem_.system.objective,
                                          parameters_, samples_, comm_, pool_);

@@ -74,18 +74,26 @@ float initial_value(const ParameterSpec& spec, double target_mean, uint64_t seed
   return 0;
 }
 
+/// Those of the graph, then those beside it.
+std::vector<ParameterSpec> specs_of(const Problem& problem) {
+  std::vector<ParameterSpec> specs = problem.engine->parameters();
+  const System& system = problem.system;
+  if (system.history_weights) specs.push_back(*system.history_weights);
+  if (system.encoder)
+    specs.insert(specs.end(), system.encoder->arrays.begin(), system.encoder->arrays.end());
+  return specs;
+}
+
 }  // namespace
 
 Parameters make_parameters(const Problem& problem, World world) {
   std::vector<ArraySpec> specs;
-  for (const ParameterSpec& spec : problem.engine->parameters())
+  for (const ParameterSpec& spec : specs_of(problem))
     specs.push_back(
         {spec.name, array_kind(spec.kind), spec.rows, spec.cols, spec.trained, spec.row_penalty});
-  if (const auto& beside = problem.system.history_weights)
-    specs.push_back({beside->name, array_kind(beside->kind), beside->rows, beside->cols, false});
   specs.insert(specs.end(), problem.kept.begin(), problem.kept.end());
-  const Holding holding =
-      problem.config.parallel.reduce == Reduce::kExact ? Holding::kOwnBlocks : Holding::kReplica;
+  const bool replica = problem.config.parallel.reduce == Reduce::kFast && !problem.system.encoder;
+  const Holding holding = replica ? Holding::kReplica : Holding::kOwnBlocks;
   Parameters parameters(std::move(specs), problem.users_per_shard, problem.dataset.items(), world,
                         holding, optimizer_of(problem.config));
   parameters.simd = engine_options(problem.config).simd;
@@ -94,9 +102,11 @@ Parameters make_parameters(const Problem& problem, World world) {
 
 void initialize(Parameters& parameters, const Problem& problem, Communicator& comm) {
   const auto seed = static_cast<uint64_t>(problem.config.train.seed);
-  for (size_t a = 0; a < problem.engine->parameters().size(); ++a) {
+  const std::vector<ParameterSpec> specs = specs_of(problem);
+  for (size_t a = 0; a < specs.size(); ++a) {
     ParameterArray& array = parameters.arrays[a];
-    const ParameterSpec& spec = problem.engine->parameters()[a];
+    const ParameterSpec& spec = specs[a];
+    if (spec.initializer == Initializer::kZero) continue;  // as it is made
     const auto fill = [&](int64_t row, int64_t id) {
       for (int64_t c = 0; c < spec.cols; ++c)
         array.value[(row - array.held.begin) * spec.cols + c] = initial_value(

@@ -56,7 +56,7 @@ GramStep::GramStep(const Problem& problem, Parameters& parameters,
 
 void GramStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
   if (means_) means_->run(epoch, step, learning_rate, update);
-  const SparseRows targets = history_targets(problem_, parameters_, comm_);
+  const SparseRows targets = history_matrix(problem_, parameters_, comm_);
   const double loss =
       problem_.system.gram->rank > 0 ? find_factors(targets) : find_weights(targets);
   outcomes_.push_back({.loss = loss, .gradient_norm = 0});

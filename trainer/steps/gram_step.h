@@ -21,7 +21,7 @@ namespace kt {
 /// The one step of a system of the Gram matrix (models/systems/gram.h).
 ///
 ///   means            first, where the system has them (MeansStep)
-///   history_targets  X: rows of users, at their shards
+///   history_matrix   X: rows of users, at their shards
 ///   gram_matrix      X'X on rank 0 (sharding/gram.h)
 ///   rank 0 alone     its inverse, or eigenvectors (models/torch/linear_algebra.h), under a named phase
 ///   all ranks        the rows of tables that they hold

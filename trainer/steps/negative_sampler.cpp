@@ -29,11 +29,13 @@ void sort_distinct(std::vector<int32_t>& items) {
 }  // namespace
 
 NegativeSampler::NegativeSampler(const Objective& objective, std::span<const ShardSamples> samples,
-                                 int64_t items, uint64_t seed, Communicator& comm, ThreadPool& pool)
+                                 int64_t items, uint64_t seed, Communicator& comm, ThreadPool& pool,
+                                 const ExcludedBlock& excluded)
     : objective_(objective), seed_(seed), lists_(samples.size()) {
   find_weights(samples, items, comm);
-  pool.parallel_for(std::ssize(samples),
-                    [&](int64_t shard, int) { lists_[shard] = lists_of(samples[shard]); });
+  pool.parallel_for(std::ssize(samples), [&](int64_t shard, int) {
+    lists_[shard] = lists_of(samples[shard], excluded);
+  });
 }
 
 void NegativeSampler::find_weights(std::span<const ShardSamples> samples, int64_t items,
@@ -50,7 +52,8 @@ void NegativeSampler::find_weights(std::span<const ShardSamples> samples, int64_
   std::inclusive_scan(weights.begin(), weights.end(), weight_before_.begin() + 1);
 }
 
-NegativeSampler::Lists NegativeSampler::lists_of(const ShardSamples& samples) const {
+NegativeSampler::Lists NegativeSampler::lists_of(const ShardSamples& samples,
+                                                 const ExcludedBlock& excluded) const {
   struct User {
     std::vector<int32_t> positives, shown;
     std::vector<float> targets;  // of those shown, as they come
@@ -63,8 +66,12 @@ NegativeSampler::Lists NegativeSampler::lists_of(const ShardSamples& samples) co
     if (rows || objective_.negatives == NegativeKind::kShown) user.shown.push_back(sample.item);
     if (rows) user.targets.push_back(objective_.target_of(sample.label));
   }
+  std::vector<int32_t> block;
+  for (int32_t item = 0; item < std::ssize(excluded.items); ++item)
+    if (excluded.items[item]) block.push_back(item);
   Lists lists{.begin = {0}, .item = {}, .before = {}, .target = {}};
-  for (User& user : users) {
+  for (size_t k = 0; k < users.size(); ++k) {
+    User& user = users[k];
     sort_distinct(user.positives);
     if (rows) {
       lists.item.insert(lists.item.end(), user.shown.begin(), user.shown.end());
@@ -73,6 +80,10 @@ NegativeSampler::Lists NegativeSampler::lists_of(const ShardSamples& samples) co
       sort_distinct(user.shown);
       std::ranges::set_difference(user.shown, user.positives, std::back_inserter(lists.item));
     } else {
+      if (!excluded.users.empty() && excluded.users[samples.users[k]]) {
+        user.positives.insert(user.positives.end(), block.begin(), block.end());
+        sort_distinct(user.positives);
+      }
       int64_t skipped = 0;
       for (const int32_t item : user.positives) {
         lists.item.push_back(item);

@@ -11,6 +11,11 @@
 
 namespace kt {
 
+/// Users who draw none of some items. Shapes: users, items by dense index, 0 or 1; empty: nobody.
+struct ExcludedBlock {
+  std::vector<uint8_t> users, items;
+};
+
 /// Puts drawn items beside the training rows of an objective that ranks: the groups of models/graph/objective.h. Draws
 /// are functions of (seed, epoch, row), and exact: an item that must not be drawn takes no share, so none is drawn in
 /// vain, and the one item a user has left is always drawn.
@@ -18,7 +23,8 @@ class NegativeSampler {
  public:
   /// Reads the training rows. Shapes: samples one per owned shard. Collective: all ranks.
   NegativeSampler(const Objective& objective, std::span<const ShardSamples> samples, int64_t items,
-                  uint64_t seed, Communicator& comm, ThreadPool& pool);
+                  uint64_t seed, Communicator& comm, ThreadPool& pool,
+                  const ExcludedBlock& excluded = {});
 
   int64_t group() const { return objective_.group(); }
   /// Whether a row of the `shard`-th shard trains: it is a positive, and something can be drawn beside it.
@@ -32,7 +38,7 @@ class NegativeSampler {
   struct Lists {
     std::vector<int64_t> begin;
     std::vector<int32_t>
-        item;  // ascending: kUniform, kPopularity: the user's positives; kShown: what is drawn from
+        item;  // ascending: kUniform, kPopularity: what is never drawn; kShown: what is drawn from
     std::vector<int64_t>
         before;  // kUniform, kPopularity: the weight of all items before it that may be drawn
     std::vector<float> target;  // kRows: of the user's rows, in order
@@ -40,8 +46,8 @@ class NegativeSampler {
 
   bool is_positive(const Sample& sample) const { return objective_.target_of(sample.label) == 1; }
   void find_weights(std::span<const ShardSamples> samples, int64_t items, Communicator& comm);
-  Lists lists_of(const ShardSamples& samples) const;
-  /// The weight of the first `k` positives of a user.
+  Lists lists_of(const ShardSamples& samples, const ExcludedBlock& excluded) const;
+  /// The weight of the first `k` items that a user never draws.
   int64_t weight_of_first(const Lists& lists, int64_t user, int64_t k) const;
   int64_t drawable(const Lists& lists, int64_t user) const;
 

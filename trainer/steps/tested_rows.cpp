@@ -11,8 +11,11 @@ TestedRows tested_rows(const Problem& problem, MpiCommunicator& comm) {
   agree(comm, [&] {
     if (problem.dataset.test_rows() == 0)
       user_error(
-          "model.exclude_block: got true, but {} has no test table whose pairs it could read; "
-          "import it with --test TABLE, or set model.exclude_block=false",
+          "{0}: got true, but {1} has no test table whose pairs it could read; import it with "
+          "--test "
+          "TABLE, or set {0}=false",
+          problem.system.objective.exclude_block ? "model.negatives.exclude_block"
+                                                 : "model.exclude_block",
           problem.dataset.path().string());
     const TestTable table = problem.dataset.read_test();
     for (const int32_t user : table.users) tested.users[problem.user_row[user]] = 1;

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "launch/base/huge_pages.h"
+#include "models/autoencoder/kernels.h"
+#include "models/graph/objective.h"
+
+namespace kt::autoencoder {
+
+/// The last hidden layer of a batch of users, and its transpose.
+class HiddenBatch {
+ public:
+  /// Shapes: hidden [whole_panels(users), padded(width)].
+  HiddenBatch(int64_t users, int64_t width, const AlignedFloats& hidden);
+
+  const int64_t users, width;
+  const AlignedFloats& hidden;
+  AlignedFloats transposed;  ///< [width, padded(users)]
+};
+
+/// A target of an item's output for a user of the batch.
+struct Cell {
+  int32_t item = 0;  ///< counted from the first of the block
+  int32_t user = 0;  ///< of the batch
+  float target = 0;
+};
+
+/// A block of items: output of user u and item i = weights[i] . hidden[u] + bias[i].
+struct OutputBlock {
+  int64_t items = 0;
+  const float* weights = nullptr;  ///< [items, width]
+  const float* bias = nullptr;     ///< [items]
+  std::span<const Cell> cells;     ///< item by item, in the order of users
+};
+
+struct OutputGradients {
+  float* weights = nullptr;  ///< [items, width], written
+  float* bias = nullptr;     ///< [items], written
+  float* hidden = nullptr;   ///< [users, width], written: what this block adds
+};
+
+/// Outputs, losses and gradients of blocks of items; scratch of one thread.
+class Decoder {
+ public:
+  /// `shown_alone`: outputs without a cell have no loss, else their target is 0.
+  Decoder(const Objective& objective, bool shown_alone, SimdLevel simd);
+
+  /// Returns the sum of losses; gradients are those of it times `scale`.
+  double run(const HiddenBatch& batch, const OutputBlock& block, double scale,
+             const OutputGradients& gradients);
+
+ private:
+  double slopes_of(const HiddenBatch& batch, std::span<const Cell> cells, int64_t first,
+                   int64_t items, double scale);
+
+  const Objective& objective_;
+  const bool shown_alone_;
+  const Kernels& kernels_;
+  AlignedFloats weights_, outputs_, weight_gradients_;  // of a panel of items
+  std::vector<float> sums_, products_;                  // [padded users]
+  std::vector<float> slopes_;                           // of the cells of a panel
+};
+
+}  // namespace kt::autoencoder

@@ -1,0 +1,217 @@
+#include "trainer/steps/autoencoder_step.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "launch/base/random.h"
+#include "models/systems/autoencoder.h"
+#include "sharding/gather_shards.h"
+#include "sharding/rows_of_blocks.h"
+#include "sharding/sum_over_tree.h"
+#include "sharding/tree_sum.h"
+#include "trainer/run/history.h"
+#include "trainer/steps/means_step.h"
+
+namespace kt {
+
+AutoencoderStep::AutoencoderStep(const Problem& problem, Parameters& parameters,
+                                 const Schedule& schedule, std::span<const ShardSamples> samples,
+                                 MpiCommunicator& comm, ThreadPool& pool)
+    : problem_(problem),
+      fit_(*problem.system.encoder),
+      parameters_(parameters),
+      schedule_(schedule),
+      samples_(samples),
+      comm_(comm),
+      pool_(pool),
+      seed_(static_cast<uint64_t>(problem.config.train.seed)),
+      hidden_(fit_.hidden, fit_.dropout, problem.dataset.items(), parameters.simd),
+      norms_(parameters.shards().size()),
+      losses_(parameters.shards().size()) {
+  for (int thread = 0; thread < pool.threads(); ++thread)
+    decoders_.emplace_back(problem.system.objective, fit_.shown_alone, parameters.simd);
+}
+
+void AutoencoderStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
+  input_.time([&] {
+    if (!cells_) prepare(update == 1);
+  });
+  const Batch batch = take(epoch, step);
+  const auto users = std::ssize(batch.users);
+  const double scale = batch.outputs > 0 ? 1 / static_cast<double>(batch.outputs) : 0;
+  const std::vector<float> sums = encode(batch);
+  const std::span<const float> weights =
+      std::span(parameters_.dense)
+          .subspan(parameters_.find(kEncoderBias).dense_offset, hidden_.size());
+  compute_.time([&] {
+    hidden_.forward(users, sums, weights,
+                    fit_.dropout > 0 ? std::span(batch.keys) : std::span<const uint32_t>());
+    parameters_.forget_gradients();
+    parameters_.fill_gradients();
+  });
+  StepOutcome outcome{.loss = decode(batch, scale)};
+  compute_.time([&] {
+    backward(batch);
+    parameters_.squared_gradient_norms(norms_, pool_);
+  });
+  communication_.time([&] {
+    outcome.gradient_norm =
+        std::sqrt(tree_sum(gather_shards<double>(comm_, norms_, parameters_.shard_count())));
+  });
+  outcome.loss *= scale * static_cast<double>(users);
+  outcomes_.push_back(outcome);
+  const double clip_norm = problem_.config.train.clip_norm;
+  if (!is_sound(outcome, clip_norm)) return;
+  update_.time([&] {
+    parameters_.update(learning_rate, update, clip_factor(outcome.gradient_norm, clip_norm), pool_);
+  });
+  communication_.time([&] { parameters_.publish_dense(comm_); });
+}
+
+/// What the training rows decide, and the means that targets are less of.
+void AutoencoderStep::prepare(bool is_first) {
+  if (problem_.system.means && is_first)
+    MeansStep(*problem_.system.means, problem_.system.objective, parameters_, samples_, comm_,
+              pool_)
+        .run(0, 0, 0, 1);
+  const SparseRows own = encoder_targets(problem_, parameters_, comm_);
+  std::vector<int64_t> lengths;
+  for (int64_t user = 0; user < own.rows(); ++user)
+    lengths.push_back(std::ssize(own.items_of(user)));
+  lengths_ = gather_to_all<int64_t>(lengths, comm_);
+  cells_ = exchange_rows(own, parameters_.item_begin(), comm_);
+
+  ids_.resize(problem_.dataset.users());
+  for (int32_t user = 0; user < problem_.dataset.users(); ++user)
+    ids_[problem_.user_row[user]] = user;
+  std::vector<int32_t> rows;  // of each user
+  for (const ShardSamples& shard : samples_) {
+    std::vector<int32_t> of_shard(shard.users.size(), 0);
+    for (const Sample& sample : shard.train) ++of_shard[sample.user];
+    rows.insert(rows.end(), of_shard.begin(), of_shard.end());
+  }
+  rows = gather_to_all<int32_t>(rows, comm_);
+  int32_t user = 0;
+  for (const int64_t users : problem_.users_per_shard) {
+    std::vector<int32_t>& takers = takers_.emplace_back();
+    for (const int64_t end = user + users; user < end; ++user)
+      if (rows[user] > 0) takers.push_back(user);
+  }
+}
+
+AutoencoderStep::Batch AutoencoderStep::take(int64_t epoch, int64_t step) const {
+  Batch batch;
+  for (int64_t shard = 0; shard < std::ssize(takers_); ++shard) {
+    const EpochOrder order = epoch_order(std::ssize(takers_[shard]), seed_, epoch, shard);
+    const Range positions = schedule_.positions(shard, step);
+    for (int64_t position = positions.begin; position < positions.end; ++position) {
+      const int32_t user = takers_[shard][order(position)];
+      batch.users.push_back(user);
+      batch.keys.push_back(
+          dropout_key(seed_, static_cast<uint64_t>(epoch), static_cast<uint32_t>(ids_[user])));
+      batch.outputs += fit_.shown_alone ? lengths_[user] : problem_.dataset.items();
+    }
+  }
+  return batch;
+}
+
+/// Calls `visit(user of the batch, item, target)` for the cells of a block, user by user.
+template <class Visit>
+void AutoencoderStep::visit_cells(const Batch& batch, int64_t block, Visit&& visit) const {
+  const Range items = items_of(block);
+  for (size_t k = 0; k < batch.users.size(); ++k) {
+    const auto of_user = cells_->items_of(batch.users[k]);
+    const auto targets = cells_->values_of(batch.users[k]);
+    for (auto at = std::ranges::lower_bound(of_user, items.begin) - of_user.begin();
+         at < std::ssize(of_user) && of_user[at] < items.end; ++at)
+      visit(static_cast<int32_t>(k), of_user[at], targets[at]);
+  }
+}
+
+/// The sums of the users' encoder rows. Shapes: result [batch, first width].
+std::vector<float> AutoencoderStep::encode(const Batch& batch) {
+  const ParameterArray& encoder = parameters_.find(kEncoder);
+  const int64_t width = hidden_.first_width(), size = std::ssize(batch.users) * width;
+  const Range blocks = parameters_.shards();
+  const auto add = autoencoder::kernels(parameters_.simd).add;
+  compute_.time([&] {
+    leaves_.assign(blocks.size() * size, 0);
+    pool_.parallel_for(blocks.size(), [&](int64_t k, int) {
+      float* leaf = leaves_.data() + k * size;
+      visit_cells(batch, blocks.begin + k, [&](int32_t user, int32_t item, float target) {
+        const float input = fit_.input_of(target, batch.keys[user], item);
+        if (input != 0)
+          add(encoder.value.data() + (item - encoder.held.begin) * width, input, width,
+              leaf + user * width);
+      });
+    });
+  });
+  std::vector<float> sums;
+  communication_.time(
+      [&] { sums = sum_over_tree(leaves_, size, parameters_.shard_count(), comm_, pool_); });
+  return sums;
+}
+
+/// Returns the sum of losses; leaves the gradients of it times `scale` by the decoder's rows and the hidden layer.
+double AutoencoderStep::decode(const Batch& batch, double scale) {
+  ParameterArray &weights = parameters_.find(kDecoder), &bias = parameters_.find(kDecoderBias);
+  const auto users = std::ssize(batch.users);
+  const int64_t width = hidden_.last_width(), size = users * width;
+  const Range blocks = parameters_.shards();
+  compute_.time([&] {
+    const autoencoder::HiddenBatch hidden(users, width, hidden_.output());
+    leaves_.resize(blocks.size() * size);
+    pool_.parallel_for(blocks.size(), [&](int64_t k, int thread) {
+      const Range items = items_of(blocks.begin + k);
+      const int64_t first = items.begin - weights.held.begin;
+      std::vector<autoencoder::Cell> cells;
+      visit_cells(batch, blocks.begin + k, [&](int32_t user, int32_t item, float target) {
+        cells.push_back({static_cast<int32_t>(item - items.begin), user, target});
+      });
+      std::ranges::stable_sort(cells, {}, &autoencoder::Cell::item);
+      losses_[k] = decoders_[thread].run(hidden,
+                                         {.items = items.size(),
+                                          .weights = weights.value.data() + first * width,
+                                          .bias = bias.value.data() + first,
+                                          .cells = cells},
+                                         scale,
+                                         {.weights = weights.gradient.data() + first * width,
+                                          .bias = bias.gradient.data() + first,
+                                          .hidden = leaves_.data() + k * size});
+    });
+  });
+  double loss = 0;
+  communication_.time([&] {
+    hidden_slopes_ = sum_over_tree(leaves_, size, parameters_.shard_count(), comm_, pool_);
+    loss = tree_sum(gather_shards<double>(comm_, losses_, parameters_.shard_count()));
+  });
+  return loss;
+}
+
+/// The gradients of the dense weights, of which this rank has its blocks, and of the own encoder rows.
+void AutoencoderStep::backward(const Batch& batch) {
+  const int64_t offset = parameters_.find(kEncoderBias).dense_offset;
+  std::vector<float> dense(hidden_.size());
+  const std::vector<float> slopes = hidden_.backward(
+      hidden_slopes_, std::span(parameters_.dense).subspan(offset, hidden_.size()), dense);
+  for (ParameterArray& array : parameters_.arrays) {
+    const int64_t at = array.dense_offset - offset;
+    if (array.spec.kind == ArrayKind::kDense && array.spec.trained && at >= 0)
+      std::copy_n(dense.begin() + at + array.held.begin * array.spec.cols, array.gradient.size(),
+                  array.gradient.begin());
+  }
+  ParameterArray& encoder = parameters_.find(kEncoder);
+  const int64_t width = hidden_.first_width();
+  const auto add = autoencoder::kernels(parameters_.simd).add;
+  const Range blocks = parameters_.shards();
+  pool_.parallel_for(blocks.size(), [&](int64_t k, int) {
+    visit_cells(batch, blocks.begin + k, [&](int32_t user, int32_t item, float target) {
+      const float input = fit_.input_of(target, batch.keys[user], item);
+      if (input != 0)
+        add(slopes.data() + user * width, input, width,
+            encoder.gradient.data() + (item - encoder.held.begin) * width);
+    });
+  });
+}
+
+}  // namespace kt

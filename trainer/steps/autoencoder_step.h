@@ -1,0 +1,98 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "launch/base/parallel_for.h"
+#include "launch/base/stopwatch.h"
+#include "launch/collectives/mpi_communicator.h"
+#include "models/autoencoder/decoder.h"
+#include "models/autoencoder/hidden_layers.h"
+#include "sharding/parameters.h"
+#include "sharding/schedule.h"
+#include "sharding/sparse_rows.h"
+#include "trainer/run/problem.h"
+#include "trainer/run/samples.h"
+#include "trainer/steps/steps.h"
+
+namespace kt {
+
+/// A step of an autoencoder (models/systems/autoencoder.h) on a batch of users. A rank has of every user's history what
+/// is of the items of its own blocks, and which users a step takes follows from its number: nothing of users crosses
+/// ranks but sums over items, [batch, width], twice.
+///
+///   encode   each block: its items' encoder rows, summed for each user; the sums of blocks over the tree
+///   hidden   every rank the same: the layers between, forward
+///   decode   each block: outputs of its items for all users, losses, gradients of its decoder rows, and of the last
+///            hidden layer, these over the tree
+///   hidden   backward, and from there the gradients of the own encoder rows
+///
+/// So the bits depend neither on ranks nor on threads.
+class AutoencoderStep final : public Steps {
+ public:
+  /// Borrows everything. Shapes: samples one per owned shard. A sample of `schedule` is a user with training rows.
+  AutoencoderStep(const Problem& problem, Parameters& parameters, const Schedule& schedule,
+                  std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool);
+
+  /// The outcome's loss is the mean over a user's outputs that have one, summed over the users.
+  void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
+  int64_t most_ahead() const override { return 1; }
+  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
+  // The parameters are those of the run.
+  void upload(const Parameters&) override {}
+  void download(Parameters&) override {}
+  StepSeconds seconds() const override {
+    return {.input = input_.seconds,
+            .compute = compute_.seconds,
+            .communication = communication_.seconds,
+            .update = update_.seconds};
+  }
+
+ private:
+  /// The users of a step, in (shard, position) order.
+  struct Batch {
+    std::vector<int32_t> users;  // rows of `cells_`
+    std::vector<uint32_t> keys;  // of their dropout factors
+    int64_t outputs = 0;         // that have a loss
+  };
+
+  void prepare(bool is_first);
+  Batch take(int64_t epoch, int64_t step) const;
+  std::vector<float> encode(const Batch& batch);
+  double decode(const Batch& batch, double scale);
+  void backward(const Batch& batch);
+  template <class Visit>
+  void visit_cells(const Batch& batch, int64_t block, Visit&& visit) const;
+  Range items_of(int64_t block) const {
+    return {parameters_.item_begin()[block], parameters_.item_begin()[block + 1]};
+  }
+
+  const Problem& problem_;
+  const EncoderFit& fit_;
+  Parameters& parameters_;
+  const Schedule& schedule_;
+  std::span<const ShardSamples> samples_;
+  MpiCommunicator& comm_;
+  ThreadPool& pool_;
+  const uint64_t seed_;
+  autoencoder::HiddenLayers hidden_;
+  std::vector<autoencoder::Decoder> decoders_;  // of each thread
+
+  // Made by the first step: of all users, in block order.
+  std::optional<SparseRows> cells_;           // targets of own items
+  std::vector<int64_t> lengths_;              // cells over all ranks
+  std::vector<int32_t> ids_;                  // dense index
+  std::vector<std::vector<int32_t>> takers_;  // of each shard: users with training rows
+
+  std::vector<float> leaves_;         // [own blocks, batch, width]
+  std::vector<double> norms_;         // [own blocks]
+  std::vector<double> losses_;        // [own blocks]
+  std::vector<float> hidden_slopes_;  // [batch, last width]
+  std::vector<StepOutcome> outcomes_;
+  Stopwatch input_, compute_, communication_, update_;
+};
+
+}  // namespace kt
