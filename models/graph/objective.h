@@ -25,6 +25,7 @@ enum class NegativeKind {
   kUniform,     ///< all items alike
   kPopularity,  ///< all items, by (their positive training rows)^.75
   kShown,       ///< items of the user's training rows
+  kAll,   ///< none is drawn: all items, each once (kSoftmax)
   kRows,  ///< training rows of the user: the larger target of the two is the positive, and the difference weighs
 };
 
@@ -59,9 +60,14 @@ struct Objective {
 
   /// Rows of a group; 1: every row for itself.
   int64_t group() const {
-    return loss == Loss::kBpr ? 2 : loss == Loss::kSoftmax ? 1 + negative_count : 1;
+    return loss == Loss::kBpr                                            ? 2
+           : loss == Loss::kSoftmax && negatives != NegativeKind::kAll ? 1 + negative_count
+                                                                       : 1;
   }
   bool ranks() const { return loss == Loss::kBpr || loss == Loss::kSoftmax; }
+  bool is_full_softmax() const {
+    return loss == Loss::kSoftmax && negatives == NegativeKind::kAll;
+  }
 
   ScoreUnit unit() const {
     return order_alone || target == TargetKind::kPositive || ranks() ? ScoreUnit::kOrder

@@ -19,7 +19,8 @@ constexpr Names<Loss, 5> kLosses{{{Loss::kSquared, "squared"},
                                   {Loss::kHuber, "huber"},
                                   {Loss::kBpr, "bpr"},
                                   {Loss::kSoftmax, "softmax"}}};
-constexpr Names<NegativeKind, 4> kNegatives{{{NegativeKind::kUniform, "uniform"},
+constexpr Names<NegativeKind, 5> kNegatives{{{NegativeKind::kAll, "all"},
+                                             {NegativeKind::kUniform, "uniform"},
                                              {NegativeKind::kPopularity, "popularity"},
                                              {NegativeKind::kShown, "shown"},
                                              {NegativeKind::kRows, "rows"}}};
@@ -75,8 +76,9 @@ void add_objective_options(std::vector<OptionDeclaration>& to, const Objective& 
                              "positive: the least label that is one"));
   to.push_back(
       word_option("negatives.kind", word_of(kNegatives, standard.negatives), words_of(kNegatives),
-                  "bpr, softmax: videos that the user has no positive row of, all alike, or "
-                  "by their positive rows^.75, or those shown to it; rows (bpr): any row of "
+                  "all (softmax): every video, none is drawn; bpr, softmax: videos that the user "
+                  "has no positive row of, uniform or by their positive rows^.75, or those shown "
+                  "to it; rows (bpr): any row of "
                   "the user, the larger target is the positive, the difference weighs"));
   to.push_back(whole_option("negatives.count", standard.negative_count, {1, 4096},
                             "softmax: of each positive row; bpr has one"));

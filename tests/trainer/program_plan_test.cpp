@@ -234,9 +234,10 @@ TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
                  "found in one step; plan it for cpu");
   expect_refused({"--ranks", "2", "--device", "l4", "--memory", "3"},
                  "--memory, --cores: describe a node of cpus, but --device is l4");
-  for (const char* name : {"als", "ease", "svd"})
-    expect_refused({of_system(name), "--ranks", "2"},
-                   fmt::format("model.name: got {}, whose steps are over all rows", name));
+  for (const char* name : {"als", "ease", "svd", "autoencoder", "cosine"})
+    expect_refused(
+        {of_system(name), "--ranks", "2"},
+        fmt::format("model.name: got {}, whose steps are over all rows, users or videos", name));
   expect_refused({}, "--ranks is required");
   expect_refused({"--ranks", "0"}, "--ranks");
   const Ended two = run_program(shop_->path(), {"plan", "--ranks", "2"}, {.ranks = 2});

@@ -137,10 +137,11 @@ void take_model(PlanInputs& inputs) {
     user_error("--device {}: model.name is {}, which has no form on GPUs: {}; plan it for cpu",
                inputs.device.name, inputs.config.model.name, lack);
   inputs.means = system.means;
-  if (system.als || system.gram || system.encoder || system.profiles)
+  if (system.als || system.gram || system.encoder || system.profiles ||
+      system.objective.is_full_softmax())
     user_error(
-        "model.name: got {}, whose steps are over all rows or over users, expected a system of "
-        "steps over batches of rows or of means; there is no plan of it yet",
+        "model.name: got {}, whose steps are over all rows, users or videos, expected a system "
+        "of steps over batches of rows or of means; there is no plan of it yet",
         inputs.config.model.name);
   const Layers& model = system.graph;
   inputs.parameters = model.parameters();

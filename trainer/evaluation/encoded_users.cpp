@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "models/autoencoder/hidden_layers.h"
+#include "models/all_items/hidden_layers.h"
 #include "models/systems/autoencoder.h"
 #include "trainer/run/history.h"
 
@@ -13,16 +13,16 @@ std::vector<float> encode_users(const Problem& problem, const Parameters& parame
   const EncoderFit& fit = *problem.system.encoder;
   const SparseRows targets = encoder_targets(problem, parameters, comm);
   const std::vector<float> encoder = parameters.gather_items(parameters.find(kEncoder), comm);
-  autoencoder::HiddenLayers hidden(fit.hidden, 0, 0, parameters.simd);
+  all_items::HiddenLayers hidden(fit.hidden, 0, 0, parameters.simd);
   const std::span<const float> weights =
       std::span(parameters.dense)
           .subspan(parameters.find(kEncoderBias).dense_offset, hidden.size());
   const int64_t first = hidden.first_width(), last = hidden.last_width();
-  const auto add = autoencoder::kernels(parameters.simd).add;
+  const auto add = all_items::kernels(parameters.simd).add;
   std::vector<float> encoded(targets.rows() * last);
   std::vector<float> sums;
-  for (int64_t begin = 0; begin < targets.rows(); begin += autoencoder::kPanelRows) {
-    const int64_t users = std::min(autoencoder::kPanelRows, targets.rows() - begin);
+  for (int64_t begin = 0; begin < targets.rows(); begin += all_items::kPanelRows) {
+    const int64_t users = std::min(all_items::kPanelRows, targets.rows() - begin);
     sums.assign(users * first, 0);
     for (int64_t user = 0; user < users; ++user) {
       const auto items = targets.items_of(begin + user);
@@ -33,7 +33,7 @@ std::vector<float> encode_users(const Problem& problem, const Parameters& parame
     }
     hidden.forward(users, sums, weights, {});
     for (int64_t user = 0; user < users; ++user)
-      std::copy_n(hidden.output().begin() + user * autoencoder::padded(last), last,
+      std::copy_n(hidden.output().begin() + user * all_items::padded(last), last,
                   encoded.begin() + (begin + user) * last);
   }
   return encoded;

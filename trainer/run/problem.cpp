@@ -4,6 +4,7 @@
 
 #include "launch/base/errors.h"
 #include "models/features/content_features.h"
+#include "models/graph/dot_form.h"
 #include "sharding/plan.h"
 #include "trainer/features/side_columns.h"
 #include "trainer/run/cleaning.h"
@@ -66,10 +67,11 @@ void check_ranking(const System& system) {
   const Objective& objective = system.objective;
   if (!objective.ranks()) return;
   const bool rows = objective.negatives == NegativeKind::kRows;
-  if (objective.exclude_block && (rows || objective.negatives == NegativeKind::kShown))
+  if (objective.exclude_block && objective.negatives != NegativeKind::kUniform &&
+      objective.negatives != NegativeKind::kPopularity)
     user_error(
-        "model.negatives.exclude_block: got true with negatives of a user's own rows, which no "
-        "tested pair is among; set it to false, or model.negatives.kind=uniform or popularity");
+        "model.negatives.exclude_block: got true, expected false where negatives are not drawn "
+        "from all videos; or set model.negatives.kind=uniform or popularity");
   if (rows && objective.loss != Loss::kBpr)
     user_error(
         "model.negatives.kind: got rows with model.loss=softmax, expected pairs of rows; set "
@@ -79,6 +81,14 @@ void check_ranking(const System& system) {
         "model.target.kind: a loss that ranks needs to know which rows are positive; set "
         "model.target.kind=positive and model.target.threshold, or model.negatives.kind=rows and "
         "model.target.kind=raw");
+  if (objective.negatives == NegativeKind::kAll && objective.loss != Loss::kSoftmax)
+    user_error(
+        "model.negatives.kind: got all with model.loss=bpr, which is of pairs; set "
+        "model.loss=softmax, or model.negatives.kind=uniform");
+  if (objective.is_full_softmax() && !dot_form(system.graph))
+    user_error(
+        "model.negatives.kind: got all, which takes a model whose output is a dot of a user and a "
+        "video, without dropout and batch norms; set model.dropout=0, or draw negatives");
   if (system.graph.column_count(Side::kRow) > 0 ||
       std::ranges::any_of(system.graph.layers(),
                           [](const Layer& layer) { return layer.kind == LayerKind::kBatchNorm; }))
@@ -93,6 +103,10 @@ System make_system(const Problem& problem) {
   system.objective.clip = problem.config.data.target.clip;
   check_objective(system.objective);
   check_ranking(system);
+  if (system.objective.is_full_softmax() && problem.config.model.engine == EngineName::kTorch)
+    user_error(
+        "model.engine: got torch with model.negatives.kind=all, expected fused, which has all "
+        "videos at once; set model.engine=auto");
   return system;
 }
 

@@ -39,6 +39,7 @@
 #include "trainer/run/weights.h"
 #include "trainer/steps/als_step.h"
 #include "trainer/steps/autoencoder_step.h"
+#include "trainer/steps/full_softmax_step.h"
 #include "trainer/steps/gram_step.h"
 #include "trainer/steps/host_steps.h"
 #include "trainer/steps/means_step.h"
@@ -301,9 +302,11 @@ std::vector<int64_t> TrainingRun::keep_ranked_rows(int64_t all) {
                   [&](const Sample& sample) { return !negatives_->trains(shard, sample); });
   std::vector<int64_t> counts = gather_train_counts(samples_, dataset.shards(), comm_);
   const int64_t kept = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  const char* const what = problem_.system.objective.negatives == NegativeKind::kRows
-                               ? "another row of their user"
-                               : "a target of 1 and a video to draw beside it";
+  const NegativeKind negatives = problem_.system.objective.negatives;
+  const char* const what = negatives == NegativeKind::kRows  ? "another row of their user"
+                           : negatives == NegativeKind::kAll ? "a target of 1"
+                                                             : "a target of 1 and a video to draw "
+                                                               "beside it";
   if (kept == 0)
     throw AgreedError(fmt::format(
         "{}: none of {} training rows has {}; lower model.target.threshold or choose other "
@@ -485,6 +488,9 @@ void TrainingRun::train_steps() {
   else if (problem_.system.means)
     steps_ = std::make_unique<MeansStep>(*problem_.system.means, problem_.system.objective,
                                          parameters_, samples_, comm_, pool_);
+  else if (problem_.system.objective.is_full_softmax())
+    steps_ = std::make_unique<FullSoftmaxStep>(problem_, parameters_, *schedule_, samples_, comm_,
+                                               pool_);
   else if (options_.devices)
     steps_ = options_.devices->make_steps(problem_, parameters_, *schedule_, samples_, comm_);
   else

@@ -92,7 +92,9 @@ Parameters make_parameters(const Problem& problem, World world) {
     specs.push_back(
         {spec.name, array_kind(spec.kind), spec.rows, spec.cols, spec.trained, spec.row_penalty});
   specs.insert(specs.end(), problem.kept.begin(), problem.kept.end());
-  const bool replica = problem.config.parallel.reduce == Reduce::kFast && !problem.system.encoder;
+  const bool of_blocks =
+      problem.system.encoder || problem.system.objective.is_full_softmax();  // always exact
+  const bool replica = problem.config.parallel.reduce == Reduce::kFast && !of_blocks;
   const Holding holding = replica ? Holding::kReplica : Holding::kOwnBlocks;
   Parameters parameters(std::move(specs), problem.users_per_shard, problem.dataset.items(), world,
                         holding, optimizer_of(problem.config));

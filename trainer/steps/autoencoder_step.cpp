@@ -1,7 +1,6 @@
 #include "trainer/steps/autoencoder_step.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "launch/base/random.h"
 #include "models/systems/autoencoder.h"
@@ -10,6 +9,7 @@
 #include "sharding/sum_over_tree.h"
 #include "sharding/tree_sum.h"
 #include "trainer/run/history.h"
+#include "trainer/steps/finish_step.h"
 #include "trainer/steps/means_step.h"
 
 namespace kt {
@@ -26,7 +26,6 @@ AutoencoderStep::AutoencoderStep(const Problem& problem, Parameters& parameters,
       pool_(pool),
       seed_(static_cast<uint64_t>(problem.config.train.seed)),
       hidden_(fit_.hidden, fit_.dropout, problem.dataset.items(), parameters.simd),
-      norms_(parameters.shards().size()),
       losses_(parameters.shards().size()) {
   for (int thread = 0; thread < pool.threads(); ++thread)
     decoders_.emplace_back(problem.system.objective, fit_.shown_alone, parameters.simd);
@@ -49,23 +48,13 @@ void AutoencoderStep::run(int64_t epoch, int64_t step, double learning_rate, int
     parameters_.forget_gradients();
     parameters_.fill_gradients();
   });
-  StepOutcome outcome{.loss = decode(batch, scale)};
-  compute_.time([&] {
-    backward(batch);
-    parameters_.squared_gradient_norms(norms_, pool_);
-  });
-  communication_.time([&] {
-    outcome.gradient_norm =
-        std::sqrt(tree_sum(gather_shards<double>(comm_, norms_, parameters_.shard_count())));
-  });
-  outcome.loss *= scale * static_cast<double>(users);
-  outcomes_.push_back(outcome);
-  const double clip_norm = problem_.config.train.clip_norm;
-  if (!is_sound(outcome, clip_norm)) return;
-  update_.time([&] {
-    parameters_.update(learning_rate, update, clip_factor(outcome.gradient_norm, clip_norm), pool_);
-  });
-  communication_.time([&] { parameters_.publish_dense(comm_); });
+  const double loss = decode(batch, scale);
+  compute_.time([&] { backward(batch); });
+  outcomes_.push_back(finish_step(parameters_, loss * scale * static_cast<double>(users),
+                                  {.learning_rate = learning_rate,
+                                   .update = update,
+                                   .clip_norm = problem_.config.train.clip_norm},
+                                  comm_, pool_, ends_));
 }
 
 /// What the training rows decide, and the means that targets are less of.
@@ -133,7 +122,7 @@ std::vector<float> AutoencoderStep::encode(const Batch& batch) {
   const ParameterArray& encoder = parameters_.find(kEncoder);
   const int64_t width = hidden_.first_width(), size = std::ssize(batch.users) * width;
   const Range blocks = parameters_.shards();
-  const auto add = autoencoder::kernels(parameters_.simd).add;
+  const auto add = all_items::kernels(parameters_.simd).add;
   compute_.time([&] {
     leaves_.assign(blocks.size() * size, 0);
     pool_.parallel_for(blocks.size(), [&](int64_t k, int) {
@@ -159,16 +148,16 @@ double AutoencoderStep::decode(const Batch& batch, double scale) {
   const int64_t width = hidden_.last_width(), size = users * width;
   const Range blocks = parameters_.shards();
   compute_.time([&] {
-    const autoencoder::HiddenBatch hidden(users, width, hidden_.output());
+    const all_items::HiddenBatch hidden(users, width, hidden_.output());
     leaves_.resize(blocks.size() * size);
     pool_.parallel_for(blocks.size(), [&](int64_t k, int thread) {
       const Range items = items_of(blocks.begin + k);
       const int64_t first = items.begin - weights.held.begin;
-      std::vector<autoencoder::Cell> cells;
+      std::vector<all_items::Cell> cells;
       visit_cells(batch, blocks.begin + k, [&](int32_t user, int32_t item, float target) {
         cells.push_back({static_cast<int32_t>(item - items.begin), user, target});
       });
-      std::ranges::stable_sort(cells, {}, &autoencoder::Cell::item);
+      std::ranges::stable_sort(cells, {}, &all_items::Cell::item);
       losses_[k] = decoders_[thread].run(hidden,
                                          {.items = items.size(),
                                           .weights = weights.value.data() + first * width,
@@ -202,7 +191,7 @@ void AutoencoderStep::backward(const Batch& batch) {
   }
   ParameterArray& encoder = parameters_.find(kEncoder);
   const int64_t width = hidden_.first_width();
-  const auto add = autoencoder::kernels(parameters_.simd).add;
+  const auto add = all_items::kernels(parameters_.simd).add;
   const Range blocks = parameters_.shards();
   pool_.parallel_for(blocks.size(), [&](int64_t k, int) {
     visit_cells(batch, blocks.begin + k, [&](int32_t user, int32_t item, float target) {

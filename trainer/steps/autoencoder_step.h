@@ -9,8 +9,8 @@
 #include "launch/base/parallel_for.h"
 #include "launch/base/stopwatch.h"
 #include "launch/collectives/mpi_communicator.h"
-#include "models/autoencoder/decoder.h"
-#include "models/autoencoder/hidden_layers.h"
+#include "models/all_items/decoder.h"
+#include "models/all_items/hidden_layers.h"
 #include "sharding/parameters.h"
 #include "sharding/schedule.h"
 #include "sharding/sparse_rows.h"
@@ -46,9 +46,9 @@ class AutoencoderStep final : public Steps {
   void download(Parameters&) override {}
   StepSeconds seconds() const override {
     return {.input = input_.seconds,
-            .compute = compute_.seconds,
-            .communication = communication_.seconds,
-            .update = update_.seconds};
+            .compute = compute_.seconds + ends_.compute,
+            .communication = communication_.seconds + ends_.communication,
+            .update = ends_.update};
   }
 
  private:
@@ -78,8 +78,8 @@ class AutoencoderStep final : public Steps {
   MpiCommunicator& comm_;
   ThreadPool& pool_;
   const uint64_t seed_;
-  autoencoder::HiddenLayers hidden_;
-  std::vector<autoencoder::Decoder> decoders_;  // of each thread
+  all_items::HiddenLayers hidden_;
+  std::vector<all_items::Decoder> decoders_;  // of each thread
 
   // Made by the first step: of all users, in block order.
   std::optional<SparseRows> cells_;           // targets of own items
@@ -88,11 +88,11 @@ class AutoencoderStep final : public Steps {
   std::vector<std::vector<int32_t>> takers_;  // of each shard: users with training rows
 
   std::vector<float> leaves_;         // [own blocks, batch, width]
-  std::vector<double> norms_;         // [own blocks]
   std::vector<double> losses_;        // [own blocks]
   std::vector<float> hidden_slopes_;  // [batch, last width]
   std::vector<StepOutcome> outcomes_;
-  Stopwatch input_, compute_, communication_, update_;
+  Stopwatch input_, compute_, communication_;
+  StepSeconds ends_;  // of the ends of steps
 };
 
 }  // namespace kt

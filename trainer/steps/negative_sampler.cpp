@@ -73,7 +73,9 @@ NegativeSampler::Lists NegativeSampler::lists_of(const ShardSamples& samples,
   for (size_t k = 0; k < users.size(); ++k) {
     User& user = users[k];
     sort_distinct(user.positives);
-    if (rows) {
+    if (objective_.negatives == NegativeKind::kAll) {
+      // Nothing is drawn.
+    } else if (rows) {
       lists.item.insert(lists.item.end(), user.shown.begin(), user.shown.end());
       lists.target.insert(lists.target.end(), user.targets.begin(), user.targets.end());
     } else if (objective_.negatives == NegativeKind::kShown) {
@@ -110,6 +112,8 @@ int64_t NegativeSampler::drawable(const Lists& lists, int64_t user) const {
       return listed - 1;  // beside the row itself
     case NegativeKind::kShown:
       return listed;
+    case NegativeKind::kAll:
+      return 1;  // nothing is
     default:
       return weight_before_.back() - weight_of_first(lists, user, listed);
   }

@@ -1,9 +1,9 @@
-#include "models/autoencoder/decoder.h"
+#include "models/all_items/decoder.h"
 
 #include <algorithm>
 #include <cmath>
 
-namespace kt::autoencoder {
+namespace kt::all_items {
 
 HiddenBatch::HiddenBatch(int64_t users_, int64_t width_, const AlignedFloats& hidden_)
     : users(users_), width(width_), hidden(hidden_), transposed(width_ * padded(users_), 0) {
@@ -96,4 +96,4 @@ double Decoder::slopes_of(const HiddenBatch& batch, std::span<const Cell> cells,
   return loss;
 }
 
-}  // namespace kt::autoencoder
+}  // namespace kt::all_items

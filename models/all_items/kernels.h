@@ -5,9 +5,9 @@
 #include "launch/base/simd.h"
 #include "models/fused/program.h"
 
-/// The arithmetic of an autoencoder, once a SIMD level: the same bits on all. Rows of buffers are padded to whole
+/// The arithmetic of outputs for all items at once, once a SIMD level: the same bits on all. Rows of buffers are padded to whole
 /// vectors (`padded`), and buffers have room for whole panels of rows.
-namespace kt::autoencoder {
+namespace kt::all_items {
 
 using fused::padded;
 /// Rows (users or items) that are computed together.
@@ -43,10 +43,27 @@ struct ZeroTargets {
   float *sums, *products;
 };
 
+/// Outputs of a panel of items, column by column: a softmax over all items. Shapes: y [rows, columns], padded; most,
+/// sums [padded(columns)].
+struct Softmax {
+  int64_t rows, columns;
+  float factor;  ///< a logit is this times an output
+  float* y;
+  float* most;            ///< of logits
+  float* sums = nullptr;  ///< of e^(logit - most)
+  float scale = 1;        ///< of the slopes
+};
+
 struct Kernels {
   void (*product)(const Product&);
   void (*gradient)(const Gradient&);
   void (*zero_targets)(const ZeroTargets&);
+  /// most[c] becomes the largest logit of the column, if that is larger.
+  void (*largest)(const Softmax&);
+  /// sums[c] += e^(logit - most[c]).
+  void (*exponentials)(const Softmax&);
+  /// y = scale * e^(logit - most[c]).
+  void (*shares)(const Softmax&);
   /// to += factor * from. Shapes: [width].
   void (*add)(const float* from, float factor, int64_t width, float* to);
   /// The sum of `columns` elements.
@@ -57,4 +74,4 @@ inline const Kernels& kernels(SimdLevel simd) {
   return simd == SimdLevel::kAvx512 ? kAvx512Kernels : kAvx2Kernels;
 }
 
-}  // namespace kt::autoencoder
+}  // namespace kt::all_items

@@ -1,11 +1,11 @@
-#include "models/autoencoder/hidden_layers.h"
+#include "models/all_items/hidden_layers.h"
 
 #include <algorithm>
 
 #include "launch/base/errors.h"
 #include "launch/base/random.h"
 
-namespace kt::autoencoder {
+namespace kt::all_items {
 namespace {
 
 /// `rows` of `width` floats, in rows of whole vectors.
@@ -122,4 +122,4 @@ std::vector<float> HiddenLayers::backward(std::span<const float> last,
   return first;
 }
 
-}  // namespace kt::autoencoder
+}  // namespace kt::all_items

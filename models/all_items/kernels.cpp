@@ -1,9 +1,9 @@
 // Compiled once a SIMD level (launch/base/simd.h): no function here may be shared between them.
-#include "models/autoencoder/kernels.h"
+#include "models/all_items/kernels.h"
 
 #include "models/fused/dense_tiles.h"
 
-namespace kt::autoencoder {
+namespace kt::all_items {
 namespace KT_SIMD_LEVEL {
 namespace {
 
@@ -53,6 +53,50 @@ void zero_targets(const ZeroTargets& z) {
   }
 }
 
+// Calls `visit(at, c)` for the vectors of a panel, column by column.
+template <class Begin, class Visit, class End>
+KT_INLINE void visit_columns(const Softmax& s, Begin&& begin, Visit&& visit, End&& end) {
+  const int64_t stride = padded(s.columns);
+  for (int64_t c = 0; c < stride; c += kLanes) {
+    begin(c);
+    for (int64_t r = 0; r < s.rows; ++r) visit(s.y + r * stride + c);
+    end(c);
+  }
+}
+
+void largest(const Softmax& s) {
+  const Floats factor = all(s.factor);
+  Floats most = zero();
+  visit_columns(
+      s, [&](int64_t c) { most = load(s.most + c); },
+      [&](const float* y) { most = larger(load(y) * factor, most); },
+      [&](int64_t c) { store(s.most + c, most); });
+}
+
+void exponentials(const Softmax& s) {
+  const FlushSmall flush;
+  const Floats factor = all(s.factor);
+  Floats most = zero(), sum = zero();
+  visit_columns(
+      s,
+      [&](int64_t c) {
+        most = load(s.most + c);
+        sum = load(s.sums + c);
+      },
+      [&](const float* y) { sum = sum + exponential(fma(load(y), factor, zero() - most)); },
+      [&](int64_t c) { store(s.sums + c, sum); });
+}
+
+void shares(const Softmax& s) {
+  const FlushSmall flush;
+  const Floats factor = all(s.factor), scale = all(s.scale);
+  Floats most = zero();
+  visit_columns(
+      s, [&](int64_t c) { most = load(s.most + c); },
+      [&](float* y) { store(y, scale * exponential(fma(load(y), factor, zero() - most))); },
+      [](int64_t) {});
+}
+
 void add(const float* from, float factor, int64_t width, float* to) {
   const Floats f = all(factor);
   for (int64_t c = 0; c < width; c += kLanes)
@@ -66,7 +110,8 @@ float sum(const float* from, int64_t columns) {
   return sum_lanes(lanes);
 }
 
-constexpr Kernels kKernels{product, gradient, zero_targets, add, sum};
+constexpr Kernels kKernels{product,      gradient, zero_targets, largest,
+                           exponentials, shares,   add,          sum};
 
 }  // namespace
 }  // namespace KT_SIMD_LEVEL
@@ -77,4 +122,4 @@ const Kernels kAvx512Kernels = avx512::kKernels;
 const Kernels kAvx2Kernels = avx2::kKernels;
 #endif
 
-}  // namespace kt::autoencoder
+}  // namespace kt::all_items

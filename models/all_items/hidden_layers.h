@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "launch/base/huge_pages.h"
-#include "models/autoencoder/kernels.h"
+#include "models/all_items/kernels.h"
 
-namespace kt::autoencoder {
+namespace kt::all_items {
 
 /// The dense layers between the sums of a user's encoder rows and the last hidden layer, of some users at once:
 ///
@@ -53,4 +53,4 @@ class HiddenLayers {
   std::vector<AlignedFloats> outputs_;  // of each layer: [whole panels of users, padded width]
 };
 
-}  // namespace kt::autoencoder
+}  // namespace kt::all_items

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "launch/base/huge_pages.h"
-#include "models/autoencoder/kernels.h"
+#include "models/all_items/kernels.h"
 #include "models/graph/objective.h"
 
-namespace kt::autoencoder {
+namespace kt::all_items {
 
 /// The last hidden layer of a batch of users, and its transpose.
 class HiddenBatch {
@@ -64,4 +64,4 @@ class Decoder {
   std::vector<float> slopes_;                           // of the cells of a panel
 };
 
-}  // namespace kt::autoencoder
+}  // namespace kt::all_items
