@@ -368,13 +368,14 @@ def bench_systems(report, options):
     def memory(result):
         return result["peak_memory_bytes"] / 1e6
 
-    own = {"als": [], "ease": [], "autoencoder": []}
+    own = {"als": [], "als blocks": [], "ease": [], "autoencoder": []}
     used = {name: [] for name in own}
     other = {name: [] for name in ["als", "als exact", "ease", "autoencoder"]}
     for _ in range(options.repeat):
-        result = fit("als", epochs=3)
-        own["als"].append(statistics.mean(epoch["seconds"] for epoch in result["epochs"][1:]))
-        used["als"].append(memory(result))
+        for name, overrides in [("als", []), ("als blocks", ["model.block=16"])]:
+            result = fit("als", *overrides, epochs=4)
+            own[name].append(statistics.mean(epoch["seconds"] for epoch in result["epochs"][1:]))
+            used[name].append(memory(result))
         implicit = peer("als_implicit.py", table)
         other["als"].append(implicit["cg"])
         other["als exact"].append(implicit["exact"])
@@ -386,8 +387,10 @@ def bench_systems(report, options):
         own["autoencoder"].append(statistics.mean(epoch["seconds"] for epoch in result["epochs"][1:]))
         used["autoencoder"].append(memory(result))
         other["autoencoder"].append(peer("autoencoder_torch.py", table)["seconds"])
-    report.figure("als, 64 factors, a sweep", own["als"], "s", ("implicit, approximate", other["als"]), most=1)
-    report.figure("", own["als"], "s", ("implicit, exact", other["als exact"]))
+    report.figure("als, 64 factors, a sweep", own["als"], "s", ("implicit, Cholesky", other["als exact"]), most=1)
+    report.figure("als, 64 factors, a sweep", own["als"], "s", ("implicit, 3 CG steps", other["als"]))
+    report.figure("als, 16 of 64 at a time, a sweep", own["als blocks"], "s", ("implicit, 3 CG steps", other["als"]),
+                  most=1)
     report.figure("ease, and scores of test users", own["ease"], "s", ("NumPy", other["ease"]), most=1.2)
     report.figure("autoencoder, an epoch", own["autoencoder"], "s", ("PyTorch", other["autoencoder"]), most=1)
     for name, values in used.items():

@@ -26,7 +26,7 @@ class BlockSoftmax {
   void add_exponentials(std::span<float> most, std::span<float> sums);
   float logit(int64_t item, int64_t row) const { return factor_ * outputs_[item * stride_ + row]; }
   /// Of `scale` times the sum of -log(share of the row's positive): the outputs become slopes. Shapes: log_sums
-  /// [padded(rows)]; `positives` those of this block; gradients as in OutputGradients, its bias null without one.
+  /// [padded(rows)]; `positives` those of this block; gradients [items, ..], their bias null without one.
   void find_gradients(const HiddenBatch& batch, std::span<float> log_sums, double scale,
                       std::span<const Cell> positives, const OutputGradients& gradients);
 

@@ -24,11 +24,12 @@ double Decoder::run(const HiddenBatch& batch, const OutputBlock& block, double s
   std::fill_n(gradients.hidden, users * width, 0.f);
   double loss = 0;
   auto next = block.cells.begin();
-  for (int64_t first = 0; first < block.items; first += kPanelRows) {
-    const int64_t items = std::min(kPanelRows, block.items - first);
+  for (int64_t first = 0; first < std::ssize(block.rows); first += kPanelRows) {
+    const int64_t items = std::min(kPanelRows, std::ssize(block.rows) - first);
+    const auto rows = block.rows.subspan(first, items);
     std::ranges::fill(weights_, 0.f);
     for (int64_t i = 0; i < items; ++i)
-      std::copy_n(block.weights + (first + i) * width, width, weights_.begin() + i * stride);
+      std::copy_n(block.weights + rows[i] * width, width, weights_.begin() + i * stride);
     kernels_.product({.rows = items,
                       .in = width,
                       .out = users,
@@ -36,7 +37,7 @@ double Decoder::run(const HiddenBatch& batch, const OutputBlock& block, double s
                       .weights = batch.transposed.data(),
                       .y = outputs_.data()});
     for (int64_t i = 0; i < items; ++i)
-      for (int64_t u = 0; u < users; ++u) outputs_[i * padded(users) + u] += block.bias[first + i];
+      for (int64_t u = 0; u < users; ++u) outputs_[i * padded(users) + u] += block.bias[rows[i]];
     const auto end = std::find_if(next, block.cells.end(),
                                   [&](const Cell& cell) { return cell.item >= first + items; });
     loss += slopes_of(batch, {next, end}, first, items, scale);
@@ -50,8 +51,8 @@ double Decoder::run(const HiddenBatch& batch, const OutputBlock& block, double s
                       .y = weight_gradients_.data()});
     for (int64_t i = 0; i < items; ++i) {
       std::copy_n(weight_gradients_.begin() + i * stride, width,
-                  gradients.weights + (first + i) * width);
-      gradients.bias[first + i] = kernels_.sum(&outputs_[i * padded(users)], users);
+                  gradients.weights + rows[i] * width);
+      gradients.bias[rows[i]] = kernels_.sum(&outputs_[i * padded(users)], users);
     }
     kernels_.gradient({.rows = items,
                        .in = users,

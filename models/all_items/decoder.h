@@ -23,22 +23,22 @@ class HiddenBatch {
 
 /// A target of an item's output for a user of the batch.
 struct Cell {
-  int32_t item = 0;  ///< counted from the first of the block
+  int32_t item = 0;  ///< its number in the block
   int32_t user = 0;  ///< of the batch
   float target = 0;
 };
 
-/// A block of items: output of user u and item i = weights[i] . hidden[u] + bias[i].
+/// A block of items: output of user u and the item of row i = weights[i] . hidden[u] + bias[i].
 struct OutputBlock {
-  int64_t items = 0;
-  const float* weights = nullptr;  ///< [items, width]
-  const float* bias = nullptr;     ///< [items]
+  std::span<const int32_t> rows;   ///< of the items, ascending
+  const float* weights = nullptr;  ///< [.., width]
+  const float* bias = nullptr;     ///< [..]
   std::span<const Cell> cells;     ///< item by item, in the order of users
 };
 
 struct OutputGradients {
-  float* weights = nullptr;  ///< [items, width], written
-  float* bias = nullptr;     ///< [items], written
+  float* weights = nullptr;  ///< [.., width]: the rows of the block are written
+  float* bias = nullptr;     ///< [..], likewise
   float* hidden = nullptr;   ///< [users, width], written: what this block adds
 };
 

@@ -17,7 +17,7 @@ std::vector<OptionDeclaration> options() {
       number_option("threshold", 1, {-1e30, 1e30}, "binary: the least label that is a positive"),
       word_option(
           "loss_over", "all", {"all", "shown"},
-          "the outputs that have a loss: of all videos, with target 0 where the user has "
+          "the outputs that have a loss: of all videos with rows, with target 0 where the user has "
           "no row, or of the user's rows alone (binary: a 0 among them is then read as -1)"),
       list_option("hidden", {256, 128, 256}, {1, 65536}, "widths of the hidden layers"),
       number_option("dropout", .3, {0, .99}, "probability of a zero in the first and the last"),

@@ -10,8 +10,8 @@ namespace kt {
 ///   hk = relu(h(k-1) W + b), the last with dropout
 ///   output = h . decoder[video] + decoder_bias[video] [+ means of user and video]
 ///
-/// Losses are of all videos, with target 0 where there is no row (binary: the multi-label form of AutoRec), or of the
-/// user's own alone.
+/// Losses are of all videos that have training rows, with target 0 where the user has none (binary: the multi-label form
+/// of AutoRec), or of the user's own alone.
 /// Source: Sedhain et al., "AutoRec: Autoencoders meet collaborative filtering", WWW 2015; Liang et al., "Variational
 /// autoencoders for collaborative filtering", WWW 2018 (dropout of the input).
 SystemEntry autoencoder_entry();

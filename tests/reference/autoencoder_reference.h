@@ -51,7 +51,10 @@ class AutoencoderReference {
     at::Tensor losses = loss_ == Loss::kBce ? at::binary_cross_entropy_with_logits(
                                                   output, target, {}, {}, at::Reduction::None)
                                             : (output - target).square();
-    const at::Tensor loss = fit_.shown_alone ? (losses * shown).sum() / shown.sum() : losses.mean();
+    const at::Tensor loss =
+        fit_.shown_alone
+            ? (losses * shown).sum() / shown.sum()
+            : (losses * has_rows()).sum() / (has_rows().sum() * static_cast<double>(users.size()));
     loss.backward();
     const c10::NoGradGuard guard;
     for (at::Tensor& weight : weights_) {
@@ -76,6 +79,8 @@ class AutoencoderReference {
           dropout_factor(key, first + c, dropout_threshold(dropout), dropout_kept(dropout))));
     return result;
   }
+  /// Of each item. Shapes: [items].
+  at::Tensor has_rows() const { return std::get<0>(shown_.max(0)); }
   at::Tensor inputs() const { return fit_.signed_input ? (2 * targets_ - 1) * shown_ : targets_; }
   at::Tensor forward(const at::Tensor& input, const at::Tensor& first,
                      const at::Tensor& last) const {

@@ -27,6 +27,13 @@ AutoencoderStep::AutoencoderStep(const Problem& problem, Parameters& parameters,
       seed_(static_cast<uint64_t>(problem.config.train.seed)),
       hidden_(fit_.hidden, fit_.dropout, problem.dataset.items(), parameters.simd),
       losses_(parameters.shards().size()) {
+  const int64_t first = parameters.held_items().begin;
+  for (int64_t block = parameters.shards().begin; block < parameters.shards().end; ++block) {
+    std::vector<int32_t>& rows = outputs_.emplace_back();
+    for (int64_t item = items_of(block).begin; item < items_of(block).end; ++item)
+      if (problem.ids.item_rows[item] > 0) rows.push_back(static_cast<int32_t>(item - first));
+  }
+  outputs_of_all_ = std::ssize(history_columns(problem));
   for (int thread = 0; thread < pool.threads(); ++thread)
     decoders_.emplace_back(problem.system.objective, fit_.shown_alone, parameters.simd);
 }
@@ -98,7 +105,7 @@ AutoencoderStep::Batch AutoencoderStep::take(int64_t epoch, int64_t step) const 
       batch.users.push_back(user);
       batch.keys.push_back(
           dropout_key(seed_, static_cast<uint64_t>(epoch), static_cast<uint32_t>(ids_[user])));
-      batch.outputs += fit_.shown_alone ? lengths_[user] : problem_.dataset.items();
+      batch.outputs += fit_.shown_alone ? lengths_[user] : outputs_of_all_;
     }
   }
   return batch;
@@ -151,21 +158,22 @@ double AutoencoderStep::decode(const Batch& batch, double scale) {
     const all_items::HiddenBatch hidden(users, width, hidden_.output());
     leaves_.resize(blocks.size() * size);
     pool_.parallel_for(blocks.size(), [&](int64_t k, int thread) {
-      const Range items = items_of(blocks.begin + k);
-      const int64_t first = items.begin - weights.held.begin;
+      const std::vector<int32_t>& rows = outputs_[k];
       std::vector<all_items::Cell> cells;
       visit_cells(batch, blocks.begin + k, [&](int32_t user, int32_t item, float target) {
-        cells.push_back({static_cast<int32_t>(item - items.begin), user, target});
+        const auto row = static_cast<int32_t>(item - weights.held.begin);
+        const auto number = std::ranges::lower_bound(rows, row) - rows.begin();
+        cells.push_back({static_cast<int32_t>(number), user, target});
       });
       std::ranges::stable_sort(cells, {}, &all_items::Cell::item);
       losses_[k] = decoders_[thread].run(hidden,
-                                         {.items = items.size(),
-                                          .weights = weights.value.data() + first * width,
-                                          .bias = bias.value.data() + first,
+                                         {.rows = rows,
+                                          .weights = weights.value.data(),
+                                          .bias = bias.value.data(),
                                           .cells = cells},
                                          scale,
-                                         {.weights = weights.gradient.data() + first * width,
-                                          .bias = bias.gradient.data() + first,
+                                         {.weights = weights.gradient.data(),
+                                          .bias = bias.gradient.data(),
                                           .hidden = leaves_.data() + k * size});
     });
   });

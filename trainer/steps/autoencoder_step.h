@@ -81,6 +81,9 @@ class AutoencoderStep final : public Steps {
   all_items::HiddenLayers hidden_;
   std::vector<all_items::Decoder> decoders_;  // of each thread
 
+  std::vector<std::vector<int32_t>>
+      outputs_;                 // of each own block: held rows of items with training rows
+  int64_t outputs_of_all_ = 0;  // over all blocks
   // Made by the first step: of all users, in block order.
   std::optional<SparseRows> cells_;           // targets of own items
   std::vector<int64_t> lengths_;              // cells over all ranks
