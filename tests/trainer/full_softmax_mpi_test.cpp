@@ -160,6 +160,18 @@ TEST_P(FullSoftmax, PenaltiesAreOfARowsUserAndItsPositive) {
   }
 }
 
+TEST_P(FullSoftmax, EqualOutputsLoseTheLogarithmOfTheNumberOfItems) {
+  import(kShards);
+  Problem problem = problem_of();
+  Layers m;
+  m.dot(m.user_table("user", kSmallUsers, 5, 0), m.item_table("item", kSmallItems, 5, 0));
+  problem.system.graph = std::move(m);
+  problem.engine = make_engine(problem.system, engine_options(config));
+  const Result result = train(problem, self, 1, 1);
+  const auto rows = static_cast<double>(result.rows[0].size());
+  EXPECT_NEAR(result.losses[0], rows * std::log(kSmallItems), 1e-5 * rows);
+}
+
 class FullSoftmaxOptions : public SmallProblem {};
 
 TEST_F(FullSoftmaxOptions, SayWhatCannotBe) {

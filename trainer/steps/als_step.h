@@ -2,7 +2,6 @@
 
 #include <optional>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "launch/base/parallel_for.h"
@@ -25,7 +24,7 @@ namespace kt {
 ///
 /// Blocks of factors (`block`) are solved one after the other inside a half-sweep, where iALS++ goes to the other side
 /// after each: y of a pair then lives as long as its row is solved. Either way the objective never rises.
-class AlsStep final : public Steps {
+class AlsStep final : public StepsHere {
  public:
   /// Borrows everything. Shapes: samples one per owned shard. Collective: all ranks.
   AlsStep(const Problem& problem, Parameters& parameters, const Schedule& schedule,
@@ -34,11 +33,8 @@ class AlsStep final : public Steps {
   /// The outcome's loss is the objective for each training row, times the rows that the step counts for.
   /// Throws: UserError where a row's equations have no solution.
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
-  int64_t most_ahead() const override { return 1; }
-  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
-  /// The parameters are those of the run; what is known of them beside is made anew.
+  /// What is known of them beside is made anew.
   void upload(const Parameters&) override { pairs_.reset(); }
-  void download(Parameters&) override {}
   StepSeconds seconds() const override {
     return {.input = input_.seconds,
             .compute = compute_.seconds,
@@ -76,7 +72,6 @@ class AlsStep final : public Steps {
   std::optional<AlsPairs> pairs_;  // made by the first step
   Side users_{.array = kUserFactors, .what = "user"},
       videos_{.array = kVideoFactors, .what = "video"};
-  std::vector<StepOutcome> outcomes_;
   Stopwatch input_, compute_, communication_;
 };
 

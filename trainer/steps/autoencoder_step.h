@@ -3,7 +3,6 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "launch/base/parallel_for.h"
@@ -31,7 +30,7 @@ namespace kt {
 ///   hidden   backward, and from there the gradients of the own encoder rows
 ///
 /// So the bits depend neither on ranks nor on threads.
-class AutoencoderStep final : public Steps {
+class AutoencoderStep final : public StepsHere {
  public:
   /// Borrows everything. Shapes: samples one per owned shard. A sample of `schedule` is a user with training rows.
   AutoencoderStep(const Problem& problem, Parameters& parameters, const Schedule& schedule,
@@ -39,11 +38,6 @@ class AutoencoderStep final : public Steps {
 
   /// The outcome's loss is the mean over a user's outputs that have one, summed over the users.
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
-  int64_t most_ahead() const override { return 1; }
-  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
-  // The parameters are those of the run.
-  void upload(const Parameters&) override {}
-  void download(Parameters&) override {}
   StepSeconds seconds() const override {
     return {.input = input_.seconds,
             .compute = compute_.seconds + ends_.compute,
@@ -93,7 +87,6 @@ class AutoencoderStep final : public Steps {
   std::vector<float> leaves_;         // [own blocks, batch, width]
   std::vector<double> losses_;        // [own blocks]
   std::vector<float> hidden_slopes_;  // [batch, last width]
-  std::vector<StepOutcome> outcomes_;
   Stopwatch input_, compute_, communication_;
   StepSeconds ends_;  // of the ends of steps
 };

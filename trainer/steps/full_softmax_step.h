@@ -2,7 +2,6 @@
 
 #include <memory>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "launch/base/huge_pages.h"
@@ -29,18 +28,13 @@ namespace kt {
 ///   backward    users' vectors in row order, items' by block (Engine::backward_ids); dense gradients over the tree
 ///
 /// So the bits depend neither on ranks nor on threads. Memory: outputs of all rows for own items.
-class FullSoftmaxStep final : public Steps {
+class FullSoftmaxStep final : public StepsHere {
  public:
   /// Borrows everything. Shapes: samples one per owned shard, of rows that are positives.
   FullSoftmaxStep(const Problem& problem, Parameters& parameters, const Schedule& schedule,
                   std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool);
 
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
-  int64_t most_ahead() const override { return 1; }
-  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
-  // The parameters are those of the run.
-  void upload(const Parameters&) override {}
-  void download(Parameters&) override {}
   StepSeconds seconds() const override {
     return {.input = input_.seconds,
             .compute = compute_.seconds + ends_.compute,
@@ -91,7 +85,6 @@ class FullSoftmaxStep final : public Steps {
   std::vector<float> leaves_, dense_leaves_;     // [units, ..]
   std::vector<float> row_gradients_;             // [all rows, width]
   std::vector<double> losses_;                   // [units]
-  std::vector<StepOutcome> outcomes_;
   Stopwatch input_, compute_, communication_;
   StepSeconds ends_;  // of the ends of steps
 };

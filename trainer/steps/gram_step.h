@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "launch/base/huge_pages.h"
@@ -27,7 +26,7 @@ namespace kt {
 ///   all ranks        the rows of tables that they hold
 ///
 /// So the bits depend on the CPU type and the libtorch build, never on ranks or threads.
-class GramStep final : public Steps {
+class GramStep final : public StepsHere {
  public:
   /// Borrows everything. `problem` has its history. Shapes: samples one per owned shard.
   GramStep(const Problem& problem, Parameters& parameters, std::span<const ShardSamples> samples,
@@ -37,11 +36,6 @@ class GramStep final : public Steps {
   /// Collective: all ranks. Throws: AgreedError for a matrix that has no inverse, and without the test table that
   /// `exclude_block` asks for.
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
-  int64_t most_ahead() const override { return 1; }
-  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
-  // The parameters are those of the run.
-  void upload(const Parameters&) override {}
-  void download(Parameters&) override {}
 
  private:
   AlignedDoubles gram_of(const SparseRows& targets);
@@ -55,7 +49,6 @@ class GramStep final : public Steps {
   MpiCommunicator& comm_;
   ThreadPool& pool_;
   std::optional<MeansStep> means_;
-  std::vector<StepOutcome> outcomes_;
 };
 
 }  // namespace kt

@@ -2,7 +2,6 @@
 
 #include <memory>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "launch/base/parallel_for.h"
@@ -16,8 +15,8 @@
 
 namespace kt {
 
-/// Steps computed here and now.
-class HostSteps final : public Steps {
+/// Steps over batches of rows.
+class HostSteps final : public StepsHere {
  public:
   HostSteps(const Problem& problem, Parameters& parameters, const Schedule& schedule,
             std::span<const ShardSamples> samples, const NegativeSampler* negatives,
@@ -33,12 +32,7 @@ class HostSteps final : public Steps {
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
     outcomes_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).outcome);
   }
-  int64_t most_ahead() const override { return 1; }
-  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
   StepSeconds seconds() const override { return step_.seconds(); }
-  // The parameters are those of the run.
-  void upload(const Parameters&) override {}
-  void download(Parameters&) override {}
 
  private:
   static std::unique_ptr<Exchange> make_exchange(const Problem& problem, Parameters& parameters,
@@ -54,7 +48,6 @@ class HostSteps final : public Steps {
   const Schedule& schedule_;
   std::unique_ptr<Exchange> exchange_;
   TrainStep step_;
-  std::vector<StepOutcome> outcomes_;
 };
 
 }  // namespace kt

@@ -21,7 +21,7 @@ namespace kt {
 ///   all     sums of shards over the tree
 ///
 /// So the bits depend neither on ranks nor on threads.
-class MeansStep final : public Steps {
+class MeansStep final : public StepsHere {
  public:
   /// Borrows everything. Shapes: samples one per owned shard. Collective: all ranks.
   MeansStep(const MeansFit& fit, const Objective& objective, Parameters& parameters,
@@ -29,11 +29,6 @@ class MeansStep final : public Steps {
 
   /// Writes the weights; the outcome's loss is the squared error on the training rows.
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
-  int64_t most_ahead() const override { return 1; }
-  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
-  // The parameters are those of the run.
-  void upload(const Parameters&) override {}
-  void download(Parameters&) override {}
 
  private:
   void bring_rows();
@@ -57,7 +52,6 @@ class MeansStep final : public Steps {
   std::vector<int64_t> first_user_;  // [shards + 1] of the rank: row of a shard's first user
   ItemRows by_item_;                 // users by their row among those of all ranks
   double mean_ = 0;
-  std::vector<StepOutcome> outcomes_;
 };
 
 }  // namespace kt

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "launch/base/parallel_for.h"
@@ -14,7 +13,7 @@ namespace kt {
 
 /// The one step of a system of profiles (models/systems/cosine.h): each user's sum over the history, in the order of
 /// items, of label times the item's columns, by the sum of the labels.
-class ProfileStep final : public Steps {
+class ProfileStep final : public StepsHere {
  public:
   /// Borrows everything. `problem` has its history and its columns.
   ProfileStep(const Problem& problem, Parameters& parameters, MpiCommunicator& comm,
@@ -23,11 +22,6 @@ class ProfileStep final : public Steps {
 
   /// The outcome's loss is 1 - cosine, summed over the pairs of histories.
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
-  int64_t most_ahead() const override { return 1; }
-  std::vector<StepOutcome> take_outcomes() override { return std::exchange(outcomes_, {}); }
-  // The parameters are those of the run.
-  void upload(const Parameters&) override {}
-  void download(Parameters&) override {}
 
  private:
   double find_profile(int64_t user, std::span<float> profile) const;
@@ -36,7 +30,6 @@ class ProfileStep final : public Steps {
   Parameters& parameters_;
   MpiCommunicator& comm_;
   ThreadPool& pool_;
-  std::vector<StepOutcome> outcomes_;
 };
 
 }  // namespace kt

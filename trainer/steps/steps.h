@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "sharding/parameters.h"
@@ -41,6 +42,18 @@ class Steps {
                                                     Communicator& comm) {
     return make_host_predictor(problem, parameters, comm);
   }
+};
+
+/// Steps computed here and now, one at a time: what they train are the parameters of the run.
+class StepsHere : public Steps {
+ public:
+  int64_t most_ahead() const final { return 1; }
+  std::vector<StepOutcome> take_outcomes() final { return std::exchange(outcomes_, {}); }
+  void upload(const Parameters&) override {}
+  void download(Parameters&) final {}
+
+ protected:
+  std::vector<StepOutcome> outcomes_;  ///< of the steps since they were last taken
 };
 
 }  // namespace kt
