@@ -26,7 +26,7 @@
 /// | mae_macro | mean over users of a user's mae |
 /// | r2 | 1 - squared error / squared error of the test mean |
 /// | auc@T | share of (positive, negative) pairs ranked right, a score tie is one half |
-/// | gauc@T | auc inside each user with both classes, users weighted by their rows |
+/// | gauc@T | auc inside each user with both classes, users weighted by their test rows |
 /// | xauc | share of the pairs with different labels that scores order alike; a tie is not |
 /// | xauc_ties | the same, a score tie is one half |
 /// | xauc_user | mean over users, each counting once, of xauc inside the user |
@@ -56,9 +56,9 @@
 /// coverage, novelty and the quirks' lists with more than K candidates; for gauc and xauc_user with a pair to
 /// order. The others are in `skipped_users`.
 ///
-/// Candidates are a user's pairs, or (`evaluate.candidates: catalogue`) for precision to map, mrr, coverage and novelty
-/// all items but those the user has training rows of: relevant are then the pairs that are, and an item without a pair
-/// is not. What is of errors, of the order of all pairs, or a quirk stays with the pairs.
+/// Candidates are a user's pairs, or (`evaluate.candidates: catalogue`) for gauc, precision to map, mrr, coverage and
+/// novelty all items but those the user has training rows of: relevant are then the pairs that are, and an item without a
+/// pair is not. What is of errors, of the order of all pairs, or a quirk stays with the pairs.
 namespace kt {
 
 /// Upper cut of the *_clipped metrics and of graded5; the lower one is 0.

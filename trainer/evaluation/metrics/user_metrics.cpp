@@ -259,6 +259,7 @@ void list_values(const Context& context, const User& candidates, const UserFacts
 struct Catalogue {
   std::vector<int32_t> item;  // ascending
   std::vector<double> label;  // 0 or more; 0 where the user has no pair of it
+  std::vector<uint8_t> has_pair;
   UserFacts facts;
   double gain = 0;  // of all
 
@@ -273,6 +274,7 @@ Catalogue catalogue_of(const Context& context, const User& user, const UserFacts
   for (int32_t item = 0; item < std::ssize(context.information); ++item) {
     double label = 0;
     uint16_t relevant = 0;
+    const bool has_pair = pair < user.item.size() && user.item[pair] == item;
     for (; pair < user.item.size() && user.item[pair] == item; ++pair) {
       label = std::max(label, user.label[pair]);
       relevant |= facts.relevant[pair];
@@ -284,6 +286,7 @@ Catalogue catalogue_of(const Context& context, const User& user, const UserFacts
     const auto place = static_cast<uint32_t>(catalogue.item.size());
     catalogue.item.push_back(item);
     catalogue.label.push_back(label);
+    catalogue.has_pair.push_back(has_pair);
     catalogue.gain += cut_ratio(label);
     (label > 0 ? positive : catalogue.facts.order.row).push_back(place);
     catalogue.facts.relevant.push_back(relevant);
@@ -296,12 +299,26 @@ Catalogue catalogue_of(const Context& context, const User& user, const UserFacts
   return catalogue;
 }
 
+/// By threshold: what is not known to reach it is below it.
+LabelOrder order_of(const Context& context, const Catalogue& catalogue, Worker& worker) {
+  std::vector<double> labels = catalogue.label;
+  const double below = context.thresholds.empty() ? 0 : context.thresholds.front() - 1;
+  for (size_t i = 0; i < labels.size(); ++i)
+    if (!catalogue.has_pair[i]) labels[i] = std::min(below, 0.);
+  return order_labels(labels, context.thresholds, worker.order);
+}
+
 }  // namespace
 
 void catalogue_facts(const Context& context, const User& user, const UserFacts& facts,
                      std::span<const int32_t> seen, Worker& worker, std::span<double> chance) {
   Catalogue catalogue = catalogue_of(context, user, facts, seen);
   list_facts(context, catalogue.user(), worker, catalogue.facts, chance);
+  const LabelOrder order = order_of(context, catalogue, worker);
+  const auto candidates = std::ssize(catalogue.item);
+  for (size_t t = 0; t < context.layout.thresholds; ++t)
+    if (order.below[t] > 0 && order.below[t] < candidates)
+      chance[context.layout.gauc(t)] = static_cast<double>(user.label.size());
 }
 
 void catalogue_values(const Context& context, const User& user, const UserFacts& facts,
@@ -312,6 +329,12 @@ void catalogue_values(const Context& context, const User& user, const UserFacts&
   graded_facts(context, catalogue.user(), catalogue.gain, catalogue.facts, chance);
   std::vector<float> scores;
   for (const int32_t item : catalogue.item) scores.push_back(score[static_cast<size_t>(item)]);
+  const PairOrder order =
+      count_pair_order(order_of(context, catalogue, worker), scores, worker.order);
+  for (size_t t = 0; t < context.layout.thresholds; ++t)
+    if (order.classes[t].both())
+      values[context.layout.gauc(t)] =
+          order.classes[t].auc() * static_cast<double>(user.label.size());
   rank_top(scores, context.longest(), worker);
   list_values(context, catalogue.user(), catalogue.facts, worker, values);
 }
@@ -335,7 +358,7 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
   UserFacts facts;
   facts.order = order_labels(user.label, context.thresholds, worker.order);
   if (facts.order.same_label < n * (n - 1) / 2) chance[layout.xauc()] = .5;
-  for (size_t t = 0; t < layout.thresholds; ++t)
+  for (size_t t = 0; t < layout.thresholds && !context.catalogue; ++t)
     if (facts.order.below[t] > 0 && facts.order.below[t] < n)
       chance[layout.gauc(t)] = static_cast<double>(n);
 
@@ -363,7 +386,7 @@ void user_values(const Context& context, const User& user, const UserFacts& fact
 
   const PairOrder order = count_pair_order(facts.order, score, worker.order);
   if (order.pairs > 0) values[layout.xauc()] = order.xauc();
-  for (size_t t = 0; t < layout.thresholds; ++t)
+  for (size_t t = 0; t < layout.thresholds && !context.catalogue; ++t)
     if (order.classes[t].both())
       values[layout.gauc(t)] = order.classes[t].auc() * static_cast<double>(n);
 
