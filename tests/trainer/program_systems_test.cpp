@@ -74,17 +74,17 @@ TEST_F(Systems, HaveTheSameBitsOnAnyRanksAndThreadsAndAfterAResume) {
     ASSERT_FALSE(alone.is_null());
     EXPECT_GT(alone.at("updates").get<int>(), 0);
     EXPECT_GT(alone.at("evaluation").at("metrics").size(), 20U);
-    // And of the narrower lanes.
-    const nlohmann::json many =
-        train(arguments(name, dir + "-many", {"parallel.simd=avx2"}), dir + "-many", 8);
-    ASSERT_FALSE(many.is_null());
-    EXPECT_EQ(outcome(many), outcome(alone));
+    if (name.find('/') == std::string::npos) {  // the others are of the same systems
+      const nlohmann::json many = train(arguments(name, dir + "-many"), dir + "-many", 8);
+      ASSERT_FALSE(many.is_null());
+      EXPECT_EQ(outcome(many), outcome(alone));
+    }
 
     const std::string halted = dir + "-halted";
     const int half = (alone.at("steps").get<int>() + 1) / 2;
     train(arguments(name, halted, {fmt::format("train.max_steps={}", half)}), halted, 3);
     const nlohmann::json resumed =
-        train(arguments(name, halted, {"parallel.threads=2"}), halted, 2);
+        train(arguments(name, halted, {"parallel.threads=2", "parallel.simd=avx2"}), halted, 2);
     ASSERT_FALSE(resumed.is_null());
     EXPECT_EQ(outcome(resumed), outcome(alone));
 
