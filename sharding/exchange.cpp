@@ -446,7 +446,6 @@ class FastExchange : public Exchange {
         comm_(comm),
         width_(options.part_width),
         item_tables_(of_kind(parameters, ArrayKind::kItemTable)),
-        dense_(of_kind(parameters, ArrayKind::kDense)),
         needed_(parameters.held_items().size()),
         parts_(std::ssize(needed_) * width_),
         gradients_(options.most_rows * width_) {}
@@ -496,16 +495,14 @@ class FastExchange : public Exchange {
       for (ParameterArray* table : item_tables_)
         comm_.all_reduce<float>(table->gradient, Reduction::kSum);
     });
-    for (ParameterArray* array : dense_)
-      std::copy_n(leaves.data() + array->dense_offset, array->gradient.size(),
-                  array->gradient.begin());
+    parameters_.take_dense_gradients(leaves.first(width));
   }
 
  private:
   Parameters& parameters_;
   Communicator& comm_;
   const int64_t width_;
-  std::vector<ParameterArray*> item_tables_, dense_;
+  std::vector<ParameterArray*> item_tables_;
   std::vector<uint8_t> needed_;           // [items]
   std::vector<float> parts_, gradients_;  // [items, width], [rows, width]
 };

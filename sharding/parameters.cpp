@@ -145,6 +145,13 @@ void Parameters::fill_gradients() {
   std::ranges::fill(item_touched, uint8_t{1});
 }
 
+void Parameters::take_dense_gradients(std::span<const float> gradients) {
+  for (ParameterArray& array : arrays)
+    if (array.spec.kind == ArrayKind::kDense)
+      std::copy_n(gradients.begin() + array.dense_offset + array.held.begin * array.spec.cols,
+                  array.gradient.size(), array.gradient.begin());
+}
+
 std::vector<int64_t> Parameters::dense_counts(int size) const {
   std::vector<int64_t> counts(size, 0);
   for (int rank = 0; rank < size; ++rank) {

@@ -102,6 +102,8 @@ class Parameters {
   void forget_gradients();
   /// Writes the zeros of the rows that have none: all have one then.
   void fill_gradients();
+  /// Takes the held part of the gradients of all dense arrays. Shapes: gradients as `dense`.
+  void take_dense_gradients(std::span<const float> gradients);
 
   /// All rows of an item table on every rank. Shapes: result [items, cols]. Collective: all ranks.
   std::vector<float> gather_items(const ParameterArray& array, Communicator& comm) const;

@@ -4,29 +4,11 @@
 #include <span>
 #include <vector>
 
-#include "launch/base/huge_pages.h"
+#include "models/all_items/block_outputs.h"
 #include "models/all_items/kernels.h"
 #include "models/graph/objective.h"
 
 namespace kt::all_items {
-
-/// The last hidden layer of a batch of users, and its transpose.
-class HiddenBatch {
- public:
-  /// Shapes: hidden [whole_panels(users), padded(width)].
-  HiddenBatch(int64_t users, int64_t width, const AlignedFloats& hidden);
-
-  const int64_t users, width;
-  const AlignedFloats& hidden;
-  AlignedFloats transposed;  ///< [width, padded(users)]
-};
-
-/// A target of an item's output for a user of the batch.
-struct Cell {
-  int32_t item = 0;  ///< its number in the block
-  int32_t user = 0;  ///< of the batch
-  float target = 0;
-};
 
 /// A block of items: output of user u and the item of row i = weights[i] . hidden[u] + bias[i].
 struct OutputBlock {
@@ -53,15 +35,14 @@ class Decoder {
              const OutputGradients& gradients);
 
  private:
-  double slopes_of(const HiddenBatch& batch, std::span<const Cell> cells, int64_t first,
-                   int64_t items, double scale);
+  double find_slopes(std::span<const Cell> cells, int64_t first, double scale);
 
   const Objective& objective_;
   const bool shown_alone_;
   const Kernels& kernels_;
-  AlignedFloats weights_, outputs_, weight_gradients_;  // of a panel of items
-  std::vector<float> sums_, products_;                  // [padded users]
-  std::vector<float> slopes_;                           // of the cells of a panel
+  BlockOutputs outputs_;                // of a panel of items
+  std::vector<float> sums_, products_;  // [padded users]
+  std::vector<float> slopes_;           // of the cells of a panel
 };
 
 }  // namespace kt::all_items

@@ -151,13 +151,15 @@ std::vector<Row> compare(std::span<const std::string> metrics,
       bootstrap_means(drawn.columns, users, kBootstrapSeed, replicates, comm, pool);
   std::vector<std::vector<std::vector<double>>> of_systems(
       metrics.size(), std::vector<std::vector<double>>(systems.size()));  // [..][..][B]
+  std::vector<std::vector<std::vector<double>>> shares;                   // [systems][runs][B]
+  for (const std::vector<SystemRun>& runs : systems)
+    shares.push_back(shares_of_runs(runs.size(), replicates));
   for (size_t c = 0; c < drawn.places.size(); ++c) {
     const auto [metric, system, run] = drawn.places[c];
     std::vector<double>& of_system = of_systems[metric][system];
     of_system.resize(replicates, 0);
-    const auto shares = shares_of_runs(systems[system].size(), replicates);
     for (int64_t r = 0; r < replicates; ++r)
-      of_system[r] += shares[run][r] * means[c * static_cast<size_t>(replicates) + r];
+      of_system[r] += shares[system][run][r] * means[c * static_cast<size_t>(replicates) + r];
   }
   for (size_t m = 0; m < metrics.size(); ++m) {
     const size_t to = reference_of(rows[m], is_error(metrics[m]), against);

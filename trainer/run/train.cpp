@@ -37,14 +37,8 @@
 #include "trainer/run/run_facts.h"
 #include "trainer/run/share.h"
 #include "trainer/run/weights.h"
-#include "trainer/steps/als_step.h"
-#include "trainer/steps/autoencoder_step.h"
-#include "trainer/steps/full_softmax_step.h"
-#include "trainer/steps/gram_step.h"
-#include "trainer/steps/host_steps.h"
-#include "trainer/steps/means_step.h"
+#include "trainer/steps/make_steps.h"
 #include "trainer/steps/negative_sampler.h"
-#include "trainer/steps/profile_step.h"
 #include "trainer/steps/tested_rows.h"
 
 namespace kt {
@@ -476,26 +470,8 @@ void TrainingRun::begin_interval() {
 }
 
 void TrainingRun::train_steps() {
-  if (problem_.system.gram)
-    steps_ = std::make_unique<GramStep>(problem_, parameters_, samples_, comm_, pool_);
-  else if (problem_.system.als)
-    steps_ = std::make_unique<AlsStep>(problem_, parameters_, *schedule_, samples_, comm_, pool_);
-  else if (problem_.system.profiles)
-    steps_ = std::make_unique<ProfileStep>(problem_, parameters_, comm_, pool_);
-  else if (problem_.system.encoder)
-    steps_ = std::make_unique<AutoencoderStep>(problem_, parameters_, *schedule_, samples_, comm_,
-                                               pool_);
-  else if (problem_.system.means)
-    steps_ = std::make_unique<MeansStep>(*problem_.system.means, problem_.system.objective,
-                                         parameters_, samples_, comm_, pool_);
-  else if (problem_.system.objective.is_full_softmax())
-    steps_ = std::make_unique<FullSoftmaxStep>(problem_, parameters_, *schedule_, samples_, comm_,
-                                               pool_);
-  else if (options_.devices)
-    steps_ = options_.devices->make_steps(problem_, parameters_, *schedule_, samples_, comm_);
-  else
-    steps_ = std::make_unique<HostSteps>(problem_, parameters_, *schedule_, samples_,
-                                         negatives_ ? &*negatives_ : nullptr, comm_, pool_);
+  steps_ = make_steps(problem_, parameters_, *schedule_, samples_,
+                      negatives_ ? &*negatives_ : nullptr, options_.devices, comm_, pool_);
   ProgressBar bar(options_.progress_bar && is_first(), "training", total_steps_, "steps");
   train_start_ = tick_ = Clock::now();
   begin_interval();

@@ -42,10 +42,7 @@ void AlsStep::run(int64_t, int64_t step, double, int64_t update) {
 /// What only the training rows and the weights so far decide.
 void AlsStep::prepare(bool is_first) {
   input_.time([&] {
-    if (problem_.system.means && is_first)
-      MeansStep(*problem_.system.means, problem_.system.objective, parameters_, samples_, comm_,
-                pool_)
-          .run(0, 0, 0, 1);
+    if (is_first) find_means(problem_.system, parameters_, samples_, comm_, pool_);
     TestedRows tested{.users = std::vector<uint8_t>(problem_.dataset.users(), 0),
                       .videos = std::vector<uint8_t>(problem_.dataset.items(), 0)};
     if (fit_.exclude_block) tested = tested_rows(problem_, comm_);

@@ -66,10 +66,7 @@ void AutoencoderStep::run(int64_t epoch, int64_t step, double learning_rate, int
 
 /// What the training rows decide, and the means that targets are less of.
 void AutoencoderStep::prepare(bool is_first) {
-  if (problem_.system.means && is_first)
-    MeansStep(*problem_.system.means, problem_.system.objective, parameters_, samples_, comm_,
-              pool_)
-        .run(0, 0, 0, 1);
+  if (is_first) find_means(problem_.system, parameters_, samples_, comm_, pool_);
   const SparseRows own = encoder_targets(problem_, parameters_, comm_);
   std::vector<int64_t> lengths;
   for (int64_t user = 0; user < own.rows(); ++user)
@@ -188,15 +185,11 @@ double AutoencoderStep::decode(const Batch& batch, double scale) {
 /// The gradients of the dense weights, of which this rank has its blocks, and of the own encoder rows.
 void AutoencoderStep::backward(const Batch& batch) {
   const int64_t offset = parameters_.find(kEncoderBias).dense_offset;
-  std::vector<float> dense(hidden_.size());
-  const std::vector<float> slopes = hidden_.backward(
-      hidden_slopes_, std::span(parameters_.dense).subspan(offset, hidden_.size()), dense);
-  for (ParameterArray& array : parameters_.arrays) {
-    const int64_t at = array.dense_offset - offset;
-    if (array.spec.kind == ArrayKind::kDense && array.spec.trained && at >= 0)
-      std::copy_n(dense.begin() + at + array.held.begin * array.spec.cols, array.gradient.size(),
-                  array.gradient.begin());
-  }
+  std::vector<float> dense(parameters_.dense.size());
+  const std::vector<float> slopes =
+      hidden_.backward(hidden_slopes_, std::span(parameters_.dense).subspan(offset, hidden_.size()),
+                       std::span(dense).subspan(offset, hidden_.size()));
+  parameters_.take_dense_gradients(dense);
   ParameterArray& encoder = parameters_.find(kEncoder);
   const int64_t width = hidden_.first_width();
   const auto add = all_items::kernels(parameters_.simd).add;

@@ -156,13 +156,15 @@ std::vector<float> FullSoftmaxStep::find_log_sums(const all_items::HiddenBatch& 
   compute_.time([&] {
     pool_.parallel_for(units_, [&](int64_t unit, int) {
       const Range items = block(unit);
-      std::vector<float> vectors(items.size() * form_.width), bias;
+      all_items::BlockOutputs& outputs = blocks_[unit].outputs;
+      outputs.begin(batch, items.size());
+      std::vector<float> bias;
       for (int64_t item = items.begin; item < items.end; ++item) {
         const float* part = item_parts_.data() + item * item_width_;
-        std::copy_n(part, form_.width, vectors.begin() + (item - items.begin) * form_.width);
+        std::copy_n(part, form_.width, outputs.weights(item - items.begin).begin());
         if (form_.item_bias) bias.push_back(part[user_width_]);
       }
-      blocks_[unit].compute(batch, items.size(), vectors, bias);
+      outputs.compute(batch, bias);
       const std::span<float> most = std::span(own).subspan(unit * 2 * size, size),
                              sums = std::span(own).subspan((unit * 2 + 1) * size, size);
       std::ranges::fill(most, -std::numeric_limits<float>::max());
@@ -192,7 +194,7 @@ std::vector<float> FullSoftmaxStep::find_log_sums(const all_items::HiddenBatch& 
 /// Returns the sum of the rows' losses; leaves the gradients of items' parts and of the rows' vectors.
 double FullSoftmaxStep::find_gradients(const Rows& rows, const all_items::HiddenBatch& batch,
                                        std::span<float> log_sums, double scale) {
-  const int64_t width = form_.width, size = batch.users * width;
+  const int64_t size = batch.users * form_.width;
   compute_.time([&] {
     leaves_.resize(units_ * size);
     pool_.parallel_for(units_, [&](int64_t unit, int) {
@@ -208,16 +210,16 @@ double FullSoftmaxStep::find_gradients(const Rows& rows, const all_items::Hidden
         losses_[unit] += static_cast<double>(log_sums[row]) -
                          static_cast<double>(blocks_[unit].logit(item, row));
       }
-      std::vector<float> vectors(items.size() * width), bias(items.size());
-      blocks_[unit].find_gradients(batch, log_sums, scale, positives,
-                                   {.weights = vectors.data(),
-                                    .bias = form_.item_bias ? bias.data() : nullptr,
-                                    .hidden = leaves_.data() + unit * size});
+      blocks_[unit].find_slopes(log_sums, scale, positives);
+      all_items::BlockOutputs& outputs = blocks_[unit].outputs;
+      float* leaf = leaves_.data() + unit * size;
+      std::fill_n(leaf, size, 0.f);
+      outputs.find_gradients(batch, leaf);
       for (int64_t item = items.begin; item < items.end; ++item) {
         float* part = item_part_gradients_.data() + item * item_width_;
         std::fill_n(part, item_width_, 0.f);
-        std::copy_n(vectors.begin() + (item - items.begin) * width, width, part);
-        if (form_.item_bias) part[user_width_] = bias[item - items.begin];
+        std::ranges::copy(outputs.weight_gradient(item - items.begin), part);
+        if (form_.item_bias) part[user_width_] = outputs.bias_gradient(item - items.begin);
       }
     });
   });
@@ -267,10 +269,7 @@ void FullSoftmaxStep::backward(const Rows& rows, double scale) {
   communication_.time([&] {
     dense = sum_over_tree(dense_leaves_, dense_size, parameters_.shard_count(), comm_, pool_);
   });
-  for (ParameterArray& array : parameters_.arrays)
-    if (array.spec.kind == ArrayKind::kDense)
-      std::copy_n(dense.begin() + array.dense_offset + array.held.begin * array.spec.cols,
-                  array.gradient.size(), array.gradient.begin());
+  parameters_.take_dense_gradients(dense);
 }
 
 }  // namespace kt

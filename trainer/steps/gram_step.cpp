@@ -10,6 +10,7 @@
 #include "sharding/gram.h"
 #include "sharding/plan.h"
 #include "trainer/run/history.h"
+#include "trainer/steps/means_step.h"
 #include "trainer/steps/tested_rows.h"
 
 namespace kt {
@@ -47,15 +48,12 @@ GramStep::GramStep(const Problem& problem, Parameters& parameters,
     : problem_(problem),
       columns_(history_columns(problem)),
       parameters_(parameters),
+      samples_(samples),
       comm_(comm),
-      pool_(pool) {
-  if (problem.system.means)
-    means_.emplace(*problem.system.means, problem.system.objective, parameters, samples, comm,
-                   pool);
-}
+      pool_(pool) {}
 
-void GramStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
-  if (means_) means_->run(epoch, step, learning_rate, update);
+void GramStep::run(int64_t, int64_t, double, int64_t) {
+  find_means(problem_.system, parameters_, samples_, comm_, pool_);
   const SparseRows targets = history_matrix(problem_, parameters_, comm_);
   const double loss =
       problem_.system.gram->rank > 0 ? find_factors(targets) : find_weights(targets);

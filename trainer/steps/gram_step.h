@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,7 +11,6 @@
 #include "sharding/sparse_rows.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/samples.h"
-#include "trainer/steps/means_step.h"
 #include "trainer/steps/steps.h"
 
 namespace kt {
@@ -46,9 +44,9 @@ class GramStep final : public StepsHere {
   const Problem& problem_;
   const std::vector<int32_t> columns_;  // of the matrix: items with training rows
   Parameters& parameters_;
+  std::span<const ShardSamples> samples_;
   MpiCommunicator& comm_;
   ThreadPool& pool_;
-  std::optional<MeansStep> means_;
 };
 
 }  // namespace kt

@@ -140,4 +140,10 @@ double MeansStep::squared_error(double mean, std::span<const double> of_users,
   return sum_over_shards(sums);
 }
 
+void find_means(const System& system, Parameters& parameters, std::span<const ShardSamples> samples,
+                Communicator& comm, ThreadPool& pool) {
+  if (system.means)
+    MeansStep(*system.means, system.objective, parameters, samples, comm, pool).run(0, 0, 0, 1);
+}
+
 }  // namespace kt

@@ -54,4 +54,8 @@ class MeansStep final : public StepsHere {
   double mean_ = 0;
 };
 
+/// The means of a system that has some, for a step that goes on from them. Collective: all ranks.
+void find_means(const System& system, Parameters& parameters, std::span<const ShardSamples> samples,
+                Communicator& comm, ThreadPool& pool);
+
 }  // namespace kt

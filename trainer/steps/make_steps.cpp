@@ -1,0 +1,33 @@
+#include "trainer/steps/make_steps.h"
+
+#include "trainer/steps/als_step.h"
+#include "trainer/steps/autoencoder_step.h"
+#include "trainer/steps/full_softmax_step.h"
+#include "trainer/steps/gram_step.h"
+#include "trainer/steps/host_steps.h"
+#include "trainer/steps/means_step.h"
+#include "trainer/steps/profile_step.h"
+
+namespace kt {
+
+std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters,
+                                  const Schedule& schedule, std::span<const ShardSamples> samples,
+                                  const NegativeSampler* negatives, Devices* devices,
+                                  MpiCommunicator& comm, ThreadPool& pool) {
+  const System& system = problem.system;
+  if (system.gram) return std::make_unique<GramStep>(problem, parameters, samples, comm, pool);
+  if (system.als)
+    return std::make_unique<AlsStep>(problem, parameters, schedule, samples, comm, pool);
+  if (system.profiles) return std::make_unique<ProfileStep>(problem, parameters, comm, pool);
+  if (system.encoder)
+    return std::make_unique<AutoencoderStep>(problem, parameters, schedule, samples, comm, pool);
+  if (system.means)
+    return std::make_unique<MeansStep>(*system.means, system.objective, parameters, samples, comm,
+                                       pool);
+  if (system.objective.is_full_softmax())
+    return std::make_unique<FullSoftmaxStep>(problem, parameters, schedule, samples, comm, pool);
+  if (devices) return devices->make_steps(problem, parameters, schedule, samples, comm);
+  return std::make_unique<HostSteps>(problem, parameters, schedule, samples, negatives, comm, pool);
+}
+
+}  // namespace kt
