@@ -597,8 +597,8 @@ KT_INLINE void gather_rows(const Block& block, const RowArguments& rows, int64_t
                            const Op& op) {
   const int64_t user_width = block.program.user_part_width,
                 item_width = block.program.item_part_width;
-  const float* users = rows.user_parts + op.user_part;
-  const float* items = rows.item_parts + op.item_part;
+  const float* users = kUser ? rows.user_parts + op.user_part : nullptr;
+  const float* items = kItem ? rows.item_parts + op.item_part : nullptr;
   const int32_t *user = rows.user + first, *item = rows.item + first;
   write_finished(block, op, [&](int64_t r, int64_t c) KT_INLINED {
     if constexpr (!kItem) return load(users + user[r] * user_width + c);

@@ -16,6 +16,8 @@
 namespace kt {
 namespace {
 
+using namespace std::string_literals;
+
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -192,7 +194,7 @@ TEST(ConfigValues, NoTextIsReadWithoutEnd) {
 TEST(ConfigValues, BytesThatAreNoTextHaveALine) {
   EXPECT_THAT(faults("train: {}\nrun: {dir: caf\xe9}\n"),
               ElementsAre(AllOf(StartsWith("toy.yaml:2: got"), HasSubstr("expected UTF-8 text"))));
-  EXPECT_THAT(faults(std::string("run: {}\n\0", 9)), ElementsAre(StartsWith("toy.yaml:2: got")));
+  EXPECT_THAT(faults("run: {}\n\0"s), ElementsAre(StartsWith("toy.yaml:2: got")));
   EXPECT_THAT(faults("\xff\xfer\0u\0n\0"), ElementsAre(HasSubstr("expected UTF-8 text")));
   EXPECT_THAT(faults("\xef\xbb\xbftrain: {epochs: 2}\r\nrun: {dir: caf\xc3\xa9}\r\n"), IsEmpty());
 }

@@ -11,6 +11,8 @@
 namespace kt {
 namespace {
 
+using namespace std::string_literals;
+
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -86,7 +88,7 @@ TEST(LineCutter, CutsAsAPlainLoopDoes) {
 }
 
 TEST(LineCutter, TellsOfQuotesAndNuls) {
-  std::string text("\"a\"b\nc\0d,e\n\"\0\n\"\nf\n\"g\n", 24);
+  std::string text = "\"a\"b\nc\0d,e\n\"\0\n\"\nf\n\"g\n"s;
   LineCutter lines(text, ',');
   ASSERT_TRUE(lines.next());
   EXPECT_EQ(lines.cut(), Cut::kTextAfterQuote);
@@ -209,7 +211,7 @@ TEST(ParseDate, DaysOnly) {
 TEST(Shown, IsPrintable) {
   EXPECT_EQ(shown("a\r\x01"), "\"a\\x0d\\x01\"");
   EXPECT_EQ(shown(std::string(100, 'a')).size(), 65u);
-  EXPECT_EQ(shown(std::string("u\0\n", 3)), "\"u\\x00\\x0a\"");
+  EXPECT_EQ(shown("u\0\n"s), "\"u\\x00\\x0a\"");
   EXPECT_EQ(shown("bew\xe4rtung \xc3\xa4"), "\"bew\\xe4rtung \xc3\xa4\"");
   // Not cut inside a character.
   EXPECT_EQ(shown(std::string(59, 'a') + "\xe4\xbd\xa0z"), '"' + std::string(59, 'a') + "...\"");

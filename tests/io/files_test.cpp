@@ -17,6 +17,8 @@
 namespace kt {
 namespace {
 
+using namespace std::string_literals;
+
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -176,7 +178,7 @@ TEST_F(Files, Hdf5ReadsWhatItWrote) {
   file.write("wide", std::vector<int64_t>{INT64_MIN});
   file.write("row", std::vector<uint32_t>{UINT32_MAX});
   file.write("single", std::vector<float>{.1f});
-  const std::vector<std::string> strings = {"a", "", std::string("x\0y", 3)};
+  const std::vector<std::string> strings = {"a", "", "x\0y"s};
   file.write_strings("strings", strings);
   file.write_attribute("step", int64_t{7});
   file.write_attribute("rate", .5);

@@ -14,6 +14,8 @@
 namespace kt {
 namespace {
 
+using namespace std::string_literals;
+
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -587,7 +589,7 @@ INSTANTIATE_TEST_SUITE_P(
                   {":3: ", "ends inside this line", "give the complete file"},
                   "truncated"},
         Malformed{"nul_byte",
-                  with_row(std::string("1,10,5\0", 7) + "00,1000,,,,0.5\n"),
+                  with_row("1,10,5\0"s + "00,1000,,,,0.5\n"),
                   {":3: ", "NUL byte"},
                   "nul_byte"},
         Malformed{"text_after_quote",

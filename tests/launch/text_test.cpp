@@ -5,6 +5,8 @@
 namespace kt {
 namespace {
 
+using namespace std::string_literals;
+
 TEST(Text, Utf8IsWhatTheStandardSays) {
   for (const char* text : {"", "plain\x7f", "\xc3\xa4", "\xe4\xbd\xa0\xe5\xa5\xbd",
                            "\xf0\x9f\x98\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xf4\x8f\xbf\xbf"})
@@ -18,7 +20,7 @@ TEST(Text, Utf8IsWhatTheStandardSays) {
 
 TEST(Text, PrintableShowsWhatATerminalCannotTake) {
   EXPECT_EQ(printable("a line\n\twith \xe4\xbd\xa0"), "a line\n\twith \xe4\xbd\xa0");
-  EXPECT_EQ(printable(std::string("\0\x1b[2J\r\x7f", 7)), "\\x00\\x1b[2J\\x0d\\x7f");
+  EXPECT_EQ(printable("\0\x1b[2J\r\x7f"s), "\\x00\\x1b[2J\\x0d\\x7f");
   EXPECT_EQ(printable("t\xe4.csv\xe4\xbd"), "t\\xe4.csv\\xe4\\xbd");
   EXPECT_EQ(printable("\xc2\x9b"), "\\xc2\\x9b");
 }

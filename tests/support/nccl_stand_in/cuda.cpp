@@ -266,7 +266,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   // From the host it takes a while.
   entry.device.push(*stream, [=, looks = kind == cudaMemcpyHostToDevice ? 3 : 0]() mutable {
     if (looks-- > 0) return false;
-    std::memmove(to, from, bytes);
+    std::copy_n(static_cast<const std::byte*>(from), bytes, static_cast<std::byte*>(to));
     return true;
   });
   return entry.end(cudaSuccess);
@@ -277,7 +277,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
   if (!stream) return entry.end(cudaErrorInvalidResourceHandle);
   if (!entry.device.owns(to, bytes)) return entry.end(false);
   entry.device.push(*stream, [=] {
-    std::memset(to, value, bytes);
+    std::fill_n(static_cast<std::byte*>(to), bytes, static_cast<std::byte>(value));
     return true;
   });
   return entry.end(cudaSuccess);
@@ -337,7 +337,9 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), voi
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   const Entry entry;
-  *event = new CUevent_st;
+  const auto made = std::make_shared<CUevent_st>();
+  *event = made.get();
+  entry.device.events.push_back(made);
   ++entry.device.objects;
   return entry.end(cudaSuccess);
 }
@@ -358,7 +360,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   const Entry entry("cudaEventDestroy");
-  delete event;
+  std::erase_if(entry.device.events, [&](const auto& made) { return made.get() == event; });
   --entry.device.objects;
   return entry.end(cudaSuccess);
 }

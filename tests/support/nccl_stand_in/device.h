@@ -55,6 +55,7 @@ class Device {
   cudaError_t last_error = cudaSuccess;
   int64_t collectives = 0;
   int64_t objects = 0;
+  std::vector<std::shared_ptr<void>> events;  // what a device that failed was not asked to destroy
   std::vector<std::string> calls;
 
  private:

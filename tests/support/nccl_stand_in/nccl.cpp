@@ -164,17 +164,16 @@ struct Operation {
     }
     auto* result = static_cast<std::byte*>(out);
     if (kind == Kind::kBroadcast) {
-      std::memcpy(result, parts[static_cast<size_t>(peer)].data(), bytes());
+      std::ranges::copy(parts[static_cast<size_t>(peer)], result);
     } else if (kind == Kind::kAllGather) {
       for (const auto& part : parts) {
-        std::memcpy(result, part.data(), bytes());
-        result += bytes();
+        result = std::ranges::copy(part, result).out;
       }
     } else {
       for (size_t r = 1; r < parts.size(); ++r) {
         combine(parts[0].data(), parts[r].data(), count, type, op);
       }
-      std::memcpy(result, parts[0].data(), bytes());
+      std::ranges::copy(parts[0], result);
     }
   }
 };
