@@ -51,12 +51,29 @@ int launched_rank() {
 void refuse_lonely_world(World world) {
   const int tasks = launched_tasks();
   if (world.size > 1 || tasks <= 1) return;
+  // Each task comes here, and none can tell the others.
+  if (launched_rank() > 0) throw UserError("");
   user_error(
       "{} tasks were launched, but MPI gives this one a world of its own: each would do the whole "
       "work by itself. Expected one world of {}; under SLURM use `srun --mpi=pmix` or `mpirun` in "
-      "the "
-      "job script, and elsewhere the `mpirun` of the Open MPI this program is linked with",
+      "the job script, and elsewhere the `mpirun` of the Open MPI this program is linked with",
       tasks, tasks);
+}
+
+void expect_ranks(World world, int64_t ranks) {
+  if (ranks > 0 && world.size != ranks)
+    throw AgreedError(
+        fmt::format("parallel.ranks: got {}, but the run was started on {} rank{}; start it by "
+                    "`mpirun -np {}`, or leave the key out",
+                    ranks, world.size, world.size == 1 ? "" : "s", ranks));
+  const int tasks = environment_int("SLURM_NTASKS", 1);
+  const bool launched = std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMI_SIZE");
+  if (ranks == 0 && world.size == 1 && !launched && tasks > 1)
+    throw AgreedError(
+        fmt::format("the SLURM job has {} tasks, but this is one process that nothing launched: "
+                    "expected `mpirun` or `srun --mpi=pmix` before the program; for one rank "
+                    "alone give parallel.ranks=1",
+                    tasks));
 }
 
 void refuse_several_ranks(std::string_view command) {
