@@ -58,13 +58,7 @@ Supervision supervision_of(const SuperviseArguments& arguments, const GlobalOpti
   if (supervision.hosts.empty() && !arguments.probe.empty())
     user_error("--probe: asks each of --hosts, but none is named; leave it out");
   for (const Host& host : supervision.hosts) supervision.ranks += host.slots;
-  if (config.parallel.ranks > 0 && config.parallel.ranks != supervision.ranks)
-    user_error("parallel.ranks: got {}, but the run is to start on {} ranks; leave it out",
-               config.parallel.ranks, supervision.ranks);
-  if (config.checkpoint.resume == "never")
-    user_error(
-        "checkpoint.resume: got never, but a supervised run goes on from its checkpoints; set "
-        "auto");
+  check_supervised(config, supervision.ranks);
   return supervision;
 }
 

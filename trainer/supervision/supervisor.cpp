@@ -216,6 +216,16 @@ std::vector<Host> hosts_of(const std::string& text) {
   return hosts;
 }
 
+void check_supervised(const Config& config, int64_t ranks) {
+  if (config.parallel.ranks > 0 && config.parallel.ranks != ranks)
+    user_error("parallel.ranks: got {}, but the run is to start on {} ranks; leave it out",
+               config.parallel.ranks, ranks);
+  if (config.checkpoint.resume == "never")
+    user_error(
+        "checkpoint.resume: got never, but a supervised run goes on from its checkpoints; set "
+        "auto");
+}
+
 Sequel sequel_of(int code, bool own_limit) {
   if (code == kExitRequested) return own_limit ? Sequel::kGoesOn : Sequel::kEnds;
   return code == 1 || code == kExitPeer || code > 128 ? Sequel::kRestarts : Sequel::kEnds;

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "io/config/config.h"
+
 /// A run that is started again until it is complete: mpirun, or another launcher, as a child process.
 namespace kt {
 
@@ -20,6 +22,9 @@ std::vector<Host> hosts_of(const std::string& text);
 
 /// The words of a command line that a shell would split; quotes mean nothing.
 std::vector<std::string> words_of(const std::string& text);
+
+/// What a supervised run on `ranks` ranks may not have configured. Throws: UserError.
+void check_supervised(const Config& config, int64_t ranks);
 
 struct Supervision {
   std::vector<std::string> launcher;  ///< `-n N`, `--host ...` and the program are put after it
