@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs shellcheck over every shell script of the tree: what a first line says is one.
-#   shellcheck_all.sh SHELLCHECK ROOT
+#   check_scripts.sh SHELLCHECK ROOT
 set -euo pipefail
 cd "$2"
 mapfile -d '' files < <(find . -path ./build -prune -o -path ./.git -prune -o -path ./shared -prune -o -type f -print0)
