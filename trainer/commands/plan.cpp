@@ -17,6 +17,7 @@
 #include "trainer/commands/commands.h"
 #include "trainer/planning/plan.h"
 #include "trainer/planning/plan_inputs.h"
+#include "trainer/run/cleaning.h"
 
 namespace kt {
 namespace {
