@@ -28,6 +28,12 @@ int environment_int(const char* name, int otherwise) {
   return value;
 }
 
+/// Whether anything would tell Open MPI of the others of its step. Without it, it ends the process in words of its own.
+bool has_pmi() {
+  return std::ranges::any_of(std::array{"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"},
+                             [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
 std::string host_name() {
   std::array<char, 256> name{};
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
@@ -98,6 +104,7 @@ MpiSession& MpiSession::start() {
   started.host_ = host_name();
   watchdog_start({launched_rank(), launched_tasks()}, started.host_, kStartTimeout_s);
   const Phase phase("start of MPI");
+  if (!has_pmi()) refuse_lonely_world({launched_rank(), 1});
 
   // Without a launcher Open MPI would start a daemon beside us, for work we never ask of it.
   setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);

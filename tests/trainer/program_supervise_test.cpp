@@ -27,12 +27,12 @@ using ::testing::StartsWith;
 namespace fs = std::filesystem;
 
 // The k-th start does what line k of `plays` says, in bash, in the folder of the run; `at N` is a checkpoint.
-constexpr const char* kLauncher = R"(#!/bin/bash
+constexpr const char* kLauncher = R"script(#!/bin/bash
 at() { mkdir -p "run/checkpoints/step-$(printf %012d "$1")";
 }
 echo "$*" >>starts
 eval "$(sed -n "$(wc -l <starts)p" plays)"
-)";
+)script";
 
 class ProgramSupervise : public ::testing::Test {
  protected:
