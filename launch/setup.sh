@@ -42,7 +42,7 @@ fetch() {  # packages of PyPI into build/wheels
 
 packages=(g++ cmake ninja-build ccache python3-pip unzip
   openmpi-bin libopenmpi-dev libhdf5-dev libyaml-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev
-  libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libfast-float-dev)
+  libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libfast-float-dev shellcheck)
 missing=()
 for package in "${packages[@]}"; do
   case "$package" in

@@ -88,6 +88,8 @@ int run(int argc, char** argv) {
   add_evaluate(app, action);
   add_recommend(app, action);
   add_compare(app, action);
+  add_supervise(app, action);
+  add_slurm(app, action);
   for (CLI::App* part : app.get_subcommands([](CLI::App*) { return true; })) {
     part->add_flag("--json", global.json, "One JSON document on stdout; text goes to stderr");
     part->add_flag("--quiet", global.quiet, "Warnings and errors only");

@@ -94,6 +94,7 @@ struct Config {
     Reduce reduce = Reduce::kExact;
     Simd simd = Simd::kAuto;
     Precision precision = Precision::kFp32;  ///< of products on GPUs; weights are fp32 always
+    int64_t ranks = 0;                       ///< 0: as many as are started
     int64_t threads = 1;                     ///< per rank
     int64_t timeout_s = 60;
   } parallel;

@@ -186,6 +186,8 @@ std::vector<Key> keys_of(Config& config, std::span<const ModelDeclaration> model
       "all");
   add("parallel.precision", parallel.precision, Any{},
       "of products on GPUs: fp32, or with reduce: fast tf32 or bf16; weights are fp32 always");
+  add("parallel.ranks", parallel.ranks, whole(0, 1 << 20),
+      "ranks that the run must be started on; 0: any number");
   add("parallel.threads", parallel.threads, whole(1, 1024), "threads of a rank");
   add("parallel.timeout_s", parallel.timeout_s, whole(1, kMostSeconds),
       "seconds of silence before a run is given up");

@@ -13,6 +13,7 @@
 #include "io/config/checks.h"
 #include "io/config/keys.h"
 #include "io/config/yaml_text.h"
+#include "io/files/shipped_file.h"
 #include "launch/base/errors.h"
 
 namespace kt {
@@ -245,19 +246,7 @@ const ModelDeclaration* named_model(const std::string& text, const fs::path& nam
 }  // namespace
 
 fs::path default_config_path() {
-  const fs::path relative = fs::path("configs") / "ncf.yaml";
-  std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
-  // The program lies in build/<preset> of the tree, or wherever its folder was copied to.
-  fs::path folder = program.parent_path();
-  for (int level = 0; level < 3 && !folder.empty(); ++level, folder = folder.parent_path())
-    if (fs::is_regular_file(folder / relative, ignored)) return folder / relative;
-  const fs::path source = fs::path(KT_SOURCE_DIR) / relative;
-  if (fs::is_regular_file(source, ignored)) return source;
-  user_error(
-      "{}: got no such file beside {} nor in the folders above it, expected the default "
-      "configuration; name one with --config",
-      relative.string(), program.string());
+  return shipped_file("configs/ncf.yaml", "the default configuration", "name one with --config");
 }
 
 ConfigReading read_config(const std::string& text, const fs::path& name,

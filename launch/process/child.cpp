@@ -1,7 +1,9 @@
 #include "launch/process/child.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -10,6 +12,8 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <utility>
 
 #include "launch/base/errors.h"
@@ -114,6 +118,23 @@ std::optional<int> Child::reap(int options) {
   KT_CHECK(ended >= 0, "waitpid {}: {}", pid_, std::strerror(errno));
   if (ended > 0) code_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return code_;
+}
+
+Output output_of(const std::vector<std::string>& command) {
+  const int file = memfd_create("output", MFD_CLOEXEC);
+  KT_CHECK(file >= 0, "memfd_create: {}", std::strerror(errno));
+  const std::filesystem::path path = fmt::format("/proc/self/fd/{}", file);
+  Output output;
+  try {
+    output.code = Child(command, path).wait();
+  } catch (...) {
+    close(file);
+    throw;
+  }
+  std::ifstream stream(path, std::ios::binary);
+  output.text.assign(std::istreambuf_iterator<char>(stream), {});
+  close(file);
+  return output;
 }
 
 }  // namespace kt

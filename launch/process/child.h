@@ -38,4 +38,12 @@ class Child {
   std::optional<int> code_;
 };
 
+/// What a program printed, to stdout and stderr together, and how it ended.
+struct Output {
+  int code = 0;
+  std::string text;
+};
+/// Runs `command` to its end. Throws: UserError when there is no such program.
+Output output_of(const std::vector<std::string>& command);
+
 }  // namespace kt

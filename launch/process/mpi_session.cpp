@@ -28,6 +28,12 @@ int environment_int(const char* name, int otherwise) {
   return value;
 }
 
+/// Whether anything would tell Open MPI of the others of its step. Without it, it ends the process in words of its own.
+bool has_pmi() {
+  return std::ranges::any_of(std::array{"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"},
+                             [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
 std::string host_name() {
   std::array<char, 256> name{};
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
@@ -51,12 +57,29 @@ int launched_rank() {
 void refuse_lonely_world(World world) {
   const int tasks = launched_tasks();
   if (world.size > 1 || tasks <= 1) return;
+  // Each task comes here, and none can tell the others.
+  if (launched_rank() > 0) throw UserError("");
   user_error(
       "{} tasks were launched, but MPI gives this one a world of its own: each would do the whole "
       "work by itself. Expected one world of {}; under SLURM use `srun --mpi=pmix` or `mpirun` in "
-      "the "
-      "job script, and elsewhere the `mpirun` of the Open MPI this program is linked with",
+      "the job script, and elsewhere the `mpirun` of the Open MPI this program is linked with",
       tasks, tasks);
+}
+
+void expect_ranks(World world, int64_t ranks) {
+  if (ranks > 0 && world.size != ranks)
+    throw AgreedError(
+        fmt::format("parallel.ranks: got {}, but the run was started on {} rank{}; start it by "
+                    "`mpirun -np {}`, or leave the key out",
+                    ranks, world.size, world.size == 1 ? "" : "s", ranks));
+  const int tasks = environment_int("SLURM_NTASKS", 1);
+  const bool launched = std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMI_SIZE");
+  if (ranks == 0 && world.size == 1 && !launched && tasks > 1)
+    throw AgreedError(
+        fmt::format("the SLURM job has {} tasks, but this is one process that nothing launched: "
+                    "expected `mpirun` or `srun --mpi=pmix` before the program; for one rank "
+                    "alone give parallel.ranks=1",
+                    tasks));
 }
 
 void refuse_several_ranks(std::string_view command) {
@@ -81,6 +104,7 @@ MpiSession& MpiSession::start() {
   started.host_ = host_name();
   watchdog_start({launched_rank(), launched_tasks()}, started.host_, kStartTimeout_s);
   const Phase phase("start of MPI");
+  if (!has_pmi()) refuse_lonely_world({launched_rank(), 1});
 
   // Without a launcher Open MPI would start a daemon beside us, for work we never ask of it.
   setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);

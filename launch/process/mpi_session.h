@@ -48,8 +48,11 @@ int launched_tasks();
 /// Which of them this process is.
 int launched_rank();
 /// Throws: UserError when several tasks were launched and each is a world of its own: `srun` without PMI,
-/// or the `mpirun` of another MPI.
+/// or the `mpirun` of another MPI. Task 0 alone has words for it.
 void refuse_lonely_world(World world);
+/// For what is done by all ranks: that there are `ranks` of them, where it is not 0; else that this is no single process
+/// in a SLURM job of several tasks. Throws: AgreedError.
+void expect_ranks(World world, int64_t ranks);
 /// For commands that run as one process. Throws: UserError when several tasks were launched.
 void refuse_several_ranks(std::string_view command);
 

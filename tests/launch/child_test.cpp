@@ -50,6 +50,13 @@ TEST_F(ChildTest, OutputIsAddedToAFile) {
   EXPECT_EQ(text("log"), "out\nerr\nagain\n");
 }
 
+TEST_F(ChildTest, OutputAndEndOfACommand) {
+  const Output output = output_of({"sh", "-c", "echo out; echo err >&2; exit 3"});
+  EXPECT_EQ(output.code, 3);
+  EXPECT_EQ(output.text, "out\nerr\n");
+  EXPECT_THROW(output_of({"/no/such/program"}), UserError);
+}
+
 TEST_F(ChildTest, WhatCannotStartIsTheUsersToMend) {
   EXPECT_THROW(Child({"/no/such/program"}), UserError);
   EXPECT_THROW(Child({"true"}, folder / "absent" / "log"), UserError);

@@ -70,13 +70,37 @@ TEST_F(GuardsTest, MpirunInsideAStepIsBelieved) {
 }
 
 TEST_F(GuardsTest, ALonelyWorldAmongSeveralTasksIsRefused) {
-  set("SLURM_PROCID", "2");
+  set("SLURM_PROCID", "0");
   set("SLURM_STEP_NUM_TASKS", "4");
   EXPECT_THAT(user_error_of([] {
                 refuse_lonely_world({0, 1});
               }),
               AllOf(HasSubstr("4 tasks were launched"), HasSubstr("srun --mpi=pmix")));
+  set("SLURM_PROCID", "2");
+  EXPECT_EQ(user_error_of([] { refuse_lonely_world({0, 1}); }), "");
   EXPECT_NO_THROW(refuse_lonely_world({2, 4}));
+}
+
+TEST_F(GuardsTest, AnotherNumberOfRanksThanGivenIsRefused) {
+  EXPECT_NO_THROW(expect_ranks({0, 3}, 3));
+  EXPECT_NO_THROW(expect_ranks({0, 3}, 0));
+  EXPECT_THAT(user_error_of([] {
+                expect_ranks({2, 3}, 4);
+              }),
+              AllOf(HasSubstr("parallel.ranks: got 4, but the run was started on 3 ranks"),
+                    HasSubstr("mpirun -np 4")));
+}
+
+TEST_F(GuardsTest, OneProcessInAJobOfSeveralTasksIsRefused) {
+  set("SLURM_NTASKS", "4");
+  EXPECT_THAT(user_error_of([] {
+                expect_ranks({0, 1}, 0);
+              }),
+              AllOf(HasSubstr("the SLURM job has 4 tasks"), HasSubstr("parallel.ranks=1")));
+  EXPECT_NO_THROW(expect_ranks({0, 1}, 1));
+  EXPECT_NO_THROW(expect_ranks({0, 4}, 0));
+  set("OMPI_COMM_WORLD_SIZE", "1");  // somebody asked mpirun for one
+  EXPECT_NO_THROW(expect_ranks({0, 1}, 0));
 }
 
 TEST_F(GuardsTest, OneProcessCommandsRefuseSeveralTasks) {

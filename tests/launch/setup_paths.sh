@@ -10,11 +10,12 @@ cp "$1" "$work/a clone/launch/setup.sh"
 touch "$work/here/torch/lib/libtorch_cuda.so" "$work/here/nccl/include/nccl.h"
 printf '#!/bin/sh\n' >"$work/here/toolkit/bin/nvcc"
 printf '#!/bin/sh\nprintf "install ok installed"\n' >"$work/bin/dpkg-query"
+# shellcheck disable=SC2016  # the script expands them
 printf '#!/bin/sh\necho "$PWD $CMAKE_PREFIX_PATH $CUDAToolkit_ROOT $NCCL_ROOT $*" >>"%s/log"\n' "$work" >"$work/bin/cmake"
 printf '#!/bin/sh\nexit 0\n' >"$work/bin/python3"
 chmod +x "$work"/bin/* "$work/here/toolkit/bin/nvcc"
 cd "$work/here"
-PATH=$work/bin:/usr/bin:/bin CMAKE_PREFIX_PATH=torch CUDAToolkit_ROOT=toolkit NCCL_ROOT=nccl CUDACXX= \
+PATH=$work/bin:/usr/bin:/bin CMAKE_PREFIX_PATH=torch CUDAToolkit_ROOT=toolkit NCCL_ROOT=nccl CUDACXX='' \
   "../a clone/launch/setup.sh" --no-install gpu
 own="$work/here/torch $work/here/toolkit $work/here/nccl"
 diff "$work/log" - <<EOF

@@ -147,13 +147,15 @@ Ended Program::wait() {
 
 void Program::signal(int number) const { ::kill(pid_, number); }
 
-std::vector<pid_t> Program::ranks() const {
+std::vector<pid_t> Program::ranks() const { return children_of(pid_); }
+
+std::vector<pid_t> children_of(pid_t parent) {
   std::vector<pid_t> children;
   for (const auto& entry : fs::directory_iterator("/proc")) {
     const std::string name = entry.path().filename().string();
     if (!std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; }))
       continue;
-    if (const pid_t process = std::stoi(name); process_stat(process).parent == pid_)
+    if (const pid_t process = std::stoi(name); process_stat(process).parent == parent)
       children.push_back(process);
   }
   std::sort(children.begin(), children.end());

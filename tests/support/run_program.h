@@ -55,6 +55,9 @@ class Program {
   int handle_ = -1;  // pidfd
 };
 
+/// The processes whose parent this is, in the order of their numbers.
+std::vector<pid_t> children_of(pid_t parent);
+
 /// Fails the test when the process has not ended ten seconds later.
 void expect_gone(pid_t process);
 

@@ -13,19 +13,29 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
+std::vector<std::string> differences(const std::vector<Facts>& facts) {
+  return differences_of_ranks(facts, std::vector<std::string>(facts.size(), "n1"));
+}
+
 TEST(DifferencesOfRanks, NameValuesAndRanks) {
   const Facts one{{"train.seed", "1"}, {"run.dir", "a"}},
       two{{"train.seed", "2"}, {"run.dir", "a"}};
-  EXPECT_THAT(differences_of_ranks({one, one, one}), IsEmpty());
-  EXPECT_THAT(differences_of_ranks({one, two, one, one}),
+  EXPECT_THAT(differences({one, one, one}), IsEmpty());
+  EXPECT_THAT(differences({one, two, one, one}),
               ElementsAre("train.seed: 1 on ranks 0, 2-3; 2 on rank 1"));
-  EXPECT_THAT(differences_of_ranks({one, {}}),
-              ElementsAre("train.seed: 1 on rank 0; none on rank 1",
-                          "run.dir: a on rank 0; none on rank 1"));
+  EXPECT_THAT(differences({one, {}}), ElementsAre("train.seed: 1 on rank 0; none on rank 1",
+                                                  "run.dir: a on rank 0; none on rank 1"));
   std::vector<Facts> many;
   for (int rank = 0; rank < 20; ++rank) many.push_back({{"k", std::to_string(rank)}});
-  EXPECT_THAT(differences_of_ranks(many),
+  EXPECT_THAT(differences(many),
               ElementsAre(AllOf(HasSubstr("7 on rank 7"), HasSubstr("12 more values"))));
+}
+
+TEST(DifferencesOfRanks, OfSeveralHostsNameThem) {
+  const Facts one{{"hash of the data set", "aa"}}, two{{"hash of the data set", "bb"}};
+  EXPECT_THAT(
+      differences_of_ranks({one, one, two, two, one}, {"n1", "n1", "n2", "n2", "n3"}),
+      ElementsAre("hash of the data set: aa on ranks 0-1, 4 (n1, n3); bb on ranks 2-3 (n2)"));
 }
 
 class SameOnAll : public MpiTest {

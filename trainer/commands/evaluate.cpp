@@ -57,6 +57,7 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
       open_result(arguments.per_user, "metrics of users", comm);
   StoredRun run = open_run(arguments.run, arguments.overrides, comm);
   const Config& config = run.problem.config;
+  expect_ranks(session.world(), config.parallel.ranks);
   watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
   ThreadPool pool(static_cast<int>(config.parallel.threads));
 

@@ -1,5 +1,3 @@
-#include "trainer/planning/plan.h"
-
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
@@ -11,20 +9,15 @@
 #include "io/config/config.h"
 #include "io/config/reader.h"
 #include "io/config/writers.h"
-#include "io/dataset/dataset.h"
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
 #include "launch/process/mpi_session.h"
-#include "models/features/content_features.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
-#include "trainer/devices/devices.h"
-#include "trainer/features/side_columns.h"
-#include "trainer/planning/kuairec_counts.h"
+#include "trainer/planning/plan.h"
+#include "trainer/planning/plan_inputs.h"
 #include "trainer/run/cleaning.h"
-#include "trainer/run/engine_choice.h"
-#include "trainer/run/problem.h"
 
 namespace kt {
 namespace {
@@ -69,109 +62,9 @@ Device device_of(const PlanArguments& arguments) {
   return device;
 }
 
-void assume_kuairec(PlanInputs& inputs) {
-  const auto even = [](int64_t n) {
-    const std::vector<int64_t> begin = even_blocks(n, KuaiRecCounts::shards);
-    std::vector<int64_t> sizes;
-    for (size_t j = 0; j + 1 < begin.size(); ++j) sizes.push_back(begin[j + 1] - begin[j]);
-    return sizes;
-  };
-  inputs.shard_rows = even(KuaiRecCounts::rows);
-  inputs.shard_users = even(KuaiRecCounts::users);
-  inputs.users = KuaiRecCounts::users;
-  inputs.items = KuaiRecCounts::items;
-  inputs.test_pairs = KuaiRecCounts::test_pairs;
-}
-
-void take_counts(const Dataset& dataset, PlanInputs& inputs) {
-  if (reads_content(inputs.config) && !dataset.has_daily())
-    user_error(
-        "{}: model.content is daily, but the data set has no item_daily_features.csv; import the "
-        "data with that file, or set model.content=none",
-        dataset.path().string());
-  inputs.shard_rows = dataset.shard_rows();
-  for (const json& shard : dataset.manifest().at("shards"))
-    inputs.shard_users.push_back(shard.at("users"));
-  inputs.users = dataset.users();
-  inputs.items = dataset.items();
-  inputs.test_pairs = dataset.test_rows();
-}
-
-/// The columns that the system reads.
-std::vector<Column> take_columns(PlanInputs& inputs) {
-  const SystemEntry& entry = find_system(inputs.config.model.name);
-  const std::vector<Column> columns =
-      entry.columns ? entry.columns(inputs.config.model.options) : std::vector<Column>();
-  for (const Side side : {Side::kUser, Side::kItem, Side::kRow})
-    inputs.columns[static_cast<size_t>(side)] = width_of(columns, side);
-  if (reads_content(inputs.config))
-    inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
-  return columns;
-}
-
-SystemInputs system_inputs(const PlanInputs& inputs, std::span<const Column> columns) {
-  SystemInputs of_system{.users = inputs.users,
-                         .items = inputs.items,
-                         .users_with_rows = inputs.users,
-                         .items_with_rows = inputs.items,
-                         .columns = inputs.columns};
-  const std::string& path = inputs.config.data.path;
-  for (const Side side : {Side::kUser, Side::kItem}) {
-    of_system.codes[static_cast<size_t>(side)] =
-        path.empty() ? kuairec_codes(columns, side)
-                     : code_counts(columns, side, Dataset::open(path));
-  }
-  return of_system;
-}
-
-void take_model(PlanInputs& inputs) {
-  if (inputs.device.gpu && inputs.config.model.engine == EngineName::kFused)
-    user_error("model.engine: got fused, but --device is {}: set model.engine=torch or auto",
-               inputs.device.name);
-  resolve_engine(inputs.config, inputs.device.gpu);
-  const std::vector<Column> columns = take_columns(inputs);
-  const System system = find_system(inputs.config.model.name)
-                            .make(inputs.config.model.options, system_inputs(inputs, columns));
-  const std::string lack = lack_of_device_form(system, columns);
-  if (inputs.device.gpu && !lack.empty())
-    user_error("--device {}: model.name is {}, which has no form on GPUs: {}; plan it for cpu",
-               inputs.device.name, inputs.config.model.name, lack);
-  inputs.means = system.means;
-  if (system.als || system.gram || system.encoder || system.profiles ||
-      system.objective.is_full_softmax())
-    user_error(
-        "model.name: got {}, whose steps are over all rows, users or videos, expected a system "
-        "of steps over batches of rows or of means; there is no plan of it yet",
-        inputs.config.model.name);
-  const Layers& model = system.graph;
-  inputs.parameters = model.parameters();
-  inputs.dropout_width = model.dropout_width();
-  inputs.group = system.objective.group();
-  const bool is_fused = inputs.config.model.engine == EngineName::kFused;
-  const Form form =
-      is_fused && inputs.config.model.form == FormName::kIds ? Form::kIds : Form::kRows;
-  const fused::CompiledModel compiled(model, form);
-  inputs.arithmetic = fused::arithmetic_of(compiled);
-  const auto engine = make_engine(
-      system, {.kind = is_fused ? EngineKind::kFused : EngineKind::kTorch, .form = form});
-  inputs.user_part = engine->part_width(Side::kUser);
-  inputs.item_part = engine->part_width(Side::kItem);
-  const int64_t blocks = (inputs.group + fused::kBlockRows - 1) / fused::kBlockRows;
-  if (is_fused) inputs.workspace = blocks * compiled.workspace_size();
-}
-
 PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
-  PlanInputs inputs{.config = config_of(arguments, file),
-                    .ranks = arguments.ranks,
-                    .device = device_of(arguments)};
-  const int64_t a_node = inputs.device.gpu ? inputs.device.per_node : inputs.ranks;
-  inputs.nodes = arguments.nodes > 0 ? arguments.nodes : (inputs.ranks + a_node - 1) / a_node;
-  if (inputs.config.data.path.empty())
-    assume_kuairec(inputs);
-  else
-    take_counts(Dataset::open(inputs.config.data.path), inputs);
-  take_model(inputs);
-  return inputs;
+  return plan_inputs(config_of(arguments, file), device_of(arguments), arguments.ranks,
+                     arguments.nodes);
 }
 
 const char* name_of(ParameterKind kind) {

@@ -34,6 +34,7 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
     config = load_config(arguments.config, arguments.overrides, model_declarations());
     return settings_of_all_ranks(config);
   });
+  expect_ranks(session.world(), config.parallel.ranks);
   const std::unique_ptr<Devices> devices = settle(config, comm);
   log_info("effective configuration:\n{}", to_yaml(config));
   log_info("{} rank{} over {}, {} thread{} each; reduce: {}", session.world().size,

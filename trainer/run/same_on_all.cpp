@@ -9,6 +9,7 @@
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
 #include "launch/collectives/agree.h"
+#include "launch/process/mpi_session.h"
 #include "trainer/run/share.h"
 
 namespace kt {
@@ -39,16 +40,29 @@ const std::string* find(const Facts& facts, const std::string& name) {
   return nullptr;
 }
 
-[[noreturn]] void throw_differences(const std::vector<Facts>& facts) {
+/// The hosts of these ranks, as ` (n1, n2)`.
+std::string hosts_text(const std::vector<int>& ranks, const std::vector<std::string>& hosts) {
+  std::vector<std::string> names;
+  for (const int rank : ranks)
+    if (std::find(names.begin(), names.end(), hosts[rank]) == names.end())
+      names.push_back(hosts[rank]);
+  return fmt::format(" ({})", fmt::join(names, ", "));
+}
+
+[[noreturn]] void throw_differences(const std::vector<Facts>& facts,
+                                    const std::vector<std::string>& hosts) {
   throw AgreedError(fmt::format(
       "the ranks of this run do not agree: {}\nstart all with the same program, arguments and "
       "files; parallel.threads, parallel.simd and log.* alone may differ",
-      fmt::join(differences_of_ranks(facts), "\n")));
+      fmt::join(differences_of_ranks(facts, hosts), "\n")));
 }
 
 }  // namespace
 
-std::vector<std::string> differences_of_ranks(const std::vector<Facts>& facts) {
+std::vector<std::string> differences_of_ranks(const std::vector<Facts>& facts,
+                                              const std::vector<std::string>& hosts) {
+  const bool several =
+      std::ranges::any_of(hosts, [&](const std::string& host) { return host != hosts.front(); });
   std::vector<std::string> names;
   for (const Facts& of_rank : facts)
     for (const auto& [name, value] : of_rank)
@@ -67,7 +81,8 @@ std::vector<std::string> differences_of_ranks(const std::vector<Facts>& facts) {
     if (values.size() < 2) continue;
     std::vector<std::string> parts;
     for (size_t k = 0; k < std::min(values.size(), kShownValues); ++k)
-      parts.push_back(fmt::format("{} on {}", values[k].first, ranks_text(values[k].second)));
+      parts.push_back(fmt::format("{} on {}{}", values[k].first, ranks_text(values[k].second),
+                                  several ? hosts_text(values[k].second, hosts) : ""));
     if (values.size() > kShownValues)
       parts.push_back(fmt::format("{} more values", values.size() - kShownValues));
     lines.push_back(fmt::format("{}: {}", name, fmt::join(parts, "; ")));
@@ -103,7 +118,7 @@ void same_on_all(MpiCommunicator& comm, const std::function<Facts()>& facts_of) 
   if (std::any_of(all.begin(), all.end(), [](const Facts& f) { return find(f, kFault); }))
     for (Facts& of_rank : all)
       if (!find(of_rank, kFault)) of_rank.clear();
-  throw_differences(all);
+  throw_differences(all, gather_texts(MpiSession::start().host(), comm));
 }
 
 void same_build_on_all(Communicator& comm, const std::string& build) {
@@ -115,7 +130,8 @@ void same_build_on_all(Communicator& comm, const std::string& build) {
   std::vector<Facts> builds;
   for (int rank = 0; rank < size; ++rank)
     builds.push_back({{"program", reinterpret_cast<const char*>(all.data() + kBuildBytes * rank)}});
-  if (!differences_of_ranks(builds).empty()) throw_differences(builds);
+  // Hosts are not asked for: another build may send no such thing.
+  if (!differences_of_ranks(builds, {}).empty()) throw_differences(builds, {});
 }
 
 }  // namespace kt

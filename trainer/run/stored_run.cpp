@@ -23,7 +23,10 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
     if (!std::filesystem::exists(file))
       user_error("{}: no config.yaml there; expected the folder of a run (run.dir)",
                  run_dir.string());
-    config = load_config(file, overrides, model_declarations());
+    // How many ranks trained it binds nobody who reads it.
+    std::vector<std::string> own{"parallel.ranks=0"};
+    own.insert(own.end(), overrides.begin(), overrides.end());
+    config = load_config(file, own, model_declarations());
     config.run.dir = run_dir.string();
     return settings_of_all_ranks(config);
   });
