@@ -88,6 +88,7 @@ int run(int argc, char** argv) {
   add_evaluate(app, action);
   add_recommend(app, action);
   add_compare(app, action);
+  add_sweep(app, action);
   for (CLI::App* part : app.get_subcommands([](CLI::App*) { return true; })) {
     part->add_flag("--json", global.json, "One JSON document on stdout; text goes to stderr");
     part->add_flag("--quiet", global.quiet, "Warnings and errors only");
@@ -101,7 +102,8 @@ int run(int argc, char** argv) {
     same_on_all(comm, [&] { return Facts{{"command", parse(app, argc, argv, action)}}; });
   }
   log_start({}, global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
-  const bool trains = app.got_subcommand("train") || app.got_subcommand("compare");
+  const bool trains = app.got_subcommand("train") || app.got_subcommand("compare") ||
+                      app.got_subcommand("sweep");
   answer_stops(trains ? StopAnswer::kResume : StopAnswer::kEnd);
   return action(global);
 }

@@ -36,5 +36,6 @@ void add_plan(CLI::App& app, Action& action);
 void add_evaluate(CLI::App& app, Action& action);
 void add_recommend(CLI::App& app, Action& action);
 void add_compare(CLI::App& app, Action& action);
+void add_sweep(CLI::App& app, Action& action);
 
 }  // namespace kt
