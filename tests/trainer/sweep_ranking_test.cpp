@@ -100,7 +100,7 @@ class SweepImportance : public ::testing::Test {
     Board board;
     for (int x = 0; x < 4; ++x)
       for (int y = 0; y < 4; ++y) {
-        sweep.trials.push_back({.hash = "", .config = {}, .values = {{"x", x}, {"y", y}}});
+        sweep.trials.emplace_back().values = json{{"x", x}, {"y", y}};
         board.standings.push_back({.objective = {of(x, y)}});
       }
     return importance_of(sweep, board);
@@ -133,7 +133,7 @@ TEST_F(SweepImportance, LeavesOutWhatIsAlwaysTheSame) {
   sweep.file.parameters.push_back({.key = "x", .place = ""});
   Board board;
   for (int k = 0; k < 4; ++k) {
-    sweep.trials.push_back({.hash = "", .config = {}, .values = {{"x", 1}}});
+    sweep.trials.emplace_back().values = json{{"x", 1}};
     board.standings.push_back({.objective = {static_cast<double>(k)}});
   }
   EXPECT_THAT(importance_of(sweep, board), IsEmpty());

@@ -37,7 +37,9 @@ std::string_view name_of(TrialState state) {
 }
 
 std::string text_of(const json& value) {
-  return value.is_null() ? "" : value.is_string() ? value.get<std::string>() : to_text(value);
+  if (value.is_null()) return "";
+  if (value.is_number_float()) return fmt::format("{}", value.get<double>());
+  return value.is_string() ? value.get<std::string>() : to_text(value);
 }
 
 /// Keys for people: the last part where it is one's alone.
