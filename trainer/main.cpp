@@ -90,6 +90,7 @@ int run(int argc, char** argv) {
   add_compare(app, action);
   add_supervise(app, action);
   add_slurm(app, action);
+  add_sweep(app, action);
   for (CLI::App* part : app.get_subcommands([](CLI::App*) { return true; })) {
     part->add_flag("--json", global.json, "One JSON document on stdout; text goes to stderr");
     part->add_flag("--quiet", global.quiet, "Warnings and errors only");
@@ -103,7 +104,8 @@ int run(int argc, char** argv) {
     same_on_all(comm, [&] { return Facts{{"command", parse(app, argc, argv, action)}}; });
   }
   log_start({}, global.json ? LogStream::kStderr : LogStream::kStdout, global.quiet);
-  const bool trains = app.got_subcommand("train") || app.got_subcommand("compare");
+  const bool trains = app.got_subcommand("train") || app.got_subcommand("compare") ||
+                      app.got_subcommand("sweep");
   answer_stops(trains ? StopAnswer::kResume : StopAnswer::kEnd);
   return action(global);
 }

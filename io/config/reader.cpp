@@ -38,9 +38,10 @@ class Reader {
   }
 
   void read(const std::string& text, const std::string& name,
-            const std::vector<std::string>& overrides) {
+            const std::vector<std::string>& overrides, std::span<const std::string> places) {
     read_file(text, name);
-    for (const std::string& argument : overrides) read_override(argument);
+    for (size_t k = 0; k < overrides.size(); ++k)
+      read_override(overrides[k], k < places.size() ? places[k] : "command line");
   }
 
   void check_contradictions() {
@@ -75,8 +76,9 @@ class Reader {
     }
   }
 
-  void read_override(const std::string& argument) {
-    const std::string at = "command line: " + yaml::shown(argument);
+  void read_override(const std::string& argument, const std::string& place) {
+    const std::string at = place + ": " + yaml::shown(argument);
+    overrides_.insert(at);
     const size_t equals = argument.find('=');
     if (equals == std::string::npos || equals == 0) {
       const bool is_file = argument.ends_with(".yaml") || argument.ends_with(".yml");
@@ -210,7 +212,7 @@ class Reader {
     for (const std::string& path : paths) {
       settings.push_back(fmt::format("{}={}", path, text_of(find(path)->write())));
       const auto given = places_.find(path);
-      if (given != places_.end() && (at == file_ || given->second.starts_with("command line")))
+      if (given != places_.end() && (at == file_ || overrides_.contains(given->second)))
         at = given->second;
     }
     fault(at,
@@ -229,6 +231,7 @@ class Reader {
   std::map<std::string, int>
       first_line_;  // of every key and section of the file, however it is spelt
   std::map<std::string, std::string> places_;
+  std::set<std::string> overrides_;  // the places that are theirs
   std::set<std::string> refused_;
 };
 
@@ -238,7 +241,7 @@ const ModelDeclaration* named_model(const std::string& text, const fs::path& nam
                                     std::span<const ModelDeclaration> models) {
   ConfigReading reading;
   Reader reader(reading, models, nullptr);
-  reader.read(text, name.string(), overrides);
+  reader.read(text, name.string(), overrides, {});
   if (reader.refused("model.name")) return nullptr;
   return &*std::ranges::find(models, reading.config.model.name, &ModelDeclaration::name);
 }
@@ -251,11 +254,12 @@ fs::path default_config_path() {
 
 ConfigReading read_config(const std::string& text, const fs::path& name,
                           const std::vector<std::string>& overrides,
-                          std::span<const ModelDeclaration> models) {
+                          std::span<const ModelDeclaration> models,
+                          std::span<const std::string> places) {
   KT_CHECK(!models.empty(), "no model is declared");
   ConfigReading reading;
   Reader reader(reading, models, named_model(text, name, overrides, models));
-  reader.read(text, name.string(), overrides);
+  reader.read(text, name.string(), overrides, places);
   if (reading.faults.empty()) reader.check_contradictions();
   if (reading.config.run.dir.empty())
     reading.config.run.dir = (fs::path("runs") / name.stem()).string();
@@ -263,7 +267,8 @@ ConfigReading read_config(const std::string& text, const fs::path& name,
 }
 
 ConfigReading read_config_file(const fs::path& file, const std::vector<std::string>& overrides,
-                               std::span<const ModelDeclaration> models) {
+                               std::span<const ModelDeclaration> models,
+                               std::span<const std::string> places) {
   const fs::path path = file.empty() ? default_config_path() : file;
   std::ifstream stream(path, std::ios::binary);
   std::string text(yaml::kMostFileBytes + 1, '\0');
@@ -278,7 +283,7 @@ ConfigReading read_config_file(const fs::path& file, const std::vector<std::stri
     return reading;
   }
   text.resize(static_cast<size_t>(stream.gcount()));
-  return read_config(text, path, overrides, models);
+  return read_config(text, path, overrides, models, places);
 }
 
 Config load_config(const fs::path& file, const std::vector<std::string>& overrides,

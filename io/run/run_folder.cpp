@@ -27,6 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+constexpr const char* kLock = ".lock";
 constexpr const char* kIdentity = "identity.json";
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kResult = "result.json";
@@ -73,7 +74,7 @@ RunFolder::RunFolder(fs::path path) : path_(std::move(path)) {
   if (error)
     user_error("{}: cannot make this folder: {}; choose another run.dir", path_.string(),
                error.message());
-  const fs::path file = path_ / ".lock";
+  const fs::path file = path_ / kLock;
   lock_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (lock_ < 0)
     user_error("{}: cannot write it: {}; choose another run.dir or mend the permissions",
@@ -222,6 +223,14 @@ std::optional<json> RunFolder::read_result() const {
     fault = error.what();
   }
   user_error("{}: is damaged or was changed: {}", file.string(), fault);
+}
+
+bool is_run_folder_free(const fs::path& run_dir) {
+  const int lock = ::open((run_dir / kLock).c_str(), O_RDWR | O_CLOEXEC);
+  if (lock < 0) return true;
+  const bool is_free = ::flock(lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+  ::close(lock);
+  return is_free;
 }
 
 json read_identity(const fs::path& run_dir) {

@@ -57,6 +57,10 @@ class RunFolder {
   int metrics_ = -1;  ///< file descriptor, opened by the first line
 };
 
+/// Whether no process holds the folder, as far as the file system has locks. One that starts at the same moment may be
+/// refused because of this look.
+bool is_run_folder_free(const std::filesystem::path& run_dir);
+
 /// The identity a run folder was claimed with. Throws: UserError when there is none.
 nlohmann::json read_identity(const std::filesystem::path& run_dir);
 

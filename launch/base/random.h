@@ -21,6 +21,7 @@ enum class Purpose : uint64_t {
   kNegatives = 8,        ///< a = epoch, b = row ordinal; further ones by `mix`
   kBootstrap = 9,        ///< a = replicate, b = user
   kBootstrapRuns = 10,   ///< a = replicate, b = draw
+  kSweep = 11,           ///< a = trial, b = hash of the parameter
 };
 
 /// The finaliser of SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number

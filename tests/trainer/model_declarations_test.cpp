@@ -42,7 +42,8 @@ TEST(ModelDeclarations, EveryModelAndItsDefaultsAreAccepted) {
 TEST(ModelDeclarations, EveryFileOfTheProjectLoads) {
   int files = 0;
   for (const auto& entry : fs::recursive_directory_iterator(fs::path(KT_SOURCE_DIR) / "configs")) {
-    if (entry.path().extension() != ".yaml") continue;
+    const bool is_sweep = entry.path().string().find("/configs/sweeps/") != std::string::npos;
+    if (entry.path().extension() != ".yaml" || is_sweep) continue;
     EXPECT_THAT(read_config_file(entry.path(), {}, model_declarations()).faults, IsEmpty())
         << entry.path();
     ++files;

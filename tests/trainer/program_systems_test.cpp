@@ -16,12 +16,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Files of configs/, by their path there without the ending.
+/// Files of configs/ but its sweeps, by their path there without the ending.
 std::vector<std::string> configurations() {
   std::vector<std::string> names;
   for (const auto& entry : fs::recursive_directory_iterator(KT_CONFIGS)) {
     const fs::path name = fs::relative(entry.path(), KT_CONFIGS).replace_extension();
-    if (entry.path().extension() == ".yaml" && name != "ncf_gpu") names.push_back(name.string());
+    if (entry.path().extension() == ".yaml" && name != "ncf_gpu" && *name.begin() != "sweeps")
+      names.push_back(name.string());
   }
   std::ranges::sort(names);
   return names;
