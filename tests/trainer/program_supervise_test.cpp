@@ -46,6 +46,7 @@ class ProgramSupervise : public ::testing::Test {
   fs::path place(const std::string& plays) {
     place_ = shop_->path() / ::testing::UnitTest::GetInstance()->current_test_info()->name();
     fs::remove_all(place_);
+    fs::remove(place_.string() + ".out");  // what `printed` waits for is this job's
     script("launcher", kLauncher);
     write_file(place_ / "plays", plays);
     return place_;
@@ -225,7 +226,7 @@ class SupervisedRun : public ProgramSupervise {
             KT_TINY_CONFIG,
             "data.path=" + (shop_->path() / "dataset").string(),
             "run.dir=" + (shop_->path() / name).string(),
-            "train.epochs=40",
+            "train.epochs=15",
             "checkpoint.every_steps=20"};
   }
   static Arguments supervised(const std::string& name, const Arguments& more = {}) {
