@@ -127,14 +127,14 @@ TEST_F(SweepRefusals, ValuesThatTheConfigurationRefuses) {
 }
 
 TEST_F(SweepRefusals, DependentKeysOfNothing) {
-  expect_refused_parameters(
-      "  model.embedding: {values: [2], when: {train.optimizer.name: sgd}}\n",
-      "when: got a section, expected a parameter above this one that is a list of values, not "
-      "train.optimizer.name");
+  expect_refused_parameters("  model.embedding: {values: [2], when: {train.optimizer.name: sgd}}\n",
+                            "when: got {train.optimizer.name: sgd}, expected a parameter above "
+                            "this one that is a list of values");
   expect_refused_parameters(
       "  train.optimizer.name: [adam, sgd]\n"
       "  train.optimizer.momentum: {values: [.9], when: {train.optimizer.name: sdg}}\n",
-      "expected for train.optimizer.name one of its values as they are written there: adam, sgd");
+      "when: got {train.optimizer.name: sdg}, expected values of train.optimizer.name as they are "
+      "written there: adam, sgd");
 }
 
 TEST_F(SweepRefusals, TooManyTrials) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <utility>
 
 #include "io/config/keys.h"
@@ -64,6 +65,7 @@ std::string SweepObjective::title() const {
 }
 
 SweepObjective sweep_objective(const SweepFile::Objective& given) {
+  constexpr auto all = words(SelectionMetric{});
   SweepObjective objective;
   objective.on_test = given.metric.starts_with(kOfTest);
   objective.metric = given.metric.substr(objective.on_test ? kOfTest.size() : 0);
@@ -72,9 +74,7 @@ SweepObjective sweep_objective(const SweepFile::Objective& given) {
     user_error(
         "{}: objective: got the metric {}, expected one of the validation rows ({}); one of the "
         "test table is named as evaluation.{}, and then selects on test",
-        given.place, given.metric,
-        fmt::join(words(SelectionMetric{}).begin() + 1, words(SelectionMetric{}).end(), ", "),
-        given.metric);
+        given.place, given.metric, fmt::join(std::span(all).subspan(1), ", "), given.metric);
   objective.smaller_is_better =
       objective.on_test ? is_error_on_test(objective.metric) : is_error(*validation);
   const std::string goal = objective.smaller_is_better ? "min" : "max";

@@ -296,15 +296,17 @@ class Reader {
       for (const YAML::Node& element : value) parameter.when_values.push_back(flow_text(element));
     else
       parameter.when_values = {flow_text(value)};
+    const auto refuse_when = [&](const std::string& expected) {
+      fault(entry.place,
+            fmt::format("{}: got {}, expected {}", entry.path, flow_text(map), expected));
+    };
     const auto other = std::ranges::find(sweep_.parameters, parameter.when, &Parameter::key);
     if (other == sweep_.parameters.end() || other->kind != Parameter::Kind::kChoice)
-      return refuse(entry, fmt::format("a parameter above this one that is a list of values, not "
-                                       "{}",
-                                       yaml::shown(parameter.when)));
+      return refuse_when("a parameter above this one that is a list of values");
     for (const std::string& wanted : parameter.when_values)
       if (std::ranges::find(other->values, wanted) == other->values.end())
-        refuse(entry, fmt::format("for {} one of its values as they are written there: {}",
-                                  parameter.when, fmt::join(other->values, ", ")));
+        return refuse_when(fmt::format("values of {} as they are written there: {}", parameter.when,
+                                       fmt::join(other->values, ", ")));
   }
 
   std::string name_;

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -157,7 +159,12 @@ class Screen {
   void draw(const std::string& text) {
     if (!shown_ || text == text_) return;
     clear();
-    fmt::print(stderr, "{}\n", text);
+    // A line that wraps would be two to go back over.
+    winsize size{};
+    const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);)
+      fmt::print(stderr, "{}\n", line.substr(0, known ? size.ws_col : line.npos));
     text_ = text;
   }
   void clear() {
