@@ -58,7 +58,8 @@ TEST_F(Numbers, AStepWithAnInfiniteGradientIsLeftOutAndTheOthersGoOn) {
     ASSERT_EQ(ended.code, 0) << ended.out << ended.err;
     EXPECT_EQ(result(run).at("bad_steps"), 2);
     EXPECT_EQ(result(run).at("updates"), 2 * kRows - 2);
-    for (const auto& epoch : result(run).at("epochs"))
+    const nlohmann::json epochs = result(run).at("epochs");
+    for (const nlohmann::json& epoch : epochs)
       EXPECT_LT(epoch.at("train_loss").get<double>(), 10);
   }
   const Ended stopped = train("huge", "stop", {});
