@@ -59,8 +59,7 @@ TEST_F(Numbers, AStepWithAnInfiniteGradientIsLeftOutAndTheOthersGoOn) {
     EXPECT_EQ(result(run).at("bad_steps"), 2);
     EXPECT_EQ(result(run).at("updates"), 2 * kRows - 2);
     const nlohmann::json epochs = result(run).at("epochs");
-    for (const nlohmann::json& epoch : epochs)
-      EXPECT_LT(epoch.at("train_loss").get<double>(), 10);
+    for (const nlohmann::json& epoch : epochs) EXPECT_LT(epoch.at("train_loss").get<double>(), 10);
   }
   const Ended stopped = train("huge", "stop", {});
   EXPECT_EQ(stopped.code, 2);
