@@ -64,6 +64,13 @@ class Systems : public ::testing::Test {
 };
 std::unique_ptr<Workshop> Systems::shop_;
 
+// Under the sanitizer a rank takes seconds to start.
+#ifdef __SANITIZE_ADDRESS__
+constexpr int kManyRanks = 0;
+#else
+constexpr int kManyRanks = 8;
+#endif
+
 TEST_F(Systems, HaveTheSameBitsOnAnyRanksAndThreadsAndAfterAResume) {
   int seen = 0;
   for (const std::string& name : configurations()) {
@@ -75,8 +82,9 @@ TEST_F(Systems, HaveTheSameBitsOnAnyRanksAndThreadsAndAfterAResume) {
     ASSERT_FALSE(alone.is_null());
     EXPECT_GT(alone.at("updates").get<int>(), 0);
     EXPECT_GT(alone.at("evaluation").at("metrics").size(), 20U);
-    if (name.find('/') == std::string::npos) {  // the others are of the same systems
-      const nlohmann::json many = train(arguments(name, dir + "-many"), dir + "-many", 8);
+    // Those in folders are of the same systems.
+    if (kManyRanks > 0 && name.find('/') == std::string::npos) {
+      const nlohmann::json many = train(arguments(name, dir + "-many"), dir + "-many", kManyRanks);
       ASSERT_FALSE(many.is_null());
       EXPECT_EQ(outcome(many), outcome(alone));
     }
