@@ -227,13 +227,24 @@ TEST_P(BatchScripts, OnlyAPeersLossIsTakenUpUnasked) {
 }
 
 TEST_P(BatchScripts, AskedToSaveItIsTakenUp) {
-  for (const int number : {SIGUSR2, SIGTERM}) {
-    prepare("trap 'kill $!; exit 85' USR2; tail -f /dev/null & : >ready; wait\n");
+  prepare("trap 'kill $!; exit 85' USR2; tail -f /dev/null & : >ready; wait\n");
+  const auto job = start("0");
+  job->wait_until([&] { return fs::exists(work() / "ready"); });
+  job->signal(SIGUSR2);
+  EXPECT_EQ(job->wait().code, 0);
+  EXPECT_THAT(said(), HasSubstr("scontrol requeue 17\n"));
+}
+
+// scancel, too, sends SIGTERM.
+TEST_P(BatchScripts, EndedByTheSchedulerItSavesAndIsNotTakenUp) {
+  for (const int code : {75, 85}) {
+    prepare(
+        fmt::format("trap 'kill $!; exit {}' USR2; tail -f /dev/null & : >ready; wait\n", code));
     const auto job = start("0");
     job->wait_until([&] { return fs::exists(work() / "ready"); });
-    job->signal(number);
-    EXPECT_EQ(job->wait().code, 0);
-    EXPECT_THAT(said(), HasSubstr("scontrol requeue 17\n"));
+    job->signal(SIGTERM);
+    EXPECT_EQ(job->wait().code, code);
+    EXPECT_THAT(said(), Not(HasSubstr("scontrol")));
   }
 }
 

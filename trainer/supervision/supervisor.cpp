@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 constexpr timespec kTick{0, 20'000'000};
 constexpr double kLongestBackoff_s = 60;
 // mpirun keeps a signal to itself that comes before its ranks have started; they take a second one for the first.
-constexpr double kAskAgain_s = 2;
+constexpr double kAskAgain_s = 5;
 constexpr int kFruitlessRestarts = 2;
 
 void wait_until(const std::function<bool()>& condition) {
@@ -61,9 +61,11 @@ class Supervisor {
   }
 
  private:
+  /// Who asked wants it stopped and to go on later, which it can after every end but these. mpirun ends in its own ways
+  /// when the request comes before all its daemons have started, or while they end.
   static int code_of_asked(int code) {
-    // Where the request came while the system was loading the ranks, they died of it (docs/ends.md).
-    return code == 128 + SIGUSR2 ? int{kExitRequested} : code;
+    const bool stands = code == kExitDone || code == kExitUser || code == kExitBug;
+    return stands ? code : int{kExitRequested};
   }
 
   int one_start(int64_t step) {

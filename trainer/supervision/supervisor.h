@@ -41,7 +41,7 @@ struct Supervision {
 
 /// Starts the job, and again after each end that the newest checkpoint can mend: a lost rank, host or network, and the
 /// run's own limit of time. Requests to stop (launch/process/signals.h) become SIGUSR2 to the launcher.
-/// Returns: the code of the end that stands: 0, 2, 70, 85 for one that was asked for, or another that is not taken up.
+/// Returns: the code of the end that stands: 0, 2, 70, 85 for every other that was asked for, or one that is not taken up.
 /// Throws: PeerError when it gives up: no restarts are left, or two in a row saved no step. UserError when the launcher cannot be started.
 int supervise(const Supervision& supervision);
 
