@@ -208,6 +208,20 @@ TEST(Config, AllFaultsAtOnceInOneUserError) {
   }
 }
 
+// As a sweep sets keys: the last one given has the place of a contradiction.
+TEST(Config, OverridesOfAFileAreToldWithTheirPlace) {
+  const std::vector<std::string> overrides = {"train.epochs=none", "train.seed=-1"};
+  const std::vector<std::string> places = {"sweep.yaml:7"};
+  EXPECT_THAT(read_config("", "toy.yaml", overrides, declared_models(), places).faults,
+              ElementsAre(StartsWith("sweep.yaml:7: train.epochs=none: train.epochs: got none"),
+                          StartsWith("command line: train.seed=-1: train.seed: got -1")));
+  const std::vector<std::string> momentum = {"train.optimizer.momentum=.9"};
+  EXPECT_THAT(read_config("train: {optimizer: {name: adam}}", "toy.yaml", momentum,
+                          declared_models(), places)
+                  .faults,
+              ElementsAre(StartsWith("sweep.yaml:7: train.optimizer.momentum=.9: ")));
+}
+
 TEST(Config, MissingFileIsAFault) {
   EXPECT_THAT(read_config_file("no/such.yaml", {}, declared_models()).faults,
               ElementsAre(StartsWith("no/such.yaml: got no readable file")));

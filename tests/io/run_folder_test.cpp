@@ -164,6 +164,16 @@ TEST_F(RunFolderTest, TwoRunsAtATimeAreRefused) {
   RunFolder again(run_);
 }
 
+TEST_F(RunFolderTest, OthersSeeWhetherItIsFree) {
+  EXPECT_TRUE(is_run_folder_free(run_)) << "there is none";
+  {
+    RunFolder folder(run_);
+    EXPECT_FALSE(is_run_folder_free(run_));
+  }
+  EXPECT_TRUE(is_run_folder_free(run_));
+  RunFolder again(run_);  // the look has left nothing behind
+}
+
 TEST_F(RunFolderTest, AKilledRunLetsGo) {
   int ready[2];
   ASSERT_EQ(::pipe(ready), 0);
