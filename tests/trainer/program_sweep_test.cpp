@@ -33,10 +33,10 @@ constexpr const char* kBase =
 constexpr const char* kGrid =
     "objective: {metric: mse}\n"
     "parameters:\n"
-    "  train.optimizer.lr: [1e-3, 1e-2, 1e-1]\n"
+    "  train.optimizer.lr: [1e-3, 1e-1]\n"
     "  train.optimizer.name: [adam, sgd]\n"
     "  train.optimizer.momentum: {values: [0, .9], when: {train.optimizer.name: sgd}}\n";
-constexpr size_t kTrialsOfGrid = 9;
+constexpr size_t kTrialsOfGrid = 6;
 constexpr const char* kHalving =
     "set: {train.epochs: 9}\n"
     "objective: {metric: mse}\n"
@@ -109,7 +109,7 @@ TEST_F(ProgramSweep, AGridTrainsEveryTrialOnce) {
   const std::string file = sweep_file("grid", kGrid);
   const Ended before = sweep(file, {"--status"});
   ASSERT_EQ(before.code, 0) << before.err;
-  EXPECT_THAT(before.out, HasSubstr("9 trials: 9 waiting"));
+  EXPECT_THAT(before.out, HasSubstr("6 trials: 6 waiting"));
   EXPECT_FALSE(fs::exists(folder() / "grid"));
 
   const Ended first = sweep(file, {"--json"});
@@ -136,7 +136,7 @@ TEST_F(ProgramSweep, AGridTrainsEveryTrialOnce) {
   }
   const std::string csv = file_text(folder() / "grid" / "leaderboard.csv");
   EXPECT_THAT(csv, HasSubstr("place,trial,mse,epochs,steps,seconds,state,train.optimizer.lr,"));
-  EXPECT_EQ(std::ranges::count(csv, '\n'), 10);
+  EXPECT_EQ(std::ranges::count(csv, '\n'), 7);
 
   const json once = attempts("grid");
   for (const auto& [trial, count] : once.items()) EXPECT_EQ(count, 1) << trial;
@@ -338,6 +338,8 @@ TEST_F(ProgramSweep, TheSweepsOfTheProjectRun) {
       if (const size_t at = line.find("trials: 2"); at != line.npos)
         line.replace(at, 10, "trials: 3");
       if (line.starts_with("  train.epochs: [") || line.starts_with("folder:")) continue;
+      if (const size_t at = line.find("values: ["); at != line.npos)
+        line.erase(line.find(", ", at), line.find(']', at) - line.find(", ", at));
       if (const size_t at = line.find("config: "); at != line.npos)
         line = "config: " + (entry.path().parent_path() / line.substr(at + 8)).string();
       // Of a grid, the first and last value of each key.
