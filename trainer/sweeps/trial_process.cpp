@@ -70,7 +70,8 @@ void TrialProcess::start_when_free() {
   // Intervals are for the configuration that is chosen.
   command.insert(command.end(), {fs::read_symlink("/proc/self/exe").string(), "train", "--quiet",
                                  "--config", config.string(), "evaluate.bootstrap=0",
-                                 fmt::format("train.epochs={}", attempt_.epochs)});
+                                 fmt::format("train.epochs={}", attempt_.epochs),
+                                 fmt::format("parallel.ranks={}", trials.ranks)});
   child_.emplace(command, output());
 }
 
