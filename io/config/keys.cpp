@@ -231,23 +231,23 @@ bool is_in_section(std::string_view path, std::string_view section) {
   return path.size() > section.size() && path.starts_with(section) && path[section.size()] == '.';
 }
 
-std::string nearest_key(const std::vector<Key>& keys, std::string_view unknown) {
+std::string nearest_name(std::span<const std::string_view> known, std::string_view unknown) {
   // Of a longer one the beginning says as much, and all of it would take time by its length.
   constexpr size_t kLongest = 64;
   unknown = unknown.substr(0, kLongest);
-  std::string best;
+  std::string_view best;
   int64_t best_distance = std::numeric_limits<int64_t>::max();
-  for (const Key& key : keys) {
+  for (const std::string_view name : known) {
     // The right word in the wrong section counts as one slip.
     const int64_t distance =
-        std::min(edit_distance(unknown, key.path, best_distance),
-                 2 * edit_distance(last_part(unknown), last_part(key.path), best_distance / 2) + 1);
+        std::min(edit_distance(unknown, name, best_distance),
+                 2 * edit_distance(last_part(unknown), last_part(name), best_distance / 2) + 1);
     if (distance < best_distance) {
       best_distance = distance;
-      best = key.path;
+      best = name;
     }
   }
-  return best;
+  return std::string(best);
 }
 
 }  // namespace kt

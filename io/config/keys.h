@@ -31,7 +31,7 @@ std::vector<Key> keys_of(OptionValues& options);
 
 bool is_in_section(std::string_view path, std::string_view section);
 
-/// The known key that `unknown` may have been meant for.
-std::string nearest_key(const std::vector<Key>& keys, std::string_view unknown);
+/// The known name, as of a key, that `unknown` may have been meant for.
+std::string nearest_name(std::span<const std::string_view> known, std::string_view unknown);
 
 }  // namespace kt

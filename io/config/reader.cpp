@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -55,25 +54,17 @@ class Reader {
  private:
   void read_file(const std::string& text, const std::string& name) {
     file_ = name;
-    try {
-      const YAML::Node document = yaml::parse(text, yaml::kMostFileBytes, "\t\r");
-      if (document.IsNull()) return;
-      if (!document.IsMap()) {
-        fault(
-            place(document.Mark()),
-            fmt::format("got {}, expected sections of keys, as 'train:' and below it '  epochs: 5'",
-                        yaml::got(document)));
-        return;
-      }
-      read_section("", document);
-    } catch (const yaml::Refusal& refusal) {
-      fault(fmt::format("{}:{}", file_, refusal.line + 1), refusal.message);
-    } catch (const YAML::Exception& error) {
-      fault(place(error.mark),
-            fmt::format("got text that is no YAML ({}), expected 'key: value' lines; check the "
-                        "indentation, quotes and brackets there",
-                        error.msg));
-    }
+    yaml::read_document(
+        text, name,
+        [this](const YAML::Node& document) {
+          if (document.IsNull()) return;
+          if (document.IsMap()) return read_section("", document);
+          fault(place(document.Mark()),
+                fmt::format(
+                    "got {}, expected sections of keys, as 'train:' and below it '  epochs: 5'",
+                    yaml::got(document)));
+        },
+        reading_.faults);
   }
 
   void read_override(const std::string& argument, const std::string& place) {
@@ -129,9 +120,7 @@ class Reader {
     fault(at, message);
   }
 
-  std::string place(const YAML::Mark& mark) const {
-    return fmt::format("{}:{}", file_, mark.is_null() ? 1 : mark.line + 1);
-  }
+  std::string place(const YAML::Mark& mark) const { return yaml::place(file_, mark); }
 
   const Key* find(const std::string& path) const {
     for (const Key& key : keys_)
@@ -150,10 +139,12 @@ class Reader {
   }
 
   std::string unknown_key(const std::string& path) const {
+    std::vector<std::string_view> known;
+    for (const Key& key : keys_) known.push_back(key.path);
     return fmt::format(
         "got the unknown key {}, expected a known one; the nearest is {} (kuaitrain validate "
         "--help lists all)",
-        yaml::shown(path), nearest_key(keys_, path));
+        yaml::shown(path), nearest_name(known, path));
   }
 
   void option_of_others(const std::string& path, const std::string& at) {
@@ -270,20 +261,14 @@ ConfigReading read_config_file(const fs::path& file, const std::vector<std::stri
                                std::span<const ModelDeclaration> models,
                                std::span<const std::string> places) {
   const fs::path path = file.empty() ? default_config_path() : file;
-  std::ifstream stream(path, std::ios::binary);
-  std::string text(yaml::kMostFileBytes + 1, '\0');
-  const bool readable = stream && !fs::is_directory(path);
-  if (readable) stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!readable || stream.bad()) {
-    ConfigReading reading;
-    reading.faults.push_back(
-        fmt::format("{}: got no readable file, expected a configuration; check the path (the "
-                    "program's own are in configs/)",
-                    path.string()));
-    return reading;
-  }
-  text.resize(static_cast<size_t>(stream.gcount()));
-  return read_config(text, path, overrides, models, places);
+  if (const auto text = yaml::read_file(path))
+    return read_config(*text, path, overrides, models, places);
+  ConfigReading reading;
+  reading.faults.push_back(
+      fmt::format("{}: got no readable file, expected a configuration; check the path (the "
+                  "program's own are in configs/)",
+                  path.string()));
+  return reading;
 }
 
 Config load_config(const fs::path& file, const std::vector<std::string>& overrides,

@@ -5,9 +5,9 @@
 #include <yaml-cpp/eventhandler.h>
 
 #include <algorithm>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
-#include <vector>
 
 #include "launch/base/text.h"
 
@@ -106,6 +106,35 @@ YAML::Node parse(const std::string& text, size_t most_bytes, std::string_view al
   }
   OneDocument::check(text);
   return YAML::Load(text);
+}
+
+std::string place(const std::string& name, const YAML::Mark& mark) {
+  return fmt::format("{}:{}", name, mark.is_null() ? 1 : mark.line + 1);
+}
+
+std::optional<std::string> read_file(const std::filesystem::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  std::string text(kMostFileBytes + 1, '\0');
+  const bool readable = stream && !std::filesystem::is_directory(path);
+  if (readable) stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!readable || stream.bad()) return std::nullopt;
+  text.resize(static_cast<size_t>(stream.gcount()));
+  return text;
+}
+
+void read_document(const std::string& text, const std::string& name,
+                   const std::function<void(const YAML::Node&)>& read,
+                   std::vector<std::string>& faults) {
+  try {
+    read(parse(text, kMostFileBytes, "\t\r"));
+  } catch (const Refusal& refusal) {
+    faults.push_back(fmt::format("{}:{}: {}", name, refusal.line + 1, refusal.message));
+  } catch (const YAML::Exception& error) {
+    faults.push_back(
+        fmt::format("{}: got text that is no YAML ({}), expected 'key: value' lines; check the "
+                    "indentation, quotes and brackets there",
+                    place(name, error.mark), error.msg));
+  }
 }
 
 bool is_whole(const YAML::Node& node, const std::string& text) {

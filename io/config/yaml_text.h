@@ -3,8 +3,12 @@
 #include <yaml-cpp/yaml.h>
 
 #include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 /// YAML that others wrote: what is accepted as one document, and how messages show what was got.
 namespace kt::yaml {
@@ -33,6 +37,17 @@ constexpr size_t kMostValueBytes = 8 << 10;
 
 /// The one document that `text` is. Throws: Refusal, YAML::Exception.
 YAML::Node parse(const std::string& text, size_t most_bytes, std::string_view allowed_controls);
+
+/// Where a mark of `name` is, for messages.
+std::string place(const std::string& name, const YAML::Mark& mark);
+
+/// As much of a file as is read, and a byte more of a longer one; nothing where there is no file that can be read.
+std::optional<std::string> read_file(const std::filesystem::path& path);
+
+/// Passes the document that `text`, of the file `name`, is to `read`. What is no YAML becomes a fault, a line.
+void read_document(const std::string& text, const std::string& name,
+                   const std::function<void(const YAML::Node&)>& read,
+                   std::vector<std::string>& faults);
 
 /// Whether `node` is all of `text`: not what is left of it without a comment, or blanks at its ends.
 bool is_whole(const YAML::Node& node, const std::string& text);

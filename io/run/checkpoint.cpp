@@ -308,6 +308,11 @@ std::vector<int64_t> list_checkpoints(const fs::path& run_dir) {
   return steps;
 }
 
+int64_t newest_checkpoint_step(const fs::path& run_dir) {
+  const std::vector<int64_t> steps = list_checkpoints(run_dir);
+  return steps.empty() ? -1 : steps.front();
+}
+
 Checkpoint::Checkpoint() = default;
 Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
 Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;

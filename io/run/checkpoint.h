@@ -86,6 +86,8 @@ void abandon_checkpoint(const std::filesystem::path& temporary) noexcept;
 std::filesystem::path checkpoint_path(const std::filesystem::path& run_dir, int64_t step);
 /// Steps of the checkpoints of a run, newest first; whole or damaged.
 std::vector<int64_t> list_checkpoints(const std::filesystem::path& run_dir);
+/// The first of them; -1 without any.
+int64_t newest_checkpoint_step(const std::filesystem::path& run_dir);
 
 /// What is checked on opening: all bytes, or the manifest and the sizes (where one rank has checked all).
 enum class Verify { kEverything, kManifest };

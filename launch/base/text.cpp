@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <sstream>
 
 namespace kt {
 
@@ -50,6 +51,13 @@ std::string printable(std::string_view text) {
     text.remove_prefix(std::max(size, size_t{1}));
   }
   return out;
+}
+
+std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream stream(text);
+  std::vector<std::string> words;
+  for (std::string word; stream >> word;) words.push_back(word);
+  return words;
 }
 
 }  // namespace kt

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 /// Bytes that others wrote, and what a terminal, a message or a JSON document can take of them.
 namespace kt {
@@ -13,5 +14,8 @@ bool is_utf8(std::string_view text);
 
 /// The text with control characters (but newlines and tabulators) and bytes that are not UTF-8 as \xNN.
 std::string printable(std::string_view text);
+
+/// What stands between blanks, as of a command line; quotes mean nothing.
+std::vector<std::string> words_of(const std::string& text);
 
 }  // namespace kt

@@ -83,12 +83,6 @@ Child::Child(const std::vector<std::string>& command, const std::filesystem::pat
 Child::Child(Child&& other) noexcept
     : pid_(std::exchange(other.pid_, -1)), code_(std::exchange(other.code_, std::nullopt)) {}
 
-Child& Child::operator=(Child&& other) noexcept {
-  std::swap(pid_, other.pid_);
-  std::swap(code_, other.code_);
-  return *this;
-}
-
 Child::~Child() {
   if (pid_ <= 0 || ended()) return;
   kill(-pid_, SIGTERM);

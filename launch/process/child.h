@@ -19,7 +19,7 @@ class Child {
   /// Throws: UserError when there is no such program, or `output` cannot be written.
   explicit Child(const std::vector<std::string>& command, const std::filesystem::path& output = {});
   Child(Child&& other) noexcept;
-  Child& operator=(Child&& other) noexcept;
+  Child& operator=(Child&&) = delete;
   /// Kills what still runs, with SIGTERM to its whole group, SIGKILL ten seconds later, and waits for it.
   ~Child();
 

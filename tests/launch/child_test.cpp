@@ -24,8 +24,8 @@ namespace fs = std::filesystem;
 class ChildTest : public ::testing::Test {
  protected:
   ChildTest() {
-    std::string name = (fs::temp_directory_path() / "kt_child_XXXXXX").string();
-    folder = mkdtemp(name.data());
+    folder = fs::path(::testing::TempDir()) / ("kt_child_" + std::to_string(::getpid()));
+    fs::create_directory(folder);
   }
   ~ChildTest() override { fs::remove_all(folder); }
 

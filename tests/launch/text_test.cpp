@@ -1,5 +1,6 @@
 #include "launch/base/text.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace kt {
@@ -23,6 +24,10 @@ TEST(Text, PrintableShowsWhatATerminalCannotTake) {
   EXPECT_EQ(printable("\0\x1b[2J\r\x7f"s), "\\x00\\x1b[2J\\x0d\\x7f");
   EXPECT_EQ(printable("t\xe4.csv\xe4\xbd"), "t\\xe4.csv\\xe4\\xbd");
   EXPECT_EQ(printable("\xc2\x9b"), "\\xc2\\x9b");
+}
+
+TEST(Text, WordsOfALauncher) {
+  EXPECT_THAT(words_of(" srun  --mpi=pmix "), ::testing::ElementsAre("srun", "--mpi=pmix"));
 }
 
 }  // namespace

@@ -35,10 +35,6 @@ TEST(Supervisor, HostsAsMpirunNamesThem) {
               ThrowsMessage<UserError>(HasSubstr("n1 is named twice")));
 }
 
-TEST(Supervisor, WordsOfALauncher) {
-  EXPECT_THAT(words_of(" srun  --mpi=pmix "), ElementsAre("srun", "--mpi=pmix"));
-}
-
 constexpr const char* kTemplate =
     "#!/bin/bash\n# kuaitrain: x\n# Set what y\n#SBATCH --job-name=kuaitrain\n#SBATCH --nodes=2\n"
     "#SBATCH --ntasks-per-node=2\n#SBATCH --cpus-per-task=1\n#SBATCH --time=01:00:00\n"

@@ -20,8 +20,8 @@ using ::testing::SizeIs;
 class SweepAttempts : public ::testing::Test {
  protected:
   SweepAttempts() {
-    std::string name = (fs::temp_directory_path() / "kt_attempts_XXXXXX").string();
-    folder = mkdtemp(name.data());
+    folder = fs::path(::testing::TempDir()) / ("kt_attempts_" + std::to_string(::getpid()));
+    fs::create_directory(folder);
     trial = folder / "trial";
   }
   ~SweepAttempts() override { fs::remove_all(folder); }

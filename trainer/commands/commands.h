@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -26,6 +27,9 @@ using Action = std::function<int(const GlobalOptions&)>;
 using NumberCheck = std::function<std::string(const std::string&)>;
 NumberCheck whole_number(int64_t low, int64_t high);
 NumberCheck number(double low, double high);
+
+/// What is to be trained: --config F.yaml, and overrides of its keys.
+void add_configuration(CLI::App& command, std::string& config, std::vector<std::string>& overrides);
 
 void add_train(CLI::App& app, Action& action);
 void add_synth(CLI::App& app, Action& action);

@@ -1,3 +1,5 @@
+#include "trainer/planning/plan.h"
+
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
@@ -15,7 +17,6 @@
 #include "launch/process/mpi_session.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
-#include "trainer/planning/plan.h"
 #include "trainer/planning/plan_inputs.h"
 #include "trainer/run/cleaning.h"
 

@@ -8,7 +8,7 @@
 
 #include "io/config/reader.h"
 #include "launch/base/errors.h"
-#include "launch/base/log.h"
+#include "launch/base/text.h"
 #include "launch/process/mpi_session.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
@@ -96,12 +96,7 @@ void add_supervise(CLI::App& app, Action& action) {
       ->capture_default_str()
       ->check(number(0, 60))
       ->type_name("S");
-  command->add_option("--config", arguments->config, "Configuration; default: configs/ncf.yaml")
-      ->type_name("F.yaml");
-  command
-      ->add_option("overrides", arguments->overrides,
-                   "Any key of the configuration; `kuaitrain validate --help` lists them")
-      ->type_name("key.path=value");
+  add_configuration(*command, arguments->config, arguments->overrides);
   command->footer(
       "Examples:\n"
       "  kuaitrain supervise --ranks 8 --config configs/ncf.yaml data.path=DATASET\n"

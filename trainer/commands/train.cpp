@@ -59,15 +59,7 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
 void add_train(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("train", "Train a configuration, then evaluate it");
   const auto arguments = std::make_shared<TrainArguments>();
-  command->add_option("--config", arguments->config, "Configuration; default: configs/ncf.yaml")
-      ->check([](const std::string& file) {
-        return std::string(file.empty() ? "got no name, expected that of a file" : "");
-      })
-      ->type_name("F.yaml");
-  command
-      ->add_option("overrides", arguments->overrides,
-                   "Any key of the configuration; `kuaitrain validate --help` lists them")
-      ->type_name("key.path=value");
+  add_configuration(*command, arguments->config, arguments->overrides);
   command->footer(
       "Example:\n"
       "  mpirun -np 2 kuaitrain --config configs/ncf.yaml data.path=DATASET train.epochs=2\n"

@@ -118,10 +118,6 @@ void adjust(Row& row) {
 
 }  // namespace
 
-bool is_error(const std::string& metric) {
-  return metric.find("mae") != std::string::npos || metric.find("mse") != std::string::npos;
-}
-
 std::vector<double> holm(std::span<const double> p) {
   std::vector<size_t> order(p.size());
   std::iota(order.begin(), order.end(), 0);

@@ -22,8 +22,6 @@ struct SystemRun {
 
 /// What systems are compared with: the first one, or, metric by metric, the one of the best mean.
 enum class Against { kFirst, kBest };
-/// Whether a smaller value of the metric is the better one: of errors.
-bool is_error(const std::string& metric);
 
 /// A system less another one, on the same users.
 struct Difference {

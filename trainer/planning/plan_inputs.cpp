@@ -3,15 +3,13 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
-#include <span>
+#include <optional>
 #include <utility>
 
 #include "io/dataset/dataset.h"
 #include "launch/base/errors.h"
-#include "models/features/content_features.h"
 #include "models/systems/registry.h"
 #include "trainer/devices/devices.h"
-#include "trainer/features/side_columns.h"
 #include "trainer/planning/kuairec_counts.h"
 #include "trainer/run/engine_choice.h"
 #include "trainer/run/problem.h"
@@ -49,41 +47,20 @@ void take_counts(const Dataset& dataset, PlanInputs& inputs) {
   inputs.test_pairs = dataset.test_rows();
 }
 
-/// The columns that the system reads.
-std::vector<Column> take_columns(PlanInputs& inputs) {
-  const SystemEntry& entry = find_system(inputs.config.model.name);
-  const std::vector<Column> columns =
-      entry.columns ? entry.columns(inputs.config.model.options) : std::vector<Column>();
-  for (const Side side : {Side::kUser, Side::kItem, Side::kRow})
-    inputs.columns[static_cast<size_t>(side)] = width_of(columns, side);
-  if (reads_content(inputs.config))
-    inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
-  return columns;
-}
-
-SystemInputs system_inputs(const PlanInputs& inputs, std::span<const Column> columns) {
-  SystemInputs of_system{.users = inputs.users,
-                         .items = inputs.items,
-                         .users_with_rows = inputs.users,
-                         .items_with_rows = inputs.items,
-                         .columns = inputs.columns};
-  const std::string& path = inputs.config.data.path;
-  for (const Side side : {Side::kUser, Side::kItem}) {
-    of_system.codes[static_cast<size_t>(side)] =
-        path.empty() ? kuairec_codes(columns, side)
-                     : code_counts(columns, side, Dataset::open(path));
-  }
-  return of_system;
-}
-
-void take_model(PlanInputs& inputs) {
+/// `dataset`: null for that of KuaiRec.
+void take_model(const Dataset* dataset, PlanInputs& inputs) {
   if (inputs.device.gpu && inputs.config.model.engine == EngineName::kFused)
     user_error("model.engine: got fused, but --device is {}: set model.engine=torch or auto",
                inputs.device.name);
   resolve_engine(inputs.config, inputs.device.gpu);
-  const std::vector<Column> columns = take_columns(inputs);
-  const System system = find_system(inputs.config.model.name)
-                            .make(inputs.config.model.options, system_inputs(inputs, columns));
+  const std::vector<Column> columns = columns_of(inputs.config);
+  const SystemInputs of_system =
+      dataset ? system_inputs(inputs.config, columns, *dataset)
+              : system_inputs(inputs.config, columns, inputs.users, inputs.items,
+                              [&](Side side) { return kuairec_codes(columns, side); });
+  inputs.columns = of_system.columns;
+  const System system =
+      find_system(inputs.config.model.name).make(inputs.config.model.options, of_system);
   const std::string lack = lack_of_device_form(system, columns);
   if (inputs.device.gpu && !lack.empty())
     user_error("--device {}: model.name is {}, which has no form on GPUs: {}; plan it for cpu",
@@ -118,11 +95,13 @@ PlanInputs plan_inputs(Config config, Device device, int64_t ranks, int64_t node
   PlanInputs inputs{.config = std::move(config), .ranks = ranks, .device = std::move(device)};
   const int64_t a_node = inputs.device.gpu ? inputs.device.per_node : ranks;
   inputs.nodes = nodes > 0 ? nodes : (ranks + a_node - 1) / a_node;
-  if (inputs.config.data.path.empty())
-    assume_kuairec(inputs);
+  std::optional<Dataset> dataset;
+  if (!inputs.config.data.path.empty()) dataset = Dataset::open(inputs.config.data.path);
+  if (dataset)
+    take_counts(*dataset, inputs);
   else
-    take_counts(Dataset::open(inputs.config.data.path), inputs);
-  take_model(inputs);
+    assume_kuairec(inputs);
+  take_model(dataset ? &*dataset : nullptr, inputs);
   return inputs;
 }
 

@@ -33,17 +33,9 @@ SystemInputs inputs_of(const Problem& problem) {
   const auto with_rows = [](const std::vector<int64_t>& rows) {
     return std::ranges::count_if(rows, [](int64_t n) { return n > 0; });
   };
-  SystemInputs inputs{.users = problem.dataset.users(),
-                      .items = problem.dataset.items(),
-                      .users_with_rows = with_rows(problem.ids.user_rows),
-                      .items_with_rows = with_rows(problem.ids.item_rows)};
-  for (const Side side : {Side::kUser, Side::kItem, Side::kRow}) {
-    const auto k = static_cast<size_t>(side);
-    inputs.columns[k] = width_of(problem.described, side);
-    if (side != Side::kRow) inputs.codes[k] = code_counts(problem.described, side, problem.dataset);
-  }
-  if (reads_content(problem.config))
-    inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
+  SystemInputs inputs = system_inputs(problem.config, problem.described, problem.dataset);
+  inputs.users_with_rows = with_rows(problem.ids.user_rows);
+  inputs.items_with_rows = with_rows(problem.ids.item_rows);
   return inputs;
 }
 
@@ -117,6 +109,31 @@ bool reads_content(const Config& config) {
   return entry.content && entry.content(config.model.options);
 }
 
+std::vector<Column> columns_of(const Config& config) {
+  const SystemEntry& entry = find_system(config.model.name);
+  return entry.columns ? entry.columns(config.model.options) : std::vector<Column>();
+}
+
+SystemInputs system_inputs(const Config& config, std::span<const Column> columns, int64_t users,
+                           int64_t items,
+                           const std::function<std::vector<int64_t>(Side)>& codes) {
+  SystemInputs inputs{
+      .users = users, .items = items, .users_with_rows = users, .items_with_rows = items};
+  for (const Side side : {Side::kUser, Side::kItem, Side::kRow}) {
+    const auto k = static_cast<size_t>(side);
+    inputs.columns[k] = width_of(columns, side);
+    if (side != Side::kRow) inputs.codes[k] = codes(side);
+  }
+  if (reads_content(config)) inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
+  return inputs;
+}
+
+SystemInputs system_inputs(const Config& config, std::span<const Column> columns,
+                           const Dataset& dataset) {
+  return system_inputs(config, columns, dataset.users(), dataset.items(),
+                       [&](Side side) { return code_counts(columns, side, dataset); });
+}
+
 StepColumns step_columns(const Problem& problem) {
   const ProblemColumns& columns = problem.columns;
   StepColumns result{.users = columns.users.data(), .items = columns.items.data(), .rows = {}};
@@ -140,8 +157,7 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
       problem.columns.items = load_item_features(problem.dataset, config);
     }
     problem.ids = problem.dataset.read_ids();
-    const SystemEntry& entry = find_system(config.model.name);
-    if (entry.columns) problem.described = entry.columns(config.model.options);
+    problem.described = columns_of(config);
     problem.system = make_system(problem);
     problem.kept = kept_arrays(problem);
     return Facts{{"hash of the data set", problem.dataset.hash()}};

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "io/config/config.h"
@@ -46,6 +48,16 @@ struct Problem {
 
 /// Whether the system reads the daily table's content features.
 bool reads_content(const Config& config);
+
+/// The columns that the system reads beside ids and labels.
+std::vector<Column> columns_of(const Config& config);
+
+/// What a system is made from, as if every user and video had training rows. `codes` counts those of a side's columns.
+SystemInputs system_inputs(const Config& config, std::span<const Column> columns, int64_t users,
+                           int64_t items,
+                           const std::function<std::vector<int64_t>(Side)>& codes);
+SystemInputs system_inputs(const Config& config, std::span<const Column> columns,
+                           const Dataset& dataset);
 
 /// What steps and predictors know of this problem.
 StepColumns step_columns(const Problem& problem);

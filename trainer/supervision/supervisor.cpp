@@ -40,12 +40,12 @@ class Supervisor {
       : given_(supervision), backoff_s_(supervision.backoff_s) {}
 
   int run() {
-    for (int64_t step = newest_step();;) {
+    for (int64_t step = newest_checkpoint_step(given_.run_dir);;) {
       const fs::file_time_type stop_before = stop_file_time();
       const Clock::time_point start = Clock::now();
       const int code = one_start(step);
       const double seconds = seconds_since(start);
-      const int64_t reached = newest_step();
+      const int64_t reached = newest_checkpoint_step(given_.run_dir);
       const bool own_limit = given_.max_seconds > 0 &&
                              seconds >= static_cast<double>(given_.max_seconds) &&
                              stop_file_time() == stop_before;
@@ -157,10 +157,6 @@ class Supervisor {
     return !asked();
   }
 
-  int64_t newest_step() const {
-    const std::vector<int64_t> steps = list_checkpoints(given_.run_dir);
-    return steps.empty() ? -1 : steps.front();
-  }
   /// The least time there is when there is none.
   fs::file_time_type stop_file_time() const {
     std::error_code error;
@@ -191,13 +187,6 @@ class Supervisor {
 };
 
 }  // namespace
-
-std::vector<std::string> words_of(const std::string& text) {
-  std::istringstream stream(text);
-  std::vector<std::string> words;
-  for (std::string word; stream >> word;) words.push_back(word);
-  return words;
-}
 
 std::vector<Host> hosts_of(const std::string& text) {
   std::vector<Host> hosts;

@@ -20,9 +20,6 @@ struct Host {
 /// Throws: UserError for an empty name, a number that is none, a host named twice.
 std::vector<Host> hosts_of(const std::string& text);
 
-/// The words of a command line that a shell would split; quotes mean nothing.
-std::vector<std::string> words_of(const std::string& text);
-
 /// What a supervised run on `ranks` ranks may not have configured. Throws: UserError.
 void check_supervised(const Config& config, int64_t ranks);
 

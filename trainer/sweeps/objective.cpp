@@ -29,13 +29,6 @@ std::optional<SelectionMetric> validation_metric(std::string_view name) {
   return std::nullopt;
 }
 
-/// Whether a metric of the test table is of errors, which need scores in the unit of the labels.
-bool is_error_on_test(std::string_view name) {
-  return name.starts_with("mse") || name.starts_with("rmse") || name.starts_with("mae") ||
-         name == "ncf.mae_per_user" || name.starts_with("two_tower.mae") ||
-         name.starts_with("two_tower.rmse");
-}
-
 bool needs_labels_unit(const SweepObjective& objective) {
   return objective.smaller_is_better || objective.metric == "r2" ||
          objective.metric == "feature_mlp.ndcg@10_on_ids_rounded";
@@ -76,7 +69,7 @@ SweepObjective sweep_objective(const SweepFile::Objective& given) {
         "test table is named as evaluation.{}, and then selects on test",
         given.place, given.metric, fmt::join(std::span(all).subspan(1), ", "), given.metric);
   objective.smaller_is_better =
-      objective.on_test ? is_error_on_test(objective.metric) : is_error(*validation);
+      objective.on_test ? is_error(objective.metric) : is_error(*validation);
   const std::string goal = objective.smaller_is_better ? "min" : "max";
   if (!given.goal.empty() && given.goal != goal)
     user_error("{}: objective: got the goal {} with the metric {}, expected {}; leave it out",
@@ -138,12 +131,11 @@ std::string lack_of(const SweepObjective& objective, const Config& config, bool 
   if (objective.on_test) {
     const std::vector<std::string> names = evaluation_metrics(config.evaluate);
     if (std::ranges::find(names, objective.metric) != names.end()) return "";
-    std::vector<Key> keys;
-    for (const std::string& name : names) keys.push_back({name, {}, {}, {}, {}});
+    const std::vector<std::string_view> known(names.begin(), names.end());
     return fmt::format(
         "objective: got evaluation.{}, expected a metric that an evaluation with these evaluate.k "
         "and evaluate.labels has; the nearest is evaluation.{}",
-        objective.metric, nearest_key(keys, objective.metric));
+        objective.metric, nearest_name(known, objective.metric));
   }
   if (config.data.validation.fraction == 0)
     return fmt::format(

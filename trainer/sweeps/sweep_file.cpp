@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -49,25 +48,11 @@ class Reader {
   }
 
   SweepFile read() {
-    std::ifstream stream(name_, std::ios::binary);
-    std::string text(yaml::kMostFileBytes + 1, '\0');
-    const bool readable = stream && !fs::is_directory(name_);
-    if (readable) stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-    if (!readable || stream.bad()) {
+    if (const auto text = yaml::read_file(name_))
+      yaml::read_document(
+          *text, name_, [this](const YAML::Node& document) { read_document(document); }, faults_);
+    else
       fault(name_, "got no readable file, expected that of a sweep; check the path");
-      return sweep_;
-    }
-    text.resize(static_cast<size_t>(stream.gcount()));
-    try {
-      read_document(yaml::parse(text, yaml::kMostFileBytes, "\t\r"));
-    } catch (const yaml::Refusal& refusal) {
-      fault(fmt::format("{}:{}", name_, refusal.line + 1), refusal.message);
-    } catch (const YAML::Exception& error) {
-      fault(place(error.mark),
-            fmt::format("got text that is no YAML ({}), expected 'key: value' lines; check the "
-                        "indentation, quotes and brackets there",
-                        error.msg));
-    }
     return sweep_;
   }
 
@@ -86,9 +71,7 @@ class Reader {
   void fault(const std::string& at, const std::string& message) {
     faults_.push_back(at + ": " + message);
   }
-  std::string place(const YAML::Mark& mark) const {
-    return fmt::format("{}:{}", name_, mark.is_null() ? 1 : mark.line + 1);
-  }
+  std::string place(const YAML::Mark& mark) const { return yaml::place(name_, mark); }
   void refuse(const Entry& entry, const std::string& expected) {
     fault(entry.place,
           fmt::format("{}: got {}, expected {}", entry.path, yaml::got(entry.value), expected));
@@ -117,11 +100,11 @@ class Reader {
       const std::string name = entry.path.substr(section.empty() ? 0 : section.size() + 2);
       for (const Field& field : known)
         if (name == field.name) return field.take(entry);
-      std::vector<Key> keys;
-      for (const Field& field : known) keys.push_back({field.name, {}, {}, {}, {}});
+      std::vector<std::string_view> names;
+      for (const Field& field : known) names.push_back(field.name);
       fault(entry.place, fmt::format("got the unknown key {}, expected a known one; the nearest is "
                                      "{} (docs/sweeps.md shows all)",
-                                     yaml::shown(entry.path), nearest_key(keys, name)));
+                                     yaml::shown(entry.path), nearest_name(names, name)));
     });
   }
 

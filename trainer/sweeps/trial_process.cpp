@@ -4,10 +4,8 @@
 #include <fmt/ranges.h>
 #include <signal.h>
 
-#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <utility>
 
 #include "io/config/writers.h"
@@ -16,6 +14,7 @@
 #include "io/run/checkpoint.h"
 #include "io/run/run_folder.h"
 #include "launch/base/errors.h"
+#include "launch/base/text.h"
 #include "trainer/sweeps/objective.h"
 
 namespace kt {
@@ -23,12 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-/// The newest checkpoint of a run; -1 without any.
-int64_t newest_step(const fs::path& run) {
-  const std::vector<int64_t> steps = list_checkpoints(run);
-  return steps.empty() ? -1 : std::ranges::max(steps);
-}
 
 /// The last lines of a text from `begin` on.
 std::string last_lines(const fs::path& file, std::streamoff begin) {
@@ -55,7 +48,7 @@ TrialProcess::TrialProcess(const Sweep& sweep, size_t trial, Attempt attempt)
 void TrialProcess::start_when_free() {
   if (!is_run_folder_free(trial_.config.run.dir)) return;
   std::error_code ignored;
-  step_before_ = newest_step(trial_.config.run.dir);
+  step_before_ = newest_checkpoint_step(trial_.config.run.dir);
   const auto size = fs::file_size(output(), ignored);
   output_before_ = ignored ? 0 : static_cast<std::streamoff>(size);
   const fs::path config = folder_ / "config.yaml";
@@ -63,8 +56,7 @@ void TrialProcess::start_when_free() {
   std::vector<std::string> command;
   const auto& trials = sweep_.file.trials;
   if (trials.ranks > 1) {
-    std::istringstream words(trials.launcher);
-    for (std::string word; words >> word;) command.push_back(word);
+    command = words_of(trials.launcher);
     command.insert(command.end(), {"-np", std::to_string(trials.ranks)});
   }
   // Intervals are for the configuration that is chosen.
@@ -92,7 +84,7 @@ bool TrialProcess::ended(bool asked) {
   if (attempt_.exit != kExitDone) {
     const bool goes_on =
         attempt_.exit == kExitPeer || attempt_.exit == kExitRequested || *attempt_.exit > 128;
-    const bool moved = newest_step(trial_.config.run.dir) > step_before_;
+    const bool moved = newest_checkpoint_step(trial_.config.run.dir) > step_before_;
     attempt_.counts = !asked && !(goes_on && moved);
     if (attempt_.last_lines.empty()) attempt_.last_lines = last_lines(output(), output_before_);
   }

@@ -15,9 +15,7 @@
 #include "io/files/checksum.h"
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
-#include "models/features/content_features.h"
 #include "models/systems/registry.h"
-#include "trainer/features/side_columns.h"
 #include "trainer/run/problem.h"
 #include "trainer/sweeps/rungs.h"
 #include "trainer/sweeps/space.h"
@@ -166,24 +164,14 @@ class Loader {
 
   /// Whether the scores of a run of this configuration are an order alone. Nothing of its size decides that.
   bool is_order(const Config& config) {
-    const SystemEntry& entry = find_system(config.model.name);
     const Dataset& dataset = dataset_of(config);
     const auto [found, is_new] =
         orders_.try_emplace(to_text(to_json(config).at("model")) + config.data.path);
-    if (!is_new) return found->second;
-    const auto columns =
-        entry.columns ? entry.columns(config.model.options) : std::vector<Column>();
-    SystemInputs inputs{.users = dataset.users(),
-                        .items = dataset.items(),
-                        .users_with_rows = dataset.users(),
-                        .items_with_rows = dataset.items()};
-    for (const Side side : {Side::kUser, Side::kItem, Side::kRow}) {
-      const auto k = static_cast<size_t>(side);
-      inputs.columns[k] = width_of(columns, side);
-      if (side != Side::kRow) inputs.codes[k] = code_counts(columns, side, dataset);
-    }
-    if (reads_content(config)) inputs.columns[static_cast<size_t>(Side::kItem)] = kContentFeatures;
-    found->second = entry.make(config.model.options, inputs).objective.unit() == ScoreUnit::kOrder;
+    if (is_new)
+      found->second =
+          find_system(config.model.name)
+              .make(config.model.options, system_inputs(config, columns_of(config), dataset))
+              .objective.unit() == ScoreUnit::kOrder;
     return found->second;
   }
 

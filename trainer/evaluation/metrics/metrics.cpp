@@ -219,6 +219,10 @@ void add_untrained_errors(const Layout& layout, const Sums& sums, Untrained& unt
 
 }  // namespace
 
+bool is_error(const std::string& metric) {
+  return metric.find("mae") != std::string::npos || metric.find("mse") != std::string::npos;
+}
+
 struct TestMetrics::State {
   EvaluationInput input;
   std::vector<int64_t> ks;     // ascending

@@ -64,6 +64,9 @@ namespace kt {
 /// Upper cut of the *_clipped metrics and of graded5; the lower one is 0.
 inline constexpr double kRatioCut = 5;
 
+/// Whether a smaller value of the metric is the better one: of errors.
+bool is_error(const std::string& metric);
+
 /// The test pairs of all users, the same on all ranks. Shapes: U users, N pairs, I items.
 struct EvaluationInput {
   std::span<const int32_t> users;      ///< [U] dense user indices, for messages
