@@ -81,7 +81,7 @@ double squared_norm(const GradientRows& rows) {
       const float* gradient = rows.gradient + listed[k] * rows.cols;
       for (int64_t c = 0; c < rows.cols; c += kLanes) {
         const Doubles wide = doubles(load_up_to(gradient + c, rows.cols - c));
-        sum = sum + wide * wide;
+        sum = fma(wide, wide, sum);  // the product of two floats is exact
       }
     }
   }
