@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "launch/base/flush_small.h"
+
 /// Vectors of 16 floats: one register with AVX-512, two with AVX2, the same bits on both. Files that use them are
 /// compiled once a level (`kt_simd_sources`, CMakeLists.txt) and must not instantiate anything of the C++
 /// library: the linker would keep one copy of it, and that may be the one older CPUs lack.
@@ -25,19 +27,6 @@ namespace KT_SIMD_LEVEL {
 #define KT_INLINE static inline __attribute__((always_inline))
 
 inline constexpr int64_t kLanes = 16;
-
-/// While it lives, numbers too small for a full mantissa count as 0 and become 0. Moments of rows that are long
-/// without a gradient decay to such numbers and stay there, and every operation on one costs a hundred cycles.
-class FlushSmall {
- public:
-  FlushSmall() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
-  ~FlushSmall() { _mm_setcsr(before_); }
-  FlushSmall(const FlushSmall&) = delete;
-  FlushSmall& operator=(const FlushSmall&) = delete;
-
- private:
-  uint32_t before_;
-};
 
 #ifdef __AVX512F__
 

@@ -10,13 +10,13 @@ namespace {
 
 class FusedEngine final : public Engine {
  public:
-  FusedEngine(const Layers& model, const Objective& objective, Form form, SimdLevel simd)
+  FusedEngine(const Layers& model, const Objective& objective, Form form,
+              const fused::Kernels& kernels)
       : model_(model),
         objective_(objective),
         form_(form),
-        simd_(simd),
         compiled_(model, form),
-        kernels_(simd == SimdLevel::kAvx512 ? fused::kAvx512Kernels : fused::kAvx2Kernels),
+        kernels_(kernels),
         packed_(compiled_.packed_size()),
         running_(compiled_.norms_size()),
         batch_(compiled_.norms_size()) {
@@ -54,7 +54,7 @@ class FusedEngine final : public Engine {
   }
 
   std::unique_ptr<Engine> clone() const override {
-    return std::make_unique<FusedEngine>(model_, objective_, form_, simd_);
+    return std::make_unique<FusedEngine>(model_, objective_, form_, kernels_);
   }
 
   void forward_ids(Side side, const IdBatch& ids, float* parts) const override {
@@ -299,7 +299,6 @@ class FusedEngine final : public Engine {
   Layers model_;
   Objective objective_;
   Form form_;
-  SimdLevel simd_;
   fused::CompiledModel compiled_;
   const fused::Kernels& kernels_;
   std::vector<float> packed_;
@@ -313,8 +312,15 @@ class FusedEngine final : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> make_fused_engine(const Layers& model, const Objective& objective,
+                                          Form form, const fused::Kernels& kernels) {
+  return std::make_unique<FusedEngine>(model, objective, form, kernels);
+}
+
+std::unique_ptr<Engine> make_fused_engine(const Layers& model, const Objective& objective,
                                           Form form, SimdLevel simd) {
-  return std::make_unique<FusedEngine>(model, objective, form, simd);
+  return make_fused_engine(
+      model, objective, form,
+      simd == SimdLevel::kAvx512 ? fused::kAvx512Kernels : fused::kAvx2Kernels);
 }
 
 }  // namespace kt

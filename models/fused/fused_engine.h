@@ -15,5 +15,8 @@ namespace kt {
 /// nothing on the SIMD level or the blocks.
 std::unique_ptr<Engine> make_fused_engine(const Layers& model, const Objective& objective,
                                           Form form, SimdLevel simd);
+/// By kernels of any kind, which live as long.
+std::unique_ptr<Engine> make_fused_engine(const Layers& model, const Objective& objective,
+                                          Form form, const fused::Kernels& kernels);
 
 }  // namespace kt

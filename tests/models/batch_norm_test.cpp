@@ -7,6 +7,7 @@
 #include "models/systems/registry.h"
 #include "sharding/batch_statistics.h"
 #include "tests/reference/layers_reference.h"
+#include "tests/support/team_on_host.h"
 
 namespace kt {
 namespace {
@@ -238,11 +239,12 @@ TEST_P(BatchNormed, FindsTheMomentsOfTheWholeBatch) {
   }
 }
 
-TEST_P(BatchNormed, HasTheSameBitsOnEverySimdLevel) {
-  if (best_simd_level() == SimdLevel::kAvx2) return;  // this machine has one level
+TEST_P(BatchNormed, HasTheSameBitsOnEverySimdLevelAndAsATeam) {
   const auto narrow = make_fused_engine(model, {}, form, SimdLevel::kAvx2);
-  const auto wide = make_fused_engine(model, {}, form, SimdLevel::kAvx512);
-  EXPECT_EQ(run(model, batch, *narrow), run(model, batch, *wide));
+  const auto want = run(model, batch, *narrow);
+  EXPECT_EQ(run(model, batch, *make_fused_engine(model, {}, form, best_simd_level())), want);
+  for (const fused::Kernels* kernels : {&kTeamKernels, &kBackwardsTeamKernels})
+    EXPECT_EQ(run(model, batch, *make_fused_engine(model, {}, form, *kernels)), want);
 }
 
 TEST(BatchNorm, IsRefusedByLibtorchsEngineWhichComputesLeaves) {

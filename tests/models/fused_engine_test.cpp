@@ -7,6 +7,7 @@
 
 #include "launch/base/random.h"
 #include "models/systems/registry.h"
+#include "tests/support/team_on_host.h"
 
 namespace kt {
 namespace {
@@ -231,9 +232,12 @@ void expect_near(const std::vector<float>& got, const std::vector<float>& want,
     ASSERT_NEAR(got[k], want[k], kTolerance * largest) << what << " element " << k;
 }
 
-std::vector<SimdLevel> simd_levels() {
-  if (best_simd_level() == SimdLevel::kAvx2) return {SimdLevel::kAvx2};
-  return {SimdLevel::kAvx2, SimdLevel::kAvx512};
+/// The forms of the kernels that this machine can run; the narrowest first.
+std::vector<const fused::Kernels*> all_kernels() {
+  std::vector<const fused::Kernels*> all{&fused::kAvx2Kernels, &kTeamKernels,
+                                         &kBackwardsTeamKernels};
+  if (best_simd_level() == SimdLevel::kAvx512) all.push_back(&fused::kAvx512Kernels);
+  return all;
 }
 
 using Case = std::tuple<Model, Form>;
@@ -275,10 +279,15 @@ TEST_P(FusedEngine, TrainsOnEveryLoss) {
     const Objective objective{.loss = loss, .delta = .7};
     const auto torch = make_engine({model, objective}, {.kind = EngineKind::kTorch});
     const Outcome want = run(model, *torch);
-    for (const SimdLevel simd : simd_levels()) {
-      const Outcome got = run(model, *make_fused_engine(model, objective, form, simd));
+    Outcome narrow;
+    for (const fused::Kernels* kernels : all_kernels()) {
+      const Outcome got = run(model, *make_fused_engine(model, objective, form, *kernels));
       EXPECT_NEAR(got.loss, want.loss, kTolerance * std::abs(want.loss));
       expect_near(got.dense, want.dense, "dense");
+      if (kernels == &fused::kAvx2Kernels)
+        narrow = got;
+      else
+        EXPECT_EQ(got, narrow);
     }
   }
 }
@@ -291,13 +300,13 @@ TEST_P(FusedEngine, TrainsGroupsOfRows) {
     const auto torch = make_engine({model, objective}, {.kind = EngineKind::kTorch});
     const Outcome want = run(model, *torch);
     Outcome narrow;
-    for (const SimdLevel simd : simd_levels()) {
-      const Outcome got = run(model, *make_fused_engine(model, objective, form, simd));
+    for (const fused::Kernels* kernels : all_kernels()) {
+      const Outcome got = run(model, *make_fused_engine(model, objective, form, *kernels));
       EXPECT_NEAR(got.loss, want.loss, kTolerance * std::abs(want.loss));
       expect_near(got.dense, want.dense, "dense");
       for (size_t t = 0; t < got.tables.size(); ++t)
         expect_near(got.tables[t], want.tables[t], "table " + std::to_string(t));
-      if (simd == SimdLevel::kAvx2)
+      if (kernels == &fused::kAvx2Kernels)
         narrow = got;
       else
         EXPECT_EQ(got, narrow);
@@ -305,11 +314,10 @@ TEST_P(FusedEngine, TrainsGroupsOfRows) {
   }
 }
 
-TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevel) {
-  if (best_simd_level() == SimdLevel::kAvx2) return;  // this machine has one level
-  const auto narrow = make_fused_engine(model, {}, form, SimdLevel::kAvx2);
-  const auto wide = make_fused_engine(model, {}, form, SimdLevel::kAvx512);
-  EXPECT_EQ(run(model, *narrow), run(model, *wide));
+TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevelAndAsATeam) {
+  const Outcome narrow = run(model, *make_fused_engine(model, {}, form, SimdLevel::kAvx2));
+  for (const fused::Kernels* kernels : all_kernels())
+    EXPECT_EQ(run(model, *make_fused_engine(model, {}, form, *kernels)), narrow);
 }
 
 // Cuts of a leaf: ones, a block and its neighbours.
@@ -318,8 +326,8 @@ const std::vector<int64_t> kPieces{
 
 TEST_P(FusedEngine, APartHasTheBitsOfItsIdAlone) {
   const Leaf leaf(model);
-  for (const SimdLevel simd : simd_levels()) {
-    const auto engine = make_fused_engine(model, {}, form, simd);
+  for (const fused::Kernels* kernels : all_kernels()) {
+    const auto engine = make_fused_engine(model, {}, form, *kernels);
     engine->set_dense(leaf.dense);
     for (const Side side : {Side::kUser, Side::kItem}) {
       if (engine->part_width(side) == 0) continue;
@@ -338,8 +346,8 @@ TEST_P(FusedEngine, APartHasTheBitsOfItsIdAlone) {
 
 TEST_P(FusedEngine, APredictionHasTheBitsOfItsRowAlone) {
   const Leaf leaf(model);
-  for (const SimdLevel simd : simd_levels()) {
-    const auto engine = make_fused_engine(model, {}, form, simd);
+  for (const fused::Kernels* kernels : all_kernels()) {
+    const auto engine = make_fused_engine(model, {}, form, *kernels);
     engine->set_dense(leaf.dense);
     const std::vector<float> users = leaf.parts(*engine, Side::kUser),
                              items = leaf.parts(*engine, Side::kItem);
@@ -428,7 +436,7 @@ TEST_P(FusedEngine, GradientsOfDenseArraysAreAddedToWhatIsThere) {
 
 // Weights that have diverged must show: no activation may turn them into numbers again.
 TEST_P(FusedEngine, AWeightThatIsNoNumberShowsInLossAndPredictions) {
-  for (const SimdLevel simd : simd_levels()) {
+  for (const fused::Kernels* kernels : all_kernels()) {
     for (const bool in_item : {false, true}) {
       Leaf leaf(model);
       if (leaf.tables[in_item].empty()) continue;
@@ -436,7 +444,7 @@ TEST_P(FusedEngine, AWeightThatIsNoNumberShowsInLossAndPredictions) {
       std::vector<float>& table = leaf.tables[in_item].front();
       const auto cols = std::ssize(table) / (in_item ? kItems : kUsers);
       std::fill_n(table.begin() + 3 * cols, cols, std::nanf(""));
-      const auto engine = make_fused_engine(model, {}, form, simd);
+      const auto engine = make_fused_engine(model, {}, form, *kernels);
       engine->set_dense(leaf.dense);
       const std::vector<float> users = leaf.parts(*engine, Side::kUser),
                                items = leaf.parts(*engine, Side::kItem);
