@@ -10,16 +10,20 @@
 
 #include "launch/base/errors.h"
 #include "launch/base/host_device.h"
+#include "launch/base/team.h"
 #include "launch/collectives/communicator.h"
 #ifdef __CUDACC__
 #include <cub/device/device_radix_sort.cuh>
 #else
 #include <memory>
 #include <numeric>
+
+#include "launch/base/flush_small.h"
 #endif
 
 /// Memory and loops of a device. nvcc makes kernels of the loops. Without it the same bodies run as host
-/// functions in stream order, so that what is enqueued, and in which order, runs in tests on any machine.
+/// functions in stream order, so that what is enqueued, and in which order, runs in tests on any machine. In both,
+/// numbers too small for a full mantissa count as 0, as in the CPU's kernels.
 namespace kt {
 
 /// Throws: PeerError that names `operation` unless `code` is cudaSuccess.
@@ -172,6 +176,35 @@ void for_each(int64_t n, cudaStream_t stream, const Body& body) {
   check_cuda(cudaGetLastError(), "kernel launch");
 }
 
+/// Threads of a team, and bytes that one may share on the device of this thread.
+inline constexpr int kTeamThreads = 512;
+inline int64_t most_shared_bytes() {
+  int device = 0, bytes = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "cudaDeviceGetAttribute");
+  return bytes;
+}
+
+template <class Body>
+__global__ void __launch_bounds__(kTeamThreads) run_team(Body body) {
+  extern __shared__ double shared[];
+  body(Team{static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)},
+       static_cast<int64_t>(blockIdx.x), static_cast<void*>(shared));
+}
+
+/// Enqueues body(team, k, shared) for each k in [0, teams), in any order, with so many bytes that the team shares.
+template <class Body>
+void for_teams(int64_t teams, int64_t shared_bytes, cudaStream_t stream, const Body& body) {
+  if (teams <= 0) return;
+  check_cuda(cudaFuncSetAttribute(run_team<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(shared_bytes)),
+             "cudaFuncSetAttribute");
+  run_team<<<static_cast<unsigned>(teams), kTeamThreads, static_cast<size_t>(shared_bytes),
+             stream>>>(body);
+  check_cuda(cudaGetLastError(), "kernel launch");
+}
+
 #else
 
 /// Enqueues `work()` on the host.
@@ -193,7 +226,22 @@ template <class Body>
 void for_each(int64_t n, cudaStream_t stream, const Body& body) {
   if (n <= 0) return;
   enqueue_host(stream, [n, body] {
+    const FlushSmall flush;
     for (int64_t k = 0; k < n; ++k) body(k);
+  });
+}
+
+inline constexpr int kTeamThreads = 1;
+/// That of a device of compute capability 9.0.
+inline int64_t most_shared_bytes() { return 227 * 1024; }
+
+template <class Body>
+void for_teams(int64_t teams, int64_t shared_bytes, cudaStream_t stream, const Body& body) {
+  if (teams <= 0) return;
+  enqueue_host(stream, [teams, shared_bytes, body] {
+    const FlushSmall flush;
+    std::vector<double> shared(static_cast<size_t>(shared_bytes) / sizeof(double) + 1);
+    for (int64_t k = 0; k < teams; ++k) body(Team{}, k, static_cast<void*>(shared.data()));
   });
 }
 

@@ -502,17 +502,28 @@ class Compiler {
 
 CompiledModel::CompiledModel(const Layers& model, Form form) { Compiler(model, form, *this).run(); }
 
-void CompiledModel::pack(const float* dense, float* packed) const {
+template <class Put>
+void CompiledModel::each_packed(Put&& put) const {
   for (const Packing& p : packings_) {
     const int64_t out_stride = padded(p.out), in_stride = padded(p.in);
     for (int64_t i = 0; i < p.in; ++i)
       for (int64_t o = 0; o < p.out; ++o)
-        packed[p.straight + i * out_stride + o] = dense[p.from + i * p.out + o];
+        put(p.straight + i * out_stride + o, p.from + i * p.out + o);
     if (p.transposed < 0) continue;
     for (int64_t i = 0; i < p.in; ++i)
       for (int64_t o = 0; o < p.out; ++o)
-        packed[p.transposed + o * in_stride + i] = dense[p.from + i * p.out + o];
+        put(p.transposed + o * in_stride + i, p.from + i * p.out + o);
   }
+}
+
+void CompiledModel::pack(const float* dense, float* packed) const {
+  each_packed([&](int64_t to, int64_t from) { packed[to] = dense[from]; });
+}
+
+std::vector<int64_t> CompiledModel::packed_from() const {
+  std::vector<int64_t> result(packed_size_, -1);
+  each_packed([&](int64_t to, int64_t from) { result[to] = from; });
+  return result;
 }
 
 }  // namespace kt::fused

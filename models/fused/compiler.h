@@ -45,6 +45,8 @@ class CompiledModel {
   /// [packed_size()].
   void pack(const float* dense, float* packed) const;
   int64_t packed_size() const { return packed_size_; }
+  /// For each of the packed weights the element of the dense ones that it is; -1: it is 0. Shapes: [packed_size()].
+  std::vector<int64_t> packed_from() const;
 
  private:
   friend class Compiler;
@@ -60,6 +62,10 @@ class CompiledModel {
   struct Packing {
     int64_t from, in, out, straight, transposed;  // transposed -1: a bias
   };
+
+  /// `put(to, from)` for each packed weight that is a dense one.
+  template <class Put>
+  void each_packed(Put&& put) const;
 
   Code users_, items_, rows_;
   std::vector<Norm> norms_;

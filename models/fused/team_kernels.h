@@ -1,10 +1,12 @@
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 
 #include "launch/base/host_device.h"
 #include "launch/base/random.h"
+#include "launch/base/team.h"
 #include "models/fused/program.h"
 
 /// The fused engine's kernels as a team of threads runs them, the form that devices have: a team goes through a leaf,
@@ -12,31 +14,8 @@
 /// is one thread's; its sum is a chain. On the host a team is one thread.
 ///
 /// The bits are those of IEEE arithmetic without contraction, where numbers too small for a full mantissa count as 0:
-/// nvcc's `-fmad=false -ftz=true -prec-div=true -prec-sqrt=true`; on the host FlushSmall (launch/base/flush_small.h).
+/// nvcc's `-fmad=false -ftz=true`; on the host FlushSmall (launch/base/flush_small.h).
 namespace kt::fused {
-
-/// The threads of a block.
-struct Team {
-  int rank = 0, size = 1;
-  bool backwards = false;  ///< the other order of elements: no result may depend on it
-
-  KT_HOST_DEVICE void wait() const {
-#ifdef __CUDA_ARCH__
-    __syncthreads();
-#endif
-  }
-  /// body(k) for each k in [0, n), each by one of the team; what was written is seen by all when it returns.
-  template <class Body>
-  KT_HOST_DEVICE void each(int n, Body&& body) const {
-    for (int k = rank; k < n; k += size) body(backwards ? n - 1 - k : k);
-    wait();
-  }
-  /// body(row, column), likewise.
-  template <class Body>
-  KT_HOST_DEVICE void each(int rows, int columns, Body&& body) const {
-    each(rows * columns, [&](int k) { body(k / columns, k % columns); });
-  }
-};
 
 namespace team {
 
@@ -67,6 +46,16 @@ KT_HOST_DEVICE inline int smaller_of(int64_t a, int64_t b) {
 }
 KT_HOST_DEVICE inline int stride_of(int64_t width) { return static_cast<int>(padded(width)); }
 
+/// For n in [-126, 127].
+KT_HOST_DEVICE inline float power_of_two(int n) {
+  const auto bits = static_cast<uint32_t>(n + 127) << 23;
+#ifdef __CUDA_ARCH__
+  return __uint_as_float(bits);
+#else
+  return std::bit_cast<float>(bits);
+#endif
+}
+
 /// `exponential`, `logistic` and `hyperbolic_tangent` of launch/base/simd.h.
 KT_HOST_DEVICE inline float exponential(float x) {
   x = 88.f < x ? 88.f : x;
@@ -81,7 +70,7 @@ KT_HOST_DEVICE inline float exponential(float x) {
   p = fmaf(p, r, 1.6666665459e-1f);
   p = fmaf(p, r, 5.0000001201e-1f);
   p = fmaf(p, r * r, r) + 1.f;
-  return x == x ? ldexpf(p, static_cast<int>(n)) : x;
+  return x == x ? p * power_of_two(static_cast<int>(n)) : x;
 }
 KT_HOST_DEVICE inline float logistic(float x) { return 1.f / (1.f + exponential(0.f - x)); }
 KT_HOST_DEVICE inline float hyperbolic_tangent(float x) {

@@ -1,0 +1,225 @@
+#include <algorithm>
+#include <numeric>
+
+#include "launch/base/errors.h"
+#include "trainer/devices/device_weights.h"
+#include "trainer/devices/kernels.h"
+
+namespace kt {
+namespace {
+
+int64_t sum(std::span<const int64_t> counts) {
+  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+}
+
+}  // namespace
+
+DeviceWeights::DeviceWeights(const Parameters& parameters, double clip_norm, Communicator& comm,
+                             DeviceStream& stream)
+    : comm_(comm),
+      stream_(stream),
+      optimizer_(parameters.optimizer()),
+      clip_norm_(clip_norm),
+      exact_(parameters.holding() == Holding::kOwnBlocks),
+      shards_(parameters.shards()),
+      shard_count_(parameters.shard_count()),
+      dense_size_(static_cast<int64_t>(parameters.dense.size())),
+      bad_(1),
+      scale_(1),
+      log_(kMostSteps) {
+  lay_out(parameters);
+  if (exact_) plan_tree(parameters);
+  plan_norms(parameters);
+  upload(parameters);
+  const float one = 1;
+  bad_.zero(stream_);
+  scale_.upload(std::span(&one, 1), stream_);
+  wait();
+}
+
+void DeviceWeights::lay_out(const Parameters& parameters) {
+  parts_.resize(parameters.arrays.size());
+  int64_t size = 0;
+  for (const bool dense : {true, false}) {
+    for (size_t a = 0; a < parts_.size(); ++a) {
+      const ParameterArray& array = parameters.arrays[a];
+      if ((array.spec.kind == ArrayKind::kDense) != dense || is_columns(array.spec.kind)) continue;
+      parts_[a] = {array.spec.kind,
+                   array.held.begin,
+                   array.spec.cols,
+                   size,
+                   array.held.size() * array.spec.cols,
+                   array.dense_offset};
+      size += parts_[a].size;
+    }
+    if (dense) own_dense_ = size;
+  }
+  value_ = DeviceArray<float>(size);
+  gradient_ = DeviceArray<float>(size);
+  for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
+    slots_[slot] = DeviceArray<float>(size);
+  if (exact_) {
+    dense_ = DeviceArray<float>(dense_size_);
+  } else {
+    KT_CHECK(own_dense_ == dense_size_);
+  }
+}
+
+void DeviceWeights::plan_tree(const Parameters& parameters) {
+  const World world = comm_.world();
+  std::vector<TreeNode> nodes;
+  const std::vector<TreeNode> own_nodes = subtrees(shards_);
+  std::vector<int64_t> block_index, published_index;
+  std::vector<int64_t> nodes_of_rank;
+  for (int rank = 0; rank < world.size; ++rank) {
+    const Range blocks = shards_of_rank(shard_count_, {rank, world.size});
+    const std::vector<TreeNode> theirs = subtrees(blocks);
+    nodes.insert(nodes.end(), theirs.begin(), theirs.end());
+    nodes_of_rank.push_back(static_cast<int64_t>(theirs.size()));
+    std::vector<int64_t> elements;  // of the full dense copy that this rank owns
+    for (const ParameterArray& array : parameters.arrays) {
+      if (array.spec.kind != ArrayKind::kDense) continue;
+      for (int64_t e = array.block_begin[blocks.begin] * array.spec.cols;
+           e < array.block_begin[blocks.end] * array.spec.cols; ++e)
+        elements.push_back(array.dense_offset + e);
+    }
+    for (const TreeNode& node : own_nodes)
+      for (const int64_t e : elements)
+        block_index.push_back((node.first_leaf() - shards_.begin) * dense_size_ + e);
+    block_send_.push_back(static_cast<int64_t>(own_nodes.size() * elements.size()));
+    published_counts_.push_back(static_cast<int64_t>(elements.size()));
+    published_index.insert(published_index.end(), elements.begin(), elements.end());
+  }
+  KT_CHECK(published_counts_[world.rank] == own_dense_);
+  for (const int64_t theirs : nodes_of_rank) block_receive_.push_back(theirs * own_dense_);
+
+  const std::vector<TreeAdd> first = subtree_adds(shards_), rest = finish_adds(nodes);
+  subtree_adds_ = {first, stream_};
+  finish_adds_ = {rest, stream_};
+  block_index_ = {block_index, stream_};
+  published_index_ = {published_index, stream_};
+  blocks_out_ = DeviceArray<float>(block_index_.size());
+  blocks_in_ = DeviceArray<float>(sum(block_receive_));
+  published_ = DeviceArray<float>(dense_size_);
+  all_losses_ = DeviceArray<double>(shard_count_);
+  wait();
+}
+
+void DeviceWeights::plan_norms(const Parameters& parameters) {
+  std::vector<int64_t> begin, end, cols;
+  for (int64_t block = shards_.begin; block < shards_.end; ++block)
+    for (size_t a = 0; a < parts_.size(); ++a) {
+      const ParameterArray& array = parameters.arrays[a];
+      const auto element = [&](int64_t row) {
+        return parts_[a].begin + (row - array.held.begin) * array.spec.cols;
+      };
+      begin.push_back(element(array.block_begin[block]));
+      end.push_back(element(array.block_begin[block + 1]));
+    }
+  for (const Part& part : parts_) cols.push_back(part.cols);
+  norm_begin_ = {begin, stream_};
+  norm_end_ = {end, stream_};
+  norm_cols_ = {cols, stream_};
+  lanes_ = DeviceArray<double>(norm_begin_.size() * SquaredNorm::kLanes);
+  norms_ = DeviceArray<double>(shards_.size());
+  all_norms_ = DeviceArray<double>(shard_count_);
+  for (int rank = 0; rank < comm_.world().size; ++rank)
+    block_counts_.push_back(shards_of_rank(shard_count_, {rank, comm_.world().size}).size());
+  wait();
+}
+
+void DeviceWeights::reduce_leaves(float* leaves) {
+  for_each(dense_size_, stream_,
+           kernel::AddBuffers{subtree_adds_.data(), subtree_adds_.size(), dense_size_, leaves});
+  for_each(block_index_.size(), stream_,
+           kernel::Gather{leaves, block_index_.data(), blocks_out_.data()});
+  comm_.all_to_all(blocks_out_.data(), block_send_, blocks_in_.data(), block_receive_,
+                   DataType::kFloat32, stream_.handle());
+  for_each(own_dense_, stream_,
+           kernel::AddBuffers{finish_adds_.data(), finish_adds_.size(), own_dense_,
+                              blocks_in_.data()});
+  if (own_dense_ > 0)
+    check_cuda(cudaMemcpyAsync(gradient_.data(), blocks_in_.data(),
+                               static_cast<size_t>(own_dense_) * sizeof(float),
+                               cudaMemcpyDeviceToDevice, stream_),
+               "cudaMemcpyAsync");
+}
+
+void DeviceWeights::judge(double* losses) {
+  if (exact_) {
+    comm_.all_gather(losses, all_losses_.data(), block_counts_, DataType::kFloat64,
+                     stream_.handle());
+    losses = all_losses_.data();
+  }
+  const auto arrays = static_cast<int64_t>(parts_.size());
+  for_each(lanes_.size(), stream_, kernel::SquaredLanes{norm_begin_.data(), norm_end_.data(), norm_cols_.data(),
+                                           arrays, gradient_.data(), lanes_.data()});
+  for_each(norms_.size(), stream_, kernel::FoldLanes{lanes_.data(), arrays, norms_.data()});
+  comm_.all_gather(norms_.data(), all_norms_.data(), block_counts_, DataType::kFloat64,
+                   stream_.handle());
+  for_each(1, stream_, kernel::Judge{losses, exact_ ? shard_count_ : 1, all_norms_.data(), shard_count_,
+                        clip_norm_, log_.data() + logged_, bad_.data(), scale_.data()});
+  ++logged_;
+}
+
+void DeviceWeights::finish(double* losses, double learning_rate, int64_t update) {
+  KT_CHECK(logged_ < kMostSteps);
+  judge(losses);
+  for_each(value_.size(), stream_,
+           kernel::Update{.factors = update_factors(optimizer_, learning_rate, update),
+                          .bad = bad_.data(),
+                          .scale = scale_.data(),
+                          .gradient = gradient_.data(),
+                          .value = value_.data(),
+                          .slot1 = slots_[0].data(),
+                          .slot2 = slots_[1].data()});
+  if (!exact_) return;
+  comm_.all_gather(value_.data(), published_.data(), published_counts_, DataType::kFloat32,
+                   stream_.handle());
+  for_each(dense_size_, stream_,
+           kernel::Scatter{published_.data(), published_index_.data(), dense_.data()});
+}
+
+std::vector<StepOutcome> DeviceWeights::take_outcomes() {
+  std::vector<StepOutcome> outcomes(static_cast<size_t>(logged_));
+  log_.download(outcomes, stream_);
+  bad_.zero(stream_);
+  wait();
+  logged_ = 0;
+  return outcomes;
+}
+
+void DeviceWeights::upload(const Parameters& parameters) {
+  for (size_t a = 0; a < parts_.size(); ++a) {
+    const ParameterArray& array = parameters.arrays[a];
+    value_.upload(array.value, stream_, parts_[a].begin);
+    for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
+      slots_[slot].upload(array.slots[slot], stream_, parts_[a].begin);
+  }
+  if (exact_) dense_.upload(parameters.dense, stream_);
+  wait();
+}
+
+void DeviceWeights::download(Parameters& parameters) {
+  for (size_t a = 0; a < parts_.size(); ++a) {
+    ParameterArray& array = parameters.arrays[a];
+    value_.download(array.value, stream_, parts_[a].begin);
+    for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
+      slots_[slot].download(array.slots[slot], stream_, parts_[a].begin);
+  }
+  const DeviceArray<float>& dense = exact_ ? dense_ : value_;
+  dense.download(parameters.dense, stream_);
+  wait();
+}
+
+DeviceArray<float> DeviceWeights::gather_items(const Part& part,
+                                               std::span<const int64_t> rows_of_rank) {
+  std::vector<int64_t> counts(rows_of_rank.begin(), rows_of_rank.end());
+  for (int64_t& count : counts) count *= part.cols;
+  DeviceArray<float> whole(sum(counts));
+  comm_.all_gather(values(part), whole.data(), counts, DataType::kFloat32, stream_.handle());
+  wait();
+  return whole;
+}
+
+}  // namespace kt

@@ -1,0 +1,107 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "launch/collectives/communicator.h"
+#include "launch/process/device.h"
+#include "sharding/parameters.h"
+#include "sharding/tree_sum.h"
+#include "trainer/steps/step_outcome.h"
+
+namespace kt {
+
+/// What the steps on a device train: the held part of all parameters in flat buffers of device memory, dense arrays first;
+/// and how a step ends once their gradients are there. Nothing waits for the device but `take_outcomes`, `upload` and
+/// `download`.
+class DeviceWeights {
+ public:
+  static constexpr int64_t kMostSteps = 4096;  ///< whose outcomes are kept on the device
+
+  /// One array, in the order of the parameters'; `size` 0 for columns.
+  struct Part {
+    ArrayKind kind = ArrayKind::kColumns;
+    int64_t rows_begin = 0;  ///< of the array: the first held row
+    int64_t cols = 0;
+    int64_t begin = 0, size = 0;  ///< elements of the flat buffers
+    int64_t dense_offset = 0;
+    bool is_table() const {
+      return kind == ArrayKind::kUserTable || kind == ArrayKind::kItemTable;
+    }
+  };
+
+  /// Borrows `comm` and `stream`. Throws: UserError when the device has no room.
+  DeviceWeights(const Parameters& parameters, double clip_norm, Communicator& comm,
+                DeviceStream& stream);
+
+  bool exact() const { return exact_; }
+  std::span<const Part> parts() const { return parts_; }
+  const float* values(const Part& part) const { return value_.data() + part.begin; }
+  float* gradients(const Part& part) { return gradient_.data() + part.begin; }
+  /// Of all dense arrays in full, one after the other. Shapes: [dense size].
+  const float* dense() const { return (exact_ ? dense_ : value_).data(); }
+  int64_t dense_size() const { return dense_size_; }
+  /// Fast form: where the gradients of all dense arrays are. Shapes: [dense size].
+  float* dense_gradients() { return gradient_.data(); }
+
+  void forget_gradients() { gradient_.zero(stream_); }
+  /// Exact form: the gradients of the dense arrays, from one leaf a shard over the fixed tree. Shapes: leaves [shards,
+  /// dense size], destroyed. Collective: all ranks.
+  void reduce_leaves(float* leaves);
+  /// Judges the step and updates all arrays, unless an outcome was bad. Shapes: losses [shards] of this rank (exact
+  /// form) or [1] of all (fast), destroyed. Collective: all ranks.
+  void finish(double* losses, double learning_rate, int64_t update);
+
+  std::vector<StepOutcome> take_outcomes();
+  void upload(const Parameters& parameters);
+  void download(Parameters& parameters);
+  /// All rows of an item table. Collective: all ranks, in exact form.
+  DeviceArray<float> gather_items(const Part& part, std::span<const int64_t> rows_of_rank);
+
+ private:
+  void lay_out(const Parameters& parameters);
+  void plan_tree(const Parameters& parameters);
+  void plan_norms(const Parameters& parameters);
+  void judge(double* losses);
+  void wait() { comm_.synchronize(stream_.handle()); }
+
+  Communicator& comm_;
+  DeviceStream& stream_;
+  Optimizer optimizer_;
+  double clip_norm_;
+  const bool exact_;
+  const Range shards_;
+  const int64_t shard_count_;
+  const int64_t dense_size_;
+
+  // Shapes: [held elements].
+  std::vector<Part> parts_;
+  DeviceArray<float> value_, gradient_, slots_[2];
+  int64_t own_dense_ = 0;  // elements of the dense arrays in the flat buffers
+  // [dense size] in full; exact alone, the flat values begin with it otherwise
+  DeviceArray<float> dense_;
+
+  // Of the steps since outcomes were last taken.
+  DeviceArray<int32_t> bad_;      // [1]
+  DeviceArray<float> scale_;      // [1]
+  DeviceArray<StepOutcome> log_;  // [kMostSteps]
+  int64_t logged_ = 0;
+
+  // The dense tree. Static.
+  DeviceArray<TreeAdd> subtree_adds_, finish_adds_;
+  DeviceArray<int64_t> block_index_;  // element of the leaves of each element sent
+  DeviceArray<float> blocks_out_, blocks_in_;
+  std::vector<int64_t> block_send_, block_receive_;
+  DeviceArray<int64_t> published_index_;  // element of dense_ of each element gathered
+  DeviceArray<float> published_;          // [dense size] in rank order
+  std::vector<int64_t> published_counts_;
+  std::vector<int64_t> block_counts_;  // [ranks] own blocks (and shards) of each
+  DeviceArray<double> all_losses_;     // [V]
+
+  // The gradient's norm. Shapes: B own blocks, A arrays.
+  DeviceArray<int64_t> norm_begin_, norm_end_, norm_cols_;  // [B, A], [B, A], [A]
+  DeviceArray<double> lanes_, norms_, all_norms_;           // [B, A, lanes], [B], [V]
+};
+
+}  // namespace kt
