@@ -73,10 +73,10 @@ void check_devices(const Config& c, Found& found) {
     found.push_back(
         {{"model.engine", "model.form"},
          "ids only with the fused engine; set model.engine to fused, or model.form to rows"});
-  if (c.model.engine == EngineName::kFused && c.parallel.backend == Backend::kNccl)
-    found.push_back(
-        {{"model.engine", "parallel.backend"},
-         "the fused engine only on CPUs; set model.engine to torch, or parallel.backend to mpi"});
+  if (c.model.engine == EngineName::kFused && c.parallel.precision != Precision::kFp32)
+    found.push_back({{"model.engine", "parallel.precision"},
+                     "the fused engine only with fp32; set model.engine to torch, or "
+                     "parallel.precision to fp32"});
 }
 
 }  // namespace

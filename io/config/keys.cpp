@@ -130,7 +130,8 @@ std::vector<Key> keys_of(Config& config, std::span<const ModelDeclaration> model
   auto& model = config.model;
   add("model.name", model.name, names_of(models), "the model");
   add("model.engine", model.engine, Any{},
-      "who computes it: fused on CPUs, torch (libtorch) on GPUs; auto: as it runs");
+      "who computes it: fused, on CPUs and GPUs, or torch (libtorch); auto: fused, torch for a "
+      "lower precision");
   add("model.form", model.form, Any{},
       "of the fused engine: what depends on a user or a video alone is computed for every row, or "
       "once for each of a step's ids; auto: ids from a global batch of 512");

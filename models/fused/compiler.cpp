@@ -457,7 +457,9 @@ class Compiler {
       program.ops = of->ops.data();
       program.op_count = std::ssize(of->ops);
       program.terms = of->terms.data();
+      program.term_count = std::ssize(of->terms);
       program.fields = of->fields.data();
+      program.field_count = std::ssize(of->fields);
       program.outputs = of->outputs.data();
       program.output_count = std::ssize(of->outputs);
       to_.workspace_size_ = std::max(to_.workspace_size_, of->size);

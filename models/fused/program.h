@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "launch/base/host_device.h"
+
 /// What the fused engine runs: a list of operations over blocks of rows (or of distinct users or items) whose
 /// buffers stay in the cache. Made once a model by models/fused/compiler.h, run by models/fused/kernels.cpp. Plain
 /// data: the kernels are compiled once a SIMD level and must instantiate nothing of the C++ library.
@@ -11,7 +13,7 @@ namespace kt::fused {
 inline constexpr int64_t kBlockRows = 64;
 
 /// Floats of a row of a buffer, a part or a packed weight: whole vectors, the rest is 0 or not read.
-constexpr int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
+KT_HOST_DEVICE constexpr int64_t padded(int64_t width) { return (width + 15) / 16 * 16; }
 
 enum class OpKind : int32_t {
   kTable,        ///< y = rows of table `source`
@@ -103,9 +105,11 @@ struct Field {
 
 struct Program {
   const Field* fields = nullptr;
+  int64_t field_count = 0;
   const Op* ops = nullptr;
   int64_t op_count = 0;
   const Term* terms = nullptr;
+  int64_t term_count = 0;
   const Output* outputs = nullptr;
   int64_t output_count = 0;
   int64_t part_width = 0;                            ///< of an id program

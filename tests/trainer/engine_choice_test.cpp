@@ -35,15 +35,19 @@ TEST(EngineChoice, IsFusedOnCpusWithIdsForLargeBatches) {
   EXPECT_EQ(resolved({"train.global_batch=9999", "model.form=rows"}, false), rows);
 }
 
-TEST(EngineChoice, IsLibtorchRowByRowOnDevicesAndWhereAskedFor) {
-  const Choice torch{EngineName::kTorch, FormName::kRows};
-  EXPECT_EQ(resolved({"train.global_batch=9999"}, true), torch);
+TEST(EngineChoice, IsFusedOnDevicesTooUnlessThePrecisionIsLess) {
+  const Choice ids{EngineName::kFused, FormName::kIds}, torch{EngineName::kTorch, FormName::kRows};
+  EXPECT_EQ(resolved({"train.global_batch=9999"}, true), ids);
+  EXPECT_EQ(resolved({"train.global_batch=9999", "parallel.reduce=fast", "parallel.precision=tf32"},
+                     true),
+            torch);
+  EXPECT_EQ(resolved({"train.global_batch=9999", "model.engine=torch"}, true), torch);
   EXPECT_EQ(resolved({"train.global_batch=9999", "model.engine=torch"}, false), torch);
 }
 
-TEST(EngineChoice, IdsOnDevicesAreRefused) {
-  Config config = config_of({"model.form=ids"});
-  EXPECT_THROW(resolve_engine(config, true), UserError);
+TEST(EngineChoice, IdsThroughLibtorchAreRefused) {
+  Config ids = config_of({"model.form=ids", "parallel.reduce=fast", "parallel.precision=tf32"});
+  EXPECT_THROW(resolve_engine(ids, true), UserError);
 }
 
 TEST(EngineChoice, OptionsAreThoseOfTheResolvedConfiguration) {

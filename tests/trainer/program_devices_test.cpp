@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "tests/support/run_program.h"
 #include "tests/trainer/program_outcome.h"
@@ -36,8 +37,6 @@ class Devices : public ::testing::Test {
                         "run.dir=" + (folder() / run).string(),
                         "checkpoint.every_steps=0",
                         "log.every_steps=7"};
-    // Devices compute through libtorch: the host does so too, for the same bits.
-    if (on == On::kHost) arguments.emplace_back("model.engine=torch");
     arguments.insert(arguments.end(), more.begin(), more.end());
     return run_program(folder() / "work", arguments,
                        {.ranks = ranks, .program = on == On::kDevices ? KT_STAND_IN_PROGRAM : ""});
@@ -58,6 +57,8 @@ std::unique_ptr<Workshop> Devices::shop_;
 
 TEST_F(Devices, ExactTrainingHasTheBitsOfTheCpu) {
   const Arguments cases[] = {
+      // Parts of ids, a batch of rows, a workspace that no team shares.
+      {data("dataset"), "train.global_batch=1024", "train.max_steps=12", "data.target.clip=5"},
       {data("dataset"), "train.epochs=2", "train.max_steps=40", "data.target.clip=5"},
       {data("dataset"), "model.content=none", "train.global_batch=32", "train.max_steps=30",
        "train.optimizer.name=adamw", "train.weight_decay=0.01", "train.clip_norm=0.5",
@@ -74,11 +75,18 @@ TEST_F(Devices, ExactTrainingHasTheBitsOfTheCpu) {
     ASSERT_FALSE(host.is_null());
     EXPECT_EQ(host.at("backend"), "mpi");
     EXPECT_GT(host.at("updates").get<int>(), 3);
-    for (const int ranks : {1, 2, 3}) {
-      const nlohmann::json device = train(On::kDevices, ranks, given);
-      ASSERT_FALSE(device.is_null());
-      EXPECT_EQ(device.at("backend"), "nccl");
-      EXPECT_EQ(outcome(device), outcome(host)) << given[0] << ", " << ranks << " ranks";
+    for (const char* engine : {"fused", "torch"}) {
+      Arguments by = given;
+      by.push_back(fmt::format("model.engine={}", engine));
+      const nlohmann::json want =
+          by.back() == "model.engine=fused" ? host : train(On::kHost, 0, by);
+      for (const int ranks : {1, 2, 3}) {
+        const nlohmann::json device = train(On::kDevices, ranks, by);
+        ASSERT_FALSE(device.is_null());
+        EXPECT_EQ(device.at("backend"), "nccl");
+        EXPECT_EQ(outcome(device), outcome(want))
+            << given[0] << ", " << engine << ", " << ranks << " ranks";
+      }
     }
   }
 }
@@ -131,13 +139,13 @@ TEST_F(Devices, ARunGoesOnElsewhere) {
   go_on("to-devices", On::kHost, 0, On::kDevices, 3);
 
   // Another engine is another run.
-  Arguments fused = part;
-  fused.push_back("model.engine=fused");
-  ASSERT_EQ(start(On::kHost, 0, "fused", fused).code, 0);
-  const Ended refused = start(On::kDevices, 2, "fused", given);
+  Arguments torch = part;
+  torch.push_back("model.engine=torch");
+  ASSERT_EQ(start(On::kHost, 0, "torch", torch).code, 0);
+  const Ended refused = start(On::kDevices, 2, "torch", given);
   EXPECT_EQ(refused.code, 2);
   EXPECT_THAT(refused.out + refused.err,
-              HasSubstr("model.engine: stored \"fused\", now \"torch\""));
+              HasSubstr("model.engine: stored \"torch\", now \"fused\""));
 }
 
 TEST_F(Devices, BadStepsAreTreatedAlike) {
@@ -186,20 +194,22 @@ TEST_F(Devices, BadStepsAreTreatedAlike) {
 }
 
 TEST_F(Devices, WhatTheyCannotTrainIsNamed) {
-  const std::pair<const char*, const char*> systems[] = {
-      {"model.penalty=0.1", "it has a penalty on embeddings"},
-      {"model.loss=huber", "its loss is not the squared error"},
-      {"model.target.kind=log", "its target is not the label itself"}};
+  const std::tuple<const char*, const char*, const char*> systems[] = {
+      {"model.penalty=0.1", "fused", " on GPUs: it has a penalty on embeddings"},
+      {"model.loss=huber", "torch", " on GPUs by libtorch: its loss is not the squared error"},
+      {"model.target.kind=log", "torch",
+       " on GPUs by libtorch: its target is not the label itself"}};
   for (const char* backend : {"nccl", "auto"})
-    for (const auto& [option, why] : systems) {
-      const Ended refused = start(On::kDevices, 2, "other",
-                                  {data("ratings"), "model.content=none", option,
-                                   fmt::format("parallel.backend={}", backend)});
+    for (const auto& [option, engine, why] : systems) {
+      const Ended refused = start(
+          On::kDevices, 2, "other",
+          {data("ratings"), "model.content=none", option, fmt::format("model.engine={}", engine),
+           fmt::format("parallel.backend={}", backend)});
       EXPECT_EQ(refused.code, 2);
-      EXPECT_THAT(refused.errors(), ElementsAre(HasSubstr(fmt::format(
-                                        "model.name: got ncf, which has no form on GPUs: {}; set "
-                                        "parallel.backend=mpi",
-                                        why))));
+      EXPECT_THAT(refused.errors(),
+                  ElementsAre(HasSubstr(fmt::format("model.name: got ncf, which has no form{}; set "
+                                                    "parallel.backend=mpi",
+                                                    why))));
     }
 }
 

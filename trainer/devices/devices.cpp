@@ -12,6 +12,7 @@
 #include "launch/collectives/nccl_communicator.h"
 #include "models/torch/device_engine.h"
 #include "trainer/devices/device_step.h"
+#include "trainer/devices/fused_step.h"
 #endif
 
 namespace kt {
@@ -29,20 +30,29 @@ void refuse_reduced_precision(const Config& config, MpiCommunicator& control) {
 
 }  // namespace
 
-std::string lack_of_device_form(const System& system, std::span<const Column> columns) {
+std::string lack_of_device_form(const System& system, std::span<const Column> columns,
+                                EngineName engine) {
   const auto uses = [&](auto&& is) { return std::ranges::any_of(system.graph.parameters(), is); };
+  const std::string lack =
+      system.als                                       ? "it is found by least squares"
+      : system.encoder                                 ? "it reads whole histories"
+      : system.means || system.gram || system.profiles ? "it is found in one step"
+      : system.objective.ranks()                       ? "its loss compares rows"
+      : system.graph.column_count(Side::kRow) > 0      ? "it reads columns of rows"
+      : std::ranges::any_of(system.graph.layers(),
+                            [](const Layer& layer) { return layer.kind == LayerKind::kBatchNorm; })
+          ? "it has batch norms"
+      : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })
+          ? "it has a penalty on embeddings"
+          : "";
+  if (!lack.empty() || engine != EngineName::kTorch) return lack;
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
-  return system.als                                       ? "it is found by least squares"
-         : system.encoder                                 ? "it reads whole histories"
-         : system.means || system.gram || system.profiles ? "it is found in one step"
-         : system.objective.loss != Loss::kSquared        ? "its loss is not the squared error"
-         : system.objective.target != TargetKind::kRaw    ? "its target is not the label itself"
-         : !columns.empty()                               ? "it reads columns of tables or labels"
+  return system.objective.loss != Loss::kSquared       ? "its loss is not the squared error"
+         : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
+         : !columns.empty()                            ? "it reads columns of tables or labels"
          : std::ranges::adjacent_find(rates, std::not_equal_to<>()) != rates.end()
              ? "its dropout layers have several rates"
-         : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })
-             ? "it has a penalty on embeddings"
          : uses([](const ParameterSpec& spec) {
              return spec.initializer == Initializer::kTargetMean;
            })
@@ -51,15 +61,29 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
 }
 
 void expect_device_form(const Problem& problem) {
-  const std::string what = lack_of_device_form(problem.system, problem.described);
+  const std::string what =
+      lack_of_device_form(problem.system, problem.described, problem.config.model.engine);
   if (!what.empty())
     throw AgreedError(
-        fmt::format("model.name: got {}, which has no form on GPUs: {}; set parallel.backend=mpi",
-                    problem.config.model.name, what));
+        fmt::format("model.name: got {}, which has no form on GPUs{}: {}; set parallel.backend=mpi",
+                    problem.config.model.name,
+                    problem.config.model.engine == EngineName::kTorch ? " by libtorch" : "", what));
 }
 
 #ifdef KT_GPU
 namespace {
+
+void tell_samples(bool resident, MpiCommunicator& control) {
+  int64_t away = resident ? 0 : 1;
+  control.all_reduce(std::span(&away, 1), Reduction::kSum);
+  if (away == 0)
+    log_info("samples: in device memory");
+  else
+    log_info(
+        "samples: {} of {} ranks have no room for theirs in device memory and send each step's "
+        "ahead of it",
+        away, control.world().size);
+}
 
 ProductPrecision precision_of(Precision precision) {
   switch (precision) {
@@ -79,26 +103,23 @@ class NcclDevices final : public Devices {
   std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
                                     const Schedule& schedule, std::span<const ShardSamples> samples,
                                     MpiCommunicator& control) override {
+    const auto make = [&]<class Kind>(auto&&... arguments) -> std::unique_ptr<Steps> {
+      std::unique_ptr<Kind> steps;
+      agree(control, [&] { steps = std::make_unique<Kind>(arguments..., comm_, control); });
+      tell_samples(steps->samples_resident(), control);
+      return steps;
+    };
+    if (problem.config.model.engine != EngineName::kTorch)
+      return make.operator()<FusedStep>(
+          problem, parameters,
+          problem.config.model.form == FormName::kIds ? Form::kIds : Form::kRows, schedule,
+          samples);
     engine_ = make_device_engine(problem.system, precision_of(problem.config.parallel.precision));
-    std::unique_ptr<DeviceStep> steps;
-    agree(control, [&] {
-      steps = std::make_unique<DeviceStep>(
-          *problem.engine, *engine_, parameters, schedule, samples, problem.columns.items,
-          problem.system.objective,
-          DeviceStep::Options{.seed = static_cast<uint64_t>(problem.config.train.seed),
-                              .clip_norm = problem.config.train.clip_norm},
-          comm_, control);
-    });
-    int64_t away = steps->samples_resident() ? 0 : 1;
-    control.all_reduce(std::span(&away, 1), Reduction::kSum);
-    if (away == 0)
-      log_info("samples: in device memory");
-    else
-      log_info(
-          "samples: {} of {} ranks have no room for theirs in device memory and send each step's "
-          "ahead of it",
-          away, control.world().size);
-    return steps;
+    return make.operator()<DeviceStep>(
+        *problem.engine, *engine_, parameters, schedule, samples, problem.columns.items,
+        problem.system.objective,
+        DeviceStep::Options{.seed = static_cast<uint64_t>(problem.config.train.seed),
+                            .clip_norm = problem.config.train.clip_norm});
   }
   void finish() override { comm_.finish(); }
 
@@ -110,8 +131,7 @@ class NcclDevices final : public Devices {
 }  // namespace
 
 std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& control) {
-  if (config.parallel.backend == Backend::kMpi || config.model.engine == EngineName::kFused)
-    return nullptr;
+  if (config.parallel.backend == Backend::kMpi) return nullptr;
   try {
     return std::make_unique<NcclDevices>(control);
   } catch (const AgreedError& error) {

@@ -31,8 +31,9 @@ class Devices {
 /// Collective: all ranks. Throws: AgreedError when `nccl` cannot be had.
 std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& control);
 
-/// Why devices cannot train a system; empty where they can. Shapes: columns those it reads.
-std::string lack_of_device_form(const System& system, std::span<const Column> columns);
+/// Why devices cannot train a system by an engine; empty where they can. Shapes: columns those it reads.
+std::string lack_of_device_form(const System& system, std::span<const Column> columns,
+                                EngineName engine);
 /// Throws: AgreedError, the same on all ranks, for a system that devices cannot train.
 void expect_device_form(const Problem& problem);
 

@@ -28,6 +28,8 @@ class ItemRequests {
   std::span<const int64_t> rows_of_rank() const { return item_rows_; }
   /// Makes room for rows of up to `cols`. Nothing enqueued may use what is here. Collective: all ranks.
   void begin_epoch(int64_t epoch, int64_t cols);
+  /// Of any step of the epoch.
+  int64_t most() const { return asked_items_.size(); }
   /// Tells the owners. Shapes: items [n] of the step, ascending. Collective: all ranks.
   void route(int64_t step, const int32_t* items);
 

@@ -52,6 +52,8 @@ void take_model(const Dataset* dataset, PlanInputs& inputs) {
   if (inputs.device.gpu && inputs.config.model.engine == EngineName::kFused)
     user_error("model.engine: got fused, but --device is {}: set model.engine=torch or auto",
                inputs.device.name);
+  // There is no plan of the fused engine's steps on devices yet.
+  if (inputs.device.gpu) inputs.config.model.engine = EngineName::kTorch;
   resolve_engine(inputs.config, inputs.device.gpu);
   const std::vector<Column> columns = columns_of(inputs.config);
   const SystemInputs of_system =
@@ -61,7 +63,7 @@ void take_model(const Dataset* dataset, PlanInputs& inputs) {
   inputs.columns = of_system.columns;
   const System system =
       find_system(inputs.config.model.name).make(inputs.config.model.options, of_system);
-  const std::string lack = lack_of_device_form(system, columns);
+  const std::string lack = lack_of_device_form(system, columns, inputs.config.model.engine);
   if (inputs.device.gpu && !lack.empty())
     user_error("--device {}: model.name is {}, which has no form on GPUs: {}; plan it for cpu",
                inputs.device.name, inputs.config.model.name, lack);

@@ -6,13 +6,13 @@ namespace kt {
 
 void resolve_engine(Config& config, bool on_devices) {
   auto& model = config.model;
+  const bool fp32 = config.parallel.precision == Precision::kFp32;
   if (model.engine == EngineName::kAuto)
-    model.engine = on_devices ? EngineName::kTorch : EngineName::kFused;
+    model.engine = on_devices && !fp32 ? EngineName::kTorch : EngineName::kFused;
   if (model.engine == EngineName::kTorch && model.form == FormName::kIds)
     user_error(
-        "model.form: got ids, but this run computes through libtorch, on GPUs: expected rows or "
-        "auto; or "
-        "set parallel.backend=mpi for the fused engine");
+        "model.form: got ids, but this run computes through libtorch, for parallel.precision: "
+        "expected rows or auto; or set parallel.precision=fp32 for the fused engine");
   // Below this a step has about as many ids as rows, and both forms take the same time (docs/speed.md).
   constexpr int64_t kIdsFrom = 512;
   if (model.form == FormName::kAuto)
