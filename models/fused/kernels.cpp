@@ -1,4 +1,5 @@
 // Compiled once a SIMD level (launch/base/simd.h): no function here may be shared between them.
+#include "launch/base/math.h"
 #include "launch/base/simd.h"
 #include "models/fused/dense_tiles.h"
 #include "models/fused/program.h"
@@ -701,8 +702,8 @@ KT_INLINE Floats add_loss(Floats output, const RowArguments& rows, int64_t at, i
       slope = small ? error : (error < 0 ? -rows.delta : rows.delta);
     } else {
       // log(1 + e^o) - t o, without overflow.
-      const double small = __builtin_exp(-__builtin_fabs(o));
-      lane[k] += (o > 0 ? o : 0) + __builtin_log1p(small) - t * o;
+      const double small = math::exp(-__builtin_fabs(o));
+      lane[k] += (o > 0 ? o : 0) + math::log1p(small) - t * o;
       slope = (o > 0 ? 1 / (1 + small) : small / (1 + small)) - t;
     }
     dy[k] = static_cast<float>(rows.scale * slope);
