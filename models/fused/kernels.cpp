@@ -693,7 +693,7 @@ KT_INLINE Floats add_loss(Floats output, const RowArguments& rows, int64_t at, i
   store(dy, zero());
   store(lane, loss);
   // e^-|o| of all lanes, which the compiler takes in vectors.
-  double e[kLanes];
+  [[maybe_unused]] double e[kLanes];
   if constexpr (kLoss == RowLoss::kBce)
     for (int64_t k = 0; k < kLanes; ++k)
       e[k] = math::exp(-__builtin_fabs(static_cast<double>(y[k])));
