@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "launch/base/math.h"
 #include "sharding/optimizer_kernels.h"
 
 namespace kt {
@@ -16,8 +17,8 @@ UpdateFactors update_factors(const Optimizer& options, double learning_rate, int
             .step_size = static_cast<float>(learning_rate),
             .l2 = static_cast<float>(options.weight_decay),
             .momentum = static_cast<float>(options.momentum)};
-  const double correction1 = 1 - std::pow(options.beta1, static_cast<double>(step));
-  const double correction2 = 1 - std::pow(options.beta2, static_cast<double>(step));
+  const double correction1 = 1 - math::pow(options.beta1, static_cast<double>(step));
+  const double correction2 = 1 - math::pow(options.beta2, static_cast<double>(step));
   const bool decoupled = options.rule == OptimizerRule::kAdamW;
   return {.rule = options.rule,
           .beta1 = static_cast<float>(options.beta1),

@@ -1,7 +1,8 @@
 #include "models/all_items/decoder.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "launch/base/math.h"
 
 namespace kt::all_items {
 
@@ -67,7 +68,7 @@ double Decoder::find_slopes(std::span<const Cell> cells, int64_t first, double s
                            .sums = sums_.data(),
                            .products = products_.data()});
     for (int64_t user = 0; user < outputs_.users(); ++user)
-      loss += static_cast<double>(sums_[user]) + std::log(static_cast<double>(products_[user]));
+      loss += static_cast<double>(sums_[user]) + math::log(static_cast<double>(products_[user]));
   }
   for (size_t k = 0; k < cells.size(); ++k) output_of(cells[k]) += slopes_[k];
   return loss;

@@ -1,7 +1,6 @@
 #include "models/features/shrinkage.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 namespace kt {
@@ -22,8 +21,10 @@ NormalNormal fit_normal_normal(std::span<const GroupMoments> groups) {
   if (count < 2 || rows == count) return fit;
   const double s2 = inside / (rows - count);
   double between = 0;
-  for (const GroupMoments& group : groups)
-    between += static_cast<double>(group.rows) * std::pow(group.mean() - fit.mean, 2);
+  for (const GroupMoments& group : groups) {
+    const double off = group.mean() - fit.mean;
+    between += static_cast<double>(group.rows) * (off * off);
+  }
   const double tau2 = (between - (count - 1) * s2) / (rows - squared_rows / rows);
   if (tau2 > 0) fit.strength = s2 / tau2;
   return fit;

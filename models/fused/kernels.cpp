@@ -1,4 +1,5 @@
 // Compiled once a SIMD level (launch/base/simd.h): no function here may be shared between them.
+#include "launch/base/math.h"
 #include "launch/base/simd.h"
 #include "models/fused/dense_tiles.h"
 #include "models/fused/program.h"
@@ -691,6 +692,11 @@ KT_INLINE Floats add_loss(Floats output, const RowArguments& rows, int64_t at, i
   store(y, output);
   store(dy, zero());
   store(lane, loss);
+  // e^-|o| of all lanes, which the compiler takes in vectors.
+  [[maybe_unused]] double e[kLanes];
+  if constexpr (kLoss == RowLoss::kBce)
+    for (int64_t k = 0; k < kLanes; ++k)
+      e[k] = math::exp(-__builtin_fabs(static_cast<double>(y[k])));
   for (int64_t k = 0; k < n; ++k) {
     const double o = static_cast<double>(y[k]), t = static_cast<double>(target[k]);
     double slope;
@@ -701,9 +707,8 @@ KT_INLINE Floats add_loss(Floats output, const RowArguments& rows, int64_t at, i
       slope = small ? error : (error < 0 ? -rows.delta : rows.delta);
     } else {
       // log(1 + e^o) - t o, without overflow.
-      const double small = __builtin_exp(-__builtin_fabs(o));
-      lane[k] += (o > 0 ? o : 0) + __builtin_log1p(small) - t * o;
-      slope = (o > 0 ? 1 / (1 + small) : small / (1 + small)) - t;
+      lane[k] += (o > 0 ? o : 0) + math::log1p(e[k]) - t * o;
+      slope = (o > 0 ? 1 : e[k]) / (1 + e[k]) - t;
     }
     dy[k] = static_cast<float>(rows.scale * slope);
   }

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "launch/base/host_device.h"
+#include "launch/base/math.h"
 
 /// Everything between a model's outputs and its labels: how a label becomes a target, the loss, and how an output
 /// becomes a score in the label's own unit again.
@@ -87,7 +88,7 @@ struct Objective {
       case TargetKind::kStandard:
         return static_cast<float>((static_cast<double>(cut) - mean) / deviation);
       case TargetKind::kLog:
-        return static_cast<float>(std::log1p(static_cast<double>(std::max(cut, 0.f))));
+        return static_cast<float>(math::log1p(static_cast<double>(std::max(cut, 0.f))));
       case TargetKind::kPositive:
         return static_cast<double>(cut) >= threshold ? 1.f : 0.f;
     }
@@ -109,7 +110,7 @@ struct Objective {
       case TargetKind::kStandard:
         return static_cast<float>(static_cast<double>(output) * deviation + mean);
       case TargetKind::kLog:
-        return static_cast<float>(std::expm1(static_cast<double>(output)));
+        return static_cast<float>(math::expm1(static_cast<double>(output)));
     }
     return output;
   }
@@ -131,8 +132,8 @@ inline LossAndSlope loss_of(const Objective& objective, double output, double ta
     }
     case Loss::kBce:
       // log(1 + e^o) without overflow.
-      return {std::max(output, 0.) + std::log1p(std::exp(-std::abs(output))) - target * output,
-              1 / (1 + std::exp(-output)) - target};
+      return {std::max(output, 0.) + math::log1p(math::exp(-std::abs(output))) - target * output,
+              1 / (1 + math::exp(-output)) - target};
     case Loss::kBpr:
     case Loss::kSoftmax:
       break;  // of groups
@@ -156,10 +157,10 @@ inline double group_loss(const Objective& objective, std::span<const double> out
   }
   const double positive = slopes[0] - most;
   double sum = 0;
-  for (double& slope : slopes) sum += slope = std::exp(slope - most);
+  for (double& slope : slopes) sum += slope = math::exp(slope - most);
   for (double& slope : slopes) slope *= weight / (sum * objective.temperature);
   slopes[0] -= weight / objective.temperature;
-  return weight * (std::log(sum) - positive);
+  return weight * (math::log(sum) - positive);
 }
 
 }  // namespace kt

@@ -1,7 +1,6 @@
 #include "trainer/run/lr_schedule.h"
 
-#include <cmath>
-#include <numbers>
+#include "launch/base/math.h"
 
 namespace kt {
 
@@ -13,9 +12,8 @@ double learning_rate(double lr, const ScheduleOptions& schedule, int64_t step,
   const int64_t length = schedule.steps > 0 ? schedule.steps : total_steps;
   if (step >= length) return 0;
   const double progress = static_cast<double>(step - warmup) / static_cast<double>(length - warmup);
-  return schedule.name == ScheduleName::kLinear
-             ? lr * (1 - progress)
-             : lr * (0.5 * (1 + std::cos(std::numbers::pi * progress)));
+  return schedule.name == ScheduleName::kLinear ? lr * (1 - progress)
+                                                : lr * (0.5 * (1 + math::cos_pi(progress)));
 }
 
 }  // namespace kt

@@ -1,8 +1,8 @@
 #include "trainer/run/weights.h"
 
 #include <cmath>
-#include <numbers>
 
+#include "launch/base/math.h"
 #include "launch/base/random.h"
 #include "trainer/run/engine_choice.h"
 
@@ -45,9 +45,8 @@ Optimizer optimizer_of(const Config& config) {
 double truncated_normal(uint64_t seed, uint64_t array, uint64_t element) {
   uint64_t bits = random_bits(seed, Purpose::kInitialWeights, array, element);
   while (true) {
-    const double radius = std::sqrt(-2 * std::log(1 - to_uniform(bits)));
-    const double angle = 2 * std::numbers::pi * to_uniform(mix(bits + 1));
-    const double value = radius * std::cos(angle);
+    const double radius = std::sqrt(-2 * math::log(1 - to_uniform(bits)));
+    const double value = radius * math::cos_pi(2 * to_uniform(mix(bits + 1)));
     if (std::abs(value) <= 2) return value;
     bits = mix(bits + 2);
   }

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 
+#include "launch/base/math.h"
 #include "launch/collectives/agree.h"
 #include "models/als/row_solver.h"
 #include "sharding/gather_shards.h"
@@ -150,7 +150,7 @@ double AlsStep::ridge_of(const Side& side, const SidePairs& pairs, const Side& o
   if (side.tested[row]) others -= other.tested_count;
   const double n = static_cast<double>(std::ssize(pairs.of(row))) +
                    fit_.unobserved * static_cast<double>(others);
-  return fit_.regularization * std::pow(n, fit_.frequency);
+  return fit_.regularization * math::pow(n, fit_.frequency);
 }
 
 /// Shapes: of_rows [rows], own rows of `side`. Collective: all ranks.

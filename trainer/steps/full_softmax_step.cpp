@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "launch/base/errors.h"
+#include "launch/base/math.h"
 #include "models/fused/fused_engine.h"
 #include "models/fused/program.h"
 #include "sharding/gather_shards.h"
@@ -185,8 +186,8 @@ std::vector<float> FullSoftmaxStep::find_log_sums(const all_items::HiddenBatch& 
     for (int64_t shard = 1; shard < parameters_.shard_count(); ++shard)
       most = std::max(most, of(shard, 0));
     for (int64_t shard = 0; shard < parameters_.shard_count(); ++shard)
-      if (of(shard, 1) != 0) sum += of(shard, 1) * std::exp(of(shard, 0) - most);
-    log_sums[row] = static_cast<float>(most + std::log(sum));
+      if (of(shard, 1) != 0) sum += of(shard, 1) * math::exp(of(shard, 0) - most);
+    log_sums[row] = static_cast<float>(most + math::log(sum));
   }
   return log_sums;
 }

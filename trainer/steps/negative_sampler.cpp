@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "launch/base/errors.h"
+#include "launch/base/math.h"
 #include "launch/base/random.h"
 
 namespace kt {
@@ -154,8 +155,8 @@ void NegativeSampler::draw(int64_t shard, const Sample& sample, int64_t epoch, i
       weight = *found - *(found - 1);
     }
     targets[k] = objective_.loss == Loss::kSoftmax
-                     ? static_cast<float>(
-                           std::log(static_cast<double>(count * weight) / static_cast<double>(all)))
+                     ? static_cast<float>(math::log(static_cast<double>(count * weight) /
+                                                    static_cast<double>(all)))
                      : 0;
   }
 }

@@ -7,6 +7,7 @@
 
 #include "io/files/checksum.h"
 #include "launch/base/errors.h"
+#include "launch/base/math.h"
 #include "launch/base/random.h"
 
 namespace kt {
@@ -34,7 +35,7 @@ std::string number_at(const Parameter& parameter, double share) {
   // A whole number has an interval of one around it.
   const double low = parameter.low - (parameter.whole ? .5 : 0);
   const double high = parameter.high + (parameter.whole ? .5 : 0);
-  const double drawn = log ? low * std::pow(high / low, share) : low + share * (high - low);
+  const double drawn = log ? low * math::pow(high / low, share) : low + share * (high - low);
   const double rounded =
       parameter.whole ? std::round(drawn) : std::stod(fmt::format("{:.4g}", drawn));
   return fmt::format("{}", std::clamp(rounded, parameter.low, parameter.high));

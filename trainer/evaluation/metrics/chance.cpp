@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "launch/base/math.h"
+
 namespace kt {
 
 namespace {
@@ -16,7 +18,7 @@ double ratio(int64_t numerator, int64_t denominator) {
 std::vector<double> discount_sums(int64_t k) {
   std::vector<double> sums(static_cast<size_t>(k) + 1);
   for (size_t i = 1; i < sums.size(); ++i) {
-    sums[i] = sums[i - 1] + 1 / std::log2(static_cast<double>(i) + 1);
+    sums[i] = sums[i - 1] + 1 / math::log2(static_cast<double>(i) + 1);
   }
   return sums;
 }

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "launch/base/errors.h"
+#include "launch/base/math.h"
 #include "launch/base/stopwatch.h"
 #include "launch/collectives/agree.h"
 #include "sharding/plan.h"
@@ -53,7 +54,7 @@ std::vector<double> self_information(std::span<const int64_t> item_rows) {
   for (int64_t rows : item_rows) total += rows;
   std::vector<double> bits(item_rows.size());
   for (size_t i = 0; i < bits.size(); ++i) {
-    bits[i] = std::log2(static_cast<double>(total) / static_cast<double>(item_rows[i] + 1));
+    bits[i] = math::log2(static_cast<double>(total) / static_cast<double>(item_rows[i] + 1));
   }
   return bits;
 }

@@ -3,6 +3,7 @@
 #include <bit>
 #include <numeric>
 
+#include "launch/base/math.h"
 #include "trainer/evaluation/metrics/chance.h"
 #include "trainer/evaluation/metrics/labels.h"
 #include "trainer/evaluation/metrics/quirk_metrics.h"
@@ -96,7 +97,7 @@ void graded_facts(const Context& context, const User& user, double total, UserFa
   const int64_t n = std::ssize(user.label);
   double total_exp = 0;
   for (const double label : user.label)
-    if (label > 0) total_exp += std::exp2(cut_ratio(label)) - 1;
+    if (label > 0) total_exp += math::exp2(cut_ratio(label)) - 1;
   int64_t i = 0;
   double ideal = 0, ideal_exp = 0;
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
@@ -106,7 +107,7 @@ void graded_facts(const Context& context, const User& user, double total, UserFa
       const double discount = context.discount[at + 1] - context.discount[at];
       const double gain = cut_ratio(user.label[facts.order.row[static_cast<size_t>(n - 1 - i)]]);
       ideal += gain * discount;
-      ideal_exp += (std::exp2(gain) - 1) * discount;
+      ideal_exp += (math::exp2(gain) - 1) * discount;
     }
     facts.ideal.push_back(ideal);
     facts.ideal_exp.push_back(ideal_exp);
@@ -221,7 +222,7 @@ void graded_values(const Context& context, const User& user, const UserFacts& fa
       const double discount = context.discount[at + 1] - context.discount[at];
       const double here = cut_ratio(user.label[position_of(worker.top[at])]);
       gain += here * discount;
-      gain_exp += (std::exp2(here) - 1) * discount;
+      gain_exp += (math::exp2(here) - 1) * discount;
     }
     values[context.layout.graded(j)] = gain / facts.ideal[j];
     values[context.layout.graded_exp(j)] = gain_exp / facts.ideal_exp[j];
