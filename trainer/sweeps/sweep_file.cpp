@@ -50,7 +50,8 @@ class Reader {
   SweepFile read() {
     if (const auto text = yaml::read_file(name_))
       yaml::read_document(
-          *text, name_, [this](const YAML::Node& document) { read_document(document); }, faults_);
+          *text, name_, [this](const YAML::Node& document) { read_document(document); }, faults_,
+          yaml::Aliases::kRefused);
     else
       fault(name_, "got no readable file, expected that of a sweep; check the path");
     return sweep_;
