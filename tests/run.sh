@@ -9,7 +9,7 @@ for argument in "$@"; do
 done
 "$here/launch/setup.sh" "$@"
 cd "$here"
-# Two jobs: a rank or a thread counts as one (PROCESSORS), and the machine the time limit is meant for has two cores.
+# Two jobs: a rank or a thread of a test of ranks counts as one (PROCESSORS), and the machine the time limit is meant for has two cores.
 status=0
 ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$(nproc)" 2>&1 |
   tee "build/tests-$preset.log" || status=$?

@@ -18,14 +18,15 @@ namespace {
 /// any bracket, as empty documents without end, so it is never asked for more than the second.
 class OneDocument final : public YAML::EventHandler {
  public:
-  static void check(const std::string& text) {
+  static void check(const std::string& text, Aliases aliases) {
     std::istringstream stream(text);
     YAML::Parser parser(stream);
-    OneDocument handler;
+    OneDocument handler(aliases);
     if (parser.HandleNextDocument(handler)) parser.HandleNextDocument(handler);
   }
 
  private:
+  explicit OneDocument(Aliases aliases) : aliases_(aliases) {}
   void OnDocumentStart(const YAML::Mark& mark) override {
     if (++documents_ > 1)
       throw Refusal{mark.line,
@@ -34,7 +35,10 @@ class OneDocument final : public YAML::EventHandler {
   }
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    if (aliases_ == Aliases::kRefused)
+      throw Refusal{mark.line, "got an alias, expected every value where it belongs; write it out"};
+  }
   void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
                 const std::string&) override {}
   void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
@@ -44,6 +48,7 @@ class OneDocument final : public YAML::EventHandler {
                   YAML::EmitterStyle::value) override {}
   void OnMapEnd() override {}
 
+  Aliases aliases_;
   int documents_ = 0;
 };
 
@@ -87,7 +92,8 @@ std::string got(const YAML::Node& node) {
                      is_tagged(node) ? " with the tag " + shown(node.Tag()) : "");
 }
 
-YAML::Node parse(const std::string& text, size_t most_bytes, std::string_view allowed_controls) {
+YAML::Node parse(const std::string& text, size_t most_bytes, std::string_view allowed_controls,
+                 Aliases aliases) {
   if (text.size() > most_bytes)
     throw Refusal{0, fmt::format("got more than the {} bytes that are read, expected a "
                                  "configuration; check that it is one",
@@ -104,7 +110,7 @@ YAML::Node parse(const std::string& text, size_t most_bytes, std::string_view al
                                       "write it anew",
                                       shown(of_line))};
   }
-  OneDocument::check(text);
+  OneDocument::check(text, aliases);
   return YAML::Load(text);
 }
 
@@ -124,9 +130,9 @@ std::optional<std::string> read_file(const std::filesystem::path& path) {
 
 void read_document(const std::string& text, const std::string& name,
                    const std::function<void(const YAML::Node&)>& read,
-                   std::vector<std::string>& faults) {
+                   std::vector<std::string>& faults, Aliases aliases) {
   try {
-    read(parse(text, kMostFileBytes, "\t\r"));
+    read(parse(text, kMostFileBytes, "\t\r", aliases));
   } catch (const Refusal& refusal) {
     faults.push_back(fmt::format("{}:{}: {}", name, refusal.line + 1, refusal.message));
   } catch (const YAML::Exception& error) {

@@ -35,8 +35,13 @@ struct Refusal {
 constexpr size_t kMostFileBytes = 64 << 10;
 constexpr size_t kMostValueBytes = 8 << 10;
 
+/// Whether a node may stand in several places. Written out, such a document can be longer than any memory, or have no
+/// end.
+enum class Aliases { kAllowed, kRefused };
+
 /// The one document that `text` is. Throws: Refusal, YAML::Exception.
-YAML::Node parse(const std::string& text, size_t most_bytes, std::string_view allowed_controls);
+YAML::Node parse(const std::string& text, size_t most_bytes, std::string_view allowed_controls,
+                 Aliases aliases = Aliases::kAllowed);
 
 /// Where a mark of `name` is, for messages.
 std::string place(const std::string& name, const YAML::Mark& mark);
@@ -47,7 +52,7 @@ std::optional<std::string> read_file(const std::filesystem::path& path);
 /// Passes the document that `text`, of the file `name`, is to `read`. What is no YAML becomes a fault, a line.
 void read_document(const std::string& text, const std::string& name,
                    const std::function<void(const YAML::Node&)>& read,
-                   std::vector<std::string>& faults);
+                   std::vector<std::string>& faults, Aliases aliases = Aliases::kAllowed);
 
 /// Whether `node` is all of `text`: not what is left of it without a comment, or blanks at its ends.
 bool is_whole(const YAML::Node& node, const std::string& text);

@@ -8,11 +8,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <optional>
+#include <random>
 #include <utility>
 
 #include "launch/base/errors.h"
+#include "launch/process/host.h"
 #include "launch/process/signals.h"
 #include "launch/process/watchdog.h"
 
@@ -60,28 +64,86 @@ std::filesystem::path parent_of(const std::filesystem::path& path) {
   return parent.empty() ? "." : parent;
 }
 
-/// Removes what ended processes left of names `prefix` and a process number. Who makes one holds its lock; where there
-/// are no locks, what has this process's number was of an earlier one.
+// A temporary is named by a prefix, the host and a number of its own: no two processes, on whatever hosts, make one of
+// the same name.
+constexpr size_t kDigits = 16;
+
+std::string file_prefix(const fs::path& path) { return path.filename().string() + ".tmp-"; }
+std::string folder_prefix(const fs::path& path) { return "." + file_prefix(path); }
+
+fs::path temporary_name(const fs::path& folder, const std::string& prefix) {
+  std::random_device random;
+  const uint64_t number = uint64_t{random()} << 32 | random();
+  return folder / fmt::format("{}{}-{:0{}x}", prefix, host_name(), number, kDigits);
+}
+
+/// The host of a temporary; none of other names.
+std::optional<std::string_view> host_of(std::string_view name, std::string_view prefix) {
+  if (!name.starts_with(prefix) || name.size() < prefix.size() + 1 + kDigits) return {};
+  const size_t dash = name.size() - kDigits - 1;
+  if (name[dash] != '-' || name.find_first_not_of("0123456789abcdef", dash + 1) != name.npos)
+    return {};
+  return name.substr(prefix.size(), dash - prefix.size());
+}
+
+bool is_day_old(const fs::path& path) {
+  std::error_code error;
+  const auto written = fs::last_write_time(path, error);
+  return !error && decltype(written)::clock::now() - written > std::chrono::hours(24);
+}
+
+/// Removes what ended processes left. Who makes one holds its lock. That another host does may be unknown here, as on
+/// NFS for folders, and there may be no locks at all: then it is left over when it is a day old.
 void remove_left_over(const fs::path& folder, const std::string& prefix) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with(prefix) || name.size() == prefix.size() ||
-        name.find_first_not_of("0123456789", prefix.size()) != name.npos)
-      continue;
+    const auto host = host_of(name, prefix);
+    if (!host) continue;
     const int file = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (file < 0) continue;
-    const bool left = ::flock(file, LOCK_EX | LOCK_NB) == 0 ||
-                      (errno != EWOULDBLOCK && name == prefix + std::to_string(::getpid()));
-    if (left) fs::remove_all(entry.path(), ignored);
+    const bool is_locked = ::flock(file, LOCK_EX | LOCK_NB) == 0;
+    const bool in_use = !is_locked && errno == EWOULDBLOCK;
+    if ((is_locked && host == host_name()) || (!in_use && is_day_old(entry.path())))
+      fs::remove_all(entry.path(), ignored);
     ::close(file);
   }
 }
 
-std::string temporary_prefix(const fs::path& path) { return path.filename().string() + ".tmp-"; }
+int make_file(const fs::path& path) {
+  return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+}
 
-fs::path temporary_of(const fs::path& path) {
-  return parent_of(path) / (temporary_prefix(path) + std::to_string(::getpid()));
+int make_folder(const fs::path& path) {
+  int folder = -1;
+  do {
+    if (::mkdir(path.c_str(), 0777) != 0) return -1;
+    folder = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  } while (folder < 0 && errno == ENOENT);  // taken for left over
+  return folder;
+}
+
+/// What a process writes before it has the name of its own, locked as long as it is open, removed at a stop.
+struct Temporary {
+  fs::path path;
+  int file = -1;  ///< descriptor
+  int error = 0;  ///< errno, where it could not be made
+};
+
+Temporary make_temporary(const fs::path& folder, const std::string& prefix,
+                         int (*make)(const fs::path&)) {
+  remove_left_over(folder, prefix);
+  for (;;) {
+    const fs::path path = temporary_name(folder, prefix);
+    remove_at_stop(path);
+    const int file = make(path);
+    if (file < 0) return {.path = path, .error = errno};
+    // Until it is locked, another process may take it for left over.
+    const bool is_taken = ::flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (!is_taken && ::access(path.c_str(), F_OK) == 0) return {.path = path, .file = file};
+    ::close(file);
+    keep_at_stop(path);
+  }
 }
 
 /// Opens a pipe or device. A pipe's reader has five seconds to come; without, errno is ENXIO.
@@ -117,21 +179,15 @@ void write_new_file(const std::filesystem::path& path, std::string_view text, Sy
 
 void replace_file(const std::filesystem::path& path, std::string_view text) {
   const fs::path folder = parent_of(path);
-  remove_left_over(folder, temporary_prefix(path));
-  const fs::path temporary = temporary_of(path);
   const DiskWait wait("writing", path);
-  remove_at_stop(temporary);
-  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  int error = file < 0 ? errno : 0;
-  if (error == 0) {
-    ::flock(file, LOCK_EX | LOCK_NB);  // what cannot be locked is not removed by others either
-    error = write_all(file, std::as_bytes(std::span(text)), Sync::kNow);
-  }
-  keep_at_stop(temporary, [&] {
-    if (error == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
-    if (error != 0 && file >= 0) ::unlink(temporary.c_str());
+  const Temporary made = make_temporary(folder, file_prefix(path), make_file);
+  int error = made.error;
+  if (error == 0) error = write_all(made.file, std::as_bytes(std::span(text)), Sync::kNow);
+  keep_at_stop(made.path, [&] {
+    if (error == 0 && ::rename(made.path.c_str(), path.c_str()) != 0) error = errno;
+    if (error != 0 && made.file >= 0) ::unlink(made.path.c_str());
   });
-  if (file >= 0) ::close(file);
+  if (made.file >= 0) ::close(made.file);
   if (error != 0) write_failed(path, error);
   sync_folder(folder);
 }
@@ -165,8 +221,8 @@ ResultFile::ResultFile(const fs::path& path) : path_(path), target_(path) {
   if (fs::exists(status) && ::access(target_.c_str(), W_OK) != 0) write_failed(path, errno);
   if (is_stream_) return;
   // The permissions of a folder do not tell all.
-  const fs::path temporary = temporary_of(target_);
-  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  const fs::path temporary = temporary_name(folder, file_prefix(target_));
+  const int file = make_file(temporary);
   if (file < 0) write_failed(path, errno);
   ::close(file);
   ::unlink(temporary.c_str());
@@ -227,17 +283,13 @@ NewFolder::NewFolder(std::filesystem::path target, std::string_view remedy)
   std::error_code error;
   std::filesystem::create_directories(parent, error);
   if (error) write_failed(parent, error.value());
-  const std::string prefix = fmt::format(".{}.tmp-", target_.filename().string());
-  remove_left_over(parent, prefix);
-  temporary_ = parent / (prefix + std::to_string(::getpid()));
-  remove_at_stop(temporary_);
-  if (::mkdir(temporary_.c_str(), 0777) != 0) {
-    const int reason = errno;
-    keep_at_stop(temporary_);
-    write_failed(temporary_, reason);
-  }
-  lock_ = ::open(temporary_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  ::flock(lock_, LOCK_EX | LOCK_NB);
+  const Temporary made = make_temporary(parent, folder_prefix(target_), make_folder);
+  temporary_ = made.path;
+  lock_ = made.file;
+  if (made.error == 0) return;
+  std::filesystem::remove(temporary_, error);
+  keep_at_stop(temporary_);
+  write_failed(target_, made.error);
 }
 
 NewFolder::~NewFolder() {

@@ -19,8 +19,9 @@ void write_new_file(const std::filesystem::path& path, std::span<const std::byte
                     Sync sync = Sync::kNow);
 void write_new_file(const std::filesystem::path& path, std::string_view text,
                     Sync sync = Sync::kNow);
-/// Replaces `path`, or makes it: written beside it, synced, renamed, the folder synced. Removes what killed
-/// processes left of doing so.
+/// Replaces `path`, or makes it: written beside it, synced, renamed, the folder synced. Any number of processes on any
+/// hosts may do so at once: the last to rename wins. Removes what killed processes left of doing so: of this host at
+/// once, of others when it is a day old.
 void replace_file(const std::filesystem::path& path, std::string_view text);
 /// A file that a user names for results: regular ones are replaced as a whole, links followed; pipes, devices and what
 /// is standard output are written to as they are.
@@ -43,7 +44,8 @@ std::string read_text_file(const std::filesystem::path& path);
 void sync_folder(const std::filesystem::path& folder);
 
 /// A folder made under a temporary name beside `target`, removed with all in it unless `commit` is
-/// reached: when a signal ends the process, too, and else by the next that is made for the same target.
+/// reached: when a signal ends the process, too, and else by the next that is made for the same target (on another host
+/// when it is a day old).
 class NewFolder {
  public:
   /// Throws: UserError when `target` exists; `remedy` is what to do about it.

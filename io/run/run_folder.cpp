@@ -19,6 +19,7 @@
 #include "io/run/checkpoint.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
+#include "launch/process/host.h"
 #include "launch/process/watchdog.h"
 
 namespace kt {
@@ -93,9 +94,7 @@ RunFolder::RunFolder(fs::path path) : path_(std::move(path)) {
                 path_.string(), std::strerror(reason));
     return;
   }
-  char host[128] = {};
-  ::gethostname(host, sizeof host - 1);
-  const std::string holder = fmt::format("process {} on {}", ::getpid(), host);
+  const std::string holder = fmt::format("process {} on {}", ::getpid(), host_name());
   // For people alone: a full disk must not stop a run here.
   [[maybe_unused]] const bool told =
       ::ftruncate(lock_, 0) == 0 && ::pwrite(lock_, holder.data(), holder.size(), 0) > 0;

@@ -1,7 +1,5 @@
 #include "launch/process/mpi_session.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -11,6 +9,7 @@
 #include "launch/base/errors.h"
 #include "launch/collectives/agree.h"
 #include "launch/collectives/shared_slots.h"
+#include "launch/process/host.h"
 #include "launch/process/watchdog.h"
 
 namespace kt {
@@ -32,11 +31,6 @@ int environment_int(const char* name, int otherwise) {
 bool has_pmi() {
   return std::ranges::any_of(std::array{"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"},
                              [](const char* name) { return std::getenv(name) != nullptr; });
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
 }  // namespace

@@ -7,12 +7,16 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <fstream>
+#include <thread>
+#include <vector>
 
 #include "io/dataset/hdf5_file.h"
 #include "io/files/checksum.h"
 #include "launch/base/errors.h"
+#include "launch/process/host.h"
 
 namespace kt {
 namespace {
@@ -102,20 +106,60 @@ TEST_F(Files, NewFolderAppearsOnCommitOnly) {
 }
 
 TEST_F(Files, WhatEndedProcessesLeftIsRemoved) {
-  // No process has such a number; the last is held, as by a process at work; others' names only look alike.
-  for (const char* name : {"a.tmp-99999998", "a.tmp-99999999", "a.tmp-9x", "b.tmp-99999998"})
-    std::ofstream(root_ / name) << "left";
-  fs::create_directories(root_ / ".a.tmp-99999998/sub");
-  const int held = ::open((root_ / "a.tmp-99999999").c_str(), O_RDONLY);
-  ASSERT_EQ(::flock(held, LOCK_EX), 0);
+  const std::string left = "a.tmp-" + host_name() + "-00000000000000aa";
+  // Held, as by a process at work; of another host, which may be at work.
+  const std::string held = "a.tmp-" + host_name() + "-00000000000000ab";
+  const std::string other = "a.tmp-other-host-00000000000000aa";
+  // Names that only look alike.
+  const std::vector<std::string> alike = {"a.tmp-00000000000000aa", left + "0", left + "x",
+                                          "b" + left.substr(1), "a.tmp-notes"};
+  for (const std::string& name : {left, held, other}) std::ofstream(root_ / name) << "left";
+  for (const std::string& name : alike) std::ofstream(root_ / name) << "kept";
+  for (const std::string& name : {left, other})
+    fs::create_directories(root_ / ("." + name) / "sub");
+  const int file = ::open((root_ / held).c_str(), O_RDONLY);
+  ASSERT_EQ(::flock(file, LOCK_EX), 0);
+
   replace_file(root_ / "a", "text");
-  EXPECT_FALSE(fs::exists(root_ / "a.tmp-99999998"));
-  for (const char* name : {"a.tmp-99999999", "a.tmp-9x", "b.tmp-99999998", ".a.tmp-99999998"})
-    EXPECT_TRUE(fs::exists(root_ / name)) << name;
-  ::close(held);
+  EXPECT_FALSE(fs::exists(root_ / left));
+  std::vector<std::string> kept = alike;
+  kept.insert(kept.end(), {held, other, "." + left, "." + other});
+  for (const std::string& name : kept) EXPECT_TRUE(fs::exists(root_ / name)) << name;
   fs::remove(root_ / "a");
   { NewFolder folder(root_ / "a", ""); }
-  EXPECT_FALSE(fs::exists(root_ / ".a.tmp-99999998"));
+  EXPECT_FALSE(fs::exists(root_ / ("." + left)));
+  EXPECT_TRUE(fs::exists(root_ / ("." + other)));
+
+  for (const std::string& name : kept)
+    if (fs::exists(root_ / name))
+      fs::last_write_time(root_ / name, fs::file_time_type::clock::now() - std::chrono::hours(25));
+  replace_file(root_ / "a", "text");
+  EXPECT_FALSE(fs::exists(root_ / other));
+  for (const std::string& name : alike) EXPECT_TRUE(fs::exists(root_ / name)) << name;
+  EXPECT_TRUE(fs::exists(root_ / held));
+  ::close(file);
+  fs::remove(root_ / "a");
+  { NewFolder folder(root_ / "a", ""); }
+  EXPECT_FALSE(fs::exists(root_ / ("." + other)));
+}
+
+TEST_F(Files, SeveralWriteTheSameAtOnce) {
+  std::vector<std::thread> writers;
+  for (const char digit : {'1', '2', '3', '4'})
+    writers.emplace_back([this, digit] {
+      for (int k = 0; k < 200; ++k)
+        EXPECT_NO_THROW(replace_file(root_ / "a", std::string(1000, digit)));
+    });
+  for (std::thread& writer : writers) writer.join();
+  const std::string text = read_text_file(root_ / "a");
+  EXPECT_EQ(text, std::string(1000, text.front()));
+  EXPECT_EQ(entries(), 1);
+
+  NewFolder first(root_ / "folder", ""), second(root_ / "folder", "");
+  for (const NewFolder* folder : {&first, &second}) write_new_file(folder->path() / "file", "x");
+  second.commit();
+  EXPECT_THAT(error_of([&] { first.commit(); }), HasSubstr("/folder: cannot write it"));
+  EXPECT_EQ(read_text_file(root_ / "folder/file"), "x");
 }
 
 TEST_F(Files, ResultsGoThroughLinks) {

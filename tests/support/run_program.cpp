@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -208,6 +209,8 @@ nlohmann::json json_file(const fs::path& path) { return nlohmann::json::parse(fi
 
 Workshop::Workshop(const std::string& name)
     : path_(fs::path(::testing::TempDir()) / ("kuaitrain-" + name)) {
+  // Of a test in shards, each has a folder of its own.
+  if (const char* shard = std::getenv("GTEST_SHARD_INDEX")) path_ += std::string("-") + shard;
   fs::remove_all(path_);
   fs::create_directories(path_);
 }

@@ -143,6 +143,8 @@ TEST_F(Bits, TheSameOnAnyNumberOfRanks) {
   for (const Case& given : cases())
     for (const int ranks : {1, 2, 3, 4, 8}) {
       if (given.is_torch() && ranks != 3) continue;
+      // A world of one that mpirun started differs from one without it by its start alone.
+      if (ranks == 1 && &given != &cases().front()) continue;
       const nlohmann::json result = train(given, ranks);
       ASSERT_FALSE(result.is_null());
       EXPECT_EQ(result.at("ranks"), ranks);

@@ -69,6 +69,9 @@ TEST_F(SweepRefusals, KeysThatASweepHasNot) {
                  "s.yaml:5: objective: got it a second time, expected once");
   expect_refused(rest + "max_trials: 0\n", "s.yaml:5: max_trials: got 0, expected a whole number");
   expect_refused(rest + "trials: 3\n", "s.yaml:5: trials: got 3, expected a section");
+  for (const char* value : {"&a [1, *a]", "[&a [1, 2], *a]"})
+    expect_refused_parameters(fmt::format("  model.embedding: {}\n", value),
+                              "s.yaml:4: got an alias, expected every value where it belongs");
   expect_refused(rest + "search: {kind: bayes}\n",
                  "s.yaml:5: search: kind: got bayes, expected grid or random or halving");
   expect_refused(rest + "search: {kind: random}\n", "s.yaml:5: search: got no number of trials");

@@ -77,6 +77,13 @@ class ProgramSweep : public ::testing::Test {
     return "halving";
   }
 
+  /// The same of the grid.
+  static std::string grid() {
+    static const int code = sweep(sweep_file("whole-grid", kGrid)).code;
+    EXPECT_EQ(code, 0);
+    return "whole-grid";
+  }
+
   /// What of a sweep must not depend on how it was run.
   static json outcome(const std::string& name) {
     json board = json_file(folder() / name / "leaderboard.json");
@@ -151,12 +158,12 @@ TEST_F(ProgramSweep, AGridTrainsEveryTrialOnce) {
 }
 
 TEST_F(ProgramSweep, TheBestConfigurationIsReadyToTrain) {
-  ASSERT_EQ(sweep(sweep_file("best", kGrid)).code, 0);
-  const json first = json_file(folder() / "best" / "leaderboard.json").at("trials").at(0);
-  EXPECT_THAT(file_text(folder() / "best" / "best.yaml"),
+  const fs::path best = folder() / grid() / "best.yaml";
+  const json first = json_file(folder() / grid() / "leaderboard.json").at("trials").at(0);
+  EXPECT_THAT(file_text(best),
               AllOf(HasSubstr("by validation mse: "), HasSubstr(first.at("trial"))));
-  const Ended ended = run_program(work(), {"--config", (folder() / "best" / "best.yaml").string(),
-                                           "run.dir=" + (folder() / "trained").string()});
+  const Ended ended = run_program(
+      work(), {"--config", best.string(), "run.dir=" + (folder() / "trained").string()});
   ASSERT_EQ(ended.code, 0) << ended.err;
   const json result = json_file(folder() / "trained" / "result.json");
   EXPECT_EQ(result.at("epochs").at(1).at("validation").at("mse"), first.at("objective"));
@@ -232,7 +239,6 @@ TEST_F(ProgramSweep, AKilledWorkerLosesNothing) {
 }
 
 TEST_F(ProgramSweep, AskedToStopItSavesAndGoesOn) {
-  ASSERT_EQ(sweep(sweep_file("whole-sweep", kGrid)).code, 0);
   const std::string file = sweep_file("stopped", kGrid);
   int64_t before = 0;
   for (const int number : {SIGUSR2, SIGTERM, SIGINT}) {
@@ -246,7 +252,7 @@ TEST_F(ProgramSweep, AskedToStopItSavesAndGoesOn) {
   }
   const Ended last = sweep(file);
   ASSERT_EQ(last.code, 0) << last.err;
-  EXPECT_EQ(outcome("stopped"), outcome("whole-sweep"));
+  EXPECT_EQ(outcome("stopped"), outcome(grid()));
 }
 
 TEST_F(ProgramSweep, AFailedTrialIsToldAndTriedAgainAsConfigured) {

@@ -28,7 +28,7 @@ std::vector<std::string> configurations() {
   return names;
 }
 
-class Systems : public ::testing::Test {
+class Systems : public ::testing::TestWithParam<std::string> {
  protected:
   static void SetUpTestSuite() {
     shop_ = std::make_unique<Workshop>("program-systems");
@@ -71,44 +71,48 @@ constexpr int kManyRanks = 0;
 constexpr int kManyRanks = 8;
 #endif
 
-TEST_F(Systems, HaveTheSameBitsOnAnyRanksAndThreadsAndAfterAResume) {
-  int seen = 0;
-  for (const std::string& name : configurations()) {
-    SCOPED_TRACE(name);
-    ++seen;
-    std::string dir = name;
-    std::ranges::replace(dir, '/', '-');
-    const nlohmann::json alone = train(arguments(name, dir), dir, 0);
-    ASSERT_FALSE(alone.is_null());
-    EXPECT_GT(alone.at("updates").get<int>(), 0);
-    EXPECT_GT(alone.at("evaluation").at("metrics").size(), 20U);
-    // Those in folders are of the same systems.
-    if (kManyRanks > 0 && name.find('/') == std::string::npos) {
-      const nlohmann::json many = train(arguments(name, dir + "-many"), dir + "-many", kManyRanks);
-      ASSERT_FALSE(many.is_null());
-      EXPECT_EQ(outcome(many), outcome(alone));
-    }
-
-    const std::string halted = dir + "-halted";
-    const int half = (alone.at("steps").get<int>() + 1) / 2;
-    train(arguments(name, halted, {fmt::format("train.max_steps={}", half)}), halted, 3);
-    const nlohmann::json resumed =
-        train(arguments(name, halted, {"parallel.threads=2", "parallel.simd=avx2"}), halted, 2);
-    ASSERT_FALSE(resumed.is_null());
-    EXPECT_EQ(outcome(resumed), outcome(alone));
-
-    const Ended evaluated =
-        run_program(work(), {"evaluate", (folder() / dir).string(), "--json"}, {.ranks = 2});
-    ASSERT_EQ(evaluated.code, 0) << evaluated.out << evaluated.err;
-    EXPECT_EQ(nlohmann::json::parse(evaluated.out).at("metrics"),
-              alone.at("evaluation").at("metrics"));
-    const Ended recommended = run_program(
-        work(), {"recommend", (folder() / dir).string(), "--user", "3", "--top", "3", "--json"});
-    ASSERT_EQ(recommended.code, 0) << recommended.out << recommended.err;
-    for (const char* done : {"", "-many", "-halted"}) fs::remove_all(folder() / (dir + done));
+TEST_P(Systems, HasTheSameBitsOnAnyRanksAndThreadsAndAfterAResume) {
+  const std::string name = GetParam();
+  std::string dir = name;
+  std::ranges::replace(dir, '/', '-');
+  const nlohmann::json alone = train(arguments(name, dir), dir, 0);
+  ASSERT_FALSE(alone.is_null());
+  EXPECT_GT(alone.at("updates").get<int>(), 0);
+  EXPECT_GT(alone.at("evaluation").at("metrics").size(), 20U);
+  // Those in folders are of the same systems.
+  if (kManyRanks > 0 && name.find('/') == std::string::npos) {
+    const nlohmann::json many = train(arguments(name, dir + "-many"), dir + "-many", kManyRanks);
+    ASSERT_FALSE(many.is_null());
+    EXPECT_EQ(outcome(many), outcome(alone));
   }
-  EXPECT_GE(seen, 20);
+
+  const std::string halted = dir + "-halted";
+  const int half = (alone.at("steps").get<int>() + 1) / 2;
+  train(arguments(name, halted, {fmt::format("train.max_steps={}", half)}), halted, 3);
+  const nlohmann::json resumed =
+      train(arguments(name, halted, {"parallel.threads=2", "parallel.simd=avx2"}), halted, 2);
+  ASSERT_FALSE(resumed.is_null());
+  EXPECT_EQ(outcome(resumed), outcome(alone));
+
+  const Ended evaluated =
+      run_program(work(), {"evaluate", (folder() / dir).string(), "--json"}, {.ranks = 2});
+  ASSERT_EQ(evaluated.code, 0) << evaluated.out << evaluated.err;
+  EXPECT_EQ(nlohmann::json::parse(evaluated.out).at("metrics"),
+            alone.at("evaluation").at("metrics"));
+  const Ended recommended = run_program(
+      work(), {"recommend", (folder() / dir).string(), "--user", "3", "--top", "3", "--json"});
+  ASSERT_EQ(recommended.code, 0) << recommended.out << recommended.err;
+  for (const char* done : {"", "-many", "-halted"}) fs::remove_all(folder() / (dir + done));
 }
+
+INSTANTIATE_TEST_SUITE_P(Configs, Systems, ::testing::ValuesIn(configurations()),
+                         [](const auto& given) {
+                           std::string name = given.param;
+                           std::ranges::replace(name, '/', '_');
+                           return name;
+                         });
+
+TEST(Configurations, AreMany) { EXPECT_GE(configurations().size(), 35U); }
 
 }  // namespace
 }  // namespace kt

@@ -16,6 +16,7 @@
 #include "io/files/files.h"
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
+#include "launch/process/host.h"
 
 namespace kt {
 namespace {
@@ -82,10 +83,8 @@ Attempt attempt_of(const json& file, int64_t number) {
 
 Worker this_worker() {
   static const std::string machine = [] {
-    char host[256] = {};
-    ::gethostname(host, sizeof host - 1);
     std::error_code ignored;
-    return fmt::format("{} {} {}", host, first_line("/proc/sys/kernel/random/boot_id"),
+    return fmt::format("{} {} {}", host_name(), first_line("/proc/sys/kernel/random/boot_id"),
                        fs::read_symlink("/proc/self/ns/pid", ignored).string());
   }();
   return {machine, ::getpid(), start_of(::getpid())};

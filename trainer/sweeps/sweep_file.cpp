@@ -22,6 +22,22 @@ using values::Word;
 
 constexpr int64_t kMostTrials = 100'000;
 
+/// Whether a scalar without quotes is read as itself alone and in a list, as "a, b" and "-" are in one of them only.
+bool stays_plain(const std::string& text) {
+  const auto is_itself = [&](const YAML::Node& node) {
+    return yaml::is_plain(node) && node.Scalar() == text;
+  };
+  try {
+    const YAML::Node list = yaml::parse("[" + text + "]", yaml::kMostValueBytes, "");
+    return list.IsSequence() && list.size() == 1 && is_itself(list[0]) &&
+           is_itself(yaml::parse(text, yaml::kMostValueBytes, ""));
+  } catch (const yaml::Refusal&) {
+    return false;
+  } catch (const YAML::Exception&) {
+    return false;
+  }
+}
+
 /// A node as YAML in one line, to be given as an override.
 std::string flow_text(const YAML::Node& node) {
   std::vector<std::string> parts;
@@ -35,7 +51,8 @@ std::string flow_text(const YAML::Node& node) {
     return fmt::format("{{{}}}", fmt::join(parts, ", "));
   }
   if (node.IsNull()) return "null";
-  return yaml::is_plain(node) ? node.Scalar() : nlohmann::json(node.Scalar()).dump();
+  const bool is_bare = yaml::is_plain(node) && stays_plain(node.Scalar());
+  return is_bare ? node.Scalar() : nlohmann::json(node.Scalar()).dump();
 }
 
 class Reader {
@@ -50,7 +67,8 @@ class Reader {
   SweepFile read() {
     if (const auto text = yaml::read_file(name_))
       yaml::read_document(
-          *text, name_, [this](const YAML::Node& document) { read_document(document); }, faults_);
+          *text, name_, [this](const YAML::Node& document) { read_document(document); }, faults_,
+          yaml::Aliases::kRefused);
     else
       fault(name_, "got no readable file, expected that of a sweep; check the path");
     return sweep_;
