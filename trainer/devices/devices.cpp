@@ -79,9 +79,9 @@ class NcclDevices final : public Devices {
   std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
                                     const Schedule& schedule, std::span<const ShardSamples> samples,
                                     MpiCommunicator& control) override {
-    engine_ = make_device_engine(problem.system, precision_of(problem.config.parallel.precision));
     std::unique_ptr<DeviceStep> steps;
     agree(control, [&] {
+      engine_ = make_device_engine(problem.system, precision_of(problem.config.parallel.precision));
       steps = std::make_unique<DeviceStep>(
           *problem.engine, *engine_, parameters, schedule, samples, problem.columns.items,
           problem.system.objective,
