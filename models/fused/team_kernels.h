@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "launch/base/host_device.h"
+#include "launch/base/math.h"
 #include "launch/base/random.h"
 #include "launch/base/team.h"
 #include "models/fused/program.h"
@@ -558,8 +559,8 @@ KT_HOST_DEVICE inline RowOutcome row_loss(const RowArguments& rows, double outpu
     }
     default: {
       // log(1 + e^o) - t o, without overflow.
-      const double small = exp(-fabs(output));
-      return {(output > 0 ? output : 0) + log1p(small) - target * output,
+      const double small = math::exp(-fabs(output));
+      return {(output > 0 ? output : 0) + math::log1p(small) - target * output,
               rows.scale * ((output > 0 ? 1 / (1 + small) : small / (1 + small)) - target)};
     }
   }

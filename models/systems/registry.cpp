@@ -14,9 +14,7 @@
 #include "models/systems/mf.h"
 #include "models/systems/ncf.h"
 #include "models/systems/two_tower.h"
-#include "models/torch/torch_engine.h"
-#include "models/torch/torch_layers.h"
-#include "models/torch/torch_model.h"
+#include "models/torch/torch_library.h"
 
 namespace kt {
 
@@ -66,11 +64,7 @@ std::unique_ptr<Engine> make_engine(const System& system, const EngineOptions& o
 }
 
 std::unique_ptr<LeafEngine> make_leaf_engine(const System& system) {
-  return make_torch_engine(make_model(system), system.objective);
-}
-
-std::unique_ptr<const TorchModel> make_model(const System& system) {
-  return make_torch_model(system.graph);
+  return torch_library().make_torch_engine(system.graph, system.objective);
 }
 
 }  // namespace kt

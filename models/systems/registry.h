@@ -13,8 +13,6 @@
 
 namespace kt {
 
-class TorchModel;
-
 /// Every system there is, by the name `model.name` accepts.
 std::span<const SystemEntry> systems();
 /// Throws: BugError for a name that is not one of theirs.
@@ -34,11 +32,11 @@ struct EngineOptions {
   SimdLevel simd = SimdLevel::kAvx2;  ///< fused alone
 };
 
+/// Throws: UserError, for libtorch alone, as `make_leaf_engine`.
 std::unique_ptr<Engine> make_engine(const System& system, const EngineOptions& options);
 
-/// libtorch's forms of a system: leaves on the CPU, one intra-op thread a call; and what it computes on any device.
-/// Throws: UserError for layers that it has no form of.
+/// libtorch's form of a system, on the CPU. Throws: UserError when libtorch cannot be loaded, or for layers that it has
+/// no form of.
 std::unique_ptr<LeafEngine> make_leaf_engine(const System& system);
-std::unique_ptr<const TorchModel> make_model(const System& system);
 
 }  // namespace kt

@@ -8,7 +8,8 @@
 
 #include "launch/collectives/communicator.h"
 #include "models/graph/engine.h"
-#include "models/systems/registry.h"
+#include "models/graph/layers.h"
+#include "models/systems/system.h"
 
 namespace kt {
 
@@ -32,7 +33,10 @@ class DeviceEngine {
 /// Of the products of a model; inputs, weights, gradients and sums of losses are fp32 or wider always.
 enum class ProductPrecision { kFp32, kTf32, kBf16 };
 
-/// The engine of a system for this thread's device. Programs with `KT_GPU` alone have it.
+/// libtorch's, for this thread's device.
+std::unique_ptr<DeviceEngine> make_torch_device_engine(const Layers& graph,
+                                                       ProductPrecision precision);
+/// The engine of a system for this thread's device. Programs with `KT_GPU` alone have it. Throws: UserError.
 std::unique_ptr<DeviceEngine> make_device_engine(const System& system, ProductPrecision precision);
 
 }  // namespace kt

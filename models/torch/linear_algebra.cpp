@@ -16,7 +16,6 @@
 
 #include "launch/base/errors.h"
 #include "launch/base/random.h"
-#include "launch/process/watchdog.h"
 
 namespace kt {
 namespace {
@@ -35,8 +34,8 @@ void use_one_thread() {
 
 /// Calls `work(first row, row after the last, block)` for every block of rows.
 template <class Work>
-void for_row_blocks(int64_t n, ThreadPool& pool, Work&& work) {
-  pool.parallel_for(blocks_of(n), [&](int64_t block, int) {
+void for_row_blocks(int64_t n, const ParallelFor& parallel_for, Work&& work) {
+  parallel_for(blocks_of(n), [&](int64_t block, int) {
     use_one_thread();
     const c10::InferenceMode no_autograd;
     work(block * kBlock, block_end(block, n), block);
@@ -49,8 +48,8 @@ at::Tensor square(std::span<double> matrix, int64_t n) {
 }
 
 /// The upper triangle of what the lower one says.
-void mirror(std::span<double> matrix, int64_t n, ThreadPool& pool) {
-  for_row_blocks(n, pool, [&](int64_t begin, int64_t end, int64_t block) {
+void mirror(std::span<double> matrix, int64_t n, const ParallelFor& parallel_for) {
+  for_row_blocks(n, parallel_for, [&](int64_t begin, int64_t end, int64_t block) {
     for (int64_t other = block; other < blocks_of(n); ++other)
       for (int64_t row = begin; row < end; ++row)
         for (int64_t col = std::max(row + 1, other * kBlock); col < block_end(other, n); ++col)
@@ -66,7 +65,8 @@ at::Tensor columns_of(const at::Tensor& a, int64_t begin, int64_t end) {
 
 }  // namespace
 
-bool invert_positive_definite(std::span<double> matrix, int64_t n, ThreadPool& pool) {
+bool invert_positive_definite(std::span<double> matrix, int64_t n,
+                              const ParallelFor& parallel_for) {
   use_one_thread();
   const c10::InferenceMode no_autograd;
   const at::Tensor a = square(matrix, n);
@@ -77,10 +77,10 @@ bool invert_positive_definite(std::span<double> matrix, int64_t n, ThreadPool& p
     if (info.item<int>() != 0) return false;
     const at::Tensor inverse = at::cholesky_inverse(factor);
     at::Tensor scaled = at::empty({n, end - begin}, at::kDouble);
-    for_row_blocks(n, pool, [&](int64_t first, int64_t last, int64_t) {
+    for_row_blocks(n, parallel_for, [&](int64_t first, int64_t last, int64_t) {
       scaled.slice(0, first, last).copy_(at::mm(columns.slice(0, first, last), inverse));
     });
-    for_row_blocks(n, pool, [&](int64_t first, int64_t last, int64_t) {
+    for_row_blocks(n, parallel_for, [&](int64_t first, int64_t last, int64_t) {
       at::Tensor rows = a.slice(0, first, last).slice(1, 0, last);
       rows.addmm_(scaled.slice(0, first, last), columns.slice(0, 0, last).t(), 1, -1);
     });
@@ -88,10 +88,10 @@ bool invert_positive_definite(std::span<double> matrix, int64_t n, ThreadPool& p
     a.slice(0, end, n).slice(1, begin, end).copy_(scaled.slice(0, end, n));
     a.slice(0, begin, end).slice(1, begin, end).copy_(inverse.neg());
   }
-  for_row_blocks(n, pool, [&](int64_t first, int64_t last, int64_t) {
+  for_row_blocks(n, parallel_for, [&](int64_t first, int64_t last, int64_t) {
     a.slice(0, first, last).slice(1, 0, last).neg_();
   });
-  mirror(matrix, n, pool);
+  mirror(matrix, n, parallel_for);
   return true;
 }
 
@@ -107,9 +107,9 @@ at::Tensor random_columns(int64_t n, int64_t columns) {
 }
 
 /// a b. Shapes: a [n, n], b [n, k].
-at::Tensor product(const at::Tensor& a, const at::Tensor& b, ThreadPool& pool) {
+at::Tensor product(const at::Tensor& a, const at::Tensor& b, const ParallelFor& parallel_for) {
   at::Tensor result = at::empty({a.size(0), b.size(1)}, at::kDouble);
-  for_row_blocks(a.size(0), pool, [&](int64_t first, int64_t last, int64_t) {
+  for_row_blocks(a.size(0), parallel_for, [&](int64_t first, int64_t last, int64_t) {
     result.slice(0, first, last).copy_(at::mm(a.slice(0, first, last), b));
   });
   return result;
@@ -126,13 +126,13 @@ Pairs last_pairs(const at::Tensor& a, int64_t count) {
   return {values.slice(0, n - count, n), vectors.slice(1, n - count, n)};
 }
 
-Pairs krylov_pairs(const at::Tensor& a, int64_t count, ThreadPool& pool) {
+Pairs krylov_pairs(const at::Tensor& a, int64_t count, const ParallelFor& parallel_for) {
   constexpr int64_t kMore = 8;  // vectors beside those that are asked for
   constexpr double kResidual = 1e-10;
   const int64_t n = a.size(0), width = count + kMore;
   if (2 * width > n) return last_pairs(a, count);
   at::Tensor block = std::get<0>(at::linalg_qr(random_columns(n, width)));
-  at::Tensor basis = block, image = product(a, block, pool);  // [n, m], and a times it
+  at::Tensor basis = block, image = product(a, block, parallel_for);  // [n, m], and a times it
   while (true) {
     const Pairs inner = last_pairs(at::mm(basis.t(), image), count);
     Pairs found{inner.values, at::mm(basis, inner.vectors)};
@@ -147,20 +147,19 @@ Pairs krylov_pairs(const at::Tensor& a, int64_t count, ThreadPool& pool) {
       block = std::get<0>(at::linalg_qr(block));
     }
     basis = at::cat({basis, block}, 1);
-    image = at::cat({image, product(a, block, pool)}, 1);
-    heartbeat();
+    image = at::cat({image, product(a, block, parallel_for)}, 1);
   }
 }
 
 }  // namespace
 
 Eigenvectors top_eigenvectors(std::span<double> matrix, int64_t n, int64_t count,
-                              ThreadPool& pool) {
+                              const ParallelFor& parallel_for) {
   KT_CHECK(0 < count && count <= n);
   use_one_thread();
   const c10::InferenceMode no_autograd;
-  mirror(matrix, n, pool);
-  const Pairs pairs = krylov_pairs(square(matrix, n), count, pool);
+  mirror(matrix, n, parallel_for);
+  const Pairs pairs = krylov_pairs(square(matrix, n), count, parallel_for);
   const at::Tensor vectors = pairs.vectors.contiguous(), values = pairs.values.contiguous();
   const auto* element = static_cast<const double*>(vectors.const_data_ptr());
   const auto* value = static_cast<const double*>(values.const_data_ptr());

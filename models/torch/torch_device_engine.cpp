@@ -12,6 +12,7 @@
 
 #include "launch/base/errors.h"
 #include "models/torch/device_engine.h"
+#include "models/torch/torch_layers.h"
 #include "models/torch/torch_model.h"
 
 namespace kt {
@@ -146,8 +147,9 @@ class TorchDeviceEngine final : public DeviceEngine {
 
 }  // namespace
 
-std::unique_ptr<DeviceEngine> make_device_engine(const System& system, ProductPrecision precision) {
-  return std::make_unique<TorchDeviceEngine>(make_model(system), precision);
+std::unique_ptr<DeviceEngine> make_torch_device_engine(const Layers& graph,
+                                                       ProductPrecision precision) {
+  return std::make_unique<TorchDeviceEngine>(make_torch_model(graph), precision);
 }
 
 }  // namespace kt

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "launch/base/errors.h"
+#include "models/torch/torch_layers.h"
 #include "models/torch/torch_model.h"
 
 namespace kt {
@@ -164,9 +165,8 @@ class TorchEngine final : public LeafEngine {
 
 }  // namespace
 
-std::unique_ptr<LeafEngine> make_torch_engine(std::unique_ptr<const TorchModel> model,
-                                              const Objective& objective) {
-  return std::make_unique<TorchEngine>(std::move(model), objective);
+std::unique_ptr<LeafEngine> make_torch_engine(const Layers& graph, const Objective& objective) {
+  return std::make_unique<TorchEngine>(make_torch_model(graph), objective);
 }
 
 }  // namespace kt

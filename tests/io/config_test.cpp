@@ -274,9 +274,11 @@ TEST(Config, ContradictionsNameTheKeys) {
   EXPECT_THAT(faults("", {"model.engine=torch", "model.form=ids"}),
               ElementsAre(AllOf(HasSubstr("got model.engine=torch with model.form=ids"),
                                 HasSubstr("expected ids only with the fused engine"))));
-  EXPECT_THAT(faults("", {"model.engine=fused", "parallel.backend=nccl"}),
-              ElementsAre(AllOf(HasSubstr("got model.engine=fused with parallel.backend=nccl"),
-                                HasSubstr("expected the fused engine only on CPUs"))));
+  EXPECT_THAT(faults("", {"model.engine=fused", "parallel.backend=nccl"}), IsEmpty());
+  EXPECT_THAT(faults("", {"model.engine=fused", "parallel.backend=nccl", "parallel.reduce=fast",
+                          "parallel.precision=bf16"}),
+              ElementsAre(AllOf(HasSubstr("got model.engine=fused with parallel.precision=bf16"),
+                                HasSubstr("expected the fused engine only with fp32"))));
   for (const char* form : {"auto", "rows"})
     EXPECT_THAT(faults("", {"model.engine=torch", std::string("model.form=") + form,
                             "parallel.backend=nccl"}),

@@ -1,15 +1,19 @@
-#include "models/torch/linear_algebra.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "launch/base/huge_pages.h"
+#include "launch/base/parallel_for.h"
 #include "launch/base/random.h"
+#include "models/torch/torch_library.h"
 
 namespace kt {
 namespace {
+
+ParallelFor parallel_for(ThreadPool& pool) {
+  return [&pool](int64_t n, const auto& work) { pool.parallel_for(n, work); };
+}
 
 double draw(uint64_t a, uint64_t b) {
   return 2 * to_uniform(random_bits(3, Purpose::kSynthetic, a, b)) - 1;
@@ -51,8 +55,8 @@ TEST(LinearAlgebra, InvertsWithTheSameBitsOnAnyThreads) {
     AlignedDoubles inverse = matrix, again = matrix;
     forget_upper(inverse, n);
     forget_upper(again, n);
-    ASSERT_TRUE(invert_positive_definite(inverse, n, one));
-    ASSERT_TRUE(invert_positive_definite(again, n, three));
+    ASSERT_TRUE(torch_library().invert_positive_definite(inverse, n, parallel_for(one)));
+    ASSERT_TRUE(torch_library().invert_positive_definite(again, n, parallel_for(three)));
     EXPECT_EQ(inverse, again) << n;
     EXPECT_LT(distance_from_one(matrix, inverse, n), 1e-10) << n;
   }
@@ -61,7 +65,7 @@ TEST(LinearAlgebra, InvertsWithTheSameBitsOnAnyThreads) {
 TEST(LinearAlgebra, SaysThatAMatrixHasNoInverse) {
   ThreadPool pool(1);
   AlignedDoubles matrix{1, 2, 2, 1};
-  EXPECT_FALSE(invert_positive_definite(matrix, 2, pool));
+  EXPECT_FALSE(torch_library().invert_positive_definite(matrix, 2, parallel_for(pool)));
 }
 
 TEST(LinearAlgebra, FindsTheLargestEigenvectors) {
@@ -74,8 +78,9 @@ TEST(LinearAlgebra, FindsTheLargestEigenvectors) {
     const AlignedDoubles matrix = random_gram(rows, n);
     AlignedDoubles given = matrix, again = matrix;
     forget_upper(given, n);
-    const Eigenvectors found = top_eigenvectors(given, n, count, one);
-    EXPECT_EQ(found.vectors, top_eigenvectors(again, n, count, three).vectors);
+    const Eigenvectors found = torch_library().top_eigenvectors(given, n, count, parallel_for(one));
+    EXPECT_EQ(found.vectors,
+              torch_library().top_eigenvectors(again, n, count, parallel_for(three)).vectors);
     for (int64_t c = 0; c < count; ++c) {
       const auto at = [&](int64_t row, int64_t col) { return found.vectors[row * count + col]; };
       double largest = 0;
@@ -96,7 +101,8 @@ TEST(LinearAlgebra, FindsTheLargestEigenvectors) {
       }
     }
     AlignedDoubles whole = matrix;
-    const Eigenvectors all = top_eigenvectors(whole, n, n, one);  // by LAPACK
+    const Eigenvectors all =
+        torch_library().top_eigenvectors(whole, n, n, parallel_for(one));  // by LAPACK
     for (int64_t c = 0; c < count; ++c)
       EXPECT_NEAR(found.values[c], all.values[c], 1e-9 * all.values[0]);
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "launch/process/device.h"
+#include "models/systems/registry.h"
 #include "models/torch/device_engine.h"
 
 namespace kt {

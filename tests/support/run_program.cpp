@@ -33,9 +33,10 @@ constexpr int kPause_ms = 2;
 std::vector<std::string> command_line(const Arguments& arguments, const Launch& launch) {
   std::vector<std::string> line;
   if (launch.ranks > 0) {
-    // All on this machine: mpirun need not look for a way to others.
-    line = {KT_MPIRUN, "--oversubscribe",           "--bind-to", "none", "--mca", "plm", "isolated",
-            "-np",     std::to_string(launch.ranks)};
+    // All on this machine: neither mpirun nor the ranks need look for a way to others.
+    line = {
+        KT_MPIRUN,  "--oversubscribe", "--bind-to", "none", "--mca", "plm",
+        "isolated", "--mca",           "pml",       "ob1",  "-np",   std::to_string(launch.ranks)};
     if (launch.file_limit_bytes > 0) line.insert(line.end(), {"--mca", "btl", "self,tcp"});
   }
   if (launch.file_limit_bytes > 0)

@@ -114,7 +114,9 @@ class NcclDevices final : public Devices {
           problem, parameters,
           problem.config.model.form == FormName::kIds ? Form::kIds : Form::kRows, schedule,
           samples);
-    engine_ = make_device_engine(problem.system, precision_of(problem.config.parallel.precision));
+    agree(control, [&] {
+      engine_ = make_device_engine(problem.system, precision_of(problem.config.parallel.precision));
+    });
     return make.operator()<DeviceStep>(
         *problem.engine, *engine_, parameters, schedule, samples, problem.columns.items,
         problem.system.objective,

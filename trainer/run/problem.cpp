@@ -144,7 +144,7 @@ StepColumns step_columns(const Problem& problem) {
 Problem open_problem(const Config& config, MpiCommunicator& comm) {
   Problem problem{.config = config};
   same_on_all(comm, [&] {
-    engine_options(config);  // that this CPU has what is asked for
+    const EngineOptions engine = engine_options(config);  // that this CPU has what is asked for
     problem.dataset = Dataset::open(config.data.path);
     check_world(problem.dataset.shards(), comm.world());
     check_cleaning(problem.dataset, config.data);
@@ -160,6 +160,7 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
     problem.described = columns_of(config);
     problem.system = make_system(problem);
     problem.kept = kept_arrays(problem);
+    problem.engine = make_engine(problem.system, engine);
     return Facts{{"hash of the data set", problem.dataset.hash()}};
   });
   problem.users_per_shard.assign(problem.dataset.shards(), 0);
@@ -167,8 +168,6 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
   std::vector<int64_t> next(problem.users_per_shard.size(), 0);
   for (size_t j = 1; j < next.size(); ++j) next[j] = next[j - 1] + problem.users_per_shard[j - 1];
   for (const int32_t shard : problem.ids.user_shard) problem.user_row.push_back(next[shard]++);
-
-  problem.engine = make_engine(problem.system, engine_options(config));
   return problem;
 }
 

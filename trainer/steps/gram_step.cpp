@@ -6,7 +6,7 @@
 
 #include "launch/base/errors.h"
 #include "launch/collectives/agree.h"
-#include "models/torch/linear_algebra.h"
+#include "models/torch/torch_library.h"
 #include "sharding/gram.h"
 #include "sharding/plan.h"
 #include "trainer/run/history.h"
@@ -35,6 +35,10 @@ SparseRows without(const SparseRows& rows, std::span<const uint8_t> marked) {
 }
 
 bool is_in(Range range, int64_t row) { return range.begin <= row && row < range.end; }
+
+ParallelFor parallel_for(ThreadPool& pool) {
+  return [&pool](int64_t n, const auto& work) { pool.parallel_for(n, work); };
+}
 
 double shared(double value, Communicator& comm) {
   comm.broadcast(std::span(&value, 1), 0);
@@ -85,7 +89,7 @@ double GramStep::find_weights_of(const std::vector<uint8_t>& items, const Sparse
   AlignedDoubles matrix = gram_of(targets);
   solo(comm_, 0, "inverse of the Gram matrix", [&] {
     for (int64_t j = 0; j < n; ++j) matrix[j * n + j] += regularization;
-    if (!invert_positive_definite(matrix, n, pool_))
+    if (!torch_library().invert_positive_definite(matrix, n, parallel_for(pool_)))
       user_error(
           "model.regularization: got {}, with which the Gram matrix has no inverse in double "
           "precision; expected more",
@@ -126,7 +130,8 @@ double GramStep::find_factors(const SparseRows& targets) {
   double loss = 0;
   solo(comm_, 0, "eigenvectors of the Gram matrix", [&] {
     for (int64_t j = 0; j < n; ++j) loss += matrix[j * n + j];
-    const Eigenvectors found = top_eigenvectors(matrix, n, rank, pool_);
+    const Eigenvectors found =
+        torch_library().top_eigenvectors(matrix, n, rank, parallel_for(pool_));
     for (const double value : found.values) loss -= value;
     factors = found.vectors;
   });
