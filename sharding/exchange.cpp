@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "launch/base/errors.h"
+#include "launch/base/flush_small.h"
 #include "launch/collectives/agree.h"
 #include "sharding/tree_sum.h"
 
@@ -197,6 +198,7 @@ class ExactExchange : public Exchange {
     const int64_t units = parameters_.shards().size();
     const int self = comm_.world().rank;
     pool.parallel_for(threads_.of_rank(self), [&](int64_t thread, int) {
+      const FlushSmall flush;
       const Range blocks = blocks_of_thread({0, units}, self, thread);
       for (int64_t k = unit_begin_[blocks.begin]; k < unit_begin_[blocks.end]; ++k)
         std::fill_n(sums + owned_[k] * width_, width_, 0.f);

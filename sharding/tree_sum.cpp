@@ -4,12 +4,14 @@
 #include <bit>
 
 #include "launch/base/errors.h"
+#include "launch/base/flush_small.h"
 
 namespace kt {
 namespace {
 
 void add_all(std::span<float> buffers, int64_t width, std::span<const TreeAdd> adds,
              Range columns) {
+  const FlushSmall flush;
   for (const TreeAdd& add : adds) {
     float* __restrict__ a = buffers.data() + add.into * width;
     const float* __restrict__ b = buffers.data() + add.from * width;

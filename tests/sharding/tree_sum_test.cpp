@@ -73,6 +73,17 @@ TEST(TreeSum, DiffersFromALeftToRightSum) {
   EXPECT_GT(differ, 0);
 }
 
+// As in the kernels before and after it, on CPUs and devices.
+TEST(TreeSum, ASumTooSmallForAFullMantissaIsZero) {
+  ThreadPool pool(1);
+  std::vector<float> leaves{1.5e-38f, -1.4e-38f, 1e-40f, 2e-38f};
+  sum_subtrees(leaves, 1, {0, 4}, pool);
+  EXPECT_EQ(leaves[0], 2e-38f);
+  std::vector<float> nodes{1.5e-38f, -1.4e-38f};
+  finish_tree(nodes, 1, {{0, 0}, {0, 1}});
+  EXPECT_EQ(nodes[0], 0.f);
+}
+
 TEST(TreeSum, Scalars) {
   const std::vector<double> leaves{1e16, 1, -1e16, 1};
   EXPECT_EQ(tree_sum(leaves), (1e16 + 1) + (-1e16 + 1));

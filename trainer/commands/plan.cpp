@@ -302,6 +302,8 @@ void log_plan(const PlanInputs& inputs, const Plan& plan, const std::string& fil
                                  config.model.form == FormName::kIds ? " for each id" : "");
   log_info("{}: model {} {}, reduce {}", file, config.model.name, by,
            name_of(config.parallel.reduce));
+  if (inputs.device.gpu)
+    log_info("that is libtorch's step: model.engine=fused has no plan on GPUs yet");
   log_info("{} rank{} of {} thread{} on {} node{}", inputs.ranks, inputs.ranks == 1 ? "" : "s",
            config.parallel.threads, config.parallel.threads == 1 ? "" : "s", inputs.nodes,
            inputs.nodes == 1 ? "" : "s");

@@ -50,8 +50,10 @@ void take_counts(const Dataset& dataset, PlanInputs& inputs) {
 /// `dataset`: null for that of KuaiRec.
 void take_model(const Dataset* dataset, PlanInputs& inputs) {
   if (inputs.device.gpu && inputs.config.model.engine == EngineName::kFused)
-    user_error("model.engine: got fused, but --device is {}: set model.engine=torch or auto",
-               inputs.device.name);
+    user_error(
+        "model.engine: got fused, but --device is {}, where the fused engine's step has no plan "
+        "yet: set model.engine=torch or auto for libtorch's",
+        inputs.device.name);
   // There is no plan of the fused engine's steps on devices yet.
   if (inputs.device.gpu) inputs.config.model.engine = EngineName::kTorch;
   resolve_engine(inputs.config, inputs.device.gpu);
