@@ -69,7 +69,7 @@ std::filesystem::path parent_of(const std::filesystem::path& path) {
 constexpr size_t kDigits = 16;
 
 std::string file_prefix(const fs::path& path) { return path.filename().string() + ".tmp-"; }
-std::string folder_prefix(const fs::path& path) { return "." + file_prefix(path); }
+std::string folder_prefix(const fs::path& path) { return fmt::format(".{}", file_prefix(path)); }
 
 fs::path temporary_name(const fs::path& folder, const std::string& prefix) {
   std::random_device random;

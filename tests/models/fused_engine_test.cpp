@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "launch/base/flush_small.h"
 #include "launch/base/random.h"
 #include "models/systems/registry.h"
 #include "tests/support/team_on_host.h"
@@ -190,8 +191,12 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 
-Outcome run(const Layers& model, Engine& engine) {
-  const Leaf leaf(model);
+Outcome run(const Layers& model, Engine& engine, float weight = 1) {
+  Leaf leaf(model);
+  for (auto& tables : leaf.tables)
+    for (auto& table : tables)
+      for (float& x : table) x *= weight;
+  for (float& x : leaf.dense) x *= weight;
   engine.set_dense(leaf.dense);
   Outcome outcome;
   outcome.dense.resize(leaf.dense.size());
@@ -206,6 +211,7 @@ Outcome run(const Layers& model, Engine& engine) {
                                    {.user_parts = part_gradients[0].data(),
                                     .item_parts = item_rows.data(),
                                     .dense = outcome.dense.data()});
+  const FlushSmall flush;  // as sums over ranks do
   for (int64_t r = 0; r < kRows; ++r)
     for (int64_t c = 0; c < item_width; ++c)
       part_gradients[1][leaf.item[r] * item_width + c] += item_rows[r * item_width + c];
@@ -318,6 +324,17 @@ TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevelAndAsATeam) {
   const Outcome narrow = run(model, *make_fused_engine(model, {}, form, SimdLevel::kAvx2));
   for (const fused::Kernels* kernels : all_kernels())
     EXPECT_EQ(run(model, *make_fused_engine(model, {}, form, *kernels)), narrow);
+}
+
+TEST_P(FusedEngine, CountsNumbersTooSmallForAFullMantissaAsZeroAlike) {
+  for (const float weight : {1e-12f, 1e-19f, 1e-37f}) {
+    const Outcome narrow =
+        run(model, *make_fused_engine(model, {}, form, SimdLevel::kAvx2), weight);
+    for (const std::vector<float>& table : narrow.tables)
+      for (const float gradient : table) EXPECT_NE(std::fpclassify(gradient), FP_SUBNORMAL);
+    for (const fused::Kernels* kernels : all_kernels())
+      EXPECT_EQ(run(model, *make_fused_engine(model, {}, form, *kernels), weight), narrow);
+  }
 }
 
 // Cuts of a leaf: ones, a block and its neighbours.
