@@ -30,10 +30,11 @@ class Devices : public ::testing::Test {
   static const std::filesystem::path& folder() { return shop_->path(); }
 
   enum class On { kHost, kDevices };
-  static Ended start(On on, int ranks, const std::string& run, const Arguments& more) {
+  static Ended start(On on, int ranks, const std::string& run, const Arguments& more,
+                     const std::string& config = KT_TINY_CONFIG) {
     Arguments arguments{"train",
                         "--config",
-                        KT_TINY_CONFIG,
+                        config,
                         "run.dir=" + (folder() / run).string(),
                         "checkpoint.every_steps=0",
                         "log.every_steps=7"};
@@ -41,10 +42,11 @@ class Devices : public ::testing::Test {
     return run_program(folder() / "work", arguments,
                        {.ranks = ranks, .program = on == On::kDevices ? KT_STAND_IN_PROGRAM : ""});
   }
-  static nlohmann::json train(On on, int ranks, const Arguments& more, std::string* log = nullptr) {
+  static nlohmann::json train(On on, int ranks, const Arguments& more, std::string* log = nullptr,
+                              const std::string& config = KT_TINY_CONFIG) {
     static int runs = 0;
     const std::string run = fmt::format("run-{}", ++runs);
-    const Ended ended = start(on, ranks, run, more);
+    const Ended ended = start(on, ranks, run, more, config);
     EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
     if (log) *log = ended.out;
     return ended.code == 0 ? json_file(folder() / run / "result.json") : nlohmann::json();
@@ -57,7 +59,7 @@ std::unique_ptr<Workshop> Devices::shop_;
 
 TEST_F(Devices, ExactTrainingHasTheBitsOfTheCpu) {
   const Arguments cases[] = {
-      // Parts of ids, a batch of rows, a workspace that no team shares.
+      // Parts of ids.
       {data("dataset"), "train.global_batch=1024", "train.max_steps=12", "data.target.clip=5"},
       {data("dataset"), "train.epochs=2", "train.max_steps=40", "data.target.clip=5"},
       {data("dataset"), "model.content=none", "train.global_batch=32", "train.max_steps=30",
@@ -87,6 +89,33 @@ TEST_F(Devices, ExactTrainingHasTheBitsOfTheCpu) {
         EXPECT_EQ(outcome(device), outcome(want))
             << given[0] << ", " << engine << ", " << ranks << " ranks";
       }
+    }
+  }
+}
+
+// Columns of tables, biases, several rates and losses; a workspace that a team cannot share.
+TEST_F(Devices, OtherSystemsHaveTheBitsOfTheCpu) {
+  const std::string configs[] = {
+      "model: {name: two_tower, user_columns: codes, daily: false, categories: true, hidden: [32], "
+      "width: 8, biases: "
+      "true,\n"
+      "        normalize: false, dropout: .1, loss: huber}\n",
+      "model: {name: two_tower, user_columns: codes, daily: false, categories: true, hidden: "
+      "[1200], width: 8}\n",
+      "model: {name: ncf, content: none, loss: bce, target: {kind: positive}}\n",
+      "model: {name: ncf, content: none, target: {kind: log}}\n"};
+  for (const std::string& text : configs) {
+    const std::string config = folder() / "other.yaml";
+    write_file(config, text);
+    const Arguments given{data("dataset"), "train.global_batch=1024", "train.max_steps=6",
+                          "data.target.clip=5", "checkpoint.best=none"};
+    const nlohmann::json host = train(On::kHost, 0, given, nullptr, config);
+    ASSERT_FALSE(host.is_null());
+    for (const int ranks : {1, 3}) {
+      const nlohmann::json device = train(On::kDevices, ranks, given, nullptr, config);
+      ASSERT_FALSE(device.is_null());
+      EXPECT_EQ(device.at("backend"), "nccl");
+      EXPECT_EQ(outcome(device), outcome(host)) << text << ranks << " ranks";
     }
   }
 }

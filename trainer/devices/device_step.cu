@@ -128,13 +128,12 @@ void DeviceStep::State::reserve() {
   unit_losses_ = DeviceArray<double>(units_);
   if (exact_) leaves_ = DeviceArray<float>(units_ * weights_.dense_size());
   int64_t users = 0, items = 0;
-  for (size_t a = 0; a < weights_.parts().size(); ++a) {
-    const Part& part = weights_.parts()[a];
+  for (const Part& part : weights_.parts()) {
     if (!part.is_table()) continue;
     rows_.emplace_back(most_ * part.cols);
     row_gradients_.emplace_back(most_ * part.cols);
     if (part.kind == ArrayKind::kUserTable) users = part.size / part.cols;
-    if (part.kind == ArrayKind::kItemTable) items = shape_.parameters()[a].rows;
+    if (part.kind == ArrayKind::kItemTable) items = shape_.parameters()[part.array].rows;
   }
   by_user_ = PairSort(most_, users);
   by_item_ = PairSort(most_, items);
@@ -233,12 +232,12 @@ void DeviceStep::State::compute(int64_t step, const DeviceEngine::Written& writt
     LeafGradients gradients{
         .dense = std::span(dense_gradients + unit * dense_size, static_cast<size_t>(dense_size))};
     size_t table = 0;
-    for (size_t a = 0; a < weights_.parts().size(); ++a) {
-      const Part& of = weights_.parts()[a];
+    for (const Part& of : weights_.parts()) {
       const int64_t cols = of.cols;
       if (of.kind == ArrayKind::kDense) {
-        input.dense.push_back(std::span(weights_.dense() + of.dense_offset,
-                                        static_cast<size_t>(shape_.parameters()[a].rows * cols)));
+        input.dense.push_back(
+            std::span(weights_.dense() + of.dense_offset,
+                      static_cast<size_t>(shape_.parameters()[of.array].rows * cols)));
         continue;
       }
       input.tables.push_back(part_of(rows_[table].data(), cols));
@@ -319,11 +318,11 @@ void DeviceStep::State::sum_user_rows() {
 
 std::unique_ptr<Predictor> DeviceStep::State::make_predictor(const Problem& problem) {
   DevicePredictor::Weights weights{.columns = columns_.data()};
-  for (size_t a = 0; a < weights_.parts().size(); ++a) {
-    const Part& part = weights_.parts()[a];
-    if (part.kind == ArrayKind::kDense) {
-      weights.dense.emplace_back(weights_.dense() + part.dense_offset,
-                                 static_cast<size_t>(shape_.parameters()[a].rows * part.cols));
+  for (const Part& part : weights_.parts()) {
+    if (!part.is_table()) {
+      weights.dense.emplace_back(
+          weights_.dense() + part.dense_offset,
+          static_cast<size_t>(shape_.parameters()[part.array].rows * part.cols));
       continue;
     }
     const float* rows = weights_.values(part);

@@ -38,21 +38,24 @@ DeviceWeights::DeviceWeights(const Parameters& parameters, double clip_norm, Com
 }
 
 void DeviceWeights::lay_out(const Parameters& parameters) {
-  parts_.resize(parameters.arrays.size());
+  for (size_t a = 0; a < parameters.arrays.size(); ++a) {
+    const ParameterArray& array = parameters.arrays[a];
+    if (is_columns(array.spec.kind)) continue;
+    parts_.push_back({.array = a,
+                      .kind = array.spec.kind,
+                      .rows_begin = array.held.begin,
+                      .cols = array.spec.cols,
+                      .size = array.held.size() * array.spec.cols,
+                      .dense_offset = array.dense_offset});
+  }
   int64_t size = 0;
-  for (const bool dense : {true, false}) {
-    for (size_t a = 0; a < parts_.size(); ++a) {
-      const ParameterArray& array = parameters.arrays[a];
-      if ((array.spec.kind == ArrayKind::kDense) != dense || is_columns(array.spec.kind)) continue;
-      parts_[a] = {array.spec.kind,
-                   array.held.begin,
-                   array.spec.cols,
-                   size,
-                   array.held.size() * array.spec.cols,
-                   array.dense_offset};
-      size += parts_[a].size;
+  for (const bool tables : {false, true}) {
+    for (Part& part : parts_) {
+      if (part.is_table() != tables) continue;
+      part.begin = size;
+      size += part.size;
     }
-    if (dense) own_dense_ = size;
+    if (!tables) own_dense_ = size;
   }
   value_ = DeviceArray<float>(size);
   gradient_ = DeviceArray<float>(size);
@@ -108,10 +111,10 @@ void DeviceWeights::plan_tree(const Parameters& parameters) {
 void DeviceWeights::plan_norms(const Parameters& parameters) {
   std::vector<int64_t> begin, end, cols;
   for (int64_t block = shards_.begin; block < shards_.end; ++block)
-    for (size_t a = 0; a < parts_.size(); ++a) {
-      const ParameterArray& array = parameters.arrays[a];
+    for (const Part& part : parts_) {
+      const ParameterArray& array = parameters.arrays[part.array];
       const auto element = [&](int64_t row) {
-        return parts_[a].begin + (row - array.held.begin) * array.spec.cols;
+        return part.begin + (row - part.rows_begin) * part.cols;
       };
       begin.push_back(element(array.block_begin[block]));
       end.push_back(element(array.block_begin[block + 1]));
@@ -190,22 +193,22 @@ std::vector<StepOutcome> DeviceWeights::take_outcomes() {
 }
 
 void DeviceWeights::upload(const Parameters& parameters) {
-  for (size_t a = 0; a < parts_.size(); ++a) {
-    const ParameterArray& array = parameters.arrays[a];
-    value_.upload(array.value, stream_, parts_[a].begin);
+  for (const Part& part : parts_) {
+    const ParameterArray& array = parameters.arrays[part.array];
+    value_.upload(array.value, stream_, part.begin);
     for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
-      slots_[slot].upload(array.slots[slot], stream_, parts_[a].begin);
+      slots_[slot].upload(array.slots[slot], stream_, part.begin);
   }
   if (exact_) dense_.upload(parameters.dense, stream_);
   wait();
 }
 
 void DeviceWeights::download(Parameters& parameters) {
-  for (size_t a = 0; a < parts_.size(); ++a) {
-    ParameterArray& array = parameters.arrays[a];
-    value_.download(array.value, stream_, parts_[a].begin);
+  for (const Part& part : parts_) {
+    ParameterArray& array = parameters.arrays[part.array];
+    value_.download(array.value, stream_, part.begin);
     for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
-      slots_[slot].download(array.slots[slot], stream_, parts_[a].begin);
+      slots_[slot].download(array.slots[slot], stream_, part.begin);
   }
   const DeviceArray<float>& dense = exact_ ? dense_ : value_;
   dense.download(parameters.dense, stream_);

@@ -19,16 +19,15 @@ class DeviceWeights {
  public:
   static constexpr int64_t kMostSteps = 4096;  ///< whose outcomes are kept on the device
 
-  /// One array, in the order of the parameters'; `size` 0 for columns.
+  /// One array that is trained, in the order of the parameters'.
   struct Part {
-    ArrayKind kind = ArrayKind::kColumns;
+    size_t array = 0;  ///< of the parameters'
+    ArrayKind kind = ArrayKind::kDense;
     int64_t rows_begin = 0;  ///< of the array: the first held row
     int64_t cols = 0;
     int64_t begin = 0, size = 0;  ///< elements of the flat buffers
     int64_t dense_offset = 0;
-    bool is_table() const {
-      return kind == ArrayKind::kUserTable || kind == ArrayKind::kItemTable;
-    }
+    bool is_table() const { return kind != ArrayKind::kDense; }
   };
 
   /// Borrows `comm` and `stream`. Throws: UserError when the device has no room.
