@@ -5,6 +5,7 @@
 
 #include "models/fused/program.h"
 #include "models/graph/layers.h"
+#include "models/graph/objective.h"
 
 namespace kt {
 
@@ -15,6 +16,13 @@ enum class Form {
 };
 
 namespace fused {
+
+/// Of losses row by row; groups of rows have their losses taken between two passes.
+constexpr RowLoss row_loss(Loss loss) {
+  return loss == Loss::kSquared ? RowLoss::kSquared
+         : loss == Loss::kBce   ? RowLoss::kBce
+                                : RowLoss::kHuber;
+}
 
 /// The programs of a model: users, items, rows.
 class CompiledModel {

@@ -182,7 +182,7 @@ class FusedEngine final : public Engine {
              const RowGradients& gradients, float* memory) const {
     fused::RowArguments arguments = arguments_of(rows);
     arguments.target = rows.target;
-    arguments.loss = row_loss(objective_.loss);
+    arguments.loss = fused::row_loss(objective_.loss);
     arguments.delta = objective_.delta;
     arguments.dropout_key = dropout_width() > 0 ? rows.dropout_key : nullptr;
     arguments.scale = scale;
@@ -288,12 +288,6 @@ class FusedEngine final : public Engine {
   /// Vectors that do not cross cache lines.
   static float* aligned(std::vector<float>& memory) {
     return memory.data() + (16 - reinterpret_cast<uintptr_t>(memory.data()) / 4 % 16) % 16;
-  }
-
-  static fused::RowLoss row_loss(Loss loss) {
-    return loss == Loss::kSquared ? fused::RowLoss::kSquared
-           : loss == Loss::kBce   ? fused::RowLoss::kBce
-                                  : fused::RowLoss::kHuber;
   }
 
   Layers model_;

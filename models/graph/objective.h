@@ -114,6 +114,11 @@ struct Objective {
     }
     return output;
   }
+  /// Makes scores of outputs, in place.
+  void make_scores(std::span<float> outputs) const {
+    if (target == TargetKind::kRaw) return;
+    for (float& output : outputs) output = score_of(output);
+  }
 };
 
 /// A row's loss, and its slope by the output. In double, as sums of losses are.

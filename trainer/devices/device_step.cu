@@ -1,15 +1,12 @@
 #include <algorithm>
-#include <exception>
-#include <numeric>
 #include <optional>
 
 #include "launch/base/errors.h"
 #include "launch/process/device.h"
-#include "sharding/tree_sum.h"
 #include "trainer/devices/device_predictor.h"
 #include "trainer/devices/device_samples.h"
 #include "trainer/devices/device_step.h"
-#include "trainer/devices/device_weights.h"
+#include "trainer/devices/device_work.h"
 #include "trainer/devices/gradient_buckets.h"
 #include "trainer/devices/item_requests.h"
 #include "trainer/devices/kernels.h"
@@ -26,7 +23,7 @@ std::vector<int64_t> dense_sizes(const Parameters& parameters) {
 
 }  // namespace
 
-class DeviceStep::State {
+class DeviceStep::State final : public Work {
  public:
   State(const Engine& shape, const DeviceEngine& engine, const Parameters& parameters,
         const Schedule& schedule, std::span<const ShardSamples> samples,
@@ -50,12 +47,11 @@ class DeviceStep::State {
     wait();
     samples_.emplace(schedule, shards_, samples, objective, most_, options.seed, comm_, stream_);
   }
-  // Memory is freed only when nothing enqueued uses it: cudaFree waits for that.
 
-  bool samples_resident() const { return samples_->resident(); }
-  void run(int64_t epoch, int64_t step, double learning_rate, int64_t update);
-  DeviceWeights& weights() { return weights_; }
-  std::unique_ptr<Predictor> make_predictor(const Problem& problem);
+  bool samples_resident() const override { return samples_->resident(); }
+  void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
+  DeviceWeights& weights() override { return weights_; }
+  std::unique_ptr<Predictor> make_predictor(const Problem& problem) override;
 
  private:
   using Part = DeviceWeights::Part;
@@ -328,7 +324,7 @@ std::unique_ptr<Predictor> DeviceStep::State::make_predictor(const Problem& prob
     const float* rows = weights_.values(part);
     int64_t rows_begin = part.rows_begin;
     if (exact_ && part.kind == ArrayKind::kItemTable) {
-      rows = weights.own.emplace_back(weights_.gather_items(part, requests_.rows_of_rank())).data();
+      rows = weights.own.emplace_back(requests_.gather(rows, part.cols)).data();
       rows_begin = 0;
     }
     weights.tables.push_back({part.kind == ArrayKind::kUserTable, rows_begin, part.cols, rows});
@@ -341,24 +337,7 @@ DeviceStep::DeviceStep(const Engine& shape, const DeviceEngine& engine,
                        std::span<const ShardSamples> samples, std::span<const float> item_columns,
                        const Objective& objective, const Options& options, Communicator& devices,
                        Communicator& control)
-    : state_(std::make_unique<State>(shape, engine, parameters, schedule, samples, item_columns,
-                                     objective, options, devices, control)) {}
-DeviceStep::~DeviceStep() {
-  // An error may have left work that never ends, which cudaFree would wait for.
-  if (std::uncaught_exceptions() > 0) static_cast<void>(state_.release());
-}
-
-void DeviceStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
-  state_->run(epoch, step, learning_rate, update);
-}
-bool DeviceStep::samples_resident() const { return state_->samples_resident(); }
-int64_t DeviceStep::most_ahead() const { return DeviceWeights::kMostSteps; }
-std::vector<StepOutcome> DeviceStep::take_outcomes() { return state_->weights().take_outcomes(); }
-void DeviceStep::upload(const Parameters& parameters) { state_->weights().upload(parameters); }
-void DeviceStep::download(Parameters& parameters) { state_->weights().download(parameters); }
-std::unique_ptr<Predictor> DeviceStep::make_predictor(const Problem& problem, Parameters&,
-                                                      Communicator&) {
-  return state_->make_predictor(problem);
-}
+    : StepsOnDevice(std::make_unique<State>(shape, engine, parameters, schedule, samples,
+                                            item_columns, objective, options, devices, control)) {}
 
 }  // namespace kt

@@ -1,9 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
-#include <vector>
 
 #include "launch/collectives/communicator.h"
 #include "models/graph/engine.h"
@@ -11,24 +9,21 @@
 #include "sharding/parameters.h"
 #include "sharding/schedule.h"
 #include "trainer/devices/gradient_buckets.h"
+#include "trainer/devices/steps_on_device.h"
 #include "trainer/run/samples.h"
-#include "trainer/steps/steps.h"
 
 namespace kt {
 
-/// The training step on a device: what TrainStep does, with the same bits where the engine and `reduce: exact`
+/// The training step on a device through libtorch: what TrainStep does, with the same bits where the engine and `reduce: exact`
 /// give them. Parameters, optimizer state and item features stay in device memory, samples where they have room
 /// (trainer/devices/device_samples.h).
-///
-/// `run` only enqueues; the host waits once an epoch, in `take_outcomes`, `upload` and `download`, and for the step
-/// before the last where samples do not stay on the device.
 ///
 /// `reduce: exact`, an item table: requests to the owners, answers, gradients back, each one all_to_all; a dense
 /// gradient: subtrees, one all_to_all of blocks, the rest of the tree at the owner, one all_gather of the new
 /// values. How many requests go where is counted on the host once an epoch, so no step waits for a count.
 /// `reduce: fast`: the dense gradients in buckets (trainer/devices/gradient_buckets.h), the loss, then each item table's
 /// gradients are all-reduced on a stream of their own, while backward computes and the next tables' are summed.
-class DeviceStep final : public Steps {
+class DeviceStep final : public StepsOnDevice {
  public:
   struct Options {
     uint64_t seed = 0;
@@ -43,25 +38,9 @@ class DeviceStep final : public Steps {
              const Schedule& schedule, std::span<const ShardSamples> samples,
              std::span<const float> item_columns, const Objective& objective,
              const Options& options, Communicator& devices, Communicator& control);
-  ~DeviceStep() override;
-  DeviceStep(const DeviceStep&) = delete;
-  DeviceStep& operator=(const DeviceStep&) = delete;
-
-  /// Whether all samples of this rank are in device memory.
-  bool samples_resident() const;
-  /// Uses `control` too where an epoch is begun.
-  void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
-  int64_t most_ahead() const override;
-  std::vector<StepOutcome> take_outcomes() override;
-  void upload(const Parameters& parameters) override;
-  void download(Parameters& parameters) override;
-  /// Item tables are gathered on the devices. While it is used, no step may run.
-  std::unique_ptr<Predictor> make_predictor(const Problem& problem, Parameters& parameters,
-                                            Communicator& comm) override;
 
  private:
   class State;
-  std::unique_ptr<State> state_;
 };
 
 }  // namespace kt

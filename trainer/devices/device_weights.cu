@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <numeric>
 
 #include "launch/base/errors.h"
@@ -6,14 +5,6 @@
 #include "trainer/devices/kernels.h"
 
 namespace kt {
-namespace {
-
-int64_t sum(std::span<const int64_t> counts) {
-  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
-}
-
-}  // namespace
-
 DeviceWeights::DeviceWeights(const Parameters& parameters, double clip_norm, Communicator& comm,
                              DeviceStream& stream)
     : comm_(comm),
@@ -102,7 +93,8 @@ void DeviceWeights::plan_tree(const Parameters& parameters) {
   block_index_ = {block_index, stream_};
   published_index_ = {published_index, stream_};
   blocks_out_ = DeviceArray<float>(block_index_.size());
-  blocks_in_ = DeviceArray<float>(sum(block_receive_));
+  blocks_in_ =
+      DeviceArray<float>(std::accumulate(block_receive_.begin(), block_receive_.end(), int64_t{0}));
   published_ = DeviceArray<float>(dense_size_);
   all_losses_ = DeviceArray<double>(shard_count_);
   wait();
@@ -213,16 +205,6 @@ void DeviceWeights::download(Parameters& parameters) {
   const DeviceArray<float>& dense = exact_ ? dense_ : value_;
   dense.download(parameters.dense, stream_);
   wait();
-}
-
-DeviceArray<float> DeviceWeights::gather_items(const Part& part,
-                                               std::span<const int64_t> rows_of_rank) {
-  std::vector<int64_t> counts(rows_of_rank.begin(), rows_of_rank.end());
-  for (int64_t& count : counts) count *= part.cols;
-  DeviceArray<float> whole(sum(counts));
-  comm_.all_gather(values(part), whole.data(), counts, DataType::kFloat32, stream_.handle());
-  wait();
-  return whole;
 }
 
 }  // namespace kt

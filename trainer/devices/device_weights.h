@@ -55,8 +55,6 @@ class DeviceWeights {
   std::vector<StepOutcome> take_outcomes();
   void upload(const Parameters& parameters);
   void download(Parameters& parameters);
-  /// All rows of an item table. Collective: all ranks, in exact form.
-  DeviceArray<float> gather_items(const Part& part, std::span<const int64_t> rows_of_rank);
 
  private:
   void lay_out(const Parameters& parameters);

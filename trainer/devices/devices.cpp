@@ -103,25 +103,25 @@ class NcclDevices final : public Devices {
   std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
                                     const Schedule& schedule, std::span<const ShardSamples> samples,
                                     MpiCommunicator& control) override {
-    const auto make = [&]<class Kind>(auto&&... arguments) -> std::unique_ptr<Steps> {
-      std::unique_ptr<Kind> steps;
-      agree(control, [&] { steps = std::make_unique<Kind>(arguments..., comm_, control); });
-      tell_samples(steps->samples_resident(), control);
-      return steps;
-    };
-    if (problem.config.model.engine != EngineName::kTorch)
-      return make.operator()<FusedStep>(
-          problem, parameters,
-          problem.config.model.form == FormName::kIds ? Form::kIds : Form::kRows, schedule,
-          samples);
+    std::unique_ptr<StepsOnDevice> steps;
     agree(control, [&] {
-      engine_ = make_device_engine(problem.system, precision_of(problem.config.parallel.precision));
+      const Config& config = problem.config;
+      if (config.model.engine == EngineName::kFused) {
+        const Form form = config.model.form == FormName::kIds ? Form::kIds : Form::kRows;
+        steps = std::make_unique<FusedStep>(problem, parameters, form, schedule, samples, comm_,
+                                            control);
+        return;
+      }
+      engine_ = make_device_engine(problem.system, precision_of(config.parallel.precision));
+      steps = std::make_unique<DeviceStep>(
+          *problem.engine, *engine_, parameters, schedule, samples, problem.columns.items,
+          problem.system.objective,
+          DeviceStep::Options{.seed = static_cast<uint64_t>(config.train.seed),
+                              .clip_norm = config.train.clip_norm},
+          comm_, control);
     });
-    return make.operator()<DeviceStep>(
-        *problem.engine, *engine_, parameters, schedule, samples, problem.columns.items,
-        problem.system.objective,
-        DeviceStep::Options{.seed = static_cast<uint64_t>(problem.config.train.seed),
-                            .clip_norm = problem.config.train.clip_norm});
+    tell_samples(steps->samples_resident(), control);
+    return steps;
   }
   void finish() override { comm_.finish(); }
 

@@ -4,24 +4,18 @@
 
 #include "launch/base/random.h"
 #include "launch/base/team.h"
+#include "launch/process/device.h"
 #include "models/fused/team_kernels.h"
 
 /// The bodies of a fused step's loops (`for_each`, `for_teams`, launch/process/device.h) beside those of
 /// trainer/devices/kernels.h. All pointers are device memory.
 namespace kt::kernel {
 
-inline constexpr int kMostTeam = 1024;
-
 /// What a team shares before its workspace.
 struct TeamMemory {
   fused::team::Scratch scratch;
-  int32_t counts[kMostTeam + 1];
+  int32_t counts[kTeamThreads + 1];
 };
-
-/// The workspace of team k: behind what it shares, or its part of `all`.
-KT_HOST_DEVICE inline float* workspace_of(void* shared, float* all, int64_t floats, int64_t k) {
-  return all ? all + k * floats : reinterpret_cast<float*>(static_cast<TeamMemory*>(shared) + 1);
-}
 
 /// The packed weights (models/fused/compiler.h). Over them.
 struct PackWeights {
@@ -126,8 +120,10 @@ struct Fused {
   float* workspaces;     // or null
   int64_t workspace_floats;
 
+  /// Of team k: its part of `workspaces`, or behind what it shares.
   KT_HOST_DEVICE float* workspace(void* shared, int64_t k) const {
-    return workspace_of(shared, workspaces, workspace_floats, k);
+    return workspaces ? workspaces + k * workspace_floats
+                      : reinterpret_cast<float*>(static_cast<TeamMemory*>(shared) + 1);
   }
   KT_HOST_DEVICE static fused::team::Scratch& scratch(void* shared) {
     return static_cast<TeamMemory*>(shared)->scratch;

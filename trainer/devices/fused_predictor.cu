@@ -51,9 +51,7 @@ void FusedPredictor::predict(std::span<const int32_t> users, std::span<const int
   output_.download(out, stream_);
   // Not by the communicator, which is for one thread: a device that hangs is the watchdog's, as any work is.
   check_cuda(cudaStreamSynchronize(stream_), "prediction");
-  const Objective& objective = problem_.system.objective;
-  if (objective.target == TargetKind::kRaw) return;
-  for (float& output : out) output = objective.score_of(output);
+  problem_.system.objective.make_scores(out);
 }
 
 }  // namespace kt

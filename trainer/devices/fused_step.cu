@@ -1,11 +1,10 @@
 #include <algorithm>
-#include <exception>
 #include <optional>
 
 #include "launch/base/errors.h"
 #include "launch/process/device.h"
 #include "trainer/devices/device_samples.h"
-#include "trainer/devices/device_weights.h"
+#include "trainer/devices/device_work.h"
 #include "trainer/devices/fused_kernels.h"
 #include "trainer/devices/fused_model.h"
 #include "trainer/devices/fused_predictor.h"
@@ -18,15 +17,9 @@ namespace {
 
 constexpr int64_t kTeamsOfIds = 4;  // of a unit, for the parts of its ids
 
-fused::RowLoss row_loss(Loss loss) {
-  return loss == Loss::kSquared ? fused::RowLoss::kSquared
-         : loss == Loss::kBce   ? fused::RowLoss::kBce
-                                : fused::RowLoss::kHuber;
-}
-
 }  // namespace
 
-class FusedStep::State {
+class FusedStep::State final : public Work {
  public:
   State(const Problem& problem, const Parameters& parameters, Form form, const Schedule& schedule,
         std::span<const ShardSamples> samples, Communicator& devices, Communicator& control)
@@ -49,10 +42,10 @@ class FusedStep::State {
     samples_.emplace(schedule, shards_, samples, objective_, most_, seed_, comm_, stream_);
   }
 
-  bool samples_resident() const { return samples_->resident(); }
-  void run(int64_t epoch, int64_t step, double learning_rate, int64_t update);
-  DeviceWeights& weights() { return weights_; }
-  std::unique_ptr<Predictor> make_predictor(const Problem& problem);
+  bool samples_resident() const override { return samples_->resident(); }
+  void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override;
+  DeviceWeights& weights() override { return weights_; }
+  std::unique_ptr<Predictor> make_predictor(const Problem& problem) override;
 
  private:
   using Part = DeviceWeights::Part;
@@ -234,7 +227,8 @@ void FusedStep::State::gather(int64_t epoch, int64_t step) {
   step_number_ = step;
   n_ = samples_of_step_[step];
   step_ = samples_->take(step);
-  each(n_, kernel::DropoutKeys{seed_, epoch, step_.row, dropout_key_.data()});
+  if (engine_.dropout_width() > 0)
+    each(n_, kernel::DropoutKeys{seed_, epoch, step_.row, dropout_key_.data()});
   by_user_.sort(step_.user, number_.data(), n_, stream_);
   by_item_.sort(step_.item, number_.data(), n_, stream_);
   each(n_, kernel::MarkFirst{by_user_.keys(), by_user_.values(), first_.data()});
@@ -282,7 +276,7 @@ void FusedStep::State::train_leaves(int64_t step) {
       .item_id = step_.item,
       .columns = {columns_[0].data(), columns_[1].data(), nullptr},
       .target = step_.target,
-      .loss = row_loss(objective_.loss),
+      .loss = fused::row_loss(objective_.loss),
       .delta = objective_.delta,
       .dropout_key = engine_.dropout_width() > 0 ? dropout_key_.data() : nullptr,
       .scale = 1 / static_cast<double>(schedule_.batch_size(step)),
@@ -365,40 +359,14 @@ std::unique_ptr<Predictor> FusedStep::State::make_predictor(const Problem& probl
                                   .first_user = 0};
   for (int64_t shard = 0; shard < shards_.begin; ++shard)
     weights.first_user += problem.users_per_shard[shard];
-  if (remote()) {
-    std::vector<int64_t> counts(requests_.rows_of_rank().begin(), requests_.rows_of_rank().end());
-    int64_t all = 0;
-    for (int64_t& count : counts) all += count *= sides_[1].width;
-    DeviceArray<float> whole(all);
-    comm_.all_gather(weights.item_parts.data(), whole.data(), counts, DataType::kFloat32,
-                     stream_.handle());
-    wait();
-    weights.item_parts = std::move(whole);
-  }
+  if (remote()) weights.item_parts = requests_.gather(weights.item_parts.data(), sides_[1].width);
   return std::make_unique<FusedPredictor>(problem, model_, std::move(weights), stream_);
 }
 
 FusedStep::FusedStep(const Problem& problem, const Parameters& parameters, Form form,
                      const Schedule& schedule, std::span<const ShardSamples> samples,
                      Communicator& devices, Communicator& control)
-    : state_(std::make_unique<State>(problem, parameters, form, schedule, samples, devices,
-                                     control)) {}
-FusedStep::~FusedStep() {
-  // An error may have left work that never ends, which cudaFree would wait for.
-  if (std::uncaught_exceptions() > 0) static_cast<void>(state_.release());
-}
-
-void FusedStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
-  state_->run(epoch, step, learning_rate, update);
-}
-bool FusedStep::samples_resident() const { return state_->samples_resident(); }
-int64_t FusedStep::most_ahead() const { return DeviceWeights::kMostSteps; }
-std::vector<StepOutcome> FusedStep::take_outcomes() { return state_->weights().take_outcomes(); }
-void FusedStep::upload(const Parameters& parameters) { state_->weights().upload(parameters); }
-void FusedStep::download(Parameters& parameters) { state_->weights().download(parameters); }
-std::unique_ptr<Predictor> FusedStep::make_predictor(const Problem& problem, Parameters&,
-                                                     Communicator&) {
-  return state_->make_predictor(problem);
-}
+    : StepsOnDevice(std::make_unique<State>(problem, parameters, form, schedule, samples, devices,
+                                            control)) {}
 
 }  // namespace kt

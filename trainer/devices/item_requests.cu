@@ -40,6 +40,14 @@ ItemRequests::ItemRequests(const Parameters& parameters, const Schedule& schedul
   }
 }
 
+DeviceArray<float> ItemRequests::gather(const float* own, int64_t cols) {
+  const std::vector<int64_t> counts = times(item_rows_, cols);
+  DeviceArray<float> all(sum(counts));
+  comm_.all_gather(own, all.data(), counts, DataType::kFloat32, stream_.handle());
+  comm_.synchronize(stream_.handle());
+  return all;
+}
+
 void ItemRequests::begin_epoch(int64_t epoch, int64_t cols) {
   const int64_t size = comm_.world().size, steps = schedule_.steps();
   std::vector<int64_t> by_rank(static_cast<size_t>(size * steps), 0), asked(by_rank.size());

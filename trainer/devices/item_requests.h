@@ -24,8 +24,9 @@ class ItemRequests {
                std::span<const ShardSamples> samples, uint64_t seed, Communicator& devices,
                Communicator& control, DeviceStream& stream);
 
-  /// Items that each rank owns. Shapes: [ranks].
-  std::span<const int64_t> rows_of_rank() const { return item_rows_; }
+  /// Rows of all items, from those of the items that each rank owns; waits for them. Shapes: own [held items, cols],
+  /// result [items, cols]. Collective: all ranks.
+  DeviceArray<float> gather(const float* own, int64_t cols);
   /// Makes room for rows of up to `cols`. Nothing enqueued may use what is here. Collective: all ranks.
   void begin_epoch(int64_t epoch, int64_t cols);
   /// Of any step of the epoch.

@@ -52,9 +52,7 @@ class HostPredictor final : public Predictor {
                            .item_id = items.data(),
                            .columns = {columns_.users, columns_.items, row_columns.data()}},
                           out.data());
-    const Objective& objective = problem_.system.objective;
-    if (objective.target == TargetKind::kRaw) return;
-    for (float& output : out) output = objective.score_of(output);
+    problem_.system.objective.make_scores(out);
   }
 
  private:
