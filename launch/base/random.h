@@ -44,6 +44,12 @@ KT_HOST_DEVICE constexpr uint64_t random_bits(uint64_t seed, Purpose purpose, ui
 KT_HOST_DEVICE constexpr uint32_t dropout_key(uint64_t seed, uint64_t epoch, uint32_t row) {
   return static_cast<uint32_t>(random_bits(seed, Purpose::kDropout, epoch, row) >> 32);
 }
+/// Of row k of the group that a sample makes.
+KT_HOST_DEVICE constexpr uint32_t dropout_key_of_group(uint64_t seed, uint64_t epoch, uint32_t row,
+                                                       int64_t k) {
+  return static_cast<uint32_t>(
+      mix(uint64_t{dropout_key(seed, epoch, row)} + static_cast<uint64_t>(k)) >> 32);
+}
 KT_HOST_DEVICE constexpr uint32_t dropout_word(uint32_t key, uint32_t counter) {
   uint32_t x = key + counter * 0x9e3779b9u;
   x = (x ^ (x >> 16)) * 0x85ebca6bu;

@@ -14,7 +14,9 @@
 #include "launch/collectives/communicator.h"
 #ifdef __CUDACC__
 #include <cub/device/device_radix_sort.cuh>
+#include <cub/device/device_scan.cuh>
 #else
+#include <functional>
 #include <memory>
 #include <numeric>
 
@@ -45,6 +47,20 @@ inline void check_room(cudaError_t code, int64_t bytes, const char* where, const
   check_cuda(code, operation);
 }
 
+#ifndef __CUDACC__
+/// Where what this thread enqueues goes while a DeviceGraph is made of it.
+inline thread_local std::vector<std::function<void()>>* recorded_calls = nullptr;
+#endif
+
+/// Every call that enqueues: done now, or with each launch of the graph that is being made.
+template <class Call>
+void enqueue_call(const Call& call) {
+#ifndef __CUDACC__
+  if (recorded_calls) return recorded_calls->push_back(call);
+#endif
+  call();
+}
+
 /// A queue of work on the device of this thread. It lives as long as the process: its last work may wait for other
 /// ranks.
 class DeviceStream {
@@ -59,8 +75,10 @@ class DeviceStream {
   Stream handle() const { return {stream_}; }
   /// What is enqueued here from now on runs after what is on `other` so far.
   void wait_for(const DeviceStream& other) {
-    check_cuda(cudaEventRecord(event_, other), "cudaEventRecord");
-    check_cuda(cudaStreamWaitEvent(stream_, event_, 0), "cudaStreamWaitEvent");
+    enqueue_call([own = stream_, event = event_, before = other.stream_] {
+      check_cuda(cudaEventRecord(event, before), "cudaEventRecord");
+      check_cuda(cudaStreamWaitEvent(own, event, 0), "cudaStreamWaitEvent");
+    });
   }
 
  private:
@@ -147,9 +165,10 @@ class DeviceArray {
                "cudaMemcpyAsync");
   }
   void zero(cudaStream_t stream) {
-    if (size_ > 0)
-      check_cuda(cudaMemsetAsync(data_, 0, static_cast<size_t>(size_bytes()), stream),
-                 "cudaMemsetAsync");
+    if (size_ == 0) return;
+    enqueue_call([data = data_, bytes = static_cast<size_t>(size_bytes()), stream] {
+      check_cuda(cudaMemsetAsync(data, 0, bytes, stream), "cudaMemsetAsync");
+    });
   }
 
  private:
@@ -193,33 +212,71 @@ __global__ void __launch_bounds__(kTeamThreads) run_team(Body body) {
        static_cast<int64_t>(blockIdx.x), static_cast<void*>(shared));
 }
 
-/// Enqueues body(team, k, shared) for each k in [0, teams), in any order, with so many bytes that the team shares.
+/// Enqueues body(team, k, shared) for each k in [0, teams), in any order, with so many bytes that the team shares and
+/// at most kTeamThreads threads each.
 template <class Body>
-void for_teams(int64_t teams, int64_t shared_bytes, cudaStream_t stream, const Body& body) {
+void for_teams(int64_t teams, int threads, int64_t shared_bytes, cudaStream_t stream,
+               const Body& body) {
   if (teams <= 0) return;
   check_cuda(cudaFuncSetAttribute(run_team<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(shared_bytes)),
              "cudaFuncSetAttribute");
-  run_team<<<static_cast<unsigned>(teams), kTeamThreads, static_cast<size_t>(shared_bytes),
-             stream>>>(body);
+  run_team<<<static_cast<unsigned>(teams), static_cast<unsigned>(threads),
+             static_cast<size_t>(shared_bytes), stream>>>(body);
   check_cuda(cudaGetLastError(), "kernel launch");
 }
+
+/// Work that is enqueued again and again at the price of one launch.
+class DeviceGraph {
+ public:
+  DeviceGraph() = default;
+  DeviceGraph(const DeviceGraph&) = delete;
+  DeviceGraph& operator=(const DeviceGraph&) = delete;
+  ~DeviceGraph() { forget(); }
+
+  bool made() const { return graph_ != nullptr; }
+  /// Of what `enqueue()` puts on `stream`, and on streams that wait for it and that it waits for again. Nothing of it
+  /// runs yet; all its arguments are those of now.
+  template <class Enqueue>
+  void make(cudaStream_t stream, Enqueue&& enqueue) {
+    forget();
+    stream_ = stream;
+    check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+               "cudaStreamBeginCapture");
+    enqueue();
+    cudaGraph_t graph = nullptr;
+    check_cuda(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    const cudaError_t code = cudaGraphInstantiate(&graph_, graph, 0);
+    static_cast<void>(cudaGraphDestroy(graph));
+    check_cuda(code, "cudaGraphInstantiate");
+  }
+  void launch() { check_cuda(cudaGraphLaunch(graph_, stream_), "cudaGraphLaunch"); }
+  void forget() {
+    if (graph_) static_cast<void>(cudaGraphExecDestroy(std::exchange(graph_, nullptr)));
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  cudaGraphExec_t graph_ = nullptr;
+};
 
 #else
 
 /// Enqueues `work()` on the host.
 template <class Work>
-void enqueue_host(cudaStream_t stream, Work work) {
-  auto held = std::make_unique<Work>(std::move(work));
-  check_cuda(cudaLaunchHostFunc(
-                 stream,
-                 [](void* data) {
-                   const std::unique_ptr<Work> own(static_cast<Work*>(data));
-                   (*own)();
-                 },
-                 held.get()),
-             "cudaLaunchHostFunc");
-  static_cast<void>(held.release());
+void enqueue_host(cudaStream_t stream, const Work& work) {
+  enqueue_call([stream, work] {
+    auto held = std::make_unique<Work>(work);
+    check_cuda(cudaLaunchHostFunc(
+                   stream,
+                   [](void* data) {
+                     const std::unique_ptr<Work> own(static_cast<Work*>(data));
+                     (*own)();
+                   },
+                   held.get()),
+               "cudaLaunchHostFunc");
+    static_cast<void>(held.release());
+  });
 }
 
 template <class Body>
@@ -236,7 +293,7 @@ inline constexpr int kTeamThreads = 1;
 inline int64_t most_shared_bytes() { return 227 * 1024; }
 
 template <class Body>
-void for_teams(int64_t teams, int64_t shared_bytes, cudaStream_t stream, const Body& body) {
+void for_teams(int64_t teams, int, int64_t shared_bytes, cudaStream_t stream, const Body& body) {
   if (teams <= 0) return;
   enqueue_host(stream, [teams, shared_bytes, body] {
     const FlushSmall flush;
@@ -245,6 +302,29 @@ void for_teams(int64_t teams, int64_t shared_bytes, cudaStream_t stream, const B
   });
 }
 
+class DeviceGraph {
+ public:
+  DeviceGraph() = default;
+  DeviceGraph(const DeviceGraph&) = delete;
+  DeviceGraph& operator=(const DeviceGraph&) = delete;
+
+  bool made() const { return !calls_.empty(); }
+  template <class Enqueue>
+  void make(cudaStream_t, Enqueue&& enqueue) {
+    forget();
+    recorded_calls = &calls_;
+    enqueue();
+    recorded_calls = nullptr;
+  }
+  void launch() {
+    for (const std::function<void()>& call : calls_) call();
+  }
+  void forget() { calls_.clear(); }
+
+ private:
+  std::vector<std::function<void()>> calls_;
+};
+
 #endif
 
 /// Stable sorts of (key, value) pairs by key, up to `most` of them; keys in [0, key_end).
@@ -252,7 +332,7 @@ class PairSort {
  public:
   PairSort() = default;
   PairSort(int64_t most, int64_t key_end) : sorted_keys_(most), sorted_values_(most) {
-    while (bits_ < 31 && (int64_t{1} << bits_) < key_end) ++bits_;
+    while (bits_ < 63 && (int64_t{1} << bits_) < key_end) ++bits_;
 #ifdef __CUDACC__
     size_t bytes = 0;
     check_cuda(cub::DeviceRadixSort::SortPairs(nullptr, bytes, sorted_keys_.data(),
@@ -263,9 +343,10 @@ class PairSort {
 #endif
   }
 
+  int64_t most() const { return sorted_keys_.size(); }
   /// Shapes: keys, values [n].
-  void sort(const int32_t* keys, const int32_t* values, int64_t n, cudaStream_t stream) {
-    KT_CHECK(n <= sorted_keys_.size());
+  void sort(const int64_t* keys, const int32_t* values, int64_t n, cudaStream_t stream) {
+    KT_CHECK(n <= most());
     if (n == 0) return;
 #ifdef __CUDACC__
     auto bytes = static_cast<size_t>(scratch_.size());
@@ -285,13 +366,43 @@ class PairSort {
     });
 #endif
   }
-  const int32_t* keys() const { return sorted_keys_.data(); }
+  const int64_t* keys() const { return sorted_keys_.data(); }
   const int32_t* values() const { return sorted_values_.data(); }
 
  private:
-  DeviceArray<int32_t> sorted_keys_, sorted_values_;
+  DeviceArray<int64_t> sorted_keys_;
+  DeviceArray<int32_t> sorted_values_;
   DeviceArray<uint8_t> scratch_;
   int bits_ = 1;
+};
+
+/// to[k] = the sum of the first k of up to `most` numbers.
+class PrefixSum {
+ public:
+  PrefixSum() = default;
+  explicit PrefixSum(int64_t most) : most_(most) {
+#ifdef __CUDACC__
+    size_t bytes = 0;
+    int32_t* none = nullptr;
+    check_cuda(cub::DeviceScan::ExclusiveSum(nullptr, bytes, none, none, most), "scan");
+    scratch_ = DeviceArray<uint8_t>(static_cast<int64_t>(bytes));
+#endif
+  }
+  /// Shapes: from, to [n].
+  void sum(const int32_t* from, int32_t* to, int64_t n, cudaStream_t stream) {
+    KT_CHECK(n <= most_);
+    if (n == 0) return;
+#ifdef __CUDACC__
+    auto bytes = static_cast<size_t>(scratch_.size());
+    check_cuda(cub::DeviceScan::ExclusiveSum(scratch_.data(), bytes, from, to, n, stream), "scan");
+#else
+    enqueue_host(stream, [=] { std::exclusive_scan(from, from + n, to, 0); });
+#endif
+  }
+
+ private:
+  int64_t most_ = 0;
+  DeviceArray<uint8_t> scratch_;
 };
 
 }  // namespace kt

@@ -203,7 +203,7 @@ class Compiler {
     to_.packings_.push_back({offset_[layer.parameter], rows, op.field_width, table, -1});
     int64_t row = 0, column = layer.first_column;
     for (const int64_t count : layer.code_counts) {
-      fields.push_back({column++, table + row * padded(op.field_width),
+      fields.push_back({column++, count, table + row * padded(op.field_width),
                         offset_[layer.parameter] + row * op.field_width});
       row += count;
     }
@@ -462,6 +462,7 @@ class Compiler {
       program.field_count = std::ssize(of->fields);
       program.outputs = of->outputs.data();
       program.output_count = std::ssize(of->outputs);
+      program.block_size = of->size;
       to_.workspace_size_ = std::max(to_.workspace_size_, of->size);
     }
     const Op& last = to_.rows_.ops.back();

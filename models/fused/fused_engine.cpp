@@ -168,7 +168,7 @@ class FusedEngine final : public Engine {
     for (int64_t first = 0; first < rows.n; first += group) {
       for (int64_t k = 0; k < group; ++k)
         outputs[k] = static_cast<double>(*row_of(program.prediction, first + k));
-      loss += group_loss(objective_, outputs, rows.target + first, slopes);
+      loss += group_loss(objective_, outputs.data(), group, rows.target + first, slopes.data());
       for (int64_t k = 0; k < group; ++k) {
         float* to = row_of(program.prediction_gradient, first + k);
         std::fill_n(to, fused::padded(1), 0.f);  // a part's gradient may be the whole vector

@@ -99,6 +99,7 @@ struct Output {
 /// A column of codes, and its rows in the table of its operation.
 struct Field {
   int64_t column;           ///< of `a`
+  int64_t codes;            ///< 0 .. codes - 1
   int64_t weight;           ///< packed: of code 0; the next is padded(field_width) on
   int64_t weight_gradient;  ///< of the dense gradients: of code 0; the next is field_width on
 };
@@ -112,6 +113,7 @@ struct Program {
   int64_t term_count = 0;
   const Output* outputs = nullptr;
   int64_t output_count = 0;
+  int64_t block_size = 0;  ///< floats of the buffers of a block
   int64_t part_width = 0;                            ///< of an id program
   int64_t user_part_width = 0, item_part_width = 0;  ///< of the row program
   int64_t prediction = 0, prediction_gradient = 0;   ///< of the row program; stride 16
@@ -159,6 +161,8 @@ struct RowArguments {
   const int32_t*
       item_gradient_row;  ///< of item_part_gradients, for each row; null: that row itself
   float* predictions;     ///< of predict_rows
+  double* losses;         ///< teams alone: [n]
+  float* slopes;          ///< teams alone: [n], of the losses by the outputs
 };
 
 /// The kernels of a SIMD level. `weights`: packed; `workspace`: of the program's size.

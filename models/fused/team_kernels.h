@@ -10,9 +10,9 @@
 #include "launch/base/team.h"
 #include "models/fused/program.h"
 
-/// The fused engine's kernels as a team of threads runs them, the form that devices have: a team goes through a leaf,
-/// or through a block of ids, with the order of every sum of models/fused/kernels.cpp and so with its bits. One element
-/// is one thread's; its sum is a chain. On the host a team is one thread.
+/// The fused engine's kernels as a team of threads runs them, the form that devices have: a block of rows or of ids is a
+/// team's, with the order of every sum of models/fused/kernels.cpp and so with its bits. One element is one thread's; its
+/// sum is a chain. Sums over the rows of a leaf are models/fused/weight_sums.h. On the host a team is one thread.
 ///
 /// The bits are those of IEEE arithmetic without contraction, where numbers too small for a full mantissa count as 0:
 /// nvcc's `-fmad=false -ftz=true`; on the host FlushSmall (launch/base/flush_small.h).
@@ -26,9 +26,20 @@ inline constexpr int kTile = 4;    // elements of a thread in products: each num
 /// What a team shares beside its workspace.
 struct Scratch {
   float lanes[2][kBlockRows * kLanes];
-  float slopes[kBlockRows];  ///< of the loss, a row each
-  double losses[kLanes];
 };
+
+/// Four neighbours, read at once. `from` is a multiple of 16 bytes.
+struct Four {
+  float x[4];
+};
+KT_HOST_DEVICE inline Four four_of(const float* from) {
+#ifdef __CUDA_ARCH__
+  const float4 v = *reinterpret_cast<const float4*>(from);
+  return {{v.x, v.y, v.z, v.w}};
+#else
+  return {{from[0], from[1], from[2], from[3]}};
+#endif
+}
 
 /// One block under way. `key`: of its rows, null without dropout. `norms`: as in RowArguments.
 struct Block {
@@ -190,10 +201,18 @@ KT_HOST_DEVICE void product(const Block& block, const float* x, int x_stride, in
       row[k] = x + r * x_stride;
       sum[k] = adds ? y[r * columns + c] : (bias ? bias[c] : 0.f);
     }
-    for (int64_t i = 0; i < in; ++i) {
-      const float weight = w[i * columns + c];
-      for (int k = 0; k < kTile; ++k) sum[k] = fmaf(row[k][i], weight, sum[k]);
+    int64_t i = 0;
+    for (; i + 4 <= in; i += 4) {
+      const float* weight = w + i * columns + c;
+      const float weights[4] = {weight[0], weight[columns], weight[2 * columns],
+                                weight[3 * columns]};
+      for (int k = 0; k < kTile; ++k) {
+        const Four x4 = four_of(row[k] + i);
+        for (int j = 0; j < 4; ++j) sum[k] = fmaf(x4.x[j], weights[j], sum[k]);
+      }
     }
+    for (; i < in; ++i)
+      for (int k = 0; k < kTile; ++k) sum[k] = fmaf(row[k][i], w[i * columns + c], sum[k]);
     for (int k = 0; k < kTile && tile * kTile + k < block.n; ++k) {
       const int r = tile * kTile + k;
       y[r * columns + c] = end(r, c, sum[k]);
@@ -222,40 +241,12 @@ KT_HOST_DEVICE inline float slope_of(const Block& block, const Term& term, int64
                           term.x_drops && block.key ? dx * term.x_kept : dx);
 }
 
-/// g[k][c] += sum over the rows, in order, of x[r][k] dy[r][c].
-KT_HOST_DEVICE inline void weight_gradient(const Block& block, const float* x, int x_stride,
-                                           int64_t in, const float* dy, int dy_stride, float* g,
-                                           int out) {
-  block.team.each(static_cast<int>((in + kTile - 1) / kTile), out, [&](int tile, int c) {
-    const int64_t first = int64_t{tile} * kTile;
-    float sum[kTile];
-    for (int k = 0; k < kTile; ++k) sum[k] = first + k < in ? g[(first + k) * out + c] : 0.f;
-    for (int r = 0; r < block.n; ++r) {
-      const float slope = dy[r * dy_stride + c];
-      for (int k = 0; k < kTile; ++k) sum[k] = fmaf(x[r * x_stride + first + k], slope, sum[k]);
-    }
-    for (int k = 0; k < kTile && first + k < in; ++k) g[(first + k) * out + c] = sum[k];
-  });
-}
-/// g[c] += sum over the rows, in order, of dy[r][c].
-KT_HOST_DEVICE inline void bias_gradient(const Block& block, const float* dy, int dy_stride,
-                                         float* g, int out) {
-  block.team.each(out, [&](int c) {
-    float sum = g[c];
-    for (int r = 0; r < block.n; ++r) sum += dy[r * dy_stride + c];
-    g[c] = sum;
-  });
-}
-
-KT_HOST_DEVICE inline void backward_dense(const Block& block, const Op& op, float* dense_gradient) {
-  const int stride = stride_of(op.width), out = static_cast<int>(op.width);
+KT_HOST_DEVICE inline void backward_dense(const Block& block, const Op& op) {
+  const int stride = stride_of(op.width);
   const float* dy = block.workspace + op.y_gradient;
-  if (op.bias >= 0) bias_gradient(block, dy, stride, dense_gradient + op.bias_gradient, out);
   for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
     const Term& term = block.program.terms[t];
     const int x_stride = stride_of(term.in);
-    weight_gradient(block, block.workspace + term.x, x_stride, term.in, dy, stride,
-                    dense_gradient + term.weight_gradient, out);
     if (term.x_gradient < 0) continue;
     product(block, dy, stride, op.width, block.weights + term.transposed, x_stride, nullptr,
             term.add_gradient, block.workspace + term.x_gradient, [&](int r, int c, float dx) {
@@ -276,13 +267,10 @@ KT_HOST_DEVICE void dense_one(const Block& block, const Op& op, Give&& give) {
 }
 
 KT_HOST_DEVICE inline void backward_dense_one(const Block& block, const Op& op, const float* dy,
-                                              int dy_stride, float* dense_gradient) {
+                                              int dy_stride) {
   const Term& term = block.program.terms[op.terms_begin];
   const float* w = block.weights + term.transposed;
   const int stride = stride_of(term.in);
-  weight_gradient(block, block.workspace + term.x, stride, term.in, dy, dy_stride,
-                  dense_gradient + term.weight_gradient, 1);
-  bias_gradient(block, dy, dy_stride, dense_gradient + op.bias_gradient, 1);
   if (term.x_gradient < 0) return;
   block.team.each(block.n, stride, [&](int r, int c) {
     float& dx = block.workspace[term.x_gradient + r * stride + c];
@@ -330,17 +318,6 @@ KT_HOST_DEVICE inline void forward_lookup(const Block& block, const Op& op) {
         block.weights[field.weight + code_of(block, op, field, r) * padded(width) + e % width];
   });
 }
-/// No two fields have a row in common.
-KT_HOST_DEVICE inline void backward_lookup(const Block& block, const Op& op, float* dense_gradient) {
-  const int width = static_cast<int>(op.field_width), stride = stride_of(op.width);
-  block.team.each((op.fields_end - op.fields_begin) * width, [&](int e) {
-    const Field& field = block.program.fields[op.fields_begin + e / width];
-    float* sums = dense_gradient + field.weight_gradient + e % width;
-    for (int r = 0; r < block.n; ++r)
-      sums[code_of(block, op, field, r) * width] += block.workspace[op.y_gradient + r * stride + e];
-  });
-}
-
 /// The operations that are alike in all programs.
 KT_HOST_DEVICE inline void forward_common(const Block& block, const Op& op) {
   float* work = block.workspace;
@@ -398,16 +375,16 @@ KT_HOST_DEVICE inline void forward_common(const Block& block, const Op& op) {
   finish(block, op);
 }
 
-/// After `unfinish`.
-KT_HOST_DEVICE inline void backward_common(const Block& block, const Op& op,
-                                           float* dense_gradient) {
+/// What an operation's inputs have of its gradient, after `unfinish`. Gradients of dense weights are
+/// models/fused/weight_sums.h.
+KT_HOST_DEVICE inline void backward_common(const Block& block, const Op& op) {
   const float *work = block.workspace, *dy = work + op.y_gradient;
   const int stride = stride_of(op.width), a_stride = stride_of(op.a_width);
   switch (op.kind) {
     case OpKind::kDense:
-      return backward_dense(block, op, dense_gradient);
+      return backward_dense(block, op);
     case OpKind::kDenseOne:
-      return backward_dense_one(block, op, dy, kLanes, dense_gradient);
+      return backward_dense_one(block, op, dy, kLanes);
     case OpKind::kPass:
     case OpKind::kScale: {
       const float factor = op.kind == OpKind::kScale ? op.value : 1.f;
@@ -451,12 +428,8 @@ KT_HOST_DEVICE inline void backward_common(const Block& block, const Op& op,
       return pass_back(block, op.b_gradient, stride, op.add_b, times(op.a));
     }
     case OpKind::kBias:
-      bias_gradient(block, dy, stride, dense_gradient + op.bias_gradient,
-                    static_cast<int>(op.width));
       return pass_back(block, op.a_gradient, stride, op.add_a,
                        [&](int r, int c) { return dy[r * stride + c]; });
-    case OpKind::kLookup:
-      return backward_lookup(block, op, dense_gradient);
     case OpKind::kCopy:
       return pass_back(block, op.a_gradient, a_stride, op.add_a, [&](int r, int c) {
         return c < op.a_width ? dy[r * stride + op.column + c] : 0.f;
@@ -567,20 +540,12 @@ KT_HOST_DEVICE inline RowOutcome row_loss(const RowArguments& rows, double outpu
 }
 KT_HOST_DEVICE inline float flushed(float x) { return fabsf(x) < 0x1p-126f ? 0.f * x : x; }
 
-/// From the outputs of a block's rows to their slopes; a thread a lane of the CPU's sums.
-template <class Output>
-KT_HOST_DEVICE void find_losses(const Block& block, const RowArguments& rows, int64_t first,
-                                Output&& output) {
-  block.team.each(kLanes, [&](int lane) {
-    double loss = block.scratch.losses[lane];
-    for (int r = lane; r < block.n; r += kLanes) {
-      const RowOutcome row = row_loss(rows, static_cast<double>(output(r)),
-                                      static_cast<double>(rows.target[first + r]));
-      loss += row.loss;
-      block.scratch.slopes[r] = flushed(static_cast<float>(row.slope));
-    }
-    block.scratch.losses[lane] = loss;
-  });
+/// From a row's output to its loss and its slope.
+KT_HOST_DEVICE inline void find_loss(const RowArguments& rows, int64_t row, float output) {
+  const RowOutcome outcome =
+      row_loss(rows, static_cast<double>(output), static_cast<double>(rows.target[row]));
+  rows.losses[row] = outcome.loss;
+  rows.slopes[row] = flushed(static_cast<float>(outcome.slope));
 }
 
 /// The last operation and the loss, or the loss alone; leaves the slopes where backward begins.
@@ -588,17 +553,16 @@ KT_HOST_DEVICE inline void run_loss(const Block& block, const RowArguments& rows
                                     const Op& last) {
   const Program& program = block.program;
   if (program.head) {
-    float* y = block.scratch.lanes[1];
-    dense_one(block, last, [&](int r, float output) { y[r] = output; });
-    find_losses(block, rows, first, [&](int r) { return y[r]; });
-    return backward_dense_one(block, last, block.scratch.slopes, 1, rows.dense_gradient);
+    dense_one(block, last, [&](int r, float output) { find_loss(rows, first + r, output); });
+    return backward_dense_one(block, last, rows.slopes + first, 1);
   }
-  const float* y = block.workspace + program.prediction;
-  find_losses(block, rows, first, [&](int r) { return y[r * kLanes]; });
+  block.team.each(block.n, [&](int r) {
+    find_loss(rows, first + r, block.workspace[program.prediction + r * kLanes]);
+  });
   // A part's gradient may be the whole vector.
   block.team.each(block.n, kLanes, [&](int r, int l) {
     block.workspace[program.prediction_gradient + r * kLanes + l] =
-        l == 0 ? block.scratch.slopes[r] : 0.f;
+        l == 0 ? rows.slopes[first + r] : 0.f;
   });
 }
 
@@ -622,80 +586,69 @@ KT_HOST_DEVICE inline void forward_ids(const Team& of, const Program& program, c
   }
 }
 
-/// Gradients of all the ids: of their rows of tables, and of the dense weights in the order of the ids.
+/// Gradients of the table rows of the ids [first, first + kBlockRows); what those of the dense weights are sums of stays in
+/// the workspace.
 KT_HOST_DEVICE inline void backward_ids(const Team& of, const Program& program,
-                                        const float* weights, const IdArguments& ids,
+                                        const float* weights, const IdArguments& ids, int64_t first,
                                         float* workspace, team::Scratch& scratch) {
   using namespace team;
-  for (int64_t first = 0; first < ids.n; first += kBlockRows) {
-    const Block block{of, program, weights, workspace, scratch,
-                      smaller_of(kBlockRows, ids.n - first)};
-    for (int64_t k = 0; k < program.op_count; ++k)
-      if (program.ops[k].needed_backward) forward_id_op(block, ids, first, program.ops[k]);
-    for (int64_t k = 0; k < program.output_count; ++k) {
-      const Output& out = program.outputs[k];
-      if (out.y_gradient < 0) continue;
-      const int width = static_cast<int>(out.width);
-      of.each(block.n, width, [&](int r, int c) {
-        workspace[out.y_gradient + r * width + c] =
-            ids.part_gradients[ids.row[first + r] * program.part_width + out.column + c];
-      });
+  const Block block{of, program, weights, workspace, scratch,
+                    smaller_of(kBlockRows, ids.n - first)};
+  for (int64_t k = 0; k < program.op_count; ++k)
+    if (program.ops[k].needed_backward) forward_id_op(block, ids, first, program.ops[k]);
+  for (int64_t k = 0; k < program.output_count; ++k) {
+    const Output& out = program.outputs[k];
+    if (out.y_gradient < 0) continue;
+    const int width = static_cast<int>(out.width);
+    of.each(block.n, width, [&](int r, int c) {
+      workspace[out.y_gradient + r * width + c] =
+          ids.part_gradients[ids.row[first + r] * program.part_width + out.column + c];
+    });
+  }
+  for (int64_t k = program.op_count - 1; k >= 0; --k) {
+    const Op& op = program.ops[k];
+    if (op.y_gradient < 0) continue;
+    unfinish(block, op);
+    if (op.kind != OpKind::kTable) {
+      backward_common(block, op);
+      continue;
     }
-    for (int64_t k = program.op_count - 1; k >= 0; --k) {
-      const Op& op = program.ops[k];
-      if (op.y_gradient < 0) continue;
-      unfinish(block, op);
-      if (op.kind != OpKind::kTable) {
-        backward_common(block, op, ids.dense_gradient);
-        continue;
-      }
-      const int64_t cols = ids.table_cols[op.source], stride = padded(cols);
-      of.each(block.n, static_cast<int>(cols), [&](int r, int c) {
-        ids.table_gradients[op.source][ids.row[first + r] * cols + c] =
-            workspace[op.y_gradient + r * stride + c];
-      });
-    }
+    const int64_t cols = ids.table_cols[op.source], stride = padded(cols);
+    of.each(block.n, static_cast<int>(cols), [&](int r, int c) {
+      ids.table_gradients[op.source][ids.row[first + r] * cols + c] =
+          workspace[op.y_gradient + r * stride + c];
+    });
   }
 }
 
-/// A pass over the rows of a leaf. `user_part_gradients` and `item_part_gradients`: a row each. Leaves the sum of the
-/// losses in `*loss`.
+/// A pass over the rows [first, first + kBlockRows) of a leaf: their losses and slopes, gradients of the parts, a row
+/// each. What the gradients of the dense weights are sums of stays in the workspace.
 KT_HOST_DEVICE inline void train_rows(const Team& of, const Program& program, const Pass& pass,
-                                      const float* weights, const RowArguments& rows,
-                                      float* workspace, team::Scratch& scratch, double* loss) {
+                                      const float* weights, const RowArguments& rows, int64_t first,
+                                      float* workspace, team::Scratch& scratch) {
   using namespace team;
   const bool head = pass.loss && program.head;
-  of.each(kLanes, [&](int lane) { scratch.losses[lane] = 0; });
-  for (int64_t first = 0; first < rows.n; first += kBlockRows) {
-    const Block block{of,
-                      program,
-                      weights,
-                      workspace,
-                      scratch,
-                      smaller_of(kBlockRows, rows.n - first),
-                      rows.dropout_key ? rows.dropout_key + first : nullptr,
-                      rows.norms};
-    forward_block(block, rows, first, pass.forward_begin, pass.forward_end - head);
-    if (pass.loss) run_loss(block, rows, first, program.ops[pass.forward_end - 1]);
-    for (int64_t k = pass.backward_end - 1 - head; k >= pass.backward_begin; --k) {
-      const Op& op = program.ops[k];
-      if (op.y_gradient < 0) continue;
-      if (op.kind == OpKind::kGather) {
-        backward_gather(block, rows, first, op);
-        continue;
-      }
-      if (op.kind != OpKind::kBatchNorm) unfinish(block, op);  // by the pass before
-      backward_common(block, op, rows.dense_gradient);
+  const Block block{of,
+                    program,
+                    weights,
+                    workspace,
+                    scratch,
+                    smaller_of(kBlockRows, rows.n - first),
+                    rows.dropout_key ? rows.dropout_key + first : nullptr,
+                    rows.norms};
+  forward_block(block, rows, first, pass.forward_begin, pass.forward_end - head);
+  if (pass.loss) run_loss(block, rows, first, program.ops[pass.forward_end - 1]);
+  for (int64_t k = pass.backward_end - 1 - head; k >= pass.backward_begin; --k) {
+    const Op& op = program.ops[k];
+    if (op.y_gradient < 0) continue;
+    if (op.kind == OpKind::kGather) {
+      backward_gather(block, rows, first, op);
+      continue;
     }
-    if (pass.backward_begin > 0) unfinish(block, program.ops[pass.backward_begin - 1]);
-    workspace += pass.stride;
+    if (op.kind != OpKind::kBatchNorm) unfinish(block, op);  // by the pass before
+    backward_common(block, op);
   }
-  if (of.rank == 0) {
-    double sum = 0;
-    for (const double lane : scratch.losses) sum += lane;
-    *loss = sum;
-  }
-  of.wait();
+  if (pass.backward_begin > 0) unfinish(block, program.ops[pass.backward_begin - 1]);
 }
 
 /// Outputs of the rows [first, first + kBlockRows), without dropout.

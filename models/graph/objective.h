@@ -60,7 +60,7 @@ struct Objective {
   double temperature = 1;                           ///< kBpr, kSoftmax: divides outputs
 
   /// Rows of a group; 1: every row for itself.
-  int64_t group() const {
+  KT_HOST_DEVICE int64_t group() const {
     return loss == Loss::kBpr                                            ? 2
            : loss == Loss::kSoftmax && negatives != NegativeKind::kAll ? 1 + negative_count
                                                                        : 1;
@@ -149,21 +149,21 @@ inline LossAndSlope loss_of(const Objective& objective, double output, double ta
 /// The loss of a group, and its slopes by the outputs: weight * (log(sum of e^logit) - the positive's logit), a logit
 /// being output / temperature, of a negative less the log of how often it is expected among the drawn. Two rows and no
 /// such log are BPR. The positive was not drawn: nothing is taken from its logit.
-/// Shapes: outputs, slopes [group]; target [group]: the weight, then each negative's log.
+/// Shapes: outputs, slopes, target [group]; target: the weight, then each negative's log.
 /// Source: Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009; Bengio and Senecal,
 /// "Adaptive importance sampling to accelerate training of a neural probabilistic language model", 2008.
-inline double group_loss(const Objective& objective, std::span<const double> outputs,
-                         const float* target, std::span<double> slopes) {
-  const double weight = static_cast<double>(target[0]);
+KT_HOST_DEVICE inline double group_loss(const Objective& objective, const double* outputs,
+                                        int64_t group, const float* target, double* slopes) {
+  const auto weight = static_cast<double>(target[0]);
   double most = outputs[0] / objective.temperature;
-  for (size_t k = 0; k < outputs.size(); ++k) {
+  for (int64_t k = 0; k < group; ++k) {
     slopes[k] = outputs[k] / objective.temperature - (k > 0 ? static_cast<double>(target[k]) : 0);
-    most = std::max(most, slopes[k]);
+    most = most < slopes[k] ? slopes[k] : most;
   }
   const double positive = slopes[0] - most;
   double sum = 0;
-  for (double& slope : slopes) sum += slope = math::exp(slope - most);
-  for (double& slope : slopes) slope *= weight / (sum * objective.temperature);
+  for (int64_t k = 0; k < group; ++k) sum += slopes[k] = math::exp(slopes[k] - most);
+  for (int64_t k = 0; k < group; ++k) slopes[k] *= weight / (sum * objective.temperature);
   slopes[0] -= weight / objective.temperature;
   return weight * (math::log(sum) - positive);
 }

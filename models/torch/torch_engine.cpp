@@ -120,11 +120,10 @@ class TorchEngine final : public LeafEngine {
   double find_losses(std::span<const double> outputs, std::span<const float> targets,
                      std::span<double> slopes) const {
     double loss = 0;
-    const auto group = static_cast<size_t>(objective_.group());
-    for (size_t r = 0; r < outputs.size(); r += group) {
+    const int64_t group = objective_.group();
+    for (size_t r = 0; r < outputs.size(); r += static_cast<size_t>(group)) {
       if (objective_.ranks()) {
-        loss += group_loss(objective_, outputs.subspan(r, group), &targets[r],
-                           slopes.subspan(r, group));
+        loss += group_loss(objective_, &outputs[r], group, &targets[r], &slopes[r]);
         continue;
       }
       const LossAndSlope of_row = loss_of(objective_, outputs[r], static_cast<double>(targets[r]));

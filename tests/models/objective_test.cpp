@@ -70,7 +70,7 @@ TEST(Objective, LogisticLossIsFiniteFarAway) {
 double loss_of_group(const Objective& objective, const std::vector<double>& outputs,
                      const std::vector<float>& target, std::vector<double>& slopes) {
   slopes.assign(outputs.size(), 0);
-  return group_loss(objective, outputs, target.data(), slopes);
+  return group_loss(objective, outputs.data(), std::ssize(outputs), target.data(), slopes.data());
 }
 
 TEST(Objective, APairOfEqualScoresHasTheLossLogTwo) {

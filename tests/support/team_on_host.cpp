@@ -5,6 +5,7 @@
 
 #include "launch/base/flush_small.h"
 #include "models/fused/team_kernels.h"
+#include "models/fused/weight_sums.h"
 
 namespace kt {
 namespace {
@@ -24,13 +25,34 @@ void forward(const Program& program, const float* weights, const IdArguments& id
 }
 
 template <bool kBackwards>
-void backward(const Program& program, const float* weights, const IdArguments& ids,
-              float* workspace) {
-  const FlushSmall flush;
-  const auto scratch = std::make_unique<team::Scratch>();
-  backward_ids(kTeam<kBackwards>, program, weights, ids, workspace, *scratch);
+void sum(const Program& program, const Pass& pass, const LeafRows& leaf) {
+  const std::vector<WeightSums> all = weight_sums(program, pass);
+  double lanes[team::kLanes];
+  for (const SumTile& tile : tiles_of(all))
+    sum_tile(kTeam<kBackwards>, all[tile.sums], tile.first, leaf, lanes);
 }
 
+template <bool kBackwards>
+void backward(const Program& program, const float* weights, const IdArguments& ids, float*) {
+  const FlushSmall flush;
+  const auto scratch = std::make_unique<team::Scratch>();
+  const int64_t floats = program.block_size;
+  std::vector<float> blocks((ids.n + kBlockRows - 1) / kBlockRows * floats);
+  for (int64_t first = 0; first < ids.n; first += kBlockRows)
+    backward_ids(kTeam<kBackwards>, program, weights, ids, first,
+                 blocks.data() + first / kBlockRows * floats, *scratch);
+  sum<kBackwards>(program, {.backward_end = program.op_count},
+                  {.n = ids.n,
+                   .blocks = blocks.data(),
+                   .stride = floats,
+                   .slopes = nullptr,
+                   .losses = nullptr,
+                   .group = 1,
+                   .gradient = ids.dense_gradient,
+                   .loss = nullptr});
+}
+
+// A pass of several keeps its blocks in `workspace`.
 template <bool kBackwards>
 double train(const Program& program, const Pass& pass, const float* weights,
              const RowArguments& rows, float* workspace) {
@@ -38,11 +60,31 @@ double train(const Program& program, const Pass& pass, const float* weights,
   const auto scratch = std::make_unique<team::Scratch>();
   // A team leaves the gradients of users' parts row by row.
   const int64_t width = program.user_part_width;
-  std::vector<float> user_rows(rows.n * width);
+  std::vector<float> user_rows(rows.n * width), slopes(rows.n), own_blocks;
+  std::vector<double> losses(rows.n);
   RowArguments to = rows;
   to.user_part_gradients = user_rows.data();
+  to.slopes = slopes.data();
+  to.losses = losses.data();
+  int64_t floats = pass.stride;
+  if (floats == 0) {
+    floats = program.block_size;
+    own_blocks.resize((rows.n + kBlockRows - 1) / kBlockRows * floats);
+    workspace = own_blocks.data();
+  }
+  for (int64_t first = 0; first < rows.n; first += kBlockRows)
+    train_rows(kTeam<kBackwards>, program, pass, weights, to, first,
+               workspace + first / kBlockRows * floats, *scratch);
   double loss = 0;
-  train_rows(kTeam<kBackwards>, program, pass, weights, to, workspace, *scratch, &loss);
+  sum<kBackwards>(program, pass,
+                  {.n = rows.n,
+                   .blocks = workspace,
+                   .stride = floats,
+                   .slopes = slopes.data(),
+                   .losses = losses.data(),
+                   .group = 1,
+                   .gradient = rows.dense_gradient,
+                   .loss = &loss});
   for (int64_t k = pass.backward_begin; k < pass.backward_end; ++k) {
     const Op& op = program.ops[k];
     if (op.kind != OpKind::kGather || op.user_part < 0 || op.y_gradient < 0) continue;

@@ -7,8 +7,10 @@
 #include <numeric>
 #include <vector>
 
+#include "sharding/batch_statistics.h"
 #include "tests/support/dropout.h"
-#include "trainer/devices/kernels.h"
+#include "trainer/devices/norm_kernels.h"
+#include "trainer/devices/step_rows.h"
 
 namespace kt {
 namespace {
@@ -44,34 +46,55 @@ TEST(DeviceKernels, SamplesOfAStepAreThoseOfTheSchedule) {
   std::vector<int32_t> user(rows), item(rows);
   std::iota(user.begin(), user.end(), 1000);
   std::iota(item.begin(), item.end(), 2000);
-  const std::vector<float> label = numbers(1, rows);
+  const std::vector<float> label = numbers(1, rows), column = numbers(8, 2 * rows);
   std::vector<uint32_t> row(rows);
   std::iota(row.begin(), row.end(), 3000U);
 
+  const StepRows step_rows(schedule, {0, 4}, 1);
   int64_t seen = 0;
-  for (int64_t t = 0; t < schedule.steps(); ++t) {
-    std::vector<int64_t> unit_begin(5, -1), position(4, -1), expected;
-    run(5, kernel::PlaceShards{counts.data(), phase.data(), schedule.steps(), t, 4,
-                               unit_begin.data(), position.data()});
-    for (int64_t j = 0; j < 4; ++j) {
-      EXPECT_EQ(unit_begin[j], std::ssize(expected));
-      const Range positions = schedule.positions(j, t);
-      for (int64_t p = positions.begin; p < positions.end; ++p)
-        expected.push_back(first[j] + order[j](p));
-    }
+  for (int64_t t = 0; t < schedule.steps(); t += 2) {
+    const Range steps{t, std::min(t + 2, schedule.steps())};
+    std::vector<int64_t> expected;
+    for (int64_t k = t; k < steps.end; ++k)
+      for (int64_t j = 0; j < 4; ++j) {
+        EXPECT_EQ(step_rows.begin()[k * 4 + j], seen + std::ssize(expected));
+        const Range positions = schedule.positions(j, k);
+        for (int64_t p = positions.begin; p < positions.end; ++p)
+          expected.push_back(first[j] + order[j](p));
+      }
     const auto n = std::ssize(expected);
-    EXPECT_EQ(unit_begin[4], n);
+    EXPECT_EQ(step_rows.of(steps).size(), n);
     std::vector<int32_t> users(n), items(n);
-    std::vector<float> labels(n);
-    std::vector<uint32_t> row_numbers(n);
-    run(n, kernel::GatherSamples{unit_begin.data(), position.data(), first.data(), order.data(),
-                                 user.data(), item.data(), label.data(), row.data(), users.data(),
-                                 items.data(), labels.data(), row_numbers.data()});
+    std::vector<float> labels(n), columns(2 * n);
+    std::vector<uint32_t> keys(n);
+    run(n, kernel::GatherSamples{.begin = step_rows.begin().data(),
+                                 .step = t,
+                                 .taken = steps.size(),
+                                 .units = 4,
+                                 .samples = counts.data(),
+                                 .phase = phase.data(),
+                                 .steps = schedule.steps(),
+                                 .first_row = first.data(),
+                                 .order = order.data(),
+                                 .seed = 5,
+                                 .epoch = 2,
+                                 .column_count = 2,
+                                 .user_from = user.data(),
+                                 .item_from = item.data(),
+                                 .target_from = label.data(),
+                                 .row_from = row.data(),
+                                 .columns_from = column.data(),
+                                 .user = users.data(),
+                                 .item = items.data(),
+                                 .target = labels.data(),
+                                 .dropout_key = keys.data(),
+                                 .columns = columns.data()});
     for (int64_t k = 0; k < n; ++k) {
       EXPECT_EQ(users[k], user[expected[k]]);
       EXPECT_EQ(items[k], item[expected[k]]);
       EXPECT_EQ(labels[k], label[expected[k]]);
-      EXPECT_EQ(row_numbers[k], row[expected[k]]);
+      EXPECT_EQ(keys[k], dropout_key(5, 2, row[expected[k]]));
+      EXPECT_EQ(columns[2 * k + 1], column[2 * expected[k] + 1]);
     }
     seen += n;
   }
@@ -80,9 +103,11 @@ TEST(DeviceKernels, SamplesOfAStepAreThoseOfTheSchedule) {
 
 TEST(DeviceKernels, DropoutIsThatOfTheCpu) {
   const std::vector<uint32_t> rows{7, 4'000'000'000U, 0};
+  std::vector<uint32_t> keys;
+  for (const uint32_t row : rows) keys.push_back(dropout_key(11, 4, row));
   std::vector<float> device(3 * 33), host(33);
-  run(std::ssize(device), kernel::Dropout{11, 4, 33, dropout_threshold(.2), dropout_kept(.2),
-                                          rows.data(), device.data()});
+  run(std::ssize(device), kernel::Dropout{33, dropout_threshold(.2), dropout_kept(.2), keys.data(),
+                                          device.data()});
   for (size_t k = 0; k < rows.size(); ++k) {
     dropout_factors(11, 4, rows[k], .2, host);
     EXPECT_TRUE(std::equal(host.begin(), host.end(), device.begin() + 33 * static_cast<long>(k)));
@@ -116,12 +141,20 @@ TEST(DeviceKernels, RowsOfAnIdAreAddedInOrder) {
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](int32_t a, int32_t b) { return ids[a] < ids[b]; });
-  std::vector<int32_t> sorted;
-  for (const int32_t k : order) sorted.push_back(ids[k]);
   std::vector<float> expected(7 * 2, 0.f), sums(7 * 2, 0.f);
   for (int64_t k = 0; k < 6; ++k)
     for (int64_t c = 0; c < 2; ++c) expected[(ids[k] - 3) * 2 + c] += rows[k * 2 + c];
-  run(6 * 2, kernel::SumRows{sorted.data(), order.data(), 6, 3, 2, rows.data(), sums.data()});
+  // The ids 4, 6 and 9, as rows from 3 on; a step of another unit before it.
+  const std::vector<int32_t> id{0, 1, 3, 6}, begin{0, 0, 3, 4}, end{0, 3, 4, 6};
+  const std::vector<int64_t> unit_begin{0, 1, 4};
+  kernel::StepNow now{};
+  now.plan.step = 1;
+  run(9 * 2, kernel::SumIds{&now,
+                            {id.data(), begin.data(), end.data(), order.data(), unit_begin.data()},
+                            1,
+                            2,
+                            rows.data(),
+                            sums.data()});
   EXPECT_EQ(sums, expected);
   EXPECT_EQ(sums[2], .5f);  // 1e8 - 1e8 + .5
 }
@@ -129,17 +162,68 @@ TEST(DeviceKernels, RowsOfAnIdAreAddedInOrder) {
 TEST(DeviceKernels, TreesAreThoseOfTheCpu) {
   constexpr int64_t kWidth = 5, kLeaves = 16;
   const Range own{3, 14};
-  std::vector<float> host = numbers(3, own.size() * kWidth), device = host;
-  const std::vector<TreeAdd> adds = subtree_adds(own);
+  const std::vector<float> leaves_of_rank = numbers(3, own.size() * kWidth);
+  std::vector<float> host = leaves_of_rank;
   ThreadPool pool(1);
   sum_subtrees(host, kWidth, own, pool);
-  run(kWidth, kernel::AddBuffers{adds.data(), std::ssize(adds), kWidth, device.data()});
-  EXPECT_EQ(device, host);
+  std::vector<int64_t> index;
+  std::vector<int32_t> level;
+  std::vector<float> expected;
+  for (const TreeNode& node : subtrees(own))
+    for (int64_t c = 0; c < kWidth; ++c) {
+      index.push_back((node.first_leaf() - own.begin) * kWidth + c);
+      level.push_back(node.level);
+      expected.push_back(host[index.back()]);
+    }
+  std::vector<float> device(index.size());
+  run(std::ssize(index), kernel::SumSubtrees{leaves_of_rank.data(), index.data(), level.data(),
+                                             kWidth, device.data()});
+  EXPECT_EQ(device, expected);
+
+  std::vector<TreeNode> nodes = subtrees({0, 3});
+  for (const TreeNode& node : subtrees({3, kLeaves})) nodes.push_back(node);
+  host = numbers(9, std::ssize(nodes) * kWidth);
+  device = host;
+  std::vector<float> result(kWidth);
+  const std::vector<TreeAdd> adds = finish_adds(nodes);
+  finish_tree(host, kWidth, nodes);
+  run(kWidth, kernel::AddBuffers{adds.data(), std::ssize(adds), kWidth, device.data(),
+                                 result.data()});
+  host.resize(kWidth);
+  EXPECT_EQ(result, host);
 
   std::vector<double> leaves;
   for (uint64_t k = 0; k < kLeaves; ++k) leaves.push_back(number(4, k) * 1e-7 + number(5, k));
-  const double sum = tree_sum(leaves);
-  EXPECT_EQ(kernel::sum_tree(leaves.data(), kLeaves), sum);
+  EXPECT_EQ(kernel::sum_tree<double>(4, [&](int64_t k) { return leaves[k]; }), tree_sum(leaves));
+}
+
+TEST(DeviceKernels, MomentsAreThoseOfTheCpu) {
+  constexpr int64_t kWidth = 3, kLeaves = 8;
+  std::vector<double> leaves;
+  for (int64_t k = 0; k < kLeaves; ++k) {
+    leaves.push_back(k == 2 ? 0 : static_cast<double>(k + 3));  // one without rows
+    for (int64_t c = 0; c < 2 * kWidth; ++c)
+      leaves.push_back(k == 2 ? 0 : std::abs(number(7, static_cast<uint64_t>(k * 100 + c))));
+  }
+  const std::vector<double> expected = merge_moments(leaves, kWidth);
+  std::vector<float> dense(4 * kWidth, .5f), numbers(fused::kNormNumbers * fused::padded(kWidth));
+  std::vector<double> moments(1 + 2 * kWidth);
+  run(kWidth, kernel::SetStatistics{.leaves = leaves.data(),
+                                    .level = 3,
+                                    .norm = {.width = kWidth,
+                                             .numbers = 0,
+                                             .x = 0,
+                                             .dy = 0,
+                                             .gamma = 0,
+                                             .beta = kWidth,
+                                             .mean = 2 * kWidth,
+                                             .variance = 3 * kWidth,
+                                             .epsilon = 1e-3},
+                                    .forward = true,
+                                    .dense = dense.data(),
+                                    .numbers = numbers.data(),
+                                    .moments = moments.data()});
+  EXPECT_EQ(moments, expected);
 }
 
 TEST(DeviceKernels, AnOutcomeThatIsNotSoundStopsEveryUpdate) {
@@ -157,7 +241,9 @@ TEST(DeviceKernels, AnOutcomeThatIsNotSoundStopsEveryUpdate) {
     StepOutcome log;
     int32_t bad = 0;
     float scale = 0;
-    run(1, kernel::Judge{losses.data(), 4, norms.data(), 2, clip_norm, &log, &bad, &scale});
+    kernel::StepNow now{};
+    now.plan.factors = update_factors({.rule = OptimizerRule::kSgd}, .5, 1);
+    run(1, kernel::Judge{losses.data(), 2, norms.data(), 1, clip_norm, &now, &log, &bad, &scale});
     EXPECT_EQ(bad, is_bad) << loss << " " << squared_norm;
     if (loss == 1) {
       EXPECT_EQ(log.loss, 10);
@@ -165,11 +251,20 @@ TEST(DeviceKernels, AnOutcomeThatIsNotSoundStopsEveryUpdate) {
     if (squared_norm == 2) {
       EXPECT_EQ(log.gradient_norm, std::sqrt(3.));
     }
-    const float one = 1, gradient = 1;
-    float value = 1;
-    const UpdateFactors factors = update_factors({.rule = OptimizerRule::kSgd}, .5, 1);
-    run(1, kernel::Update{factors, &bad, &one, &gradient, &value, nullptr, nullptr});
-    EXPECT_EQ(value, is_bad ? 1.f : .5f);
+    const float one = 1;
+    const std::vector<float> gradient{1, 1};
+    std::vector<float> value{1, 1}, velocity{0, 0}, none{0, 0};
+    const uint8_t still = 1;  // the first is not trained
+    run(2, kernel::Update{.now = &now,
+                          .bad = &bad,
+                          .scale = &one,
+                          .still = &still,
+                          .stills = 1,
+                          .gradient = gradient.data(),
+                          .value = value.data(),
+                          .slot1 = velocity.data(),
+                          .slot2 = none.data()});
+    EXPECT_EQ(value, (std::vector<float>{1, is_bad ? 1.f : .5f}));
   }
 }
 
@@ -195,11 +290,12 @@ TEST(DeviceKernels, GradientNormAndClippingAreThoseOfTheCpu) {
 
   const double norm = std::sqrt(expected[0] + expected[1]);
   for (const double clip_norm : {norm / 3, 2 * norm, 0.}) {
-    std::vector<double> losses{1}, copy = norms;
+    const double loss = 1;
+    const kernel::StepNow now{};
     StepOutcome log;
     int32_t bad = 0;
     float scale = 0;
-    run(1, kernel::Judge{losses.data(), 1, copy.data(), 2, clip_norm, &log, &bad, &scale});
+    run(1, kernel::Judge{&loss, 0, norms.data(), 1, clip_norm, &now, &log, &bad, &scale});
     EXPECT_EQ(scale, clip_norm == norm / 3 ? static_cast<float>(clip_norm / norm) : 1.f);
   }
 }
@@ -226,7 +322,8 @@ TEST(DeviceKernels, UpdatesAreThoseOfTheCpu) {
       const auto slot = [&](std::vector<float>* of, int n) {
         return slots > n ? of[n].data() : nullptr;
       };
-      const UpdateFactors factors = update_factors(optimizer, .01, step);
+      kernel::StepNow now{};
+      const UpdateFactors factors = now.plan.factors = update_factors(optimizer, .01, step);
       optimizer_update(factors, scale, best_simd_level(),
                        {.rows = 1,
                         .cols = kCount,
@@ -234,8 +331,15 @@ TEST(DeviceKernels, UpdatesAreThoseOfTheCpu) {
                         .gradient = gradient.data(),
                         .slot1 = slot(host_slots, 0),
                         .slot2 = slot(host_slots, 1)});
-      run(kCount, kernel::Update{factors, &bad, &scale, gradient.data(), device.data(),
-                                 slot(device_slots, 0), slot(device_slots, 1)});
+      run(kCount, kernel::Update{.now = &now,
+                                 .bad = &bad,
+                                 .scale = &scale,
+                                 .still = nullptr,
+                                 .stills = 0,
+                                 .gradient = gradient.data(),
+                                 .value = device.data(),
+                                 .slot1 = slot(device_slots, 0),
+                                 .slot2 = slot(device_slots, 1)});
     }
     EXPECT_EQ(device, host);
     EXPECT_EQ(device_slots[0], host_slots[0]);

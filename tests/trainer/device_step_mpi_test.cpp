@@ -58,14 +58,28 @@ class Sampling : public OnDevice, public ::testing::WithParamInterface<bool> {
  protected:
   Sampling() {
     if (!GetParam()) stand_in::set_faults({.free_bytes = 500});
-    for (int64_t t = 0; t < schedule.steps(); ++t) most = std::max(most, schedule.batch_size(t));
   }
   ~Sampling() override { stand_in::set_faults({}); }
 
   const Range shards = shards_of_rank(kShards, world);
   const std::vector<ShardSamples> samples = samples_of(shards);
   const Schedule schedule{kSamplesPerShard, 9};
-  int64_t most = 0;  // samples of a step
+  const StepRows rows{schedule, shards, 1};
+  DeviceSamples::Source source() const {
+    return {.schedule = schedule,
+            .rows = rows,
+            .shards = shards,
+            .samples = samples,
+            .objective = {},
+            .negatives = nullptr,
+            .columns = {},
+            .column_count = 0,
+            .seed = 3};
+  }
+  /// So many from `step` on, as far as there are any.
+  Range some(int64_t step, int64_t count) const {
+    return {step, std::min(step + count, schedule.steps())};
+  }
 };
 INSTANTIATE_TEST_SUITE_P(Samples, Sampling, ::testing::Bool(),
                          [](const auto& test) { return test.param ? "Resident" : "Sent"; });
@@ -73,13 +87,13 @@ INSTANTIATE_TEST_SUITE_P(Samples, Sampling, ::testing::Bool(),
 struct Taken {
   std::vector<int32_t> user, item;
   std::vector<float> label;
-  std::vector<uint32_t> row;
+  std::vector<uint32_t> dropout_key;
   bool operator==(const Taken&) const = default;
 };
 
 TEST_P(Sampling, EveryStepHasItsSamples) {
   DeviceStream stream;
-  DeviceSamples on_device(schedule, shards, samples, {}, most, 3, devices, stream);
+  DeviceSamples on_device(source(), 2, devices, stream);
   EXPECT_EQ(on_device.resident(), GetParam());
 
   for (const int64_t epoch : {4, 5}) {
@@ -92,31 +106,34 @@ TEST_P(Sampling, EveryStepHasItsSamples) {
       steps.insert(steps.begin(), 7);  // which the other epoch has been about to take
     std::vector<Taken> taken(steps.size()), expected(steps.size());
     on_device.begin_epoch(epoch);
-    for (size_t s = 0; s < steps.size(); ++s) {
-      for (int64_t j = shards.begin; j < shards.end; ++j) {
-        const Samples& train = samples[j - shards.begin].train;
-        const auto first = static_cast<int32_t>(std::accumulate(
-            kUsersPerShard.begin() + shards.begin, kUsersPerShard.begin() + j, int64_t{0}));
-        const EpochOrder order = epoch_order(kSamplesPerShard[j], 3, epoch, j);
-        const Range positions = schedule.positions(j, steps[s]);
-        for (int64_t p = positions.begin; p < positions.end; ++p) {
-          const Sample& sample = train[order(p)];
-          expected[s].user.push_back(first + sample.user);
-          expected[s].item.push_back(sample.item);
-          expected[s].label.push_back(sample.label);
-          expected[s].row.push_back(sample.row);
-        }
+    const auto taken_at = [&](size_t s) { return some(steps[s], 1 + static_cast<int64_t>(s) % 2); };
+    const auto expect_shard = [&](int64_t step, int64_t j, Taken& to) {
+      const Samples& train = samples[j - shards.begin].train;
+      const auto first = static_cast<int32_t>(std::accumulate(
+          kUsersPerShard.begin() + shards.begin, kUsersPerShard.begin() + j, int64_t{0}));
+      const EpochOrder order = epoch_order(kSamplesPerShard[j], 3, epoch, j);
+      const Range positions = schedule.positions(j, step);
+      for (int64_t p = positions.begin; p < positions.end; ++p) {
+        const Sample& sample = train[order(p)];
+        to.user.push_back(first + sample.user);
+        to.item.push_back(sample.item);
+        to.label.push_back(sample.label);
+        to.dropout_key.push_back(dropout_key(3, static_cast<uint64_t>(epoch), sample.row));
       }
-      const DeviceSamples::Step step = on_device.take(steps[s]);
+    };
+    for (size_t s = 0; s < steps.size(); ++s) {
+      for (int64_t t = taken_at(s).begin; t < taken_at(s).end; ++t)
+        for (int64_t j = shards.begin; j < shards.end; ++j) expect_shard(t, j, expected[s]);
+      const DeviceSamples::Rows step = on_device.take(taken_at(s));
       // A slow reader, which what is brought too early overwrites, among those that read as early as they can.
       if (s % 4 == 1) keep_busy(stream);
-      enqueue_host(stream, [step, n = expected[s].row.size(), to = &taken[s]] {
+      enqueue_host(stream, [step, n = expected[s].user.size(), to = &taken[s]] {
         *to = {{step.user, step.user + n},
                {step.item, step.item + n},
                {step.target, step.target + n},
-               {step.row, step.row + n}};
+               {step.dropout_key, step.dropout_key + n}};
       });
-      on_device.fetch_ahead(steps[s]);
+      on_device.fetch_ahead(some(taken_at(s).end, 1 + static_cast<int64_t>(s + 1) % 2));
     }
     devices.synchronize(stream.handle());
     for (size_t s = 0; s < steps.size(); ++s)
@@ -126,12 +143,12 @@ TEST_P(Sampling, EveryStepHasItsSamples) {
 
 TEST_P(Sampling, TheHostIsAheadOfTheDevice) {
   DeviceStream stream;
-  DeviceSamples on_device(schedule, shards, samples, {}, most, 3, devices, stream);
+  DeviceSamples on_device(source(), 1, devices, stream);
   on_device.begin_epoch(0);
   stand_in::hold();  // a wait for the device would last for ever
-  on_device.take(0);
-  on_device.fetch_ahead(0);
-  on_device.take(1);
+  on_device.take({0, 1});
+  on_device.fetch_ahead({1, 2});
+  on_device.take({1, 2});
   stand_in::release();
   devices.synchronize(stream.handle());
 }

@@ -9,81 +9,96 @@
 #include "launch/process/device.h"
 #include "models/graph/objective.h"
 #include "sharding/schedule.h"
+#include "trainer/devices/step_rows.h"
 #include "trainer/run/samples.h"
+#include "trainer/steps/negative_sampler.h"
 
 namespace kt {
 
-/// The training samples of a rank as a device's steps take them. When their columns fit they stay on the device and
-/// each step is gathered there; otherwise the host gathers a step ahead, by the same counters, into one of two pinned
-/// buffers, whose copy to the device overlaps the step before.
+/// The training rows of a rank as a device's steps take them. When the samples fit they stay on the device, and the rows
+/// of some steps are gathered there; otherwise, and where negatives are drawn, the host gathers some steps ahead, by the
+/// same counters, into one of two pinned buffers, whose copy to the device overlaps the steps before.
 class DeviceSamples {
  public:
-  /// One step's, in (shard, position) order. Device memory. Shapes: [n] each.
-  struct Step {
+  /// Where samples come from; everything is borrowed.
+  struct Source {
+    const Schedule& schedule;
+    const StepRows& rows;
+    Range shards;
+    std::span<const ShardSamples> samples;  ///< one per owned shard
+    const Objective objective;
+    const NegativeSampler* negatives;   ///< makes a group of rows of each sample; null: a sample is a row
+    std::vector<const float*> columns;  ///< [shards][samples, column_count]
+    int64_t column_count;
+    uint64_t seed;
+  };
+  /// Rows of some steps, in (step, shard, position) order. Device memory. Shapes: [n] each, columns [n, column_count].
+  struct Rows {
     const int32_t *user, *item;  ///< rows of this rank's user tables; items
     const float* target;
-    const uint32_t* row;
+    const uint32_t* dropout_key;
+    const float* columns;
   };
 
-  /// Takes what the device has left, so everything else must be there already. Everything is borrowed; `stream` is
-  /// that of the steps. Shapes: samples one per shard of `shards`; `most` the samples of the largest step.
-  DeviceSamples(const Schedule& schedule, Range shards, std::span<const ShardSamples> samples,
-                const Objective& objective, int64_t most, uint64_t seed, Communicator& comm,
-                DeviceStream& stream);
+  /// Takes the device's room that is left. `stream` is that of the steps; `steps_at_once`: the most that are taken at
+  /// once.
+  DeviceSamples(Source source, int64_t steps_at_once, Communicator& comm, DeviceStream& stream);
 
   /// Whether all samples are on the device.
-  bool resident() const { return columns_.has_value(); }
+  bool resident() const { return resident_.has_value(); }
   /// Nothing enqueued may still take samples.
   void begin_epoch(int64_t epoch);
-  /// Enqueues what brings the step's samples; they are there for what follows on the stream, up to the next call of
+  /// Enqueues what brings the rows of `steps`; they are there for what follows on the stream, up to the next call of
   /// `take`. One call of `fetch_ahead` comes between.
-  Step take(int64_t step);
-  /// When all that reads the samples of `step` is enqueued: begins to bring those of the next.
-  void fetch_ahead(int64_t step);
+  Rows take(Range steps);
+  /// When all that reads the rows taken last is enqueued: begins to bring those of `steps`, which are taken next.
+  void fetch_ahead(Range steps);
 
  private:
   template <template <class> class Array>
   struct Columns {
-    explicit Columns(int64_t n) : user(n), item(n), target(n), row(n) {}
+    Columns(int64_t n, int64_t column_count)
+        : user(n), item(n), target(n), dropout_key(n), columns(n * column_count) {}
     Array<int32_t> user, item;
     Array<float> target;
-    Array<uint32_t> row;
+    Array<uint32_t> dropout_key;  // of samples at rest: their row numbers
+    Array<float> columns;
   };
-  /// One of the two that steps travel in.
+  /// One of the two that rows travel in.
   struct Buffer {
-    explicit Buffer(int64_t most) : host(most), device(most) {}
+    Buffer(int64_t most, int64_t column_count)
+        : host(most, column_count), device(most, column_count) {}
     Columns<PinnedArray> host;
     Columns<DeviceArray> device;
     DeviceStream copies;
-    int64_t step = -1;  // of this epoch, which it has or is to have; -1: none
+    Range steps{0, 0};  // of this epoch, which it has or is to have; empty: none
   };
 
-  void upload_columns();
-  void fill(Buffer& buffer, int64_t step);
-  static Step view(const Columns<DeviceArray>& columns) {
-    return {columns.user.data(), columns.item.data(), columns.target.data(), columns.row.data()};
+  void upload_samples();
+  void fill(Buffer& buffer, Range steps);
+  int64_t fill_shard(Columns<PinnedArray>& to, int64_t n, int64_t own, int64_t step) const;
+  static Rows view(const Columns<DeviceArray>& columns) {
+    return {columns.user.data(), columns.item.data(), columns.target.data(),
+            columns.dropout_key.data(), columns.columns.data()};
   }
 
-  const Schedule& schedule_;
-  Range shards_;
-  std::span<const ShardSamples> samples_;
-  const Objective objective_;
-  uint64_t seed_;
+  const Source from_;
   Communicator& comm_;
   DeviceStream& stream_;
   std::vector<int32_t> first_user_;  // [S] row of each shard's first user
+  int64_t epoch_ = 0;
   std::vector<EpochOrder> order_;    // [S] of the epoch
 
-  // Shapes: R samples of this rank, S owned shards, n samples of a step. Resident samples alone.
-  std::optional<Columns<DeviceArray>> columns_;             // [R]
+  // Shapes: R samples of this rank, S owned shards, n rows. Resident samples alone.
+  std::optional<Columns<DeviceArray>> resident_;            // [R]
   std::optional<Columns<DeviceArray>> gathered_;            // [n]
+  DeviceArray<int64_t> begin_;                              // StepRows::begin
   DeviceArray<int64_t> shard_samples_, phase_, first_row_;  // [S]
   DeviceArray<EpochOrder> device_order_;                    // [S]
-  DeviceArray<int64_t> place_, position_;                   // [S + 1], [S]
 
   // The others.
   std::optional<Buffer> buffers_[2];
-  int turn_ = 0;  // the buffer of the next step
+  int turn_ = 0;  // the buffer that is taken next
 };
 
 }  // namespace kt

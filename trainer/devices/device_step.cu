@@ -9,7 +9,8 @@
 #include "trainer/devices/device_work.h"
 #include "trainer/devices/gradient_buckets.h"
 #include "trainer/devices/item_requests.h"
-#include "trainer/devices/kernels.h"
+#include "trainer/devices/step_rows.h"
+#include "trainer/devices/step_window.h"
 
 namespace kt {
 namespace {
@@ -35,17 +36,29 @@ class DeviceStep::State final : public Work {
         options_(options),
         comm_(devices),
         exact_(parameters.holding() == Holding::kOwnBlocks),
-        remote_(exact_ && has_item_table(parameters)),
+        remote_(exact_ && devices.world().size > 1 && has_item_table(parameters)),
         shards_(parameters.shards()),
         units_(exact_ ? shards_.size() : 1),
         dropout_(shape.dropouts().empty() ? 0 : shape.dropouts()[0].probability),
         weights_(parameters, options.clip_norm, devices, stream_),
-        requests_(parameters, schedule, samples, options.seed, devices, control, stream_),
+        rows_of_steps_(schedule, shards_, 1),
+        requests_(parameters, devices, control, stream_),
         buckets_(dense_sizes(parameters), options.bucket_size),
         columns_(item_columns, stream_) {
     reserve();
+    std::vector<int64_t> no_items(static_cast<size_t>(shards_.size() + 1), 0);
+    window_.emplace(rows_of_steps_, parameters, remote_ ? &requests_ : nullptr, no_items, 1, stream_);
     wait();
-    samples_.emplace(schedule, shards_, samples, objective, most_, options.seed, comm_, stream_);
+    samples_.emplace(DeviceSamples::Source{.schedule = schedule,
+                                           .rows = rows_of_steps_,
+                                           .shards = shards_,
+                                           .samples = samples,
+                                           .objective = objective,
+                                           .negatives = nullptr,
+                                           .columns = {},
+                                           .column_count = 0,
+                                           .seed = options.seed},
+                     1, comm_, stream_);
   }
 
   bool samples_resident() const override { return samples_->resident(); }
@@ -63,13 +76,19 @@ class DeviceStep::State final : public Work {
   void reserve();
   void begin_epoch(int64_t epoch);
 
-  void gather(int64_t epoch, int64_t step);
-  void fetch_items(int64_t step);
+  void gather(int64_t step);
+  void fetch_items();
   void compute(int64_t step, const DeviceEngine::Written& written);
   void reduce_exact();
   void reduce_aside(float* data, int64_t count);
   void reduce_fast();
   void sum_user_rows();
+  /// Of up to `most` ids.
+  void sum_ids(const kernel::IdLists& lists, int64_t most, int64_t cols, const float* from,
+               float* to) {
+    each(most * cols,
+         kernel::SumIds{weights_.now(), lists, rows_of_steps_.units(), cols, from, to});
+  }
 
   template <class Body>
   void each(int64_t n, const Body& body) {
@@ -89,6 +108,7 @@ class DeviceStep::State final : public Work {
   DeviceStream stream_;
   DeviceStream reductions_;  // fast: all-reduces, beside backward and the sums of table gradients
   DeviceWeights weights_;
+  const StepRows rows_of_steps_;
   ItemRequests requests_;
   GradientBuckets buckets_;  // fast alone
 
@@ -97,42 +117,28 @@ class DeviceStep::State final : public Work {
   int64_t epoch_ = -1;
 
   // The step. Shapes: N samples.
-  int64_t most_ = 0;  // N
   int64_t n_ = 0;
   std::vector<int64_t> unit_begin_;                       // [units + 1] of the step, on the host
-  DeviceSamples::Step step_{};                            // [n] each
-  DeviceArray<int32_t> number_;                           // [N] 0, 1, 2, ...: what a sort carries
+  DeviceSamples::Rows step_{};                            // [n] each
   DeviceArray<float> column_rows_, dropout_factors_;      // [N, columns], [N, dropout width]
   std::vector<DeviceArray<float>> rows_, row_gradients_;  // one a table: [N, cols]
   DeviceArray<float> leaves_;                             // [units, dense size]; exact alone
   DeviceArray<double> unit_losses_;                       // [units]
-  PairSort by_user_, by_item_;
+  std::optional<StepWindow> window_;
   std::optional<DeviceSamples> samples_;  // made last: it takes what room is left
 };
 
 void DeviceStep::State::reserve() {
-  for (int64_t t = 0; t < schedule_.steps(); ++t) {
-    int64_t n = 0;
-    for (int64_t j = shards_.begin; j < shards_.end; ++j) n += schedule_.positions(j, t).size();
-    most_ = std::max(most_, n);
-  }
-  KT_CHECK(most_ <= INT32_MAX, "{} samples in one step of one rank", most_);
-  number_ = DeviceArray<int32_t>(most_);
-  each(most_, kernel::Count{number_.data()});
-  column_rows_ = DeviceArray<float>(most_ * shape_.column_count(Side::kItem));
-  dropout_factors_ = DeviceArray<float>(most_ * shape_.dropout_width());
+  const int64_t most = rows_of_steps_.most_of_step();
+  column_rows_ = DeviceArray<float>(most * shape_.column_count(Side::kItem));
+  dropout_factors_ = DeviceArray<float>(most * shape_.dropout_width());
   unit_losses_ = DeviceArray<double>(units_);
   if (exact_) leaves_ = DeviceArray<float>(units_ * weights_.dense_size());
-  int64_t users = 0, items = 0;
   for (const Part& part : weights_.parts()) {
     if (!part.is_table()) continue;
-    rows_.emplace_back(most_ * part.cols);
-    row_gradients_.emplace_back(most_ * part.cols);
-    if (part.kind == ArrayKind::kUserTable) users = part.size / part.cols;
-    if (part.kind == ArrayKind::kItemTable) items = shape_.parameters()[part.array].rows;
+    rows_.emplace_back(most * part.cols);
+    row_gradients_.emplace_back(most * part.cols);
   }
-  by_user_ = PairSort(most_, users);
-  by_item_ = PairSort(most_, items);
 }
 
 void DeviceStep::State::begin_epoch(int64_t epoch) {
@@ -140,18 +146,16 @@ void DeviceStep::State::begin_epoch(int64_t epoch) {
   wait();  // the order of the last epoch is still in use
   samples_->begin_epoch(epoch);
   epoch_ = epoch;
-  int64_t cols = 0;
-  for (const Part& part : weights_.parts())
-    if (part.kind == ArrayKind::kItemTable) cols = std::max(cols, part.cols);
-  if (remote_) requests_.begin_epoch(epoch, cols);
 }
 
 void DeviceStep::State::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
   KT_CHECK(schedule_.batch_size(step) > 0);
   begin_epoch(epoch);
-  gather(epoch, step);
-  fetch_items(step);
-  weights_.forget_gradients();
+  weights_.plan(0, 1 / static_cast<double>(schedule_.batch_size(step)), learning_rate, update);
+  each(1, weights_.begin_step());
+  gather(step);
+  fetch_items();
+  weights_.forget_gradients(stream_);
   if (exact_) {
     compute(step, [](size_t) {});
     reduce_exact();
@@ -163,34 +167,33 @@ void DeviceStep::State::run(int64_t epoch, int64_t step, double learning_rate, i
     });
     reduce_fast();
   }
-  weights_.finish(unit_losses_.data(), learning_rate, update);
-  samples_->fetch_ahead(step);
+  weights_.finish(unit_losses_.data(), [] {});
+  samples_->fetch_ahead({step + 1, std::min(step + 2, schedule_.steps())});
 }
 
-void DeviceStep::State::gather(int64_t epoch, int64_t step) {
+void DeviceStep::State::gather(int64_t step) {
   unit_begin_.assign(1, 0);
   for (int64_t j = shards_.begin; j < shards_.end; ++j)
     unit_begin_.push_back(unit_begin_.back() + schedule_.positions(j, step).size());
   n_ = unit_begin_.back();
   if (!exact_) unit_begin_ = {0, n_};
 
-  step_ = samples_->take(step);
+  step_ = samples_->take({step, step + 1});
   const int64_t columns = shape_.column_count(Side::kItem), width = shape_.dropout_width();
   each(n_ * columns,
        kernel::GatherRows{columns_.data(), step_.item, 0, columns, column_rows_.data()});
-  each(n_ * width, kernel::Dropout{.seed = options_.seed,
-                                   .epoch = epoch,
-                                   .width = width,
+  each(n_ * width, kernel::Dropout{.width = width,
                                    .threshold = dropout_threshold(dropout_),
                                    .kept = dropout_kept(dropout_),
-                                   .row = step_.row,
+                                   .key = step_.dropout_key,
                                    .to = dropout_factors_.data()});
-  by_user_.sort(step_.user, number_.data(), n_, stream_);
-  by_item_.sort(step_.item, number_.data(), n_, stream_);
+  int64_t cols = 0;
+  for (const Part& part : weights_.parts())
+    if (part.kind == ArrayKind::kItemTable) cols = std::max(cols, part.cols);
+  window_->prepare({step, step + 1}, step_, cols);
 }
 
-void DeviceStep::State::fetch_items(int64_t step) {
-  if (remote_) requests_.route(step, by_item_.keys());
+void DeviceStep::State::fetch_items() {
   size_t table = 0;
   for (const Part& part : weights_.parts()) {
     if (!part.is_table()) continue;
@@ -201,9 +204,11 @@ void DeviceStep::State::fetch_items(int64_t step) {
       each(n_ * cols, kernel::GatherRows{values, step_.user, 0, cols, rows});
     else if (!remote_)
       each(n_ * cols, kernel::GatherRows{values, step_.item, part.rows_begin, cols, rows});
-    else
-      each(n_ * cols, kernel::ScatterRows{requests_.fetch(values, part.rows_begin, cols),
-                                          by_item_.values(), cols, rows});
+    else {
+      requests_.fetch(weights_.now(), values, cols);
+      each(n_ * cols,
+           kernel::GatherRows{requests_.incoming(), window_->request_of_row(), 0, cols, rows});
+    }
   }
 }
 
@@ -253,15 +258,12 @@ void DeviceStep::State::reduce_exact() {
     const float* gradients = row_gradients_[table++].data();
     if (part.kind != ArrayKind::kItemTable) continue;
     const int64_t cols = part.cols;
-    each(n_ * cols,
-         kernel::GatherRows{gradients, by_item_.values(), 0, cols, requests_.outgoing()});
-    each(requests_.count() * cols, kernel::SumRows{.id = requests_.sorted_items(),
-                                                   .place = requests_.sorted_places(),
-                                                   .n = requests_.count(),
-                                                   .first = part.rows_begin,
-                                                   .cols = cols,
-                                                   .from = requests_.give_back(cols),
-                                                   .to = weights_.gradients(part)});
+    if (remote_) {
+      each(n_ * cols, kernel::ScatterRows{gradients, window_->request_of_row(), cols,
+                                          requests_.outgoing()});
+      gradients = requests_.give_back(cols);
+    }
+    sum_ids(window_->items(), part.size / cols, cols, gradients, weights_.gradients(part));
   }
   sum_user_rows();
 }
@@ -283,13 +285,7 @@ void DeviceStep::State::reduce_fast() {
     const float* gradients = row_gradients_[table++].data();
     if (part.kind != ArrayKind::kItemTable) continue;
     float* to = weights_.gradients(part);
-    each(n_ * part.cols, kernel::SumRows{.id = by_item_.keys(),
-                                         .place = by_item_.values(),
-                                         .n = n_,
-                                         .first = part.rows_begin,
-                                         .cols = part.cols,
-                                         .from = gradients,
-                                         .to = to});
+    sum_ids(window_->items(), n_, part.cols, gradients, to);
     reduce_aside(to, part.size);
   }
   sum_user_rows();
@@ -302,13 +298,7 @@ void DeviceStep::State::sum_user_rows() {
     if (!part.is_table()) continue;
     const float* gradients = row_gradients_[table++].data();
     if (part.kind != ArrayKind::kUserTable) continue;
-    each(n_ * part.cols, kernel::SumRows{.id = by_user_.keys(),
-                                         .place = by_user_.values(),
-                                         .n = n_,
-                                         .first = 0,
-                                         .cols = part.cols,
-                                         .from = gradients,
-                                         .to = weights_.gradients(part)});
+    sum_ids(window_->users(), n_, part.cols, gradients, weights_.gradients(part));
   }
 }
 

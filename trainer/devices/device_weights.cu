@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <bit>
 #include <numeric>
 
 #include "launch/base/errors.h"
@@ -5,6 +7,12 @@
 #include "trainer/devices/kernels.h"
 
 namespace kt {
+namespace {
+
+int level_of(int64_t leaves) { return std::countr_zero(static_cast<uint64_t>(leaves)); }
+
+}  // namespace
+
 DeviceWeights::DeviceWeights(const Parameters& parameters, double clip_norm, Communicator& comm,
                              DeviceStream& stream)
     : comm_(comm),
@@ -12,18 +20,22 @@ DeviceWeights::DeviceWeights(const Parameters& parameters, double clip_norm, Com
       optimizer_(parameters.optimizer()),
       clip_norm_(clip_norm),
       exact_(parameters.holding() == Holding::kOwnBlocks),
+      holds_all_dense_(!exact_ || comm.world().size == 1),
       shards_(parameters.shards()),
       shard_count_(parameters.shard_count()),
       dense_size_(static_cast<int64_t>(parameters.dense.size())),
       bad_(1),
       scale_(1),
-      log_(kMostSteps) {
+      log_(kMostSteps),
+      begun_(1),
+      now_(1) {
   lay_out(parameters);
   if (exact_) plan_tree(parameters);
   plan_norms(parameters);
   upload(parameters);
   const float one = 1;
   bad_.zero(stream_);
+  begun_.zero(stream_);
   scale_.upload(std::span(&one, 1), stream_);
   wait();
 }
@@ -52,11 +64,16 @@ void DeviceWeights::lay_out(const Parameters& parameters) {
   gradient_ = DeviceArray<float>(size);
   for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
     slots_[slot] = DeviceArray<float>(size);
-  if (exact_) {
-    dense_ = DeviceArray<float>(dense_size_);
-  } else {
+  if (holds_all_dense_)
     KT_CHECK(own_dense_ == dense_size_);
-  }
+  else
+    dense_ = DeviceArray<float>(dense_size_);
+  std::vector<uint8_t> still(own_dense_, 0);
+  for (const Part& part : parts_)
+    if (!part.is_table() && !parameters.arrays[part.array].spec.trained)
+      std::fill_n(still.begin() + part.begin, part.size, uint8_t{1});
+  if (std::ranges::count(still, 1) > 0) still_ = {still, stream_};
+  wait();
 }
 
 void DeviceWeights::plan_tree(const Parameters& parameters) {
@@ -64,6 +81,7 @@ void DeviceWeights::plan_tree(const Parameters& parameters) {
   std::vector<TreeNode> nodes;
   const std::vector<TreeNode> own_nodes = subtrees(shards_);
   std::vector<int64_t> block_index, published_index;
+  std::vector<int32_t> block_level;
   std::vector<int64_t> nodes_of_rank;
   for (int rank = 0; rank < world.size; ++rank) {
     const Range blocks = shards_of_rank(shard_count_, {rank, world.size});
@@ -78,8 +96,10 @@ void DeviceWeights::plan_tree(const Parameters& parameters) {
         elements.push_back(array.dense_offset + e);
     }
     for (const TreeNode& node : own_nodes)
-      for (const int64_t e : elements)
+      for (const int64_t e : elements) {
         block_index.push_back((node.first_leaf() - shards_.begin) * dense_size_ + e);
+        block_level.push_back(node.level);
+      }
     block_send_.push_back(static_cast<int64_t>(own_nodes.size() * elements.size()));
     published_counts_.push_back(static_cast<int64_t>(elements.size()));
     published_index.insert(published_index.end(), elements.begin(), elements.end());
@@ -87,10 +107,10 @@ void DeviceWeights::plan_tree(const Parameters& parameters) {
   KT_CHECK(published_counts_[world.rank] == own_dense_);
   for (const int64_t theirs : nodes_of_rank) block_receive_.push_back(theirs * own_dense_);
 
-  const std::vector<TreeAdd> first = subtree_adds(shards_), rest = finish_adds(nodes);
-  subtree_adds_ = {first, stream_};
+  const std::vector<TreeAdd> rest = finish_adds(nodes);
   finish_adds_ = {rest, stream_};
   block_index_ = {block_index, stream_};
+  block_level_ = {block_level, stream_};
   published_index_ = {published_index, stream_};
   blocks_out_ = DeviceArray<float>(block_index_.size());
   blocks_in_ =
@@ -123,52 +143,63 @@ void DeviceWeights::plan_norms(const Parameters& parameters) {
   wait();
 }
 
-void DeviceWeights::reduce_leaves(float* leaves) {
-  for_each(dense_size_, stream_,
-           kernel::AddBuffers{subtree_adds_.data(), subtree_adds_.size(), dense_size_, leaves});
+void DeviceWeights::plan(int64_t step, double scale, double learning_rate, int64_t update) {
+  KT_CHECK(planned_ < kMostSteps);
+  plans_.data()[planned_++] = {step, scale, update_factors(optimizer_, learning_rate, update)};
+}
+
+kernel::BeginStep DeviceWeights::begin_step() {
+  return {plans_.data(), begun_.data(), now_.data()};
+}
+
+void DeviceWeights::reduce_leaves(const float* leaves) {
+  const bool alone = comm_.world().size == 1;
   for_each(block_index_.size(), stream_,
-           kernel::Gather{leaves, block_index_.data(), blocks_out_.data()});
+           kernel::SumSubtrees{leaves, block_index_.data(), block_level_.data(), dense_size_,
+                               alone ? gradient_.data() : blocks_out_.data()});
+  if (alone) return;
   comm_.all_to_all(blocks_out_.data(), block_send_, blocks_in_.data(), block_receive_,
                    DataType::kFloat32, stream_.handle());
   for_each(own_dense_, stream_,
            kernel::AddBuffers{finish_adds_.data(), finish_adds_.size(), own_dense_,
-                              blocks_in_.data()});
-  if (own_dense_ > 0)
-    check_cuda(cudaMemcpyAsync(gradient_.data(), blocks_in_.data(),
-                               static_cast<size_t>(own_dense_) * sizeof(float),
-                               cudaMemcpyDeviceToDevice, stream_),
-               "cudaMemcpyAsync");
+                              blocks_in_.data(), gradient_.data()});
 }
 
-void DeviceWeights::judge(double* losses) {
-  if (exact_) {
-    comm_.all_gather(losses, all_losses_.data(), block_counts_, DataType::kFloat64,
-                     stream_.handle());
-    losses = all_losses_.data();
-  }
+void DeviceWeights::judge(const double* losses) {
   const auto arrays = static_cast<int64_t>(parts_.size());
-  for_each(lanes_.size(), stream_, kernel::SquaredLanes{norm_begin_.data(), norm_end_.data(), norm_cols_.data(),
-                                           arrays, gradient_.data(), lanes_.data()});
+  for_each(lanes_.size(), stream_,
+           kernel::SquaredLanes{norm_begin_.data(), norm_end_.data(), norm_cols_.data(), arrays,
+                                gradient_.data(), lanes_.data()});
   for_each(norms_.size(), stream_, kernel::FoldLanes{lanes_.data(), arrays, norms_.data()});
-  comm_.all_gather(norms_.data(), all_norms_.data(), block_counts_, DataType::kFloat64,
-                   stream_.handle());
-  for_each(1, stream_, kernel::Judge{losses, exact_ ? shard_count_ : 1, all_norms_.data(), shard_count_,
-                        clip_norm_, log_.data() + logged_, bad_.data(), scale_.data()});
-  ++logged_;
+  const double* norms = norms_.data();
+  if (comm_.world().size > 1) {
+    comm_.all_gather(norms, all_norms_.data(), block_counts_, DataType::kFloat64,
+                     stream_.handle());
+    norms = all_norms_.data();
+    if (exact_) {
+      comm_.all_gather(losses, all_losses_.data(), block_counts_, DataType::kFloat64,
+                       stream_.handle());
+      losses = all_losses_.data();
+    }
+  }
+  const int level = level_of(shard_count_);
+  for_each(1, stream_,
+           kernel::Judge{losses, exact_ ? level : 0, norms, level, clip_norm_, now_.data(),
+                         log_.data(), bad_.data(), scale_.data()});
 }
 
-void DeviceWeights::finish(double* losses, double learning_rate, int64_t update) {
-  KT_CHECK(logged_ < kMostSteps);
-  judge(losses);
+void DeviceWeights::update() {
   for_each(value_.size(), stream_,
-           kernel::Update{.factors = update_factors(optimizer_, learning_rate, update),
+           kernel::Update{.now = now_.data(),
                           .bad = bad_.data(),
                           .scale = scale_.data(),
+                          .still = still_.data(),
+                          .stills = still_.size(),
                           .gradient = gradient_.data(),
                           .value = value_.data(),
                           .slot1 = slots_[0].data(),
                           .slot2 = slots_[1].data()});
-  if (!exact_) return;
+  if (holds_all_dense_) return;
   comm_.all_gather(value_.data(), published_.data(), published_counts_, DataType::kFloat32,
                    stream_.handle());
   for_each(dense_size_, stream_,
@@ -176,11 +207,12 @@ void DeviceWeights::finish(double* losses, double learning_rate, int64_t update)
 }
 
 std::vector<StepOutcome> DeviceWeights::take_outcomes() {
-  std::vector<StepOutcome> outcomes(static_cast<size_t>(logged_));
+  std::vector<StepOutcome> outcomes(static_cast<size_t>(planned_));
   log_.download(outcomes, stream_);
   bad_.zero(stream_);
+  begun_.zero(stream_);
   wait();
-  logged_ = 0;
+  planned_ = 0;
   return outcomes;
 }
 
@@ -191,7 +223,7 @@ void DeviceWeights::upload(const Parameters& parameters) {
     for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
       slots_[slot].upload(array.slots[slot], stream_, part.begin);
   }
-  if (exact_) dense_.upload(parameters.dense, stream_);
+  if (!holds_all_dense_) dense_.upload(parameters.dense, stream_);
   wait();
 }
 
@@ -202,7 +234,7 @@ void DeviceWeights::download(Parameters& parameters) {
     for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
       slots_[slot].download(array.slots[slot], stream_, part.begin);
   }
-  const DeviceArray<float>& dense = exact_ ? dense_ : value_;
+  const DeviceArray<float>& dense = holds_all_dense_ ? value_ : dense_;
   dense.download(parameters.dense, stream_);
   wait();
 }

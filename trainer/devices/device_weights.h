@@ -8,6 +8,7 @@
 #include "launch/process/device.h"
 #include "sharding/parameters.h"
 #include "sharding/tree_sum.h"
+#include "trainer/devices/kernels.h"
 #include "trainer/steps/step_outcome.h"
 
 namespace kt {
@@ -37,20 +38,34 @@ class DeviceWeights {
   bool exact() const { return exact_; }
   std::span<const Part> parts() const { return parts_; }
   const float* values(const Part& part) const { return value_.data() + part.begin; }
+  float* values(const Part& part) { return value_.data() + part.begin; }
   float* gradients(const Part& part) { return gradient_.data() + part.begin; }
   /// Of all dense arrays in full, one after the other. Shapes: [dense size].
-  const float* dense() const { return (exact_ ? dense_ : value_).data(); }
+  const float* dense() const { return (holds_all_dense_ ? value_ : dense_).data(); }
   int64_t dense_size() const { return dense_size_; }
   /// Fast form: where the gradients of all dense arrays are. Shapes: [dense size].
   float* dense_gradients() { return gradient_.data(); }
 
-  void forget_gradients() { gradient_.zero(stream_); }
+  /// Of the step that begins next: which of those taken at once it is, and what its losses are multiplied by.
+  void plan(int64_t step, double scale, double learning_rate, int64_t update);
+  /// What begins the step planned next, over 1; from then on it is `now`.
+  kernel::BeginStep begin_step();
+  const kernel::StepNow* now() const { return now_.data(); }
+
+  void forget_gradients(cudaStream_t stream) { gradient_.zero(stream); }
   /// Exact form: the gradients of the dense arrays, from one leaf a shard over the fixed tree. Shapes: leaves [shards,
-  /// dense size], destroyed. Collective: all ranks.
-  void reduce_leaves(float* leaves);
-  /// Judges the step and updates all arrays, unless an outcome was bad. Shapes: losses [shards] of this rank (exact
-  /// form) or [1] of all (fast), destroyed. Collective: all ranks.
-  void finish(double* losses, double learning_rate, int64_t update);
+  /// dense size]. Collective: all ranks.
+  void reduce_leaves(const float* leaves);
+  /// Judges the step, has `updated()` enqueue other updates, and updates all arrays, unless an outcome was bad. Shapes: losses [shards]
+  /// of this rank (exact form) or [1] of all (fast). Collective: all ranks.
+  template <class Updated>
+  void finish(const double* losses, Updated&& updated) {
+    judge(losses);
+    updated();
+    update();
+  }
+  /// 0 unless an outcome was bad. Shapes: [1].
+  const int32_t* bad() const { return bad_.data(); }
 
   std::vector<StepOutcome> take_outcomes();
   void upload(const Parameters& parameters);
@@ -60,14 +75,15 @@ class DeviceWeights {
   void lay_out(const Parameters& parameters);
   void plan_tree(const Parameters& parameters);
   void plan_norms(const Parameters& parameters);
-  void judge(double* losses);
+  void judge(const double* losses);
+  void update();
   void wait() { comm_.synchronize(stream_.handle()); }
 
   Communicator& comm_;
   DeviceStream& stream_;
   Optimizer optimizer_;
   double clip_norm_;
-  const bool exact_;
+  const bool exact_, holds_all_dense_;
   const Range shards_;
   const int64_t shard_count_;
   const int64_t dense_size_;
@@ -76,18 +92,22 @@ class DeviceWeights {
   std::vector<Part> parts_;
   DeviceArray<float> value_, gradient_, slots_[2];
   int64_t own_dense_ = 0;  // elements of the dense arrays in the flat buffers
-  // [dense size] in full; exact alone, the flat values begin with it otherwise
-  DeviceArray<float> dense_;
+  DeviceArray<float> dense_;     // [dense size] in full; where the flat values do not begin with it
+  DeviceArray<uint8_t> still_;   // [own dense elements] not trained; empty where all are
 
   // Of the steps since outcomes were last taken.
   DeviceArray<int32_t> bad_;      // [1]
   DeviceArray<float> scale_;      // [1]
   DeviceArray<StepOutcome> log_;  // [kMostSteps]
-  int64_t logged_ = 0;
+  PinnedArray<kernel::StepPlan> plans_{kMostSteps};
+  DeviceArray<int64_t> begun_;          // [1]
+  DeviceArray<kernel::StepNow> now_;    // [1]
+  int64_t planned_ = 0;
 
   // The dense tree. Static.
-  DeviceArray<TreeAdd> subtree_adds_, finish_adds_;
-  DeviceArray<int64_t> block_index_;  // element of the leaves of each element sent
+  DeviceArray<TreeAdd> finish_adds_;
+  DeviceArray<int64_t> block_index_;  // of each element sent: that of its subtree's first leaf
+  DeviceArray<int32_t> block_level_;  // and the subtree's level
   DeviceArray<float> blocks_out_, blocks_in_;
   std::vector<int64_t> block_send_, block_receive_;
   DeviceArray<int64_t> published_index_;  // element of dense_ of each element gathered

@@ -37,18 +37,21 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
       system.als                                       ? "it is found by least squares"
       : system.encoder                                 ? "it reads whole histories"
       : system.means || system.gram || system.profiles ? "it is found in one step"
-      : system.objective.ranks()                       ? "its loss compares rows"
-      : system.graph.column_count(Side::kRow) > 0      ? "it reads columns of rows"
-      : std::ranges::any_of(system.graph.layers(),
-                            [](const Layer& layer) { return layer.kind == LayerKind::kBatchNorm; })
-          ? "it has batch norms"
-      : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })
-          ? "it has a penalty on embeddings"
-          : "";
+      : system.objective.is_full_softmax()             ? "its loss goes over all items"
+                                                       : "";
   if (!lack.empty() || engine != EngineName::kTorch) return lack;
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
+  const auto has_norms = [&] {
+    return std::ranges::any_of(system.graph.layers(), [](const Layer& layer) {
+      return layer.kind == LayerKind::kBatchNorm;
+    });
+  };
   return system.objective.loss != Loss::kSquared       ? "its loss is not the squared error"
+         : system.graph.column_count(Side::kRow) > 0   ? "it reads columns of rows"
+         : has_norms()                                 ? "it has batch norms"
+         : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })
+             ? "it has a penalty on embeddings"
          : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
          : !columns.empty()                            ? "it reads columns of tables or labels"
          : std::ranges::adjacent_find(rates, std::not_equal_to<>()) != rates.end()
@@ -102,14 +105,15 @@ class NcclDevices final : public Devices {
 
   std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
                                     const Schedule& schedule, std::span<const ShardSamples> samples,
+                                    const NegativeSampler* negatives,
                                     MpiCommunicator& control) override {
     std::unique_ptr<StepsOnDevice> steps;
     agree(control, [&] {
       const Config& config = problem.config;
       if (config.model.engine == EngineName::kFused) {
         const Form form = config.model.form == FormName::kIds ? Form::kIds : Form::kRows;
-        steps = std::make_unique<FusedStep>(problem, parameters, form, schedule, samples, comm_,
-                                            control);
+        steps = std::make_unique<FusedStep>(problem, parameters, form, schedule, samples,
+                                            negatives, comm_, control);
         return;
       }
       engine_ = make_device_engine(problem.system, precision_of(config.parallel.precision));

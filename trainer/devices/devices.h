@@ -9,6 +9,7 @@
 #include "sharding/schedule.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/samples.h"
+#include "trainer/steps/negative_sampler.h"
 #include "trainer/steps/steps.h"
 
 namespace kt {
@@ -17,11 +18,12 @@ namespace kt {
 class Devices {
  public:
   virtual ~Devices() = default;
-  /// Steps on the devices. Everything is borrowed. Collective: all ranks.
+  /// Steps on the devices. Everything is borrowed. `negatives`: of an objective that ranks, else null. Collective: all ranks.
   /// Throws: AgreedError when the training does not fit into a device.
   virtual std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
                                             const Schedule& schedule,
                                             std::span<const ShardSamples> samples,
+                                            const NegativeSampler* negatives,
                                             MpiCommunicator& control) = 0;
   /// When all work is done, before MPI ends. Collective: all ranks. Throws: PeerError.
   virtual void finish() = 0;

@@ -6,10 +6,51 @@
 
 #include "launch/process/device.h"
 #include "models/fused/compiler.h"
-#include "models/fused/team_kernels.h"
 #include "trainer/devices/fused_kernels.h"
 
 namespace kt {
+
+/// A program of the fused engine in device memory.
+class DeviceProgram {
+ public:
+  /// What a team shares beside a workspace.
+  static constexpr auto kScratchBytes = static_cast<int64_t>(sizeof(fused::team::Scratch));
+
+  DeviceProgram(const fused::Program& host, cudaStream_t stream)
+      : ops_(of(host.ops, host.op_count), stream),
+        terms_(of(host.terms, host.term_count), stream),
+        outputs_(of(host.outputs, host.output_count), stream),
+        fields_(of(host.fields, host.field_count), stream),
+        program_(host) {
+    program_.ops = ops_.data();
+    program_.terms = terms_.data();
+    program_.outputs = outputs_.data();
+    program_.fields = fields_.data();
+    const int64_t shared =
+        kScratchBytes + host.block_size * static_cast<int64_t>(sizeof(float));
+    fits_ = shared <= most_shared_bytes();
+    shared_bytes_ = fits_ ? shared : kScratchBytes;
+  }
+
+  const fused::Program& program() const { return program_; }
+  /// Whether a block's workspace fits into what a team shares.
+  bool fits() const { return fits_; }
+  /// Bytes that a team shares.
+  int64_t shared_bytes() const { return shared_bytes_; }
+
+ private:
+  template <class T>
+  static std::span<const T> of(const T* data, int64_t size) {
+    return {data, static_cast<size_t>(size)};
+  }
+  DeviceArray<fused::Op> ops_;
+  DeviceArray<fused::Term> terms_;
+  DeviceArray<fused::Output> outputs_;
+  DeviceArray<fused::Field> fields_;
+  fused::Program program_;
+  bool fits_;
+  int64_t shared_bytes_;
+};
 
 /// The fused engine's programs of a model in device memory, and the dense weights packed for them.
 class FusedModel {
@@ -22,65 +63,76 @@ class FusedModel {
     const std::vector<int64_t> from = compiled_.packed_from();
     packed_from_ = {from, stream};
     packed_ = DeviceArray<float>(std::ssize(from));
-    const int64_t shared = kScratch + workspace_floats() * static_cast<int64_t>(sizeof(float));
-    fits_ = shared <= most_shared_bytes();
-    shared_bytes_ = fits_ ? shared : kScratch;
     check_cuda(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   }
 
-  /// Of the steps that follow on the stream. Shapes: dense [dense size].
-  void set_dense(const float* dense, cudaStream_t stream) {
-    for_each(packed_.size(), stream,
-             kernel::PackWeights{packed_from_.data(), dense, packed_.data()});
-  }
-  fused::Program program(Side side) const {
-    return (side == Side::kUser ? users_ : items_).program;
-  }
-  fused::Program rows() const { return rows_.program; }
-  const fused::Pass& pass() const { return compiled_.passes()[0]; }
+  const fused::CompiledModel& compiled() const { return compiled_; }
+  const DeviceProgram& ids(Side side) const { return side == Side::kUser ? users_ : items_; }
+  const DeviceProgram& rows() const { return rows_; }
 
-  /// Bytes that a team of any of them shares.
-  int64_t shared_bytes() const { return shared_bytes_; }
-  /// What so many teams run a program with. Where a workspace does not fit into what a team shares it is in device memory,
-  /// of which there is one set: a stream at a time.
-  kernel::Fused arguments(const fused::Program& program, int64_t teams) {
-    if (!fits_ && workspaces_.size() < teams * workspace_floats())
-      workspaces_ = DeviceArray<float>(teams * workspace_floats());
-    return {program, packed_.data(), fits_ ? nullptr : workspaces_.data(), workspace_floats()};
+  /// Of what follows on the stream; begins a step where one is given. Shapes: dense [dense size].
+  void set_dense(const float* dense, cudaStream_t stream, kernel::BeginStep begin = {}) {
+    for_each(std::max<int64_t>(packed_.size(), 1), stream,
+             kernel::PackWeights{packed_.size(), packed_from_.data(), dense, packed_.data(), begin});
+  }
+  /// What teams run a program with. `workspaces`: of each of them, in device memory; used where they do not fit into what
+  /// a team shares.
+  kernel::Fused arguments(const DeviceProgram& of, float* workspaces) const {
+    return {of.program(), packed_.data(), of.fits() ? nullptr : workspaces,
+            of.program().block_size};
+  }
+  kernel::Fused arguments(const DeviceProgram& of, int64_t teams) {
+    const int64_t floats = of.fits() ? 0 : teams * of.program().block_size;
+    if (workspaces_.size() < floats) workspaces_ = DeviceArray<float>(floats);
+    return arguments(of, workspaces_.data());
   }
 
  private:
-  int64_t workspace_floats() const { return compiled_.workspace_size(); }
-  static constexpr int64_t kScratch = sizeof(kernel::TeamMemory);
-  template <class T>
-  using Host = std::span<const T>;
-
-  struct Code {
-    Code(const fused::Program& host, cudaStream_t stream)
-        : ops(Host<fused::Op>(host.ops, static_cast<size_t>(host.op_count)), stream),
-          terms(Host<fused::Term>(host.terms, static_cast<size_t>(host.term_count)), stream),
-          outputs(Host<fused::Output>(host.outputs, static_cast<size_t>(host.output_count)),
-                  stream),
-          fields(Host<fused::Field>(host.fields, static_cast<size_t>(host.field_count)), stream),
-          program(host) {
-      program.ops = ops.data();
-      program.terms = terms.data();
-      program.outputs = outputs.data();
-      program.fields = fields.data();
-    }
-    DeviceArray<fused::Op> ops;
-    DeviceArray<fused::Term> terms;
-    DeviceArray<fused::Output> outputs;
-    DeviceArray<fused::Field> fields;
-    fused::Program program;
-  };
-
   fused::CompiledModel compiled_;
-  Code users_, items_, rows_;
+  DeviceProgram users_, items_, rows_;
   DeviceArray<int64_t> packed_from_;
   DeviceArray<float> packed_, workspaces_;
-  bool fits_ = false;  // a workspace into what a team shares
-  int64_t shared_bytes_ = 0;
+};
+
+/// Memory of the blocks of a program and what is summed over them.
+class BlockMemory {
+ public:
+  BlockMemory() = default;
+  /// Of `units` units of up to `of_unit` ids or rows each.
+  BlockMemory(const fused::Program& host, std::span<const fused::Pass> passes, int64_t units,
+              int64_t of_unit, cudaStream_t stream)
+      : of_unit_((of_unit + fused::kBlockRows - 1) / fused::kBlockRows),
+        floats_(host.block_size),
+        memory_(units * of_unit_ * floats_) {
+    std::vector<fused::WeightSums> sums;
+    for (const fused::Pass& pass : passes) {
+      const std::vector<fused::WeightSums> own = fused::weight_sums(host, pass);
+      sums.insert(sums.end(), own.begin(), own.end());
+    }
+    const std::vector<fused::SumTile> tiles = fused::tiles_of(sums);
+    const std::vector<fused::Kept> kept = fused::kept_for(sums);
+    sums_ = {sums, stream};
+    tiles_ = {tiles, stream};
+    kept_ = {kept, stream};
+    check_cuda(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+  }
+
+  float* memory() { return memory_.data(); }
+  kernel::Blocks blocks() {
+    return {of_unit_, floats_, memory_.data(), kept_.data(), kept_.size()};
+  }
+  int64_t of_unit() const { return of_unit_; }
+  /// Shapes: unit_begin [steps * units + 1].
+  kernel::SumWeights::Of sums(const int64_t* unit_begin) {
+    return {unit_begin, sums_.data(), tiles_.data(), tiles_.size(), blocks()};
+  }
+
+ private:
+  int64_t of_unit_ = 0, floats_ = 0;
+  DeviceArray<float> memory_;
+  DeviceArray<fused::WeightSums> sums_;
+  DeviceArray<fused::SumTile> tiles_;
+  DeviceArray<fused::Kept> kept_;
 };
 
 }  // namespace kt

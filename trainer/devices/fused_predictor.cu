@@ -37,7 +37,7 @@ void FusedPredictor::predict(std::span<const int32_t> users, std::span<const int
   user_.upload(rows, stream_);
   item_.upload(items, stream_);
   const int64_t teams = std::min((n + fused::kBlockRows - 1) / fused::kBlockRows, kMostTeams);
-  for_teams(teams, model_.shared_bytes(), stream_,
+  for_teams(teams, kTeamThreads, model_.rows().shared_bytes(), stream_,
             kernel::PredictRows{model_.arguments(model_.rows(), teams),
                                 {.n = n,
                                  .user_parts = weights_.user_parts.data(),
@@ -46,6 +46,7 @@ void FusedPredictor::predict(std::span<const int32_t> users, std::span<const int
                                  .item = item_.data(),
                                  .item_id = item_.data(),
                                  .columns = {weights_.columns[0], weights_.columns[1], nullptr},
+                                 .norms = weights_.norms,
                                  .predictions = output_.data()},
                                 teams});
   output_.download(out, stream_);

@@ -19,6 +19,7 @@ class FusedPredictor final : public Predictor {
   struct Weights {
     DeviceArray<float> user_parts, item_parts;
     const float* columns[2];  ///< of those users, of all items
+    const float* norms;       ///< numbers of the batch norms; null without
     int64_t first_user;       ///< row in block order of the first of them
   };
 

@@ -3,6 +3,7 @@
 
 #include "launch/base/errors.h"
 #include "launch/process/device.h"
+#include "trainer/devices/device_norms.h"
 #include "trainer/devices/device_samples.h"
 #include "trainer/devices/device_work.h"
 #include "trainer/devices/fused_kernels.h"
@@ -10,36 +11,65 @@
 #include "trainer/devices/fused_predictor.h"
 #include "trainer/devices/fused_step.h"
 #include "trainer/devices/item_requests.h"
-#include "trainer/devices/kernels.h"
+#include "trainer/devices/step_rows.h"
+#include "trainer/devices/step_window.h"
 
 namespace kt {
 namespace {
 
-constexpr int64_t kTeamsOfIds = 4;  // of a unit, for the parts of its ids
+/// Rows prepared at once: so many that what is enqueued for them costs little beside their steps.
+constexpr int64_t kRowsAtOnce = int64_t{1} << 22;
+/// Of the free memory, for them.
+constexpr int64_t kRoomShare = 8;
+
+int64_t steps_at_once(const Schedule& schedule, int64_t group, Communicator& control) {
+  size_t free = 0, all = 0;
+  check_cuda(cudaMemGetInfo(&free, &all), "cudaMemGetInfo");
+  int64_t rows = std::min(
+      kRowsAtOnce, static_cast<int64_t>(free) / kRoomShare / StepWindow::kBytesOfRow);
+  control.all_reduce(std::span(&rows, 1), Reduction::kMin);
+  const int64_t of_step = std::max<int64_t>(
+      group * schedule.samples() / std::max<int64_t>(schedule.steps(), 1), 1);
+  return std::clamp<int64_t>(rows / of_step, 1, std::max<int64_t>(schedule.steps(), 1));
+}
 
 }  // namespace
 
 class FusedStep::State final : public Work {
  public:
   State(const Problem& problem, const Parameters& parameters, Form form, const Schedule& schedule,
-        std::span<const ShardSamples> samples, Communicator& devices, Communicator& control)
+        std::span<const ShardSamples> samples, const NegativeSampler* negatives,
+        Communicator& devices, Communicator& control)
       : engine_(*problem.engine),
         objective_(problem.system.objective),
         schedule_(schedule),
-        seed_(static_cast<uint64_t>(problem.config.train.seed)),
         comm_(devices),
         shards_(parameters.shards()),
         held_items_(parameters.held_items()),
+        rows_(schedule, shards_, negatives ? negatives->group() : 1),
         model_(problem.system.graph, form, stream_),
         weights_(parameters, problem.config.train.clip_norm, devices, stream_),
-        requests_(parameters, schedule, samples, seed_, devices, control, stream_),
+        norms_(model_.compiled(), engine_, parameters, weights_, devices, stream_),
         columns_{DeviceArray<float>(problem.columns.users, stream_),
                  DeviceArray<float>(problem.columns.items, stream_)} {
-    for (const Side side : {Side::kUser, Side::kItem}) sides_[index(side)] = side_of(side);
-    place_units(parameters);
-    reserve(parameters);
+    if (weights_.exact() && !alone()) requests_.emplace(parameters, devices, control, stream_);
+    for (const Side side : {Side::kUser, Side::kItem}) reserve(side, parameters);
+    reserve_rows();
+    at_once_ = steps_at_once(schedule, objective_.group(), control);
+    const std::vector<int64_t> items = first_items(parameters);
+    window_.emplace(rows_, parameters, requests_ ? &*requests_ : nullptr, items, at_once_, stream_);
     wait();
-    samples_.emplace(schedule, shards_, samples, objective_, most_, seed_, comm_, stream_);
+    samples_.emplace(
+        DeviceSamples::Source{.schedule = schedule,
+                              .rows = rows_,
+                              .shards = shards_,
+                              .samples = samples,
+                              .objective = objective_,
+                              .negatives = negatives,
+                              .columns = step_columns(problem).rows,
+                              .column_count = engine_.column_count(Side::kRow),
+                              .seed = static_cast<uint64_t>(problem.config.train.seed)},
+        at_once_, comm_, stream_);
   }
 
   bool samples_resident() const override { return samples_->resident(); }
@@ -49,201 +79,210 @@ class FusedStep::State final : public Work {
 
  private:
   using Part = DeviceWeights::Part;
-  /// What the programs of users or of items read and write. Shapes: n samples or requests of a step.
+  /// What the programs of users or of items read and write.
   struct SideOf {
     int64_t width = 0;  // of a part
+    int64_t most = 0;   // ids of a step
     DeviceArray<const float*> tables;
     DeviceArray<float*> table_gradients;
     DeviceArray<int64_t> cols;
-    DeviceArray<float> parts, part_gradients;     // [held ids, width]
-    DeviceArray<int32_t> list;                    // [n]
-    DeviceArray<int64_t> list_begin, list_count;  // [units]
-    kernel::IdLists lists() { return {list.data(), list_begin.data(), list_count.data()}; }
+    DeviceArray<float> penalties;  // [tables], or empty
+    DeviceArray<float> parts, part_gradients;  // [held ids, width]
+    BlockMemory memory;
   };
   static size_t index(Side side) { return static_cast<size_t>(side); }
 
-  SideOf side_of(Side side);
-  void place_units(const Parameters& parameters);
-  void reserve(const Parameters& parameters);
-  void begin_epoch(int64_t epoch);
-  void gather(int64_t epoch, int64_t step);
-  void list_ids();
-  void compute_parts(Side side);
-  void train_leaves(int64_t step);
-  void sum_part_gradients();
-  void return_ids(Side side);
+  void reserve(Side side, const Parameters& parameters);
+  void reserve_rows();
+  std::vector<int64_t> first_items(const Parameters& parameters) const;
+  int64_t most_ids_of_unit(Side side, const Parameters& parameters) const;
+
+  void prepare(int64_t epoch, int64_t step);
+  void enqueue();
+  void compute_parts();
+  void compute_leaves();
+  void sum_leaves(bool of_ids, cudaStream_t stream);
+  void sum_parts(const float* item_rows);
   void reduce();
   DeviceArray<float> all_parts(Side side);
+
+  kernel::IdSide ids_of(Side side);
+  fused::IdArguments id_arguments(Side side);
+  fused::RowArguments row_arguments();
 
   template <class Body>
   void each(int64_t n, const Body& body) {
     for_each(n, stream_, body);
   }
-  template <class Body>
-  void teams(int64_t n, const Body& body) {
-    for_teams(n, model_.shared_bytes(), stream_, body);
+  /// Enqueues what `enqueue()` does as one.
+  template <class Enqueue>
+  void graph(size_t k, Enqueue&& enqueue) {
+    if (!graphs_[k].made()) graphs_[k].make(stream_, enqueue);
+    graphs_[k].launch();
+  }
+  /// Part of a step between collectives; part of its one graph where there are none.
+  template <class Enqueue>
+  void piece(size_t k, Enqueue&& enqueue) {
+    if (alone()) return enqueue();
+    graph(k, enqueue);
   }
   void wait() { comm_.synchronize(stream_.handle()); }
+  bool alone() const { return comm_.world().size == 1; }
   int64_t units() const { return shards_.size(); }
-  /// Items are computed and summed by their owners; otherwise all by every rank, for its own rows.
-  bool remote() const { return weights_.exact(); }
-  int64_t asked() const { return remote() ? requests_.count() : n_; }
-  const int32_t* asked_items() const {
-    return remote() ? requests_.sorted_items() : by_item_.keys();
-  }
-  fused::IdArguments ids_of(Side side);
+  std::span<const fused::Pass> passes() const { return passes_; }
 
   const Engine& engine_;
   const Objective objective_;
   const Schedule& schedule_;
-  const uint64_t seed_;
   Communicator& comm_;
   const Range shards_, held_items_;
-  DeviceStream stream_;
+  const StepRows rows_;
+  DeviceStream stream_, aside_;
   FusedModel model_;
   DeviceWeights weights_;
-  ItemRequests requests_;
-  DeviceArray<float> columns_[2];  // of this rank's users, of all items
+  DeviceNorms norms_;
+  std::optional<ItemRequests> requests_;  // items are those of others too
+  DeviceArray<float> columns_[2];         // of this rank's users, of all items
+  std::vector<fused::Pass> passes_;
 
   SideOf sides_[2];
-  DeviceArray<int64_t> unit_begin_;  // [steps, units + 1]
-  DeviceArray<int64_t> item_begin_;  // [units + 1] items whose gradients a unit's leaf takes
+  BlockMemory row_memory_;
+  int64_t at_once_ = 1;
   int64_t epoch_ = -1;
+  Range prepared_{0, 0};  // steps of the epoch
+  DeviceSamples::Rows taken_{};
+  std::optional<StepWindow> window_;
+  DeviceGraph graphs_[3];
 
-  // The step. Shapes: n samples, at most N.
-  int64_t most_ = 0, n_ = 0, step_number_ = 0;
-  std::vector<int64_t> samples_of_step_;  // [steps] of this rank
-  DeviceSamples::Step step_{};
-  DeviceArray<int32_t> number_;               // [N] 0, 1, 2, ...: what a sort carries
-  DeviceArray<uint8_t> first_;                // [N] a sample is its user's first
-  DeviceArray<int32_t> place_;                // [N] of a sample in the order of items
-  DeviceArray<uint32_t> dropout_key_;         // [N]
-  DeviceArray<float> user_rows_, item_rows_;  // [N, width] gradients of parts
-  DeviceArray<float> leaves_;                 // [units, dense size]
-  DeviceArray<double> losses_;                // [units]
-  const float* item_parts_ = nullptr;         // of the step's samples or of the held items
-  const int32_t* part_of_row_ = nullptr;      // [n]
-  PairSort by_user_, by_item_;
-  std::optional<DeviceSamples> samples_;  // made last: it takes what room is left
+  // A step. Shapes: N rows at most.
+  DeviceArray<float> user_rows_, item_rows_;      // [N, width] gradients of parts
+  DeviceArray<float> slopes_;                     // [N]
+  DeviceArray<double> losses_;                    // [N]
+  DeviceArray<double> group_outputs_, group_slopes_;  // [N]; groups alone
+  DeviceArray<float> leaves_;                     // [units, dense size]
+  DeviceArray<double> leaf_losses_;               // [units]
+  std::optional<DeviceSamples> samples_;          // made last: it takes what room is left
 };
 
-FusedStep::State::SideOf FusedStep::State::side_of(Side side) {
-  const ArrayKind kind = side == Side::kUser ? ArrayKind::kUserTable : ArrayKind::kItemTable;
+int64_t FusedStep::State::most_ids_of_unit(Side side, const Parameters& parameters) const {
+  int64_t most = 0;
+  if (side == Side::kUser) {
+    most = rows_.most_of_unit();
+  } else {
+    const std::vector<int64_t> first = first_items(parameters);
+    for (size_t k = 1; k < first.size(); ++k) most = std::max(most, first[k] - first[k - 1]);
+  }
+  return most;
+}
+
+/// Items whose gradients a unit's leaf takes.
+std::vector<int64_t> FusedStep::State::first_items(const Parameters& parameters) const {
+  std::vector<int64_t> first;
+  for (int64_t unit = 0; unit <= units(); ++unit)
+    first.push_back(weights_.exact() ? parameters.item_begin()[shards_.begin + unit]
+                                     : held_items_.size() * unit / units());
+  return first;
+}
+
+void FusedStep::State::reserve(Side side, const Parameters& parameters) {
+  const bool of_users = side == Side::kUser;
   std::vector<const float*> tables;
   std::vector<float*> gradients;
   std::vector<int64_t> cols;
+  std::vector<float> penalties;
   for (const Part& part : weights_.parts()) {
-    if (part.kind != kind) continue;
+    if (part.kind != (of_users ? ArrayKind::kUserTable : ArrayKind::kItemTable)) continue;
     tables.push_back(weights_.values(part));
     gradients.push_back(weights_.gradients(part));
     cols.push_back(part.cols);
+    penalties.push_back(static_cast<float>(parameters.arrays[part.array].spec.row_penalty));
   }
-  SideOf result;
-  result.width = engine_.part_width(side);
-  result.tables = {tables, stream_};
-  result.table_gradients = {gradients, stream_};
-  result.cols = {cols, stream_};
-  result.list_begin = DeviceArray<int64_t>(units());
-  result.list_count = DeviceArray<int64_t>(units());
-  wait();
-  return result;
-}
-
-void FusedStep::State::place_units(const Parameters& parameters) {
-  std::vector<int64_t> begin;
-  for (int64_t t = 0; t < schedule_.steps(); ++t) {
-    begin.push_back(0);
-    for (int64_t j = shards_.begin; j < shards_.end; ++j)
-      begin.push_back(begin.back() + schedule_.positions(j, t).size());
-    samples_of_step_.push_back(begin.back());
-    most_ = std::max(most_, begin.back());
-  }
-  KT_CHECK(most_ <= INT32_MAX, "{} samples in one step of one rank", most_);
-  std::vector<int64_t> items;
-  for (int64_t unit = 0; unit <= units(); ++unit)
-    items.push_back(remote() ? parameters.item_begin()[shards_.begin + unit]
-                             : held_items_.size() * unit / units());
-  unit_begin_ = {begin, stream_};
-  item_begin_ = {items, stream_};
+  SideOf& of = sides_[index(side)];
+  const int64_t held = of_users ? std::ssize(parameters.user_touched) : held_items_.size();
+  of.width = engine_.part_width(side);
+  of.most = of_users ? std::min(held, rows_.most_of_step()) : held;
+  of.tables = {tables, stream_};
+  of.table_gradients = {gradients, stream_};
+  of.cols = {cols, stream_};
+  if (parameters.penalizes(of_users ? ArrayKind::kUserTable : ArrayKind::kItemTable))
+    of.penalties = {penalties, stream_};
+  of.parts = DeviceArray<float>(held * of.width);
+  of.part_gradients = DeviceArray<float>(held * of.width);
+  const fused::Program& host = of_users ? model_.compiled().users() : model_.compiled().items();
+  const fused::Pass back{.backward_end = host.op_count};
+  of.memory = BlockMemory(host, std::span(&back, 1), units(), most_ids_of_unit(side, parameters),
+                          stream_);
   wait();
 }
 
-void FusedStep::State::reserve(const Parameters& parameters) {
-  SideOf &users = sides_[0], &items = sides_[1];
-  const auto held_users = std::ssize(parameters.user_touched);
-  users.parts = DeviceArray<float>(held_users * users.width);
-  users.part_gradients = DeviceArray<float>(held_users * users.width);
-  users.list = DeviceArray<int32_t>(most_);
-  items.parts = DeviceArray<float>(held_items_.size() * items.width);
-  items.part_gradients = DeviceArray<float>(held_items_.size() * items.width);
-  number_ = DeviceArray<int32_t>(most_);
-  each(most_, kernel::Count{number_.data()});
-  first_ = DeviceArray<uint8_t>(most_);
-  place_ = DeviceArray<int32_t>(most_);
-  dropout_key_ = DeviceArray<uint32_t>(most_);
-  user_rows_ = DeviceArray<float>(most_ * users.width);
+void FusedStep::State::reserve_rows() {
+  const fused::Program& host = model_.compiled().rows();
+  passes_ = model_.compiled().passes();
+  if (objective_.ranks())
+    passes_ = {{.forward_end = host.op_count}, {.backward_end = host.op_count}};
+  row_memory_ = BlockMemory(host, passes_, units(), rows_.most_of_unit(), stream_);
+  const int64_t most = rows_.most_of_step();
+  user_rows_ = DeviceArray<float>(most * sides_[0].width);
+  if (!requests_) item_rows_ = DeviceArray<float>(most * sides_[1].width);
+  slopes_ = DeviceArray<float>(most);
+  losses_ = DeviceArray<double>(most);
+  if (objective_.ranks()) {
+    group_outputs_ = DeviceArray<double>(most);
+    group_slopes_ = DeviceArray<double>(most);
+  }
   leaves_ = DeviceArray<float>(units() * weights_.dense_size());
-  losses_ = DeviceArray<double>(units());
-  by_user_ = PairSort(most_, held_users);
-  by_item_ = PairSort(most_, parameters.item_begin().back());
-  if (!remote()) {
-    items.list = DeviceArray<int32_t>(most_);
-    item_rows_ = DeviceArray<float>(most_ * items.width);
-  }
+  leaf_losses_ = DeviceArray<double>(units());
 }
 
-void FusedStep::State::begin_epoch(int64_t epoch) {
-  if (epoch == epoch_) return;
-  wait();  // the order of the last epoch is still in use
-  samples_->begin_epoch(epoch);
+void FusedStep::State::prepare(int64_t epoch, int64_t step) {
+  if (epoch == epoch_ && prepared_.begin <= step && step < prepared_.end) return;
+  if (epoch != epoch_) {
+    wait();  // the order of the last epoch is still in use
+    samples_->begin_epoch(epoch);
+  } else {
+    samples_->fetch_ahead({step, std::min(step + at_once_, schedule_.steps())});
+  }
   epoch_ = epoch;
-  if (!remote()) return;
-  requests_.begin_epoch(epoch, sides_[1].width);
-  if (requests_.most() > sides_[1].list.size())
-    sides_[1].list = DeviceArray<int32_t>(requests_.most());
+  prepared_ = {step, std::min(step + at_once_, schedule_.steps())};
+  const DeviceSamples::Rows before = taken_;
+  taken_ = samples_->take(prepared_);
+  window_->prepare(prepared_, taken_, sides_[1].width);
+  // What a graph has of a window: where its arrays are, and how many steps its messages are for.
+  if (requests_ || before.user != taken_.user)
+    for (DeviceGraph& graph : graphs_) graph.forget();
 }
 
 void FusedStep::State::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
   KT_CHECK(schedule_.batch_size(step) > 0);
-  begin_epoch(epoch);
-  gather(epoch, step);
-  model_.set_dense(weights_.dense(), stream_);
-  list_ids();
-  compute_parts(Side::kUser);
-  compute_parts(Side::kItem);
-  if (remote())
-    item_parts_ = requests_.fetch(sides_[1].parts.data(), held_items_.begin, sides_[1].width);
-  weights_.forget_gradients();
-  train_leaves(step);
-  sum_part_gradients();
-  return_ids(Side::kUser);
-  return_ids(Side::kItem);
+  prepare(epoch, step);
+  weights_.plan(step - prepared_.begin, 1 / static_cast<double>(schedule_.batch_size(step)),
+                learning_rate, update);
+  if (alone())
+    graph(0, [this] { enqueue(); });
+  else
+    enqueue();
+}
+
+void FusedStep::State::enqueue() {
+  piece(0, [&] { compute_parts(); });
+  if (requests_) requests_->fetch(weights_.now(), sides_[1].parts.data(), sides_[1].width);
+  compute_leaves();
+  const float* item_rows = requests_ ? requests_->give_back(sides_[1].width) : item_rows_.data();
+  piece(2, [&] {
+    sum_parts(item_rows);
+    const DeviceProgram &users = model_.ids(Side::kUser), &items = model_.ids(Side::kItem);
+    for_teams(units() * (sides_[0].memory.of_unit() + sides_[1].memory.of_unit()), kTeamThreads,
+              std::max(users.shared_bytes(), items.shared_bytes()), stream_,
+              kernel::BackwardIds{weights_.now(), units(),
+                                  {ids_of(Side::kUser), ids_of(Side::kItem)}});
+    if (alone()) stream_.wait_for(aside_);
+    sum_leaves(true, stream_);
+  });
   reduce();
-  weights_.finish(losses_.data(), learning_rate, update);
-  samples_->fetch_ahead(step);
+  weights_.finish(leaf_losses_.data(), [&] { norms_.update_running(); });
 }
 
-void FusedStep::State::gather(int64_t epoch, int64_t step) {
-  step_number_ = step;
-  n_ = samples_of_step_[step];
-  step_ = samples_->take(step);
-  if (engine_.dropout_width() > 0)
-    each(n_, kernel::DropoutKeys{seed_, epoch, step_.row, dropout_key_.data()});
-  by_user_.sort(step_.user, number_.data(), n_, stream_);
-  by_item_.sort(step_.item, number_.data(), n_, stream_);
-  each(n_, kernel::MarkFirst{by_user_.keys(), by_user_.values(), first_.data()});
-  each(n_, kernel::Invert{by_item_.values(), place_.data()});
-  if (remote()) requests_.route(step, by_item_.keys());
-}
-
-void FusedStep::State::list_ids() {
-  const int64_t* unit_begin = unit_begin_.data() + step_number_ * (units() + 1);
-  teams(units(), kernel::ListUsers{unit_begin, first_.data(), step_.user, sides_[0].lists()});
-  teams(units(), kernel::ListItems{item_begin_.data(), asked_items(), asked(), held_items_.begin,
-                                   sides_[1].lists()});
-}
-
-fused::IdArguments FusedStep::State::ids_of(Side side) {
+fused::IdArguments FusedStep::State::id_arguments(Side side) {
   SideOf& of = sides_[index(side)];
   // Columns of items are those of all: a row is one of the held.
   const int64_t first =
@@ -256,97 +295,180 @@ fused::IdArguments FusedStep::State::ids_of(Side side) {
           .parts = of.parts.data(),
           .part_gradients = of.part_gradients.data(),
           .table_gradients = of.table_gradients.data(),
-          .dense_gradient = leaves_.data()};
+          .dense_gradient = nullptr};
 }
 
-void FusedStep::State::compute_parts(Side side) {
-  const int64_t count = units() * kTeamsOfIds;
-  teams(count, kernel::ForwardIds{model_.arguments(model_.program(side), count), ids_of(side),
-                                  sides_[index(side)].lists(), kTeamsOfIds});
+kernel::IdSide FusedStep::State::ids_of(Side side) {
+  SideOf& of = sides_[index(side)];
+  const bool of_users = side == Side::kUser;
+  return {.fused = model_.arguments(model_.ids(side), of.memory.memory()),
+          .ids = id_arguments(side),
+          .lists = of_users ? window_->users() : window_->items(),
+          .blocks = of.memory.blocks(),
+          .penalties = of.penalties.data(),
+          .rows_of_count = of_users ? objective_.group() : 1};
 }
 
-void FusedStep::State::train_leaves(int64_t step) {
-  leaves_.zero(stream_);
-  fused::RowArguments rows{
-      .n = n_,
-      .user_parts = sides_[0].parts.data(),
-      .item_parts = remote() ? item_parts_ : sides_[1].parts.data(),
-      .user = step_.user,
-      .item = remote() ? place_.data() : step_.item,
-      .item_id = step_.item,
-      .columns = {columns_[0].data(), columns_[1].data(), nullptr},
-      .target = step_.target,
-      .loss = fused::row_loss(objective_.loss),
-      .delta = objective_.delta,
-      .dropout_key = engine_.dropout_width() > 0 ? dropout_key_.data() : nullptr,
-      .scale = 1 / static_cast<double>(schedule_.batch_size(step)),
-      .norms = nullptr,
-      .user_part_gradients = user_rows_.data(),
-      .item_part_gradients = remote() ? requests_.outgoing() : item_rows_.data(),
-      .dense_gradient = leaves_.data(),
-      .item_gradient_row = place_.data(),
-      .predictions = nullptr};
-  teams(units(), kernel::TrainLeaf{model_.arguments(model_.rows(), units()), model_.pass(), rows,
-                                   unit_begin_.data() + step_number_ * (units() + 1),
-                                   sides_[0].width, weights_.dense_size(), losses_.data()});
+void FusedStep::State::compute_parts() {
+  model_.set_dense(weights_.dense(), stream_, weights_.begin_step());
+  const DeviceProgram &users = model_.ids(Side::kUser), &items = model_.ids(Side::kItem);
+  for_teams(
+      units() * (sides_[0].memory.of_unit() + sides_[1].memory.of_unit()), kTeamThreads,
+      std::max(users.shared_bytes(), items.shared_bytes()), stream_,
+      kernel::ForwardIds{weights_.now(), units(), {ids_of(Side::kUser), ids_of(Side::kItem)}});
 }
 
-// Each in (shard, position) order, as sorts are stable.
-void FusedStep::State::sum_part_gradients() {
-  SideOf &users = sides_[0], &items = sides_[1];
-  each(n_ * users.width, kernel::SumRows{.id = by_user_.keys(),
-                                         .place = by_user_.values(),
-                                         .n = n_,
-                                         .first = 0,
-                                         .cols = users.width,
-                                         .from = user_rows_.data(),
-                                         .to = users.part_gradients.data()});
-  const float* from = remote() ? requests_.give_back(items.width) : item_rows_.data();
-  each(asked() * items.width,
-       kernel::SumRows{.id = asked_items(),
-                       .place = remote() ? requests_.sorted_places() : number_.data(),
-                       .n = asked(),
-                       .first = held_items_.begin,
-                       .cols = items.width,
-                       .from = from,
-                       .to = items.part_gradients.data()});
+fused::RowArguments FusedStep::State::row_arguments() {
+  return {.n = 0,
+          .user_parts = sides_[0].parts.data(),
+          .item_parts = requests_ ? requests_->incoming() : sides_[1].parts.data(),
+          .user = taken_.user,
+          .item = nullptr,
+          .item_id = taken_.item,
+          .columns = {columns_[0].data(), columns_[1].data(), taken_.columns},
+          .target = taken_.target,
+          .loss = fused::row_loss(objective_.loss),
+          .delta = objective_.delta,
+          .dropout_key = engine_.dropout_width() > 0 ? taken_.dropout_key : nullptr,
+          .scale = 0,
+          .norms = norms_.batch(),
+          .user_part_gradients = user_rows_.data(),
+          .item_part_gradients = requests_ ? requests_->outgoing() : item_rows_.data(),
+          .dense_gradient = nullptr,
+          .item_gradient_row = nullptr,
+          .predictions = nullptr,
+          .losses = losses_.data(),
+          .slopes = slopes_.data()};
 }
 
-void FusedStep::State::return_ids(Side side) {
-  teams(units(), kernel::BackwardIds{model_.arguments(model_.program(side), units()), ids_of(side),
-                                     sides_[index(side)].lists(), weights_.dense_size()});
+// What a later pass needs of an earlier one is in the blocks' memory, so that several compute there.
+void FusedStep::State::compute_leaves() {
+  const bool several = passes().size() > 1;
+  const auto pass = [&](size_t k) {
+    kernel::Fused fused = model_.arguments(model_.rows(), row_memory_.memory());
+    if (several) fused.workspaces = row_memory_.memory();
+    for_teams(units() * row_memory_.of_unit(), kTeamThreads,
+              several ? DeviceProgram::kScratchBytes : model_.rows().shared_bytes(), stream_,
+              kernel::TrainRows{.now = weights_.now(),
+                                .fused = fused,
+                                .blocks = row_memory_.blocks(),
+                                .pass = passes()[k],
+                                .rows = row_arguments(),
+                                .unit_begin = window_->unit_begin(),
+                                .request = requests_ ? window_->request_of_row() : nullptr,
+                                .units = units(),
+                                .row_columns = engine_.column_count(Side::kRow)});
+  };
+  const auto begin = [&] {
+    weights_.forget_gradients(stream_);
+    leaves_.zero(stream_);
+    pass(0);
+  };
+  const auto end = [&] {
+    aside_.wait_for(stream_);
+    sum_leaves(false, aside_);
+    if (!alone()) stream_.wait_for(aside_);  // a graph ends where it began
+  };
+  if (engine_.batch_norms().empty()) {
+    piece(1, [&] {
+      begin();
+      if (objective_.ranks()) {
+        const fused::Program& program = model_.rows().program();
+        each(rows_.most_of_step() / objective_.group(),
+             kernel::FindGroupLosses{.now = weights_.now(),
+                                     .objective = objective_,
+                                     .unit_begin = window_->unit_begin(),
+                                     .units = units(),
+                                     .blocks = row_memory_.blocks(),
+                                     .prediction = program.prediction,
+                                     .prediction_gradient = program.prediction_gradient,
+                                     .target = taken_.target,
+                                     .outputs = group_outputs_.data(),
+                                     .slopes = group_slopes_.data(),
+                                     .losses = losses_.data()});
+        pass(1);
+      }
+      end();
+    });
+    return;
+  }
+  begin();
+  for (size_t k = 1; k < passes().size(); ++k) {
+    norms_.share_statistics(static_cast<int64_t>(k) - 1, window_->unit_begin(),
+                            row_memory_.blocks(), leaves_.data());
+    pass(k);
+  }
+  end();
+}
+
+void FusedStep::State::sum_leaves(bool of_ids, cudaStream_t stream) {
+  kernel::SumWeights sums{.now = weights_.now(),
+                          .units = units(),
+                          .of = {},
+                          .slopes = slopes_.data(),
+                          .losses = losses_.data(),
+                          .group = objective_.group(),
+                          .leaves = leaves_.data(),
+                          .dense_size = weights_.dense_size(),
+                          .leaf_losses = leaf_losses_.data()};
+  if (of_ids) {
+    sums.of[0] = sides_[0].memory.sums(window_->users().unit_begin);
+    sums.of[1] = sides_[1].memory.sums(window_->items().unit_begin);
+  } else {
+    sums.of[0] = row_memory_.sums(window_->unit_begin());
+  }
+  for_teams(units() * (sums.of[0].tile_count + sums.of[1].tile_count), fused::kTileThreads,
+            fused::team::kLanes * static_cast<int64_t>(sizeof(double)), stream, sums);
+}
+
+void FusedStep::State::sum_parts(const float* item_rows) {
+  for (const Side side : {Side::kUser, Side::kItem}) {
+    SideOf& of = sides_[index(side)];
+    each(of.most * of.width,
+         kernel::SumIds{.now = weights_.now(),
+                        .lists = side == Side::kUser ? window_->users() : window_->items(),
+                        .units = units(),
+                        .cols = of.width,
+                        .from = side == Side::kUser ? user_rows_.data() : item_rows,
+                        .to = of.part_gradients.data()});
+  }
 }
 
 void FusedStep::State::reduce() {
   if (weights_.exact()) return weights_.reduce_leaves(leaves_.data());
   const auto sum_ranks = [&](auto* data, int64_t count, DataType type) {
-    comm_.all_reduce(data, data, count, type, Reduction::kSum, stream_.handle());
+    if (!alone())
+      comm_.all_reduce(data, data, count, type, Reduction::kSum, stream_.handle());
   };
   each(weights_.dense_size(), kernel::SumLeaves{leaves_.data(), units(), weights_.dense_size(),
                                                 weights_.dense_gradients()});
-  each(1, kernel::SumLosses{units(), losses_.data()});
+  each(1, kernel::SumLosses{units(), leaf_losses_.data()});
   sum_ranks(weights_.dense_gradients(), weights_.dense_size(), DataType::kFloat32);
-  sum_ranks(losses_.data(), 1, DataType::kFloat64);
+  sum_ranks(leaf_losses_.data(), 1, DataType::kFloat64);
   for (const Part& part : weights_.parts())
     if (part.kind == ArrayKind::kItemTable)
       sum_ranks(weights_.gradients(part), part.size, DataType::kFloat32);
 }
 
+/// Of all that are held: as if they were the ids of one unit.
 DeviceArray<float> FusedStep::State::all_parts(Side side) {
-  const SideOf& of = sides_[index(side)];
+  SideOf& of = sides_[index(side)];
   const int64_t n = of.width > 0 ? of.parts.size() / of.width : 0;
   DeviceArray<float> parts(of.parts.size());
   DeviceArray<int32_t> ids(n);
   each(n, kernel::Count{ids.data()});
-  const int64_t none = 0;
-  DeviceArray<int64_t> begin(std::span(&none, 1), stream_), count(std::span(&n, 1), stream_);
-  fused::IdArguments arguments = ids_of(side);
-  arguments.parts = parts.data();
-  const int64_t count_of_teams = units() * kTeamsOfIds;
-  teams(count_of_teams, kernel::ForwardIds{model_.arguments(model_.program(side), count_of_teams),
-                                           arguments,
-                                           {ids.data(), begin.data(), count.data()},
-                                           count_of_teams});
+  const std::vector<int64_t> begin{0, n};
+  const DeviceArray<int64_t> unit_begin(begin, stream_);
+  const std::vector<kernel::StepNow> first(1);
+  const DeviceArray<kernel::StepNow> now(first, stream_);
+  const int64_t teams = (n + fused::kBlockRows - 1) / fused::kBlockRows;
+  kernel::IdSide ids_of_all{.fused = model_.arguments(model_.ids(side), teams),
+                            .ids = id_arguments(side),
+                            .lists = {.id = ids.data(), .unit_begin = unit_begin.data()},
+                            .blocks = {.of_unit = teams}};
+  ids_of_all.ids.parts = parts.data();
+  for_teams(teams, kTeamThreads, model_.ids(side).shared_bytes(), stream_,
+            kernel::ForwardIds{now.data(), 1, {ids_of_all, {}}});
   wait();
   return parts;
 }
@@ -356,17 +478,20 @@ std::unique_ptr<Predictor> FusedStep::State::make_predictor(const Problem& probl
   FusedPredictor::Weights weights{.user_parts = all_parts(Side::kUser),
                                   .item_parts = all_parts(Side::kItem),
                                   .columns = {columns_[0].data(), columns_[1].data()},
+                                  .norms = norms_.running(),
                                   .first_user = 0};
   for (int64_t shard = 0; shard < shards_.begin; ++shard)
     weights.first_user += problem.users_per_shard[shard];
-  if (remote()) weights.item_parts = requests_.gather(weights.item_parts.data(), sides_[1].width);
+  if (requests_)
+    weights.item_parts = requests_->gather(weights.item_parts.data(), sides_[1].width);
   return std::make_unique<FusedPredictor>(problem, model_, std::move(weights), stream_);
 }
 
 FusedStep::FusedStep(const Problem& problem, const Parameters& parameters, Form form,
                      const Schedule& schedule, std::span<const ShardSamples> samples,
-                     Communicator& devices, Communicator& control)
-    : StepsOnDevice(std::make_unique<State>(problem, parameters, form, schedule, samples, devices,
-                                            control)) {}
+                     const NegativeSampler* negatives, Communicator& devices,
+                     Communicator& control)
+    : StepsOnDevice(std::make_unique<State>(problem, parameters, form, schedule, samples,
+                                            negatives, devices, control)) {}
 
 }  // namespace kt

@@ -7,70 +7,63 @@
 #include "launch/collectives/communicator.h"
 #include "launch/process/device.h"
 #include "sharding/parameters.h"
-#include "sharding/schedule.h"
-#include "trainer/run/samples.h"
+#include "trainer/devices/window_kernels.h"
 
 namespace kt {
 
-/// What crosses ranks for the items of a step on devices in exact form: requests to the owners, answers, gradients back,
-/// each one all_to_all. How many go where is counted on the host once an epoch, so no step waits for a count.
+/// Rows of items that other ranks own, on devices in exact form: a step's requests to the owners, answers, gradients back.
+/// Who asks for what in some steps is told before the first of them; after that every message of a step has one size,
+/// that of the largest, so no step waits for a count.
 ///
-/// A step's requests go out in the order of their items, so those to one owner are together, and those for one item in
-/// (shard, position) order; what is received, in rank order, is sorted stably: there too.
+/// A step's requests to an owner lie in the order of their items, those for one item in (shard, position) order; what is
+/// received, in rank order, is sorted stably: there too.
 class ItemRequests {
  public:
-  /// Everything is borrowed. Shapes: samples one per owned shard.
-  ItemRequests(const Parameters& parameters, const Schedule& schedule,
-               std::span<const ShardSamples> samples, uint64_t seed, Communicator& devices,
-               Communicator& control, DeviceStream& stream);
+  /// Borrows all.
+  ItemRequests(const Parameters& parameters, Communicator& devices, Communicator& control,
+               DeviceStream& stream);
 
   /// Rows of all items, from those of the items that each rank owns; waits for them. Shapes: own [held items, cols],
   /// result [items, cols]. Collective: all ranks.
   DeviceArray<float> gather(const float* own, int64_t cols);
-  /// Makes room for rows of up to `cols`. Nothing enqueued may use what is here. Collective: all ranks.
-  void begin_epoch(int64_t epoch, int64_t cols);
-  /// Of any step of the epoch.
-  int64_t most() const { return asked_items_.size(); }
-  /// Tells the owners. Shapes: items [n] of the step, ascending. Collective: all ranks.
-  void route(int64_t step, const int32_t* items);
 
-  /// What this rank is asked for. Shapes: [count].
-  int64_t count() const { return asked_total_; }
-  const int32_t* items() const { return asked_items_.data(); }  ///< in the order of the answers
-  const int32_t* sorted_items() const { return by_asked_.keys(); }
-  const int32_t* sorted_places() const { return by_asked_.values(); }  ///< in that order
+  /// Tells the owners what `steps` steps ask for; waits. `cols`: the most of any row that is fetched. Shapes: keys [n]
+  /// ascending, step * items + item; they stay until the next call. Collective: all ranks.
+  void prepare(int64_t steps, const int64_t* keys, int64_t n, int64_t cols);
+  /// Rows of a message of a step, to or from one rank.
+  int64_t capacity() const { return capacity_; }
+  /// Of all messages of a step.
+  int64_t rows() const { return comm_.world().size * capacity_; }
+  /// to[row of request k] = where it lies among those of its step; over the requests of `prepare`.
+  kernel::RequestPlaces places(const int32_t* row, int32_t* to) const;
+  /// What this rank is asked for: item, or -1. Shapes: [ranks, steps, capacity].
+  const int32_t* asked() const { return asked_.data(); }
 
-  /// Answers with rows of `from` (row 0: the first held item). Returns: the answers to this rank, in the order of its
-  /// requests. Shapes: from [held items, cols], result [n, cols]. Collective: all ranks.
-  const float* fetch(const float* from, int64_t first_item, int64_t cols);
-  /// Where to put what goes back, in the order of the requests. Shapes: [n, cols].
+  /// Answers with rows of `from` (row 0: the first held item); the answers to this rank are `incoming`. Shapes: from [held
+  /// items, cols]. Collective: all ranks.
+  void fetch(const kernel::StepNow* now, const float* from, int64_t cols);
+  /// By the places of the requests. Shapes: [rows(), cols].
+  const float* incoming() const { return incoming_.data(); }
+  /// Where to put what goes back, by the places of the requests. Shapes: [rows(), cols].
   float* outgoing() { return outgoing_.data(); }
-  /// Returns: what came back, in the order of the answers. Shapes: [count, cols]. Collective: all ranks.
+  /// Returns: what came back, rank by rank. Shapes: [rows(), cols]. Collective: all ranks.
   const float* give_back(int64_t cols);
 
  private:
-  std::span<const int64_t> counts_of(const std::vector<int64_t>& table) const {
-    const int64_t size = comm_.world().size;
-    return std::span(table).subspan(step_ * size, size);
-  }
+  void exchange(int64_t cols);
 
-  const Schedule& schedule_;
-  const uint64_t seed_;
-  const Range shards_;
   Communicator& comm_;
   Communicator& control_;
   DeviceStream& stream_;
-  std::vector<const Samples*> samples_;  // [S]
-  std::vector<int32_t> owner_;           // [items] rank
-  std::vector<int64_t> item_rows_;       // [ranks]
+  int64_t first_item_, items_;
+  std::vector<int64_t> item_rows_;   // [ranks]
+  DeviceArray<int64_t> rank_items_;  // [ranks + 1] first item of each rank
 
-  // Shapes: m requests to this rank in a step.
-  int64_t step_ = 0;
-  int64_t asked_total_ = 0;
-  std::vector<int64_t> asking_, asked_;               // [steps, ranks]
-  DeviceArray<int32_t> asked_items_, asked_numbers_;  // [m]
-  DeviceArray<float> outgoing_, incoming_;            // rows under way
-  PairSort by_asked_;
+  int64_t steps_ = 0, capacity_ = 0;
+  const int64_t* keys_ = nullptr;
+  DeviceArray<int64_t> begin_;             // [steps * ranks + 1] of the requests
+  DeviceArray<int32_t> asking_, asked_;    // [ranks, steps, capacity]
+  DeviceArray<float> outgoing_, incoming_;  // rows under way
 };
 
 }  // namespace kt

@@ -17,43 +17,53 @@ namespace kt {
 
 namespace kernel {
 
-/// Where each shard's part of a step begins. Over shards + 1.
-struct PlaceShards {
-  const int64_t* samples;  // [shards], as in Schedule
-  const int64_t* phase;    // [shards]
-  int64_t steps, step, shards;
-  int64_t* unit_begin;  // [shards + 1] in the step's samples
-  int64_t* position;    // [shards] in the shard's order
-  KT_HOST_DEVICE void operator()(int64_t j) const {
-    int64_t begin = 0;
-    for (int64_t i = 0; i < j; ++i)
-      begin += taken_before(samples[i], phase[i], step + 1, steps) -
-               taken_before(samples[i], phase[i], step, steps);
-    unit_begin[j] = begin;
-    if (j < shards) position[j] = taken_before(samples[j], phase[j], step, steps);
+/// Which of n ascending numbers, of a first that is not above `k`, is the last not above it.
+KT_HOST_DEVICE inline int64_t last_not_above(const int64_t* ascending, int64_t n, int64_t k) {
+  int64_t begin = 0;
+  while (n > 1) {
+    const int64_t half = n / 2;
+    if (ascending[begin + half] <= k) {
+      begin += half;
+      n -= half;
+    } else {
+      n = half;
+    }
   }
-};
+  return begin;
+}
 
-/// The step's samples from the resident columns. Over the samples.
+/// The rows of `taken` steps from `step` on, from the resident samples. Over the rows.
 struct GatherSamples {
-  const int64_t* unit_begin;  // [shards + 1]
-  const int64_t* position;    // [shards]
-  const int64_t* first_row;   // [shards] in the columns
-  const EpochOrder* order;    // [shards]
+  const int64_t* begin;  // [all steps * units + 1]
+  int64_t step, taken, units;
+  const int64_t* samples;  // [units], as in Schedule
+  const int64_t* phase;    // [units]
+  int64_t steps;
+  const int64_t* first_row;  // [units] in the columns
+  const EpochOrder* order;   // [units]
+  uint64_t seed;
+  int64_t epoch, column_count;
   const int32_t *user_from, *item_from;
   const float* target_from;
   const uint32_t* row_from;
+  const float* columns_from;
   int32_t *user, *item;
   float* target;
-  uint32_t* row;
+  uint32_t* dropout_key;
+  float* columns;
   KT_HOST_DEVICE void operator()(int64_t k) const {
-    int64_t j = 0;
-    while (k >= unit_begin[j + 1]) ++j;
-    const int64_t from = first_row[j] + order[j](position[j] + k - unit_begin[j]);
+    const int64_t place = begin[step * units] + k;
+    const int64_t u =
+        step * units + last_not_above(begin + step * units, taken * units, place);
+    const int64_t unit = u % units;
+    const int64_t position = taken_before(samples[unit], phase[unit], u / units, steps);
+    const int64_t from = first_row[unit] + order[unit](position + place - begin[u]);
     user[k] = user_from[from];
     item[k] = item_from[from];
     target[k] = target_from[from];
-    row[k] = row_from[from];
+    dropout_key[k] = kt::dropout_key(seed, static_cast<uint64_t>(epoch), row_from[from]);
+    for (int64_t c = 0; c < column_count; ++c)
+      columns[k * column_count + c] = columns_from[from * column_count + c];
   }
 };
 
@@ -101,31 +111,72 @@ struct Scatter {
 
 /// Over rows x width.
 struct Dropout {
-  uint64_t seed;
-  int64_t epoch, width;
+  int64_t width;
   uint32_t threshold;  // dropout_threshold(probability)
   float kept;          // dropout_kept(probability)
-  const uint32_t* row;
+  const uint32_t* key;
   float* to;
   KT_HOST_DEVICE void operator()(int64_t e) const {
-    const uint32_t key = dropout_key(seed, static_cast<uint64_t>(epoch), row[e / width]);
-    to[e] = dropout_factor(key, e % width, threshold, kept);
+    to[e] = dropout_factor(key[e / width], e % width, threshold, kept);
   }
 };
 
-/// The sums of the rows of each id, in sorted order. Over n x cols; the first place of an id does its work.
-struct SumRows {
-  const int32_t* id;     // [n] sorted
-  const int32_t* place;  // [n] row of `from`
-  int64_t n, first, cols;
-  const float* from;
-  float* to;  // row id - first
+/// A step, as the host plans it ahead.
+struct StepPlan {
+  int64_t step;  ///< of those that are taken at once
+  double scale;  ///< of losses
+  UpdateFactors factors;
+};
+/// The step under way.
+struct StepNow {
+  StepPlan plan;
+  int64_t logged;  ///< steps planned before it since outcomes were last taken
+};
+/// Takes the next plan. Over 1.
+struct BeginStep {
+  const StepPlan* plans;  // host memory
+  int64_t* begun;
+  StepNow* now;
+  KT_HOST_DEVICE void operator()(int64_t) const {
+    now->logged = (*begun)++;
+    now->plan = plans[now->logged];
+  }
+};
+
+/// A sum over the leaves 0, 1, ..., 2^i - 1 by the perfect binary tree over them (sharding/tree_sum.h), as they come.
+template <class T>
+class TreeSum {
+ public:
+  KT_HOST_DEVICE void add(T leaf) {
+    int level = 0;
+    for (; count_ >> level & 1; ++level) leaf = sums_[level] + leaf;
+    sums_[level] = leaf;
+    ++count_;
+  }
+  /// Of all 2^i.
+  KT_HOST_DEVICE T total(int level) const { return sums_[level]; }
+
+ private:
+  T sums_[24];
+  int64_t count_ = 0;
+};
+template <class T, class Leaf>
+KT_HOST_DEVICE T sum_tree(int level, Leaf&& leaf) {
+  TreeSum<T> sum;
+  for (int64_t k = 0; k < int64_t{1} << level; ++k) sum.add(leaf(k));
+  return sum.total(level);
+}
+
+/// What is sent of the leaves: elements of sums of whole subtrees. Over the elements.
+struct SumSubtrees {
+  const float* leaves;   // [leaves, width]
+  const int64_t* index;  // of an element of the subtree's first leaf
+  const int32_t* level;
+  int64_t width;
+  float* to;
   KT_HOST_DEVICE void operator()(int64_t e) const {
-    const int64_t k = e / cols, c = e % cols;
-    if (k > 0 && id[k - 1] == id[k]) return;
-    float sum = 0;
-    for (int64_t q = k; q < n && id[q] == id[k]; ++q) sum += from[place[q] * cols + c];
-    to[(id[k] - first) * cols + c] = sum;
+    const float* first = leaves + index[e];
+    to[e] = sum_tree<float>(level[e], [&](int64_t k) { return first[k * width]; });
   }
 };
 
@@ -134,18 +185,13 @@ struct AddBuffers {
   const TreeAdd* adds;
   int64_t count, width;
   float* buffers;
+  float* to;  // the result
   KT_HOST_DEVICE void operator()(int64_t c) const {
     for (int64_t k = 0; k < count; ++k)
       buffers[adds[k].into * width + c] += buffers[adds[k].from * width + c];
+    to[c] = buffers[c];
   }
 };
-
-/// The tree over n = 2^i scalars; destroys them.
-KT_HOST_DEVICE inline double sum_tree(double* leaves, int64_t n) {
-  for (int64_t step = 1; step < n; step *= 2)
-    for (int64_t k = 0; k < n; k += 2 * step) leaves[k] += leaves[k + step];
-  return leaves[0];
-}
 
 /// One lane of the squared norm (sharding/squared_norm.h) of an array's rows in a block. Over blocks x arrays x lanes.
 struct SquaredLanes {
@@ -186,17 +232,21 @@ struct FoldLanes {
 /// What the step found, into the log, and the factor that clips; once an outcome is not sound, no step changes
 /// anything. Over 1.
 struct Judge {
-  double* losses;  // [leaves], destroyed
-  int64_t leaves;
-  double* squared_norms;  // [blocks], destroyed
-  int64_t blocks;
+  const double* losses;  // [2^loss_level]
+  int loss_level;
+  const double* squared_norms;  // [2^norm_level]
+  int norm_level;
   double clip_norm;
+  const StepNow* now;
   StepOutcome* log;
   int32_t* bad;
   float* scale;
   KT_HOST_DEVICE void operator()(int64_t) const {
-    const StepOutcome outcome{sum_tree(losses, leaves), std::sqrt(sum_tree(squared_norms, blocks))};
-    *log = outcome;
+    const double squares =
+        sum_tree<double>(norm_level, [&](int64_t k) { return squared_norms[k]; });
+    const StepOutcome outcome{sum_tree<double>(loss_level, [&](int64_t k) { return losses[k]; }),
+                              std::sqrt(squares)};
+    log[now->logged] = outcome;
     if (!is_sound(outcome, clip_norm)) *bad = 1;
     *scale = clip_factor(outcome.gradient_norm, clip_norm);
   }
@@ -204,13 +254,16 @@ struct Judge {
 
 /// One update of every element, unless an outcome was bad. Over the elements.
 struct Update {
-  UpdateFactors factors;
+  const StepNow* now;
   const int32_t* bad;
   const float* scale;
+  const uint8_t* still;  // [stills] elements that are not trained; those after them are
+  int64_t stills;
   const float* gradient;
   float *value, *slot1, *slot2;  // null where there is none
   KT_HOST_DEVICE void operator()(int64_t k) const {
-    if (*bad) return;
+    if (*bad || (k < stills && still[k])) return;
+    const UpdateFactors& factors = now->plan.factors;
     const float g = gradient[k] * *scale;
     if (factors.rule == OptimizerRule::kSgd)
       sgd_element(factors, g, value[k], slot1 ? slot1 + k : nullptr);

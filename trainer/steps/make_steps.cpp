@@ -26,7 +26,7 @@ std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters
                                        pool);
   if (system.objective.is_full_softmax())
     return std::make_unique<FullSoftmaxStep>(problem, parameters, schedule, samples, comm, pool);
-  if (devices) return devices->make_steps(problem, parameters, schedule, samples, comm);
+  if (devices) return devices->make_steps(problem, parameters, schedule, samples, negatives, comm);
   return std::make_unique<HostSteps>(problem, parameters, schedule, samples, negatives, comm, pool);
 }
 

@@ -167,10 +167,10 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
 /// A sample and its negatives, as rows of its user from `to` on.
 void TrainStep::put_group(int64_t unit, const Sample& sample, int64_t epoch, int64_t to) {
   options_.negatives->draw(unit, sample, epoch, &item_[to], &target_[to]);
-  const uint64_t key = dropout_key(options_.seed, static_cast<uint64_t>(epoch), sample.row);
   for (int64_t k = 0; k < group_; ++k) {
     user_row_[to + k] = static_cast<int32_t>(first_user_[unit] + sample.user);
-    dropout_key_[to + k] = static_cast<uint32_t>(mix(key + static_cast<uint64_t>(k)) >> 32);
+    dropout_key_[to + k] =
+        dropout_key_of_group(options_.seed, static_cast<uint64_t>(epoch), sample.row, k);
   }
 }
 
