@@ -93,9 +93,15 @@ TEST_F(Devices, ExactTrainingHasTheBitsOfTheCpu) {
   }
 }
 
-// Columns of tables, biases, several rates and losses; a workspace that a team cannot share.
+// Columns of tables and rows, biases, penalties, batch norms, several rates, losses of rows and of groups; a workspace that
+// a team cannot share.
 TEST_F(Devices, OtherSystemsHaveTheBitsOfTheCpu) {
   const std::string configs[] = {
+      "model: {name: mf, embedding: 8, penalty: .01}\n",
+      "model: {name: feature_mlp, encoding: k_fold, shrink: 5, dropout: .1}\n",
+      "model: {name: bpr, embedding: 8, penalty: .01, negatives: {kind: uniform}, target: {kind: positive, "
+      "threshold: 1}}\n",
+      "model: {name: softmax, negatives: {count: 80}, target: {kind: positive, threshold: 1}}\n",
       "model: {name: two_tower, user_columns: codes, daily: false, categories: true, hidden: [32], "
       "width: 8, biases: "
       "true,\n"
@@ -224,7 +230,7 @@ TEST_F(Devices, BadStepsAreTreatedAlike) {
 
 TEST_F(Devices, WhatTheyCannotTrainIsNamed) {
   const std::tuple<const char*, const char*, const char*> systems[] = {
-      {"model.penalty=0.1", "fused", " on GPUs: it has a penalty on embeddings"},
+      {"model.penalty=0.1", "torch", " on GPUs by libtorch: it has a penalty on embeddings"},
       {"model.loss=huber", "torch", " on GPUs by libtorch: its loss is not the squared error"},
       {"model.target.kind=log", "torch",
        " on GPUs by libtorch: its target is not the label itself"}};

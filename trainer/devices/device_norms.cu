@@ -106,8 +106,9 @@ void DeviceNorms::update_running() {
                                    .moments = moments_[k].data(),
                                    .width = norm.place.width,
                                    .momentum = norm.momentum,
-                                   .means = norm.mean_columns,
-                                   .variances = norm.variance_columns,
+                                   .means = norm.mean_columns.size(),
+                                   .first_mean = norm.mean_columns.begin,
+                                   .first_variance = norm.variance_columns.begin,
                                    .mean = weights_.values(weights_.parts()[norm.mean]),
                                    .variance = weights_.values(weights_.parts()[norm.variance])});
   }

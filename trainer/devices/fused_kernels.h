@@ -69,7 +69,7 @@ struct IdSide {
   fused::IdArguments ids;
   IdLists lists;
   Blocks blocks;
-  const float* penalties;  // [tables] of a row; null: none
+  const double* penalties;  // [tables] of a row; null: none
   int64_t rows_of_count;   // rows that count once
 };
 /// A block of ids, of both sides one after the other.

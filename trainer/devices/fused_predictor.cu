@@ -36,6 +36,8 @@ void FusedPredictor::predict(std::span<const int32_t> users, std::span<const int
   }
   user_.upload(rows, stream_);
   item_.upload(items, stream_);
+  const std::vector<float> pair_columns = problem_.columns.of_pairs(rows, items);
+  const DeviceArray<float> row_columns(pair_columns, stream_);
   const int64_t teams = std::min((n + fused::kBlockRows - 1) / fused::kBlockRows, kMostTeams);
   for_teams(teams, kTeamThreads, model_.rows().shared_bytes(), stream_,
             kernel::PredictRows{model_.arguments(model_.rows(), teams),
@@ -45,7 +47,7 @@ void FusedPredictor::predict(std::span<const int32_t> users, std::span<const int
                                  .user = user_.data(),
                                  .item = item_.data(),
                                  .item_id = item_.data(),
-                                 .columns = {weights_.columns[0], weights_.columns[1], nullptr},
+                                 .columns = {weights_.columns[0], weights_.columns[1], row_columns.data()},
                                  .norms = weights_.norms,
                                  .predictions = output_.data()},
                                 teams});

@@ -86,7 +86,7 @@ class FusedStep::State final : public Work {
     DeviceArray<const float*> tables;
     DeviceArray<float*> table_gradients;
     DeviceArray<int64_t> cols;
-    DeviceArray<float> penalties;  // [tables], or empty
+    DeviceArray<double> penalties;  // [tables], or empty
     DeviceArray<float> parts, part_gradients;  // [held ids, width]
     BlockMemory memory;
   };
@@ -189,13 +189,13 @@ void FusedStep::State::reserve(Side side, const Parameters& parameters) {
   std::vector<const float*> tables;
   std::vector<float*> gradients;
   std::vector<int64_t> cols;
-  std::vector<float> penalties;
+  std::vector<double> penalties;
   for (const Part& part : weights_.parts()) {
     if (part.kind != (of_users ? ArrayKind::kUserTable : ArrayKind::kItemTable)) continue;
     tables.push_back(weights_.values(part));
     gradients.push_back(weights_.gradients(part));
     cols.push_back(part.cols);
-    penalties.push_back(static_cast<float>(parameters.arrays[part.array].spec.row_penalty));
+    penalties.push_back(parameters.arrays[part.array].spec.row_penalty);
   }
   SideOf& of = sides_[index(side)];
   const int64_t held = of_users ? std::ssize(parameters.user_touched) : held_items_.size();

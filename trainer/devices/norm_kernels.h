@@ -152,15 +152,15 @@ struct UpdateRunning {
   const double* moments;  // [1 + 2 width]
   int64_t width;
   double momentum;
-  Range means, variances;  // columns that are held
-  float *mean, *variance;  // of the first of them
+  int64_t means, first_mean, first_variance;  // columns that are held
+  float *mean, *variance;                     // of the first of them
   KT_HOST_DEVICE void operator()(int64_t k) const {
     if (*bad) return;
-    const bool first = k < means.size();
-    const int64_t e = first ? k : k - means.size();
-    float& value = first ? mean[e] : variance[e];
-    const double of_batch = first ? moments[1 + means.begin + e]
-                                  : moments[1 + width + variances.begin + e] / moments[0];
+    const bool of_mean = k < means;
+    const int64_t e = of_mean ? k : k - means;
+    float& value = of_mean ? mean[e] : variance[e];
+    const double of_batch = of_mean ? moments[1 + first_mean + e]
+                                    : moments[1 + width + first_variance + e] / moments[0];
     value = static_cast<float>(momentum * static_cast<double>(value) + (1 - momentum) * of_batch);
   }
 };

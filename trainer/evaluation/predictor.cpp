@@ -60,13 +60,7 @@ class HostPredictor final : public Predictor {
   std::vector<float> columns_of(std::span<const int32_t> users,
                                 std::span<const int32_t> items) const {
     if (history_) return history_->of(users, items);
-    const std::optional<RowColumns>& of_pair = problem_.columns.of_pair;
-    if (!of_pair) return {};
-    const int64_t width = of_pair->width();
-    std::vector<float> columns(users.size() * width);
-    for (size_t k = 0; k < users.size(); ++k)
-      of_pair->of(users[k], items[k], std::span(columns).subspan(k * width, width));
-    return columns;
+    return problem_.columns.of_pairs(users, items);
   }
 
   /// Those of the graph, which are the first.

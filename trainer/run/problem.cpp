@@ -134,6 +134,16 @@ SystemInputs system_inputs(const Config& config, std::span<const Column> columns
                        [&](Side side) { return code_counts(columns, side, dataset); });
 }
 
+std::vector<float> ProblemColumns::of_pairs(std::span<const int32_t> user_rows,
+                                            std::span<const int32_t> of_items) const {
+  if (!of_pair) return {};
+  const int64_t width = of_pair->width();
+  std::vector<float> columns(user_rows.size() * width);
+  for (size_t k = 0; k < user_rows.size(); ++k)
+    of_pair->of(user_rows[k], of_items[k], std::span(columns).subspan(k * width, width));
+  return columns;
+}
+
 StepColumns step_columns(const Problem& problem) {
   const ProblemColumns& columns = problem.columns;
   StepColumns result{.users = columns.users.data(), .items = columns.items.data(), .rows = {}};

@@ -26,6 +26,11 @@ struct ProblemColumns {
   std::vector<std::vector<float>> train_rows;
   std::optional<RowColumns>
       of_pair;  ///< of any user and item; none: a row has no columns of its own
+
+  /// Of rows that are none of the training rows. Shapes: user_rows of the user tables, of_items [n]; result [n, columns
+  /// of a row].
+  std::vector<float> of_pairs(std::span<const int32_t> user_rows,
+                              std::span<const int32_t> of_items) const;
 };
 
 /// What a configuration and a data set make together: the system and its inputs. The same on every rank.
