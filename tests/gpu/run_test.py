@@ -1,4 +1,4 @@
-"""tests/gpu/run over the stand-ins of CUDA and NCCL.   run_test.py PROGRAM_ON_STAND_INS"""
+"""tests/gpu/run over the stand-ins of CUDA and NCCL; what tests/gpu/bundle refuses.   run_test.py PROGRAM_ON_STAND_INS"""
 import argparse
 import contextlib
 import importlib.machinery
@@ -6,6 +6,8 @@ import importlib.util
 import io
 import json
 import pathlib
+import shutil
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -93,6 +95,23 @@ exec {PROGRAM} "$@" train.seed=2''')
             self.assertEqual([row["errors"] for row in report.document["sanitizer"]], errors)
         # A log of each.
         self.assertEqual(len(list(bench.work.glob("*check-*.log"))), 4)
+
+
+class Bundle(unittest.TestCase):
+    def test_it_refuses_what_is_not_built_and_a_folder_that_exists(self):
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            shutil.copytree(pathlib.Path(PATH).parent, root / "tests" / "gpu")
+            bundle = [root / "tests" / "gpu" / "bundle", root / "tests"]
+            ended = subprocess.run(bundle, capture_output=True, text=True)
+            self.assertEqual(ended.returncode, 2)
+            self.assertIn("error: build/gpu/kuaitrain: not built; run cmake", ended.stderr)
+            program = root / "build" / "gpu" / "kuaitrain"
+            program.parent.mkdir(parents=True)
+            program.touch(0o755)
+            ended = subprocess.run(bundle, capture_output=True, text=True)
+            self.assertEqual(ended.returncode, 2)
+            self.assertIn(f"error: {root / 'tests'}: exists; give a folder that does not", ended.stderr)
 
 
 if __name__ == "__main__":
