@@ -73,8 +73,11 @@ class GpuRun(unittest.TestCase):
         self.assertEqual([(row["tool"], row["errors"]) for row in found["sanitizer"]],
                          [("memcheck", "0 found")] * 2 + [("racecheck", "0 found")] * 2)
 
-    def test_other_bits_fail(self):
-        other = self.script("other", f'''case "$*" in *parallel.backend=mpi*|*synth*|*import*) exec {PROGRAM} "$@" ;; esac
+    def test_other_bits_fail_and_libtorch_may_be_another(self):
+        other = self.script("other", f'''case "$*" in
+  *parallel.backend=mpi*|*synth*|*import*) exec {PROGRAM} "$@" ;;
+  *model.engine=torch*) exit 2 ;;
+esac
 exec {PROGRAM} "$@" train.seed=2''')
         code, text, found = self.run_over(other, "--gpus", "1")
         self.assertEqual(code, 1)
@@ -83,6 +86,8 @@ exec {PROGRAM} "$@" train.seed=2''')
         self.assertIn("PyTorch: not measured", text)
         self.assertIn("not run: compute-sanitizer", text)
         self.assertIsNone(found["speed"][0]["exact / PyTorch"])
+        self.assertIsNone(found["speed"][0]["libtorch"])
+        self.assertGreater(found["speed"][0]["fast"], 0)
 
     def test_races_fail_and_so_does_a_run_that_does(self):
         breaks = self.script("breaks", "exit 3")
