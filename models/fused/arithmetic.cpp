@@ -3,25 +3,36 @@
 namespace kt::fused {
 namespace {
 
-double operations_of(const Program& program) {
-  int64_t operations = 0;
+void add_term(Work& work, const Term& term, int64_t width) {
+  const auto weights = static_cast<double>(term.in * width);
+  work.forward += 2 * weights;
+  work.gradients += 2 * weights;
+  if (term.x_gradient >= 0) work.backward += 2 * weights;
+  work.weights += weights;
+  work.inputs += static_cast<double>(padded(term.in));
+}
+
+Work work_of(const Program& program) {
+  Work work;
   for (int64_t k = 0; k < program.op_count; ++k) {
     const Op& op = program.ops[k];
-    for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
-      const Term& term = program.terms[t];
-      operations += (term.x_gradient < 0 ? 4 : 6) * term.in * op.width;
-    }
-    if (op.bias >= 0) operations += 2 * op.width;
+    const auto width = static_cast<double>(op.width);
+    for (int32_t t = op.terms_begin; t < op.terms_end; ++t)
+      add_term(work, program.terms[t], op.width);
+    if (op.bias >= 0) work.forward += width, work.gradients += width, work.weights += width;
+    if (op.bias >= 0 || op.terms_end > op.terms_begin)
+      work.slopes += static_cast<double>(padded(op.width));
     if (op.kind == OpKind::kGather)
-      operations += ((op.user_part >= 0) + (op.item_part >= 0)) * op.width;
+      work.forward += ((op.user_part >= 0) + (op.item_part >= 0)) * width;
   }
-  return static_cast<double>(operations);
+  return work;
 }
 
 }  // namespace
 
 Arithmetic arithmetic_of(const CompiledModel& model) {
-  return {operations_of(model.users()), operations_of(model.items()), operations_of(model.rows())};
+  return {work_of(model.users()), work_of(model.items()), work_of(model.rows()),
+          static_cast<double>(model.packed_size())};
 }
 
 }  // namespace kt::fused

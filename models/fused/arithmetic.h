@@ -4,11 +4,20 @@
 
 namespace kt::fused {
 
-/// Floating-point operations, forward and backward: 2 a weight for each product (forward, of its gradient and, where
-/// there is something to train behind the input, of the input's), 2 a bias, 1 an element a row gathers from a part.
+/// What one user, item or row takes. Operations are of floating point, forward and backward.
+struct Work {
+  double forward = 0;    ///< 2 a weight, 1 a bias, 1 an element that a row gathers from a part
+  double backward = 0;   ///< 2 a weight, where there is something to train behind the input
+  double gradients = 0;  ///< of the weights: 2 a weight, 1 a bias
+  double inputs = 0;     ///< floats of the inputs of layers, and
+  double slopes = 0;     ///< of the gradients of their outputs: what `gradients` reads
+  double weights = 0;    ///< elements of the dense gradients, whatever the number of ids or rows
+  double operations() const { return forward + backward + gradients; }
+};
+
 struct Arithmetic {
-  double user = 0, item = 0;  ///< of an id
-  double row = 0;
+  Work user, item, row;
+  double packed = 0;  ///< floats of the dense weights as kernels want them
 };
 
 Arithmetic arithmetic_of(const CompiledModel& model);

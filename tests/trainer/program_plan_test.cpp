@@ -117,8 +117,11 @@ TEST_F(ProgramPlan, ItsDocumentHasTheseFields) {
               ElementsAre("available_bytes", "fits", "needed_bytes", "of", "ranks_needed"));
   EXPECT_THAT(keys(got["step"]),
               ElementsAre("collectives", "communication_s", "compute_s", "epoch_s", "estimate",
-                          "exposed_share", "flops", "overlap", "oversubscription", "samples",
-                          "samples_per_second", "seconds", "speed_up", "steps_per_epoch"));
+                          "exposed_share", "flops", "kernels", "overlap", "oversubscription",
+                          "prepare_epoch_s", "samples", "samples_per_second", "seconds", "speed_up",
+                          "steps_per_epoch"));
+  EXPECT_THAT(keys(got["step"]["kernels"][0]),
+              ElementsAre("bytes", "launches", "name", "operations", "seconds"));
   EXPECT_THAT(keys(got["step"]["collectives"][0]),
               ElementsAre("of", "operation", "ranks", "seconds", "times"));
   EXPECT_THAT(keys(got["step"]["collectives"][0]["ranks"][1]),
@@ -129,7 +132,34 @@ TEST_F(ProgramPlan, ItsDocumentHasTheseFields) {
       ElementsAre("compute_parts_s", "compute_s", "memory", "node", "parameter_rows",
                   "peak_memory_bytes", "rank", "rows", "samples_per_step", "shards", "users"));
   EXPECT_EQ(got["device"]["memory_bytes"], 80000000000);
-  EXPECT_THAT(got["step"]["estimate"].get<std::string>(), HasSubstr("never measured"));
+  EXPECT_THAT(got["step"]["estimate"].get<std::string>(), HasSubstr("a prototype's kernels"));
+}
+
+TEST_F(ProgramPlan, OnDevicesTheEngineIsThatOfTheRun) {
+  const auto planned = [](const Arguments& more) {
+    Arguments arguments{"--ranks", "1", "--device", "h200"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return document(arguments);
+  };
+  const json fused = planned({});
+  EXPECT_EQ(fused["config"]["model"]["engine"], "fused");
+  EXPECT_EQ(fused["config"]["model"]["form"], "ids");
+  double seconds = 0;
+  for (const json& kernel : fused["step"]["kernels"]) seconds += kernel["seconds"].get<double>();
+  EXPECT_DOUBLE_EQ(seconds, fused["step"]["seconds"].get<double>());
+  const double epoch = fused["step"]["epoch_s"].get<double>();
+  EXPECT_NEAR(epoch,
+              fused["step"]["prepare_epoch_s"].get<double>() +
+                  fused["step"]["steps_per_epoch"].get<double>() * seconds,
+              1e-9);
+  EXPECT_NEAR(fused["step"]["samples_per_second"].get<double>(),
+              fused["dataset"]["rows_train"].get<double>() / epoch, 1);
+  // A reduced precision is libtorch's.
+  const json reduced = planned({"parallel.precision=bf16", "parallel.reduce=fast"});
+  EXPECT_EQ(reduced["config"]["model"]["engine"], "torch");
+  EXPECT_FALSE(reduced["step"].contains("kernels"));
+  EXPECT_GT(reduced["placement"][0]["compute_parts_s"]["kernel launches"], 0);
+  EXPECT_THAT(plan({"--ranks", "1", "--device", "h200"}).out, HasSubstr("sums of part gradients"));
 }
 
 TEST_F(ProgramPlan, OfMeansIsOfTheirOneStep) {
@@ -194,10 +224,12 @@ TEST_F(ProgramPlan, SaysWhetherItFits) {
 }
 
 TEST_F(ProgramPlan, IsReadableInEightyColumns) {
-  for (const Arguments& arguments : {Arguments{"--ranks", "64", "--device", "b200"},
-                                     Arguments{"--ranks", "17", "--cores", "64", "--memory", "500",
-                                               "parallel.reduce=fast", "train.clip_norm=1"},
-                                     Arguments{"--ranks", "1"}}) {
+  for (const Arguments& arguments :
+       {Arguments{"--ranks", "64", "--device", "b200"},
+        Arguments{"--ranks", "2", "--device", "a100", "model.engine=torch"},
+        Arguments{"--ranks", "17", "--cores", "64", "--memory", "500", "parallel.reduce=fast",
+                  "train.clip_norm=1"},
+        Arguments{"--ranks", "1"}}) {
     const Ended ended = plan(arguments);
     EXPECT_EQ(ended.code, 0);
     std::istringstream lines(ended.out);
@@ -230,8 +262,12 @@ TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
   expect_refused({"--ranks", "2", "train.batch=3"}, "train.batch");
   expect_refused({"a.yaml", "b.yaml", "--ranks", "2"}, "two configurations, a.yaml and b.yaml");
   expect_refused({of_system("additive_means"), "--ranks", "2", "--device", "h100"},
-                 "--device h100: model.name is additive_means, which has no form on GPUs: it is "
-                 "found in one step; plan it for cpu");
+                 "model.name: got additive_means, which has no form on GPUs: it is found in one "
+                 "step; set --device cpu");
+  std::ofstream(shop_->path() / "bce.yaml") << "model: {name: ncf, loss: bce}\n";
+  expect_refused({"bce.yaml", "--ranks", "2", "--device", "h100", "model.engine=torch"},
+                 "model.name: got ncf, which has no form on GPUs by libtorch: its loss is not the "
+                 "squared error; set --device cpu");
   expect_refused({"--ranks", "2", "--device", "l4", "--memory", "3"},
                  "--memory, --cores: describe a node of cpus, but --device is l4");
   for (const char* name : {"als", "ease", "svd", "autoencoder", "cosine"})

@@ -97,10 +97,29 @@ const char* name_of(MemoryPhase phase) {
 }
 
 constexpr const char* kOverlap = "nothing overlaps: each is waited for before the step goes on";
-constexpr const char* kGpuEstimate =
-    "an estimate from data sheets and assumed constants, never measured";
+constexpr const char* kDeviceEstimate =
+    "by what a prototype's kernels attained on an H200 (docs/plan.md)";
+constexpr const char* kTorchDeviceEstimate =
+    "by launches as an H200 took them, and data sheets (docs/plan.md)";
 constexpr const char* kCpuEstimate =
     "from costs measured on one machine (docs/plan.md): half to twice on others";
+
+bool through_libtorch(const PlanInputs& inputs) {
+  return inputs.device.gpu && inputs.config.model.engine == EngineName::kTorch;
+}
+bool on_devices(const PlanInputs& inputs) { return inputs.device.gpu && !through_libtorch(inputs); }
+
+const char* estimate_of(const PlanInputs& inputs) {
+  return on_devices(inputs)         ? kDeviceEstimate
+         : through_libtorch(inputs) ? kTorchDeviceEstimate
+                                    : kCpuEstimate;
+}
+
+const RankPlan& slowest_of(const Plan& plan) {
+  return *std::max_element(plan.ranks.begin(), plan.ranks.end(), [](const auto& a, const auto& b) {
+    return a.compute_seconds < b.compute_seconds;
+  });
+}
 
 // --- Text ------------------------------------------------------------------------------------------------
 
@@ -256,8 +275,18 @@ void log_collectives(const PlanInputs& inputs, const Plan& plan) {
 }
 
 double samples_per_second(const Plan& plan) {
-  return static_cast<double>(plan.training_rows) /
-         (static_cast<double>(plan.steps) * plan.step_seconds());
+  return static_cast<double>(plan.training_rows) / plan.epoch_and_steps_seconds();
+}
+
+/// None but on devices.
+void log_kernels(const RankPlan& rank) {
+  if (rank.kernels.empty()) return;
+  log_info("  {:<24}  {:>8}  {:>11}  {:>9}  {:>10}", "kernel", "launches", "operations", "memory",
+           "time");
+  for (const DeviceKernel& kernel : rank.kernels)
+    log_info("  {:<24}  {:>8}  {:>11}  {:>9}  {:>10}", kernel.name, kernel.launches,
+             scaled(kernel.operations, ""), scaled(kernel.bytes, "B"),
+             seconds_text(kernel.seconds));
 }
 
 void log_step(const PlanInputs& inputs, const Plan& plan, double speed_up) {
@@ -269,12 +298,11 @@ void log_step(const PlanInputs& inputs, const Plan& plan, double speed_up) {
   const auto row = [](const std::string& name, const std::string& value) {
     log_info("  {:<30}  {:>12}", name, value);
   };
-  const auto slowest = std::max_element(
-      plan.ranks.begin(), plan.ranks.end(),
-      [](const auto& a, const auto& b) { return a.compute_seconds < b.compute_seconds; });
+  const RankPlan& slowest = slowest_of(plan);
   for (size_t k = 0; k < plan.busy_parts.size(); ++k)
-    row(plan.busy_parts[k], seconds_text(slowest->busy_seconds[k]));
-  row(inputs.device.gpu ? "the longest of these" : "computing, slowest rank",
+    row(plan.busy_parts[k], seconds_text(slowest.busy_seconds[k]));
+  log_kernels(slowest);
+  row(through_libtorch(inputs) ? "the longest of these" : "computing, slowest rank",
       seconds_text(plan.compute_seconds));
   row("communication, all exposed", seconds_text(plan.communication_seconds));
   row("step", seconds_text(plan.step_seconds()));
@@ -282,10 +310,9 @@ void log_step(const PlanInputs& inputs, const Plan& plan, double speed_up) {
       fmt::format("{:.1f} %", 100 * plan.communication_seconds / plan.step_seconds()));
   if (!inputs.means) row("arithmetic, all ranks", scaled(plan.flops, "FLOP"));
   row("samples/s", scaled(samples_per_second(plan), ""));
-  if (!inputs.means)
-    row("an epoch", seconds_text(static_cast<double>(plan.steps) * plan.step_seconds()));
+  if (!inputs.means) row("an epoch", seconds_text(plan.epoch_and_steps_seconds()));
   row("times as fast as one rank", fmt::format("{:.2f}", speed_up));
-  log_info("  {}", inputs.device.gpu ? kGpuEstimate : kCpuEstimate);
+  log_info("  {}", estimate_of(inputs));
   if (plan.oversubscription > 1)
     log_warning("{:.3g} threads a core ({} cores a node): times are stretched by that",
                 plan.oversubscription, inputs.device.per_node);
@@ -302,8 +329,6 @@ void log_plan(const PlanInputs& inputs, const Plan& plan, const std::string& fil
                                  config.model.form == FormName::kIds ? " for each id" : "");
   log_info("{}: model {} {}, reduce {}", file, config.model.name, by,
            name_of(config.parallel.reduce));
-  if (inputs.device.gpu)
-    log_info("that is libtorch's step: model.engine=fused has no plan on GPUs yet");
   log_info("{} rank{} of {} thread{} on {} node{}", inputs.ranks, inputs.ranks == 1 ? "" : "s",
            config.parallel.threads, config.parallel.threads == 1 ? "" : "s", inputs.nodes,
            inputs.nodes == 1 ? "" : "s");
@@ -442,12 +467,22 @@ json document_of(const PlanInputs& inputs, const Plan& plan, double speed_up) {
                       {"samples_per_second", samples_per_second(plan)},
                       {"speed_up", speed_up},
                       {"oversubscription", plan.oversubscription},
-                      {"estimate", inputs.device.gpu ? kGpuEstimate : kCpuEstimate}};
+                      {"estimate", estimate_of(inputs)}};
   if (!inputs.means)
     document["step"].update({{"samples", config.train.global_batch},
                              {"steps_per_epoch", plan.steps},
                              {"flops", plan.flops},
-                             {"epoch_s", static_cast<double>(plan.steps) * seconds}});
+                             {"epoch_s", plan.epoch_and_steps_seconds()}});
+  if (on_devices(inputs)) {
+    json kernels = json::array();
+    for (const DeviceKernel& kernel : slowest_of(plan).kernels)
+      kernels.push_back({{"name", kernel.name},
+                         {"launches", kernel.launches},
+                         {"operations", kernel.operations},
+                         {"bytes", kernel.bytes},
+                         {"seconds", kernel.seconds}});
+    document["step"].update({{"kernels", kernels}, {"prepare_epoch_s", plan.epoch_seconds}});
+  }
   return document;
 }
 

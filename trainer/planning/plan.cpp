@@ -45,11 +45,16 @@ constexpr int64_t kProcessBytes = 150'000'000;
 constexpr int64_t kTestPairBytes = 19;
 constexpr int64_t kScoredPairBytes = 38;
 
-// Never measured here: nothing had a GPU. Source: assumed, docs/plan.md, "Assumed constants".
+// Of libtorch's step on devices: an operation's launch, measured. The rest of what follows is assumed. Source: docs/plan.md,
+// "On GPUs", "Assumed constants".
+constexpr double kTorchLaunch_s = 34e-6;
 constexpr double kGpuFlopShare = .35;
 constexpr double kGpuBandwidthShare = .7;
-constexpr double kKernelLaunch_s = 5e-6;
 constexpr int64_t kGpuContextBytes = 1'000'000'000;
+constexpr int64_t kGpuTeams = 264;  // that are under way at once
+constexpr int64_t kTeamBytes = 227 * 1024;
+// A row of an epoch as devices take it: in the order of steps, sorted by user and by item, runs of ids, room to sort.
+constexpr int64_t kEpochRowBytes = 64;
 
 std::vector<int64_t> blocks_of(const PlanInputs& inputs, const ParameterSpec& spec) {
   if (spec.kind != ParameterKind::kUserTable)
@@ -64,8 +69,10 @@ struct Sizes {
   explicit Sizes(const PlanInputs& inputs)
       : shards(std::ssize(inputs.shard_rows)),
         ranks(inputs.ranks),
+        gpu(inputs.device.gpu),
         exact(inputs.config.parallel.reduce == Reduce::kExact),
-        one_leaf(inputs.device.gpu && !exact),
+        fused(inputs.config.model.engine == EngineName::kFused),
+        one_leaf(inputs.device.gpu && !exact && !fused),
         threads(inputs.config.parallel.threads) {
     for (const ParameterSpec& spec : inputs.parameters) {
       if (spec.kind == ParameterKind::kDense) {
@@ -74,7 +81,10 @@ struct Sizes {
       } else {
         ++tables;
         table_cols += spec.cols;
-        if (spec.kind == ParameterKind::kItemTable) item_cols.push_back(spec.cols);
+        if (spec.kind == ParameterKind::kItemTable)
+          item_cols.push_back(spec.cols);
+        else
+          user_cols += spec.cols;
       }
     }
     const OptimizerOptions& options = inputs.config.train.optimizer;
@@ -104,7 +114,7 @@ struct Sizes {
   /// What a rank computes on at once, in a step.
   int64_t units(int64_t rank) const { return one_leaf ? 1 : shards_of(rank).size(); }
   /// Buffers of dense gradients: in fast form on the host its threads have one each.
-  int64_t leaves(int64_t rank) const { return exact || one_leaf ? units(rank) : threads; }
+  int64_t leaves(int64_t rank) const { return exact || gpu ? units(rank) : threads; }
 
   /// Rows of parameter array `a` that a rank updates for all.
   Range owned(size_t a, int64_t rank) const {
@@ -114,7 +124,9 @@ struct Sizes {
 
   int64_t shards;
   int64_t ranks;
+  bool gpu;
   bool exact;
+  bool fused;
   bool one_leaf;
   int64_t threads;
   bool sgd = false;
@@ -123,6 +135,7 @@ struct Sizes {
   int64_t matrices = 0;
   int64_t tables = 0;
   int64_t table_cols = 0;
+  int64_t user_cols = 0;                          // of them, of the user tables
   std::vector<int64_t> item_cols;                 // of each item table
   std::vector<std::vector<int64_t>> block_begin;  // [parameter arrays][V + 1]
   std::vector<int64_t> held;                      // [ranks] elements of all arrays
@@ -298,6 +311,114 @@ class Traffics {
   int64_t n_;
 };
 
+/// Of a step of batches, in order.
+class StepCollectives {
+ public:
+  StepCollectives(const PlanInputs& inputs, const Requests& requests)
+      : inputs_(inputs), requests_(requests), sizes_(inputs), traffic_(inputs) {
+    for (int64_t r = 0; r < inputs.ranks; ++r)
+      shards_.push_back(static_cast<double>(sizes_.shards_of(r).size()));
+  }
+
+  std::vector<Collective> on_hosts() {
+    constexpr const char* kOutcome = "losses and norms";
+    if (sizes_.exact) {
+      if (inputs_.ranks > 1) {
+        const auto threads = static_cast<double>(inputs_.config.parallel.threads);
+        add(traffic_.all_to_all("item request counts", kLong,
+                                [&](int64_t, int64_t) { return threads; }));
+        ids_to_owners();
+        answers("item parts", inputs_.item_part, requests_.parts);
+        gradients_to_owners(inputs_.item_part);
+      }
+      subtrees();
+      add(traffic_.all_gather(kOutcome, 2 * kDouble, shards_));
+      publish();
+    } else {
+      reduce_dense();
+      reduce_tables();
+      add(traffic_.all_reduce(kOutcome, kDouble, 2));
+    }
+    add(traffic_.all_reduce("request to stop", kInt, 1));
+    return all_;
+  }
+
+  /// An answer for each row; the host asks whether to stop only where it looks at the losses.
+  std::vector<Collective> on_devices() {
+    if (!sizes_.exact) {
+      reduce_dense();
+      reduce_loss();
+      reduce_tables();
+      return with_norms();
+    }
+    if (inputs_.ranks > 1) {
+      ids_to_owners();
+      answers("item parts", inputs_.item_part, requests_.rows);
+      gradients_to_owners(inputs_.item_part);
+    }
+    subtrees();
+    return with_norms();
+  }
+
+  /// On devices. Rows of tables where the fused engine sends parts.
+  std::vector<Collective> through_libtorch() {
+    if (!sizes_.exact) {
+      reduce_loss();
+      reduce_dense();
+      reduce_tables();
+      return with_norms();
+    }
+    if (!sizes_.item_cols.empty()) ids_to_owners();
+    for (const int64_t cols : sizes_.item_cols) answers("item rows", cols, requests_.rows);
+    subtrees();
+    for (const int64_t cols : sizes_.item_cols) gradients_to_owners(cols);
+    return with_norms();
+  }
+
+ private:
+  void add(Collective collective) { all_.push_back(std::move(collective)); }
+  void to_owners(const char* what, double bytes) {
+    add(traffic_.all_to_all(what, bytes,
+                            [&](int64_t r, int64_t s) { return requests_.rows[r][s]; }));
+  }
+  void ids_to_owners() { to_owners("item ids", kInt); }
+  void gradients_to_owners(int64_t cols) {
+    to_owners("item gradients", kFloat * static_cast<double>(cols));
+  }
+  void answers(const char* what, int64_t cols, const std::vector<std::vector<double>>& asked) {
+    add(traffic_.all_to_all(what, kFloat * static_cast<double>(cols),
+                            [&](int64_t r, int64_t s) { return asked[s][r]; }));
+  }
+  void subtrees() {
+    add(traffic_.all_to_all("dense subtrees", kFloat, [&](int64_t r, int64_t s) {
+      return sizes_.nodes[r] * sizes_.own_dense[s];
+    }));
+  }
+  void publish() { add(traffic_.all_gather("dense parameters", kFloat, sizes_.own_dense)); }
+  void reduce_loss() { add(traffic_.all_reduce("loss", kDouble, 1)); }
+  void reduce_dense() {
+    add(traffic_.all_reduce("dense gradients", kFloat, static_cast<double>(sizes_.dense)));
+  }
+  void reduce_tables() {
+    for (const ParameterSpec& spec : inputs_.parameters)
+      if (spec.kind == ParameterKind::kItemTable)
+        add(traffic_.all_reduce("item gradients", kFloat, static_cast<double>(spec.size())));
+  }
+  std::vector<Collective> with_norms() {
+    if (sizes_.exact) add(traffic_.all_gather("leaf losses", kDouble, shards_));
+    add(traffic_.all_gather("gradient norms", kDouble, shards_));
+    if (sizes_.exact) publish();
+    return all_;
+  }
+
+  const PlanInputs& inputs_;
+  const Requests& requests_;
+  const Sizes sizes_;
+  const Traffics traffic_;
+  std::vector<double> shards_;  // [ranks] how many
+  std::vector<Collective> all_;
+};
+
 std::vector<Collective> means_collectives(const PlanInputs& inputs, const Requests& requests) {
   const Sizes sizes(inputs);
   const Traffics traffic(inputs);
@@ -366,7 +487,7 @@ double held_items(const PlanInputs& inputs, const Sizes& sizes) {
 double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, double samples,
                     const Requests& requests) {
   samples = std::ceil(samples);
-  if (inputs.device.gpu) {
+  if (sizes.gpu && !sizes.fused) {
     // user row, item, label, ordinal; table rows and their gradients; rows going out and coming in; the route.
     double a_sample = 16 + kFloat * 2 * static_cast<double>(sizes.table_cols);
     if (sizes.exact)
@@ -383,14 +504,26 @@ double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, 
     fetched += requests.parts[rank][other];
   }
   const double part = kFloat * static_cast<double>(inputs.item_part);
+  const double user_part = kFloat * static_cast<double>(inputs.user_part);
   double users = 0;
   for (int64_t j = sizes.shards_of(rank).begin; j < sizes.shards_of(rank).end; ++j)
     users += static_cast<double>(inputs.shard_users[j]);
   const double items = held_items(inputs, sizes);
+  if (sizes.gpu) {
+    // Gradients of a row's parts, and what those of weights are made of; of ids the same, with their parts.
+    const auto& [user, item, row, packed] = inputs.arithmetic;
+    const auto operands = [](const fused::Work& work) {
+      return kFloat * (work.inputs + work.slopes);
+    };
+    const double answers = sizes.exact && sizes.ranks > 1 ? 2 * part + 8 : 0;
+    return samples * (user_part + part + operands(row) + answers) +
+           users * (2 * user_part + operands(user)) + items * (2 * part + operands(item)) +
+           kFloat * packed;
+  }
   // Five columns and the route; a gradient of its item's part. Parts and the sums of their gradients, of all ids that
   // are held: those of a step are written.
   return samples * (28 + part) + (going + coming) * (part + 8) + (2 * items + fetched) * part +
-         2 * users * kFloat * static_cast<double>(inputs.user_part);
+         2 * users * user_part;
 }
 
 int64_t columns_of(const PlanInputs& inputs) {
@@ -403,8 +536,11 @@ double activation_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t ra
   const auto units = static_cast<double>(sizes.units(rank));
   const double at_once = std::min(units, static_cast<double>(inputs.config.parallel.threads));
   const double a_leaf = std::ceil(samples) / units;
-  if (inputs.config.model.engine == EngineName::kFused)
-    return kFloat * at_once * static_cast<double>(inputs.workspace);  // a block of rows
+  if (sizes.fused) {  // a block of rows
+    const double block = kFloat * static_cast<double>(inputs.workspace);
+    if (!sizes.gpu) return at_once * block;
+    return block <= kTeamBytes ? 0 : kGpuTeams * block;
+  }
   // Features, dropout, activations and their gradients; on the host the gathered rows of tables and theirs.
   auto a_row = static_cast<double>(columns_of(inputs) + inputs.dropout_width);
   if (!inputs.device.gpu) a_row += 2 * static_cast<double>(sizes.table_cols);
@@ -463,6 +599,8 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   std::vector<MemoryUse> uses{{gpu ? "CUDA context and libraries" : "process and libraries",
                                kAlways, gpu ? kGpuContextBytes : kProcessBytes},
                               {"samples, 16 B a row", kAlways, 16 * rows + 4 * users}};
+  if (gpu && sizes.fused)
+    uses.push_back({"an epoch's order, 64 B a row", kAlways, kEpochRowBytes * rows});
   if (!inputs.means)
     uses.push_back({"columns", kAlways,
                     to_bytes(kFloat) * (inputs.items * inputs.columns[1] +
@@ -481,14 +619,16 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
       uses.push_back(use);
   } else {
     uses.push_back({"dense gradients, exchange", kStep, to_bytes(kFloat * gradient_buffers)});
-    uses.push_back({gpu ? "samples, table rows, exchange" : "samples, item parts, exchange", kStep,
-                    to_bytes(sample_bytes(inputs, sizes, rank, samples, requests))});
+    uses.push_back({gpu && !sizes.fused ? "samples, table rows, exchange"
+                    : gpu               ? "rows and ids of a step, exchange"
+                                        : "samples, item parts, exchange",
+                    kStep, to_bytes(sample_bytes(inputs, sizes, rank, samples, requests))});
     uses.push_back(
         {"activations", kStep, to_bytes(activation_bytes(inputs, sizes, rank, samples))});
   }
   if (!gpu)
     uses.push_back({"reading shards", kLoading, 32 * largest_shard + (temporal ? 8 * rows : 0)});
-  if (gpu)
+  if (gpu && !sizes.fused)
     uses.push_back(
         {"item tables in full", kEvaluation, sizes.exact ? to_bytes(kFloat) * item_tables : 0});
   else
@@ -572,7 +712,8 @@ double users_of_step(const PlanInputs& inputs, const Sizes& sizes, int64_t rank)
 /// Operations of a rank's step before its update.
 double operations_of(const PlanInputs& inputs, double samples, double users, double items) {
   const fused::Arithmetic& each = inputs.arithmetic;
-  return each.row * samples + each.user * users + each.item * items;
+  return each.row.operations() * samples + each.user.operations() * users +
+         each.item.operations() * items;
 }
 
 std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, int64_t r,
@@ -585,13 +726,13 @@ std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, in
   const double sum = static_cast<double>(sizes.leaves(r) * sizes.dense) * kLeafElement_s;
   const double update =
       static_cast<double>(sizes.held[r]) * (sizes.sgd ? kSgdElement_s : kAdamElement_s) / threads;
-  if (inputs.config.model.engine == EngineName::kTorch)
+  if (!sizes.fused)
     return {(units * kTorchLeaf_s + operations_of(inputs, samples, users, items) * kTorchFlop_s) *
                 rounds,
             gather + sum, update};
   const fused::Arithmetic& each = inputs.arithmetic;
-  return {samples * (kFusedRow_s + each.row * kFusedFlop_s) * rounds,
-          ((users + items) * kFusedId_s + (users * each.user + items * each.item) * kFusedFlop_s) *
+  return {samples * (kFusedRow_s + each.row.operations() * kFusedFlop_s) * rounds,
+          ((users + items) * kFusedId_s + operations_of(inputs, 0, users, items) * kFusedFlop_s) *
               rounds,
           gather + sum, update};
 }
@@ -610,9 +751,42 @@ std::vector<double> means_seconds(const PlanInputs& inputs, const Sizes& sizes, 
           brought * kMeansVideoRow_s * static_cast<double>(passes.by_video) / threads};
 }
 
+DeviceStepCounts step_on_device(const PlanInputs& inputs, const Sizes& sizes, int64_t r,
+                                double samples, double users, double items) {
+  const auto side = [&](double count, int64_t tables, Side of, int64_t part) {
+    return DeviceStepCounts::Ids{
+        .count = count,
+        .inputs = static_cast<double>(tables + inputs.columns[static_cast<size_t>(of)]),
+        .trained = static_cast<double>(tables),
+        .part = static_cast<double>(part)};
+  };
+  return {.arithmetic = inputs.arithmetic,
+          .rows = samples,
+          .users = side(users, sizes.user_cols, Side::kUser, inputs.user_part),
+          .items = side(items, sizes.table_cols - sizes.user_cols, Side::kItem, inputs.item_part),
+          .leaves = static_cast<double>(sizes.leaves(r)),
+          .dense = static_cast<double>(sizes.dense),
+          .updated = static_cast<double>(sizes.held[r]),
+          .slots = sizes.slots,
+          .update_operations = update_flops_an_element(sizes),
+          .exchanges = sizes.exact && sizes.ranks > 1};
+}
+
+/// Through libtorch: launches, arithmetic and memory, as `busy_parts` names them.
+std::vector<double> torch_device_seconds(const PlanInputs& inputs, const Sizes& sizes, int64_t r,
+                                         double samples, double flops) {
+  const Device& device = inputs.device;
+  const auto units = static_cast<double>(sizes.units(r));
+  const auto kernels = units * static_cast<double>(6 * sizes.matrices + 4 * sizes.tables + 8) +
+                       static_cast<double>(2 * std::ssize(inputs.parameters));
+  return {
+      kernels * kTorchLaunch_s, flops / (kGpuFlopShare * device.fp32),
+      device_traffic(inputs, sizes, r, samples) / (kGpuBandwidthShare * device.memory_bandwidth)};
+}
+
 void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const Requests& requests) {
   const Device& device = inputs.device;
-  if (device.gpu)
+  if (device.gpu && !sizes.fused)
     plan.busy_parts = {"kernel launches", "arithmetic", "device memory"};
   else if (inputs.means && inputs.means->videos)
     plan.busy_parts = {"passes over rows", "rows to their videos", "passes by video"};
@@ -620,7 +794,7 @@ void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const R
     plan.busy_parts = {"passes over rows"};
   else if (inputs.config.model.engine == EngineName::kTorch)
     plan.busy_parts = {"leaves", "gather, route, sum", "update"};
-  else
+  else if (!device.gpu)
     plan.busy_parts = {"rows", "users and videos", "gather, route, sum", "update"};
   if (!device.gpu)
     plan.oversubscription = std::max(
@@ -632,13 +806,14 @@ void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const R
     const double flops = operations_of(inputs, rank.samples, users, items);
     if (!inputs.means)
       plan.flops += flops + static_cast<double>(sizes.held[r]) * update_flops_an_element(sizes);
-    if (device.gpu) {
-      const auto units = static_cast<double>(sizes.units(r));
-      const auto kernels = units * static_cast<double>(6 * sizes.matrices + 4 * sizes.tables + 8) +
-                           static_cast<double>(2 * std::ssize(inputs.parameters));
-      rank.busy_seconds = {kernels * kKernelLaunch_s, flops / (kGpuFlopShare * device.fp32),
-                           device_traffic(inputs, sizes, r, rank.samples) /
-                               (kGpuBandwidthShare * device.memory_bandwidth)};
+    if (device.gpu && sizes.fused) {
+      rank.kernels =
+          device_kernels(step_on_device(inputs, sizes, r, rank.samples, users, items), device);
+      for (const DeviceKernel& kernel : rank.kernels) rank.compute_seconds += kernel.seconds;
+      const double rows = rank.samples * static_cast<double>(plan.steps);
+      plan.epoch_seconds = std::max(plan.epoch_seconds, device_epoch_seconds(rows, device));
+    } else if (device.gpu) {
+      rank.busy_seconds = torch_device_seconds(inputs, sizes, r, rank.samples, flops);
       rank.compute_seconds = *std::max_element(rank.busy_seconds.begin(), rank.busy_seconds.end());
     } else {
       rank.busy_seconds = inputs.means ? means_seconds(inputs, sizes, r, rank.samples, requests)
@@ -705,62 +880,10 @@ Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& 
 
 std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests) {
   if (inputs.means) return means_collectives(inputs, requests);
-  const Sizes sizes(inputs);
-  const Traffics traffic(inputs);
-  const bool host = !inputs.device.gpu;
-  std::vector<double> shard_counts;
-  for (int64_t r = 0; r < inputs.ranks; ++r)
-    shard_counts.push_back(static_cast<double>(sizes.shards_of(r).size()));
-  std::vector<Collective> all;
-  const auto item_gradients = [&](int64_t cols) {
-    all.push_back(traffic.all_to_all("item gradients", kFloat * static_cast<double>(cols),
-                                     [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
-  };
-  if (sizes.exact) {
-    const auto item_ids = [&] {
-      all.push_back(traffic.all_to_all("item ids", kInt,
-                                       [&](int64_t r, int64_t s) { return requests.rows[r][s]; }));
-    };
-    if (host && inputs.ranks > 1) {
-      const auto threads = static_cast<double>(inputs.config.parallel.threads);
-      all.push_back(traffic.all_to_all("item request counts", kLong,
-                                       [&](int64_t, int64_t) { return threads; }));
-      item_ids();
-      all.push_back(traffic.all_to_all("item parts", kFloat * static_cast<double>(inputs.item_part),
-                                       [&](int64_t r, int64_t s) { return requests.parts[s][r]; }));
-      item_gradients(inputs.item_part);
-    } else if (!host) {
-      if (!sizes.item_cols.empty()) item_ids();
-      for (const int64_t cols : sizes.item_cols)
-        all.push_back(
-            traffic.all_to_all("item rows", kFloat * static_cast<double>(cols),
-                               [&](int64_t r, int64_t s) { return requests.rows[s][r]; }));
-    }
-    all.push_back(traffic.all_to_all("dense subtrees", kFloat, [&](int64_t r, int64_t s) {
-      return sizes.nodes[r] * sizes.own_dense[s];
-    }));
-    for (size_t table = 0; !host && table < sizes.item_cols.size(); ++table)
-      item_gradients(sizes.item_cols[table]);
-  } else {
-    if (!host) all.push_back(traffic.all_reduce("loss", kDouble, 1));
-    all.push_back(traffic.all_reduce("dense gradients", kFloat, static_cast<double>(sizes.dense)));
-    for (const ParameterSpec& spec : inputs.parameters)
-      if (spec.kind == ParameterKind::kItemTable)
-        all.push_back(
-            traffic.all_reduce("item gradients", kFloat, static_cast<double>(spec.size())));
-  }
-  if (host) {
-    constexpr const char* kOutcome = "losses and norms";
-    all.push_back(sizes.exact ? traffic.all_gather(kOutcome, 2 * kDouble, shard_counts)
-                              : traffic.all_reduce(kOutcome, kDouble, 2));
-  } else {
-    if (sizes.exact) all.push_back(traffic.all_gather("leaf losses", kDouble, shard_counts));
-    all.push_back(traffic.all_gather("gradient norms", kDouble, shard_counts));
-  }
-  if (sizes.exact) all.push_back(traffic.all_gather("dense parameters", kFloat, sizes.own_dense));
-  // On devices the host asks only where it looks at the losses.
-  if (host) all.push_back(traffic.all_reduce("request to stop", kInt, 1));
-  return all;
+  StepCollectives step(inputs, requests);
+  return !inputs.device.gpu                                 ? step.on_hosts()
+         : inputs.config.model.engine == EngineName::kTorch ? step.through_libtorch()
+                                                            : step.on_devices();
 }
 
 int64_t peak_bytes(const std::vector<MemoryUse>& uses) {

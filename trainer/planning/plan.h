@@ -12,6 +12,7 @@
 #include "models/systems/system.h"
 #include "sharding/plan.h"
 #include "trainer/devices/device_catalogue.h"
+#include "trainer/planning/device_kernels.h"
 
 /// What a run will need, before anything is taken: arithmetic on counts alone, no data and no ranks. The model
 /// behind it, with its formulas and sources, is docs/plan.md.
@@ -28,9 +29,9 @@ struct PlanInputs {
   std::array<int64_t, kSides> columns{};  ///< of users, items and rows
   int64_t dropout_width = 0;              ///< dropout factors a row
   int64_t group = 1;                      ///< rows of a sample (models/graph/objective.h)
-  int64_t user_part = 0;  ///< floats of a user's part (models/graph/engine.h); on the host alone
+  int64_t user_part = 0;                  ///< floats of a user's part (models/graph/engine.h)
   int64_t item_part = 0;  ///< of an item's
-  int64_t workspace = 0;  ///< floats of a thread; of the fused engine
+  int64_t workspace = 0;  ///< floats of a thread or a team; of the fused engine
   fused::Arithmetic arithmetic;
   int64_t test_pairs = 0;
   int64_t ranks = 1;
@@ -74,8 +75,8 @@ std::vector<double> samples_of_ranks(const PlanInputs& inputs);
 /// Every item equally likely. Shapes: samples [ranks].
 Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& samples);
 /// The collectives of a step, in order, as sharding/exchange.cpp, sharding/parameters.cpp, trainer/steps/train_step.cpp
-/// and the request at the step's end in trainer/run/train.cpp make them; on devices as trainer/devices/device_step.cu
-/// does; of means as trainer/steps/means_step.cpp and sharding/item_rows.cpp do.
+/// and the request at the step's end in trainer/run/train.cpp make them; on devices as trainer/devices/fused_step.cu and
+/// device_step.cu do; of means as trainer/steps/means_step.cpp and sharding/item_rows.cpp do.
 std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests);
 
 /// When memory is needed. The most a rank needs is what it always needs, and then what loading needs, or a step (kept
@@ -99,8 +100,9 @@ struct RankPlan {
   double samples = 0;             ///< rows of a step
   std::vector<Range> owned;       ///< rows of each parameter array that this rank updates for all
   std::vector<MemoryUse> memory;  ///< the same entries on every rank
-  std::vector<double> busy_seconds;  ///< a step, by `Plan::busy_parts`
-  double compute_seconds = 0;        ///< a step without its communication
+  std::vector<double> busy_seconds;   ///< a step, by `Plan::busy_parts`
+  std::vector<DeviceKernel> kernels;  ///< a step of the fused engine on a device, in their place
+  double compute_seconds = 0;         ///< a step without its communication
 };
 
 struct Plan {
@@ -122,11 +124,15 @@ struct Plan {
   /// The fewest ranks that fit, with as many ranks a node as now; 0: no number up to V does.
   int64_t ranks_needed = 0;
 
-  /// Names of RankPlan::busy_seconds. On the cpu they add up; on a gpu the longest counts.
+  /// Names of RankPlan::busy_seconds. On the cpu they add up; through libtorch on a gpu the longest counts.
   std::vector<std::string> busy_parts;
+  double epoch_seconds = 0;          ///< of the slowest rank, before the first step of an epoch
   double compute_seconds = 0;        ///< a step of the slowest rank without its communication
   double communication_seconds = 0;  ///< a step, all of it exposed
   double step_seconds() const { return compute_seconds + communication_seconds; }
+  double epoch_and_steps_seconds() const {
+    return epoch_seconds + static_cast<double>(steps) * step_seconds();
+  }
   double oversubscription = 1;  ///< cpu: threads of a node over its cores, at least 1
 };
 

@@ -49,13 +49,6 @@ void take_counts(const Dataset& dataset, PlanInputs& inputs) {
 
 /// `dataset`: null for that of KuaiRec.
 void take_model(const Dataset* dataset, PlanInputs& inputs) {
-  if (inputs.device.gpu && inputs.config.model.engine == EngineName::kFused)
-    user_error(
-        "model.engine: got fused, but --device is {}, where the fused engine's step has no plan "
-        "yet: set model.engine=torch or auto for libtorch's",
-        inputs.device.name);
-  // There is no plan of the fused engine's steps on devices yet.
-  if (inputs.device.gpu) inputs.config.model.engine = EngineName::kTorch;
   resolve_engine(inputs.config, inputs.device.gpu);
   const std::vector<Column> columns = columns_of(inputs.config);
   const SystemInputs of_system =
@@ -65,10 +58,11 @@ void take_model(const Dataset* dataset, PlanInputs& inputs) {
   inputs.columns = of_system.columns;
   const System system =
       find_system(inputs.config.model.name).make(inputs.config.model.options, of_system);
+  const bool is_fused = inputs.config.model.engine == EngineName::kFused;
   const std::string lack = lack_of_device_form(system, columns, inputs.config.model.engine);
   if (inputs.device.gpu && !lack.empty())
-    user_error("--device {}: model.name is {}, which has no form on GPUs: {}; plan it for cpu",
-               inputs.device.name, inputs.config.model.name, lack);
+    user_error("model.name: got {}, which has no form on GPUs{}: {}; set --device cpu",
+               inputs.config.model.name, is_fused ? "" : " by libtorch", lack);
   inputs.means = system.means;
   if (system.als || system.gram || system.encoder || system.profiles ||
       system.objective.is_full_softmax())
@@ -80,7 +74,6 @@ void take_model(const Dataset* dataset, PlanInputs& inputs) {
   inputs.parameters = model.parameters();
   inputs.dropout_width = model.dropout_width();
   inputs.group = system.objective.group();
-  const bool is_fused = inputs.config.model.engine == EngineName::kFused;
   const Form form =
       is_fused && inputs.config.model.form == FormName::kIds ? Form::kIds : Form::kRows;
   const fused::CompiledModel compiled(model, form);
