@@ -4,6 +4,13 @@
 
 #include "launch/base/host_device.h"
 
+/// Before a loop whose reads a device shall have under way together.
+#ifdef __CUDA_ARCH__
+#define KT_UNROLL _Pragma("unroll 8")
+#else
+#define KT_UNROLL
+#endif
+
 namespace kt {
 
 /// Threads that work together: a block of a device's, which share memory and wait for each other; on the host one

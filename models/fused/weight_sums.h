@@ -129,6 +129,7 @@ KT_HOST_DEVICE void sum_rows(const WeightSums& sums, const LeafRows& leaf, int64
     const float* block = leaf.blocks + first / kBlockRows * leaf.stride;
     const float* dy = sums.of_slopes ? leaf.slopes + first : block + sums.dy + sums.dy_column + c;
     const int rows = smaller_of(kBlockRows, leaf.n - first);
+    KT_UNROLL
     for (int r = 0; r < rows; ++r)
       take(factor(block + sums.x + r * sums.x_stride), dy[r * sums.dy_stride]);
   }

@@ -170,9 +170,11 @@ void DeviceWeights::judge(const double* losses) {
   for_each(lanes_.size(), stream_,
            kernel::SquaredLanes{norm_begin_.data(), norm_end_.data(), norm_cols_.data(), arrays,
                                 gradient_.data(), lanes_.data()});
-  for_each(norms_.size(), stream_, kernel::FoldLanes{lanes_.data(), arrays, norms_.data()});
+  const kernel::FoldLanes fold{lanes_.data(), arrays, norms_.data()};
   const double* norms = norms_.data();
-  if (comm_.world().size > 1) {
+  const bool alone = comm_.world().size == 1;
+  if (!alone) {
+    for_each(norms_.size(), stream_, fold);
     comm_.all_gather(norms, all_norms_.data(), block_counts_, DataType::kFloat64,
                      stream_.handle());
     norms = all_norms_.data();
@@ -183,9 +185,9 @@ void DeviceWeights::judge(const double* losses) {
     }
   }
   const int level = level_of(shard_count_);
-  for_each(1, stream_,
-           kernel::Judge{losses, exact_ ? level : 0, norms, level, clip_norm_, now_.data(),
-                         log_.data(), bad_.data(), scale_.data()});
+  for_teams(1, kTeamThreads, 0, stream_,
+            kernel::Judge{fold, alone ? shard_count_ : 0, losses, exact_ ? level : 0, norms, level,
+                          clip_norm_, now_.data(), log_.data(), bad_.data(), scale_.data()});
 }
 
 void DeviceWeights::update() {

@@ -310,12 +310,16 @@ kernel::IdSide FusedStep::State::ids_of(Side side) {
 }
 
 void FusedStep::State::compute_parts() {
+  aside_.wait_for(stream_);
+  weights_.forget_gradients(aside_);
+  leaves_.zero(aside_);
   model_.set_dense(weights_.dense(), stream_, weights_.begin_step());
   const DeviceProgram &users = model_.ids(Side::kUser), &items = model_.ids(Side::kItem);
   for_teams(
       units() * (sides_[0].memory.of_unit() + sides_[1].memory.of_unit()), kTeamThreads,
       std::max(users.shared_bytes(), items.shared_bytes()), stream_,
       kernel::ForwardIds{weights_.now(), units(), {ids_of(Side::kUser), ids_of(Side::kItem)}});
+  stream_.wait_for(aside_);
 }
 
 fused::RowArguments FusedStep::State::row_arguments() {
@@ -359,11 +363,6 @@ void FusedStep::State::compute_leaves() {
                                 .units = units(),
                                 .row_columns = engine_.column_count(Side::kRow)});
   };
-  const auto begin = [&] {
-    weights_.forget_gradients(stream_);
-    leaves_.zero(stream_);
-    pass(0);
-  };
   const auto end = [&] {
     aside_.wait_for(stream_);
     sum_leaves(false, aside_);
@@ -371,7 +370,7 @@ void FusedStep::State::compute_leaves() {
   };
   if (engine_.batch_norms().empty()) {
     piece(1, [&] {
-      begin();
+      pass(0);
       if (objective_.ranks()) {
         const fused::Program& program = model_.rows().program();
         each(rows_.most_of_step() / objective_.group(),
@@ -392,7 +391,7 @@ void FusedStep::State::compute_leaves() {
     });
     return;
   }
-  begin();
+  pass(0);
   for (size_t k = 1; k < passes().size(); ++k) {
     norms_.share_statistics(static_cast<int64_t>(k) - 1, window_->unit_begin(),
                             row_memory_.blocks(), leaves_.data());
@@ -422,16 +421,14 @@ void FusedStep::State::sum_leaves(bool of_ids, cudaStream_t stream) {
 }
 
 void FusedStep::State::sum_parts(const float* item_rows) {
-  for (const Side side : {Side::kUser, Side::kItem}) {
+  const auto sums = [&](Side side, const kernel::IdLists& lists, const float* from) {
     SideOf& of = sides_[index(side)];
-    each(of.most * of.width,
-         kernel::SumIds{.now = weights_.now(),
-                        .lists = side == Side::kUser ? window_->users() : window_->items(),
-                        .units = units(),
-                        .cols = of.width,
-                        .from = side == Side::kUser ? user_rows_.data() : item_rows,
-                        .to = of.part_gradients.data()});
-  }
+    return kernel::SumIds{weights_.now(), lists, units(), of.width, from, of.part_gradients.data()};
+  };
+  const int64_t of_users = sides_[0].most * sides_[0].width;
+  each(of_users + sides_[1].most * sides_[1].width,
+       kernel::SumBothIds{sums(Side::kUser, window_->users(), user_rows_.data()),
+                          sums(Side::kItem, window_->items(), item_rows), of_users});
 }
 
 void FusedStep::State::reduce() {

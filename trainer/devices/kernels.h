@@ -5,6 +5,7 @@
 
 #include "launch/base/host_device.h"
 #include "launch/base/random.h"
+#include "launch/base/team.h"
 #include "sharding/optimizer.h"
 #include "sharding/schedule.h"
 #include "sharding/squared_norm.h"
@@ -230,8 +231,10 @@ struct FoldLanes {
 };
 
 /// What the step found, into the log, and the factor that clips; once an outcome is not sound, no step changes
-/// anything. Over 1.
+/// anything. One team.
 struct Judge {
+  FoldLanes fold;
+  int64_t folds;  // of all blocks; 0: they are folded
   const double* losses;  // [2^loss_level]
   int loss_level;
   const double* squared_norms;  // [2^norm_level]
@@ -241,7 +244,9 @@ struct Judge {
   StepOutcome* log;
   int32_t* bad;
   float* scale;
-  KT_HOST_DEVICE void operator()(int64_t) const {
+  KT_HOST_DEVICE void operator()(const Team& team, int64_t, void*) const {
+    team.each(static_cast<int>(folds), fold);
+    if (team.rank > 0) return;
     const double squares =
         sum_tree<double>(norm_level, [&](int64_t k) { return squared_norms[k]; });
     const StepOutcome outcome{sum_tree<double>(loss_level, [&](int64_t k) { return losses[k]; }),

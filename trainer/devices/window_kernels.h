@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "launch/base/host_device.h"
+#include "launch/base/team.h"
 #include "trainer/devices/kernels.h"
 
 /// The bodies of the loops that prepare some steps at once (trainer/devices/step_window.h, item_requests.h). A row is counted
@@ -72,9 +73,21 @@ struct SumIds {
     const int64_t k = first + e / cols, c = e % cols;
     if (k >= lists.unit_begin[(now->plan.step + 1) * units]) return;
     float sum = 0;
+    KT_UNROLL
     for (int32_t p = lists.begin[k]; p < lists.end[k]; ++p)
       sum += from[lists.row[p] * cols + c];
     to[lists.id[k] * cols + c] = sum;
+  }
+};
+/// Those of users, then those of items.
+struct SumBothIds {
+  SumIds users, items;
+  int64_t of_users;  // elements
+  KT_HOST_DEVICE void operator()(int64_t e) const {
+    if (e < of_users)
+      users(e);
+    else
+      items(e - of_users);
   }
 };
 
