@@ -16,6 +16,7 @@
 #include "launch/base/log.h"
 #include "launch/process/mpi_session.h"
 #include "trainer/commands/commands.h"
+#include "trainer/devices/devices.h"
 #include "trainer/evaluation/predictor.h"
 #include "trainer/evaluation/score_files.h"
 #include "trainer/evaluation/seen_items.h"
@@ -64,9 +65,12 @@ std::vector<std::vector<Recommendation>> recommend(const StoredRun& run,
   SeenItems seen;
   if (arguments.exclude_seen)
     seen = seen_items(problem, users, std::vector<int32_t>(users.size(), 0), comm);
-  const auto predictor = make_host_predictor(problem, run.parameters, comm);
+  const std::unique_ptr<Devices> devices = find_scoring_devices(problem, comm);
+  const auto predictor = make_predictor(run, devices.get(), comm);
   ThreadPool pool(static_cast<int>(problem.config.parallel.threads));
-  return predictor->best({users, arguments.top, excluded, seen}, pool);
+  auto lists = predictor->best({users, arguments.top, excluded, seen}, pool);
+  if (devices) devices->finish();
+  return lists;
 }
 
 std::string csv_of(const std::string& user, const std::vector<Recommendation>& list,
