@@ -35,6 +35,23 @@ struct Team {
   KT_HOST_DEVICE void each(int rows, int columns, Body&& body) const {
     each(rows * columns, [&](int k) { body(k / columns, k % columns); });
   }
+  /// How many k of [0, n) are wanted. Shapes: counts [size], shared.
+  template <class Wanted>
+  KT_HOST_DEVICE int64_t count(int n, int32_t* counts, Wanted&& wanted) const {
+    int32_t own = 0;
+    for (int k = rank; k < n; k += size) own += wanted(k) ? 1 : 0;
+    counts[rank] = own;
+    wait();
+    for (int left = size; left > 1;) {
+      const int half = (left + 1) / 2;
+      if (rank + half < left) counts[rank] += counts[rank + half];
+      left = half;
+      wait();
+    }
+    const int64_t all = counts[0];
+    wait();
+    return all;
+  }
   /// take(i, k) for the i-th k of [begin, end) that is wanted, in order. Returns: how many there are. Shapes: counts
   /// [size + 1], shared.
   template <class Wanted, class Take>
@@ -54,8 +71,9 @@ struct Team {
     int64_t i = counts[rank];
     for (int64_t k = from; k < to; ++k)
       if (wanted(k)) take(i++, k);
+    const int64_t all = counts[size];
     wait();
-    return counts[size];
+    return all;
   }
 };
 

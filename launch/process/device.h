@@ -204,6 +204,14 @@ inline int64_t most_shared_bytes() {
              "cudaDeviceGetAttribute");
   return bytes;
 }
+/// Of the device of this thread.
+inline int processors() {
+  int device = 0, count = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+             "cudaDeviceGetAttribute");
+  return count;
+}
 
 template <class Body>
 __global__ void __launch_bounds__(kTeamThreads) run_team(Body body) {
@@ -291,6 +299,7 @@ void for_each(int64_t n, cudaStream_t stream, const Body& body) {
 inline constexpr int kTeamThreads = 1;
 /// That of a device of compute capability 9.0.
 inline int64_t most_shared_bytes() { return 227 * 1024; }
+inline int processors() { return 2; }
 
 template <class Body>
 void for_teams(int64_t teams, int, int64_t shared_bytes, cudaStream_t stream, const Body& body) {

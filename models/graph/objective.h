@@ -100,7 +100,7 @@ struct Objective {
     for (float& label : labels) label = target_of(label);
   }
   /// Of an output; for an order alone the output itself.
-  float score_of(float output) const {
+  KT_HOST_DEVICE float score_of(float output) const {
     switch (target) {
       case TargetKind::kRaw:
       case TargetKind::kPositive:

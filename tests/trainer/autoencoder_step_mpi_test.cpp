@@ -84,13 +84,12 @@ class Autoencoder : public SmallProblem, public ::testing::WithParamInterface<Fo
     result.after = all_arrays(problem, parameters, ranks);
     result.hash = parameters.weights_hash(ranks);
     const auto predictor = make_host_predictor(problem, parameters, ranks);
-    std::vector<int32_t> items(problem.dataset.items());
-    std::iota(items.begin(), items.end(), 0);
     for (const ShardSamples& shard : samples)
       for (const int32_t user : shard.users) {
         std::vector<float>& scores = result.scores[user];
-        scores.resize(items.size());
-        predictor->predict(std::vector<int32_t>(items.size(), user), items, scores);
+        scores.resize(problem.dataset.items());
+        predictor->predict(catalogue_of(std::span(&user, 1), problem.dataset.items()), pool,
+                           scores);
       }
     return result;
   }

@@ -89,9 +89,13 @@ class TenSteps : public SmallProblem,
         for (int32_t item = 0; item < kSmallItems - 1; item += 5)
           result.predicted.add(user, item, 0);
     result.predictions.resize(result.predicted.user.size());
-    const std::vector<int32_t> users(result.predicted.user.begin(), result.predicted.user.end()),
-        items(result.predicted.item.begin(), result.predicted.item.end());
-    make_host_predictor(problem, parameters, ranks)->predict(users, items, result.predictions);
+    Pairs pairs;
+    for (size_t k = 0; k < result.predicted.user.size(); ++k) {
+      const auto item = static_cast<int32_t>(result.predicted.item[k]);
+      pairs.add_list(static_cast<int32_t>(result.predicted.user[k]), std::span(&item, 1));
+    }
+    pairs.end_block();
+    make_host_predictor(problem, parameters, ranks)->predict(pairs, pool, result.predictions);
     // The copy that every rank computes with has the running values too.
     for (size_t a = 0; a < parameters.arrays.size(); ++a) {
       const ParameterArray& array = parameters.arrays[a];

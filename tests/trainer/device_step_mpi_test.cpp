@@ -343,21 +343,19 @@ TEST_P(Predicting, ScoresAreThoseOfTheHost) {
   steps.download(parameters);
 
   // Each user of this rank with as many candidates as its number says.
-  std::vector<std::vector<int32_t>> users, items;
+  Pairs pairs;
   for (int32_t user = 0; user < kSmallUsers; ++user) {
     const int64_t shard = problem.ids.user_shard[user];
     if (shard < parameters.shards().begin || shard >= parameters.shards().end) continue;
-    users.emplace_back(1 + user % kSmallItems, user);
-    items.emplace_back(users.back().size());
-    for (size_t k = 0; k < items.back().size(); ++k)
-      items.back()[k] = static_cast<int32_t>((7 * k + static_cast<size_t>(user)) % kSmallItems);
+    std::vector<int32_t> items;
+    for (int32_t k = 0; k <= user % kSmallItems; ++k) items.push_back((7 * k + user) % kSmallItems);
+    pairs.add_list(user, items);
+    pairs.end_block();
   }
   ThreadPool pool(2);
   const auto scores = [&](const Predictor& predictor) {
-    std::vector<std::vector<float>> result;
-    for (const auto& block : users) result.emplace_back(block.size(), -1.f);
-    pool.parallel_for(std::ssize(users),
-                      [&](int64_t k, int) { predictor.predict(users[k], items[k], result[k]); });
+    std::vector<float> result(pairs.size(), -1.f);
+    predictor.predict(pairs, pool, result);
     return result;
   };
   const auto expected = scores(*make_host_predictor(problem, parameters, comm));
@@ -365,9 +363,7 @@ TEST_P(Predicting, ScoresAreThoseOfTheHost) {
   Parameters others = make_parameters(problem, world);
   const auto predictor = steps.make_predictor(problem, others, comm);
   EXPECT_EQ(scores(*predictor), expected);
-  std::set<float> different;
-  for (const auto& block : expected) different.insert(block.begin(), block.end());
-  EXPECT_GT(std::ssize(different), std::ssize(users));
+  EXPECT_GT(std::ssize(std::set<float>(expected.begin(), expected.end())), std::ssize(pairs.user));
 }
 
 }  // namespace

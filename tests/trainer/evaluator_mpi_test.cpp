@@ -96,22 +96,24 @@ TEST_P(Evaluate, APredictorKeepsItsWeights) {
   open(8);
   auto parameters = std::make_unique<Parameters>(weights(comm));
   const auto kept = predictor(*parameters, comm);
-  std::vector<int32_t> users, items;
+  ThreadPool pool(2);
+  Pairs pairs;
   for (int32_t user = 0; user < kSmallUsers; ++user) {
-    const int32_t shard = problem.ids.user_shard[user];
+    const int32_t shard = problem.ids.user_shard[user], item = user % kSmallItems;
     if (shard < parameters->shards().begin || shard >= parameters->shards().end) continue;
-    users.push_back(user);
-    items.push_back(user % kSmallItems);
+    pairs.add_list(user, std::span(&item, 1));
+    if (user % 3 == 0) pairs.end_block();
   }
-  std::vector<float> before(users.size()), after(users.size()), others(users.size());
-  kept->predict(users, items, before);
+  pairs.end_block();
+  std::vector<float> before(pairs.size()), after(pairs.size()), others(pairs.size());
+  kept->predict(pairs, pool, before);
   Parameters other = make_parameters(problem, world);
   fill_weights(other, .7, comm);
-  predictor(other, comm)->predict(users, items, others);
+  predictor(other, comm)->predict(pairs, pool, others);
   problem.engine->set_dense(other.dense);
   std::ranges::fill(parameters->dense, 9.f);
   parameters.reset();
-  kept->predict(users, items, after);
+  kept->predict(pairs, pool, after);
   EXPECT_EQ(after, before);
   EXPECT_NE(others, before);
 }

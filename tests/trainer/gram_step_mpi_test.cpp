@@ -52,13 +52,12 @@ class Gram : public SmallProblem {
                 .hash = parameters.weights_hash(ranks)};
     for (const ParameterArray& array : parameters.arrays) found.names.push_back(array.spec.name);
     const auto predictor = make_host_predictor(problem, parameters, ranks);
-    std::vector<int32_t> items(problem.dataset.items());
-    std::iota(items.begin(), items.end(), 0);
     for (const ShardSamples& shard : samples)
       for (const int32_t user : shard.users) {
         std::vector<float>& scores = found.scores[user];
-        scores.resize(items.size());
-        predictor->predict(std::vector<int32_t>(items.size(), user), items, scores);
+        scores.resize(problem.dataset.items());
+        predictor->predict(catalogue_of(std::span(&user, 1), problem.dataset.items()), pool,
+                           scores);
       }
     return found;
   }

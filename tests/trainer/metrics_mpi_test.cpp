@@ -108,8 +108,10 @@ class MetricsTest : public MpiTest {
     ThreadPool pool(threads);
     const TestMetrics metrics(table.input(), ranks, pool);
     return metrics.evaluate(own_scores(table, ranks.world()), ranks, pool,
-                            [&](int32_t user, std::span<float> score) {
-                              std::ranges::copy(table.catalogue.at(user - 100), score.begin());
+                            [&](std::span<const int32_t> users, std::span<float> scores) {
+                              auto to = scores.begin();
+                              for (const int32_t user : users)
+                                to = std::ranges::copy(table.catalogue.at(user - 100), to).out;
                             });
   }
   EvaluationResult evaluate(const Columns& table, int threads) {
@@ -715,6 +717,17 @@ TEST_F(Metrics, ListsOfTheCatalogueAreThoseOfItsCandidatesAsPairs) {
     EXPECT_EQ(alone.metrics, result.metrics);
     EXPECT_EQ(alone.chance, result.chance);
   }
+}
+
+// Alone, one rank has its users' scores in groups of ten, and three ranks each have all of theirs at once.
+TEST_F(Metrics, UsersOfACatalogueThatIsLargeAreTakenInGroups) {
+  const Users table = random_table(9, 27, 60, 50);
+  Columns input = columns(table, random_item_rows(9, 100'000), {3});
+  add_catalogue(table, 9, input);
+  const EvaluationResult result = evaluate(input, 2);
+  EXPECT_TRUE(result.metrics.contains("novelty@3"));
+  MpiCommunicator self(MPI_COMM_SELF);
+  EXPECT_EQ(evaluate(input, 1, self).metrics, result.metrics);
 }
 
 TEST_F(Metrics, WhoHasSeenAllThatIsRelevantDoesNotCountInTheCatalogue) {

@@ -49,12 +49,11 @@ class Profiles : public SmallProblem {
                 .scores = {},
                 .loss = step.take_outcomes().at(0).loss};
     const auto predictor = make_host_predictor(problem, parameters, ranks);
-    std::vector<int32_t> items(kSmallItems);
-    std::iota(items.begin(), items.end(), 0);
     for (const ShardSamples& shard : samples)
       for (const int32_t user : shard.users) {
-        found.scores[user].resize(items.size());
-        predictor->predict(std::vector<int32_t>(items.size(), user), items, found.scores[user]);
+        std::vector<float>& scores = found.scores[user];
+        scores.resize(kSmallItems);
+        predictor->predict(catalogue_of(std::span(&user, 1), kSmallItems), pool, scores);
       }
     return found;
   }

@@ -51,6 +51,12 @@ class Devices : public ::testing::Test {
     if (log) *log = ended.out;
     return ended.code == 0 ? json_file(folder() / run / "result.json") : nlohmann::json();
   }
+  /// Another command, and what it says.
+  static Ended ask(On on, int ranks, const Arguments& arguments) {
+    return run_program(folder() / "work", arguments,
+                       {.ranks = ranks, .program = on == On::kDevices ? KT_STAND_IN_PROGRAM : ""});
+  }
+  static std::string path(const std::string& name) { return (folder() / name).string(); }
   static std::string data(const char* name) { return "data.path=" + (folder() / name).string(); }
 
   static std::unique_ptr<Workshop> shop_;
@@ -226,6 +232,125 @@ TEST_F(Devices, BadStepsAreTreatedAlike) {
   EXPECT_EQ(stopped.code, 2);
   EXPECT_THAT(stopped.errors(),
               ElementsAre(ContainsRegex("step [0-9]+ .epoch 1.: the loss is .*; lower train")));
+}
+
+// Parts of ids, rows of tables, columns of users and videos; scores that are not the outputs.
+TEST_F(Devices, StoredRunsAreScoredAsOnTheHost) {
+  const std::pair<std::string, Arguments> cases[] = {
+      {"model: {name: ncf}\n", {"train.global_batch=1024", "train.max_steps=12"}},
+      {"model: {name: ncf, content: none, target: {kind: log}}\n",
+       {"train.global_batch=64", "train.max_steps=12", "parallel.reduce=fast"}},
+      {"model: {name: two_tower, user_columns: codes, daily: false, categories: true, hidden: "
+       "[1200], width: 8,\n        target: {kind: standard}}\n",
+       {"train.global_batch=1024", "train.max_steps=4", "data.target.clip=5"}}};
+  write_file(folder() / "few.txt", "0 5 17 300\n");
+  int run = 0;
+  for (const auto& [text, keys] : cases) {
+    const std::string dir = path(fmt::format("scored-{}", ++run));
+    write_file(folder() / "scored.yaml", text);
+    Arguments training = keys;
+    training.insert(training.end(), {data("dataset"), "checkpoint.best=none"});
+    ASSERT_EQ(
+        start(On::kHost, 0, fmt::format("scored-{}", run), training, path("scored.yaml")).code, 0);
+    const auto evaluate = [&](On on, int ranks, const Arguments& more) {
+      Arguments arguments{"evaluate",         dir,          "--json",         "--scores",
+                          path("scores.csv"), "--per-user", path("users.csv")};
+      arguments.insert(arguments.end(), more.begin(), more.end());
+      const Ended ended = ask(on, ranks, arguments);
+      EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+      EXPECT_EQ(ended.err.find("scores: by the fused engine on a device") != std::string::npos,
+                on == On::kDevices)
+          << ended.err;
+      nlohmann::json report = nlohmann::json::parse(ended.out);
+      report.erase("seconds");
+      report.erase("parts");
+      return report.dump(1) + file_text(folder() / "scores.csv") +
+             file_text(folder() / "users.csv");
+    };
+    const std::string expected = evaluate(On::kHost, 2, {});
+    for (const int ranks : {1, 2, 3})
+      EXPECT_EQ(evaluate(On::kDevices, ranks, {}), expected) << text << ranks << " ranks";
+    if (run == 1) {
+      const Arguments catalogue{"evaluate.candidates=catalogue"};
+      EXPECT_EQ(evaluate(On::kDevices, 2, catalogue), evaluate(On::kHost, 0, catalogue));
+    }
+    const auto lists = [&](On on, const Arguments& more) {
+      Arguments arguments{"recommend", dir, "--out", path("lists.csv")};
+      arguments.insert(arguments.end(), more.begin(), more.end());
+      const Ended ended = ask(on, 0, arguments);
+      EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+      return file_text(folder() / "lists.csv");
+    };
+    const Arguments all{"--all-users",    "--top",     "7",
+                        "--exclude-seen", "--exclude", path("few.txt")};
+    const std::string of_all = lists(On::kHost, all);
+    setenv("KT_STAND_IN_FREE_BYTES", "1000000", 1);  // 65 users at a time
+    EXPECT_EQ(lists(On::kDevices, all), of_all) << text;
+    unsetenv("KT_STAND_IN_FREE_BYTES");
+    const Arguments one{"--user", "14", "--top", "1000"};  // of 480 videos
+    EXPECT_EQ(lists(On::kDevices, one), lists(On::kHost, one)) << text;
+  }
+}
+
+TEST_F(Devices, WhatTheyCannotScoreIsOfTheHost) {
+  write_file(folder() / "mean.yaml", "model: {name: video_mean}\n");
+  const std::tuple<std::string, Arguments, const char*> runs[] = {
+      {path("mean.yaml"),
+       {},
+       "model.name: got video_mean, which has no form on GPUs: it is found in one step"},
+      {KT_TINY_CONFIG,
+       {"model.engine=torch", "model.content=none", "train.max_steps=3"},
+       "model.engine: got torch, which scores a stored run on the host alone"}};
+  int run = 0;
+  for (const auto& [config, keys, why] : runs) {
+    const std::string name = fmt::format("unscored-{}", ++run), dir = path(name);
+    Arguments training = keys;
+    training.insert(training.end(), {data("ratings"), "checkpoint.best=none"});
+    ASSERT_EQ(start(On::kHost, 0, name, training, config).code, 0);
+    const auto scores = [&](On on) {
+      const Ended ended = ask(on, 2, {"evaluate", dir, "--scores", path("scores.csv")});
+      EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+      EXPECT_EQ(ended.out.find(fmt::format("parallel.backend=auto scores on the host: {}", why)) !=
+                    std::string::npos,
+                on == On::kDevices)
+          << ended.out;
+      return file_text(folder() / "scores.csv");
+    };
+    const std::string expected = scores(On::kHost);
+    EXPECT_EQ(scores(On::kDevices), expected);
+    for (const Arguments& command :
+         {Arguments{"evaluate", dir}, {"recommend", dir, "--user", "whale"}}) {
+      Arguments arguments = command;
+      arguments.push_back("parallel.backend=nccl");
+      const Ended refused = ask(On::kDevices, 0, arguments);
+      EXPECT_EQ(refused.code, 2);
+      EXPECT_THAT(refused.errors(),
+                  ElementsAre(HasSubstr(fmt::format("{}; set parallel.backend=auto", why))));
+    }
+  }
+}
+
+TEST_F(Devices, WhereARunWasTrainedBindsNobodyWhoScoresIt) {
+  const std::string dir = path("of-devices");
+  ASSERT_EQ(
+      start(On::kDevices, 2, "of-devices",
+            {data("ratings"), "model.content=none", "train.max_steps=3", "parallel.backend=nccl"})
+          .code,
+      0);
+  // Some ranks have one user, or none.
+  const auto scores = [&](On on) {
+    const Ended ended = ask(on, 3, {"evaluate", dir, "--scores", path("scores.csv")});
+    EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+    EXPECT_EQ(ended.out.find("scores: by the fused engine on a device a rank") != std::string::npos,
+              on == On::kDevices);
+    return file_text(folder() / "scores.csv");
+  };
+  const std::string expected = scores(On::kHost);
+  EXPECT_EQ(scores(On::kDevices), expected);
+  const Ended refused = ask(On::kHost, 0, {"evaluate", dir, "parallel.backend=nccl"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.errors(),
+              ElementsAre(HasSubstr("parallel.backend: got nccl, but this build has no NCCL")));
 }
 
 TEST_F(Devices, WhatTheyCannotTrainIsNamed) {

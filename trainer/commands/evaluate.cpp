@@ -12,8 +12,8 @@
 #include "launch/process/mpi_session.h"
 #include "launch/process/watchdog.h"
 #include "trainer/commands/commands.h"
+#include "trainer/devices/devices.h"
 #include "trainer/evaluation/evaluator.h"
-#include "trainer/evaluation/predictor.h"
 #include "trainer/evaluation/score_files.h"
 #include "trainer/run/same_on_all.h"
 #include "trainer/run/stored_run.h"
@@ -78,7 +78,8 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
                  {"--scores", arguments.scores.empty() ? "none" : arguments.scores},
                  {"--per-user", arguments.per_user.empty() ? "none" : arguments.per_user}};
   });
-  const auto predictor = make_host_predictor(run.problem, run.parameters, comm);
+  const std::unique_ptr<Devices> devices = find_scoring_devices(run.problem, comm);
+  const auto predictor = make_predictor(run, devices.get(), comm);
   Evaluator evaluator(run.problem, table, comm, pool);
   const Evaluation evaluation = evaluator.evaluate(*predictor, run.checkpoint);
   if (session.world().rank == 0) print_evaluation(run.problem, evaluation.report);
@@ -94,6 +95,7 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
       write_user_values(*users_file, table, evaluation.user_values, run.problem.ids);
       log_info("metrics of users: {}, {} users", arguments.per_user, table.users.size());
     });
+  if (devices) devices->finish();
   if (session.world().rank == 0 && global.json) fmt::print("{}\n", to_text(evaluation.report, 2));
   return kExitDone;
 }

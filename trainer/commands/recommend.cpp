@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <sstream>
 
 #include "io/files/files.h"
@@ -14,10 +15,11 @@
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
 #include "launch/process/mpi_session.h"
-#include "launch/process/watchdog.h"
 #include "trainer/commands/commands.h"
+#include "trainer/devices/devices.h"
 #include "trainer/evaluation/predictor.h"
 #include "trainer/evaluation/score_files.h"
+#include "trainer/evaluation/seen_items.h"
 #include "trainer/run/stored_run.h"
 
 namespace kt {
@@ -36,83 +38,40 @@ struct RecommendArguments {
 
 constexpr const char* kCsvHeader = "user_id,rank,video_id,score\n";
 
-struct Recommendation {
-  int32_t item;
-  float score;
-};
-
-/// Item ids separated by white space or commas.
-std::vector<int32_t> read_exclusions(const std::string& path, const IdTables& ids) {
+/// Those of a file of ids separated by white space or commas are left out. Shapes: result [items].
+std::vector<uint8_t> read_exclusions(const std::string& path, const IdTables& ids) {
+  std::vector<uint8_t> excluded(ids.item_id.size(), 0);
+  if (path.empty()) return excluded;
   std::string text = read_text_file(path);
   std::replace(text.begin(), text.end(), ',', '\n');
   const auto items = index_of_ids(ids.item_id);
-  std::vector<int32_t> excluded;
   std::istringstream stream(text);
   for (std::string id; stream >> id;) {
     const auto found = items.find(id);
     if (found == items.end())
       user_error("{}: video {} is not in the data set; expected video ids", path, id);
-    excluded.push_back(found->second);
+    excluded[found->second] = 1;
   }
   return excluded;
 }
 
-class Recommender {
- public:
-  Recommender(StoredRun& run, const RecommendArguments& arguments, Communicator& comm)
-      : run_(run),
-        arguments_(arguments),
-        predictor_(make_host_predictor(run.problem, run.parameters, comm)) {
-    items_.resize(run.problem.dataset.items());
-    std::iota(items_.begin(), items_.end(), 0);
-    excluded_.assign(items_.size(), false);
-    if (!arguments.exclude.empty())
-      for (const int32_t item : read_exclusions(arguments.exclude, run.problem.ids))
-        excluded_[item] = true;
-  }
-
-  /// The best of the whole catalogue; score descending, then id ascending.
-  std::vector<Recommendation> best(int32_t user) {
-    std::vector<bool> excluded = excluded_;
-    if (arguments_.exclude_seen) {
-      const Shard& shard = shard_of(user);
-      const auto place = std::lower_bound(shard.users.begin(), shard.users.end(), user);
-      const auto index = static_cast<int32_t>(place - shard.users.begin());
-      for (int64_t k = 0; k < shard.size(); ++k)
-        if (shard.user[k] == index) excluded[shard.item[k]] = true;
-    }
-    std::vector<float> scores(items_.size());
-    predictor_->predict(std::vector<int32_t>(items_.size(), user), items_, scores);
-    std::vector<Recommendation> ranked;
-    for (const int32_t item : items_)
-      if (!excluded[item]) ranked.push_back({item, scores[item]});
-    const auto count = std::min<int64_t>(arguments_.top, static_cast<int64_t>(ranked.size()));
-    std::partial_sort(ranked.begin(), ranked.begin() + count, ranked.end(),
-                      [](const Recommendation& a, const Recommendation& b) {
-                        return a.score != b.score ? a.score > b.score : a.item < b.item;
-                      });
-    ranked.resize(count);
-    return ranked;
-  }
-
- private:
-  const Shard& shard_of(int32_t user) {
-    const int32_t number = run_.problem.ids.user_shard[user];
-    if (number != shard_number_) {
-      shard_ = run_.problem.dataset.read_shard(number);
-      shard_number_ = number;
-    }
-    return shard_;
-  }
-
-  StoredRun& run_;
-  const RecommendArguments& arguments_;
-  std::unique_ptr<Predictor> predictor_;
-  std::vector<int32_t> items_;
-  std::vector<bool> excluded_;
-  Shard shard_;
-  int32_t shard_number_ = -1;
-};
+/// The best of the whole catalogue for each user.
+std::vector<std::vector<Recommendation>> recommend(const StoredRun& run,
+                                                   std::span<const int32_t> users,
+                                                   const RecommendArguments& arguments,
+                                                   MpiCommunicator& comm) {
+  const Problem& problem = run.problem;
+  const std::vector<uint8_t> excluded = read_exclusions(arguments.exclude, problem.ids);
+  SeenItems seen;
+  if (arguments.exclude_seen)
+    seen = seen_items(problem, users, std::vector<int32_t>(users.size(), 0), comm);
+  const std::unique_ptr<Devices> devices = find_scoring_devices(problem, comm);
+  const auto predictor = make_predictor(run, devices.get(), comm);
+  ThreadPool pool(static_cast<int>(problem.config.parallel.threads));
+  auto lists = predictor->best({users, arguments.top, excluded, seen}, pool);
+  if (devices) devices->finish();
+  return lists;
+}
 
 std::string csv_of(const std::string& user, const std::vector<Recommendation>& list,
                    const IdTables& ids) {
@@ -121,25 +80,6 @@ std::string csv_of(const std::string& user, const std::vector<Recommendation>& l
     text += fmt::format("{},{},{},{}\n", csv_field(user), k + 1,
                         csv_field(ids.item_id[list[k].item]), list[k].score);
   return text;
-}
-
-void recommend_all(Recommender& recommender, const IdTables& ids, const ResultFile& out,
-                   const std::string& name) {
-  std::string text = kCsvHeader;
-  // Shard by shard, so that each is read once.
-  std::vector<int32_t> users(ids.user_id.size());
-  std::iota(users.begin(), users.end(), 0);
-  std::stable_sort(users.begin(), users.end(),
-                   [&](int32_t a, int32_t b) { return ids.user_shard[a] < ids.user_shard[b]; });
-  std::vector<std::vector<Recommendation>> lists(users.size());
-  for (const int32_t user : users) {
-    lists[user] = recommender.best(user);
-    heartbeat();
-  }
-  for (size_t user = 0; user < lists.size(); ++user)
-    text += csv_of(ids.user_id[user], lists[user], ids);
-  out.write(text);
-  log_info("{}: recommendations for {} users", name, lists.size());
 }
 
 int run_recommend(const RecommendArguments& arguments, const GlobalOptions& global) {
@@ -153,9 +93,15 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
   MpiSession& session = MpiSession::start();
   StoredRun run = open_run(arguments.run, arguments.overrides, session.communicator());
   const IdTables& ids = run.problem.ids;
-  Recommender recommender(run, arguments, session.communicator());
   if (arguments.all_users) {
-    recommend_all(recommender, ids, *out, arguments.out);
+    std::vector<int32_t> users(ids.user_id.size());
+    std::iota(users.begin(), users.end(), 0);
+    const auto lists = recommend(run, users, arguments, session.communicator());
+    std::string text = kCsvHeader;
+    for (size_t user = 0; user < lists.size(); ++user)
+      text += csv_of(ids.user_id[user], lists[user], ids);
+    out->write(text);
+    log_info("{}: recommendations for {} users", arguments.out, lists.size());
     if (global.json)
       fmt::print("{}\n", to_text({{"path", arguments.out},
                                   {"users", ids.user_id.size()},
@@ -172,7 +118,8 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
   if (ids.user_rows[user->second] == 0)
     log_warning("user {} has no training rows: the scores are those of an untrained user",
                 arguments.user);
-  const std::vector<Recommendation> best = recommender.best(user->second);
+  const std::vector<Recommendation> best =
+      recommend(run, std::span(&user->second, 1), arguments, session.communicator()).front();
   if (out) out->write(kCsvHeader + csv_of(arguments.user, best, ids));
   const ItemTexts texts = run.problem.dataset.read_item_texts();
   nlohmann::json json = nlohmann::json::array();

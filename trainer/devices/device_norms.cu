@@ -6,7 +6,7 @@
 
 namespace kt {
 
-DeviceNorms::DeviceNorms(const fused::CompiledModel& model, const Engine& engine,
+DeviceNorms::DeviceNorms(const FusedModel& model, const Engine& engine,
                          const Parameters& parameters, DeviceWeights& weights, Communicator& comm,
                          DeviceStream& stream)
     : weights_(weights),
@@ -14,8 +14,7 @@ DeviceNorms::DeviceNorms(const fused::CompiledModel& model, const Engine& engine
       stream_(stream),
       units_(parameters.shards().size()),
       leaves_(parameters.shard_count()),
-      batch_(model.norms_size()),
-      running_(model.norms_size()) {
+      batch_(model.compiled().norms_size()) {
   const auto part_of = [&](size_t array) {
     return static_cast<size_t>(
         std::ranges::find(weights.parts(), array, &DeviceWeights::Part::array) -
@@ -23,44 +22,26 @@ DeviceNorms::DeviceNorms(const fused::CompiledModel& model, const Engine& engine
   };
   int64_t widest = 0;
   for (size_t k = 0; k < model.norms().size(); ++k) {
-    const fused::CompiledModel::Norm& norm = model.norms()[k];
     const BatchNorm& of = engine.batch_norms()[k];
-    const fused::Op& op = model.rows().ops[norm.op];
     const auto held = [&](size_t array) {
       const ParameterArray& of_rank = parameters.arrays[array];
       return Range{of_rank.held.begin * of_rank.spec.cols, of_rank.held.end * of_rank.spec.cols};
     };
-    norms_.push_back({.place = {.width = norm.width,
-                                .numbers = norm.numbers,
-                                .x = op.a,
-                                .dy = op.y_gradient,
-                                .gamma = norm.gamma,
-                                .beta = norm.beta,
-                                .mean = norm.mean,
-                                .variance = norm.variance,
-                                .epsilon = norm.epsilon},
+    norms_.push_back({.place = model.norms()[k],
                       .momentum = of.momentum,
                       .mean = part_of(of.mean),
                       .variance = part_of(of.variance),
                       .mean_columns = held(of.mean),
                       .variance_columns = held(of.variance)});
-    moments_.emplace_back(1 + 2 * norm.width);
-    widest = std::max(widest, norm.width);
+    moments_.emplace_back(1 + 2 * of.width);
+    widest = std::max(widest, of.width);
   }
   if (norms_.empty()) return;
   batch_.zero(stream_);
-  running_.zero(stream_);
   statistics_ = DeviceArray<double>(units_ * (1 + 2 * widest));
   all_statistics_ = DeviceArray<double>(leaves_ * (1 + 2 * widest));
   for (int rank = 0; rank < comm_.world().size; ++rank)
     units_of_rank_.push_back(shards_of_rank(leaves_, {rank, comm_.world().size}).size());
-}
-
-const float* DeviceNorms::running() {
-  for (const Norm& norm : norms_)
-    for_each(norm.place.width, stream_,
-             kernel::SetRunning{norm.place, weights_.dense(), running_.data()});
-  return running_.data();
 }
 
 void DeviceNorms::share_statistics(int64_t pass, const int64_t* unit_begin,

@@ -5,26 +5,21 @@
 
 #include "launch/collectives/communicator.h"
 #include "launch/process/device.h"
-#include "models/fused/compiler.h"
 #include "models/graph/engine.h"
 #include "trainer/devices/device_weights.h"
-#include "trainer/devices/norm_kernels.h"
+#include "trainer/devices/fused_model.h"
 
 namespace kt {
 
-/// The batch norms of a model on a device: their numbers in training and in evaluation, and the statistics of a step's
-/// rows over all ranks.
+/// The batch norms of a model in training on a device: their numbers, and the statistics of a step's rows over all ranks.
 class DeviceNorms {
  public:
   /// Borrows all. Shapes: norms as engine.batch_norms(), in order.
-  DeviceNorms(const fused::CompiledModel& model, const Engine& engine,
-              const Parameters& parameters, DeviceWeights& weights, Communicator& comm,
-              DeviceStream& stream);
+  DeviceNorms(const FusedModel& model, const Engine& engine, const Parameters& parameters,
+              DeviceWeights& weights, Communicator& comm, DeviceStream& stream);
 
   /// Of the batch; null where the model has no batch norms.
   const float* batch() const { return batch_.data(); }
-  /// From the running values as they are now.
-  const float* running();
   /// Ends a pass but the last (Engine::train_pass). Shapes: unit_begin [steps * units + 1], leaves [units, dense size].
   /// Collective: all ranks.
   void share_statistics(int64_t pass, const int64_t* unit_begin, const kernel::Blocks& blocks,
@@ -46,7 +41,7 @@ class DeviceNorms {
   const int64_t units_, leaves_;
   std::vector<Norm> norms_;
   std::vector<int64_t> units_of_rank_;
-  DeviceArray<float> batch_, running_;
+  DeviceArray<float> batch_;
   DeviceArray<double> statistics_, all_statistics_;
   std::vector<DeviceArray<double>> moments_;  // [norms][1 + 2 width]
 };

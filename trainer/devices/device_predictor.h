@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "launch/process/device.h"
@@ -12,7 +12,7 @@
 
 namespace kt {
 
-/// Predicts on a device: rows are gathered there, and scores come back. Threads that call it take turns.
+/// Predicts on a device by libtorch: a block's rows are gathered there, and scores come back.
 class DevicePredictor final : public Predictor {
  public:
   struct Table {
@@ -30,29 +30,29 @@ class DevicePredictor final : public Predictor {
 
   /// Of this thread's device. All but `weights` is borrowed. While it is used, nothing else is enqueued on `stream`.
   DevicePredictor(const Problem& problem, const DeviceEngine& engine, Weights weights,
-                  DeviceStream& stream);
-  void predict(std::span<const int32_t> users, std::span<const int32_t> items,
-               std::span<float> out) const override;
+                  DeviceStream& stream)
+      : problem_(problem), engine_(engine), weights_(std::move(weights)), stream_(stream) {}
+  void predict(const Pairs& pairs, ThreadPool& pool, std::span<float> out) const override;
 
  private:
-  /// What a block of rows needs. Shapes: n rows, at most `most`.
+  /// What a block of up to n rows needs.
   struct Block {
-    explicit Block(int64_t rows = 0, int64_t column_count = 0)
-        : most(rows), user(rows), item(rows), columns(rows * column_count), score(rows) {}
-    int64_t most;
+    Block(int64_t rows, int64_t column_count)
+        : user(rows), item(rows), columns(rows * column_count), score(rows) {}
     DeviceArray<int32_t> user, item;         // [n]
     DeviceArray<float> columns;              // [n, columns]
     DeviceArray<float> score;                // [n]
     std::vector<DeviceArray<float>> tables;  // one a table: [n, cols]
   };
 
+  /// Waits for it. Shapes: users rows of the tables, items, out [n].
+  void predict_block(std::span<const int32_t> users, std::span<const int32_t> items, Block& block,
+                     std::span<float> out) const;
+
   const Problem& problem_;
   const DeviceEngine& engine_;
   const Weights weights_;
   DeviceStream& stream_;
-  int device_ = 0;
-  mutable std::mutex mutex_;  // guards `block_` and the stream
-  mutable Block block_;
 };
 
 }  // namespace kt

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "models/torch/device_engine.h"
 #include "trainer/devices/device_step.h"
 #include "trainer/devices/fused_step.h"
+#include "trainer/devices/stored_model.h"
 #endif
 
 namespace kt {
@@ -63,14 +65,23 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
              : "";
 }
 
+namespace {
+
+/// Of a system that devices cannot train, by name; empty where they can.
+std::string refusal(const Problem& problem) {
+  const Config& config = problem.config;
+  const std::string lack =
+      lack_of_device_form(problem.system, problem.described, config.model.engine);
+  if (lack.empty()) return lack;
+  return fmt::format("model.name: got {}, which has no form on GPUs{}: {}", config.model.name,
+                     config.model.engine == EngineName::kTorch ? " by libtorch" : "", lack);
+}
+
+}  // namespace
+
 void expect_device_form(const Problem& problem) {
-  const std::string what =
-      lack_of_device_form(problem.system, problem.described, problem.config.model.engine);
-  if (!what.empty())
-    throw AgreedError(
-        fmt::format("model.name: got {}, which has no form on GPUs{}: {}; set parallel.backend=mpi",
-                    problem.config.model.name,
-                    problem.config.model.engine == EngineName::kTorch ? " by libtorch" : "", what));
+  const std::string why = refusal(problem);
+  if (!why.empty()) throw AgreedError(why + "; set parallel.backend=mpi");
 }
 
 #ifdef KT_GPU
@@ -127,11 +138,19 @@ class NcclDevices final : public Devices {
     tell_samples(steps->samples_resident(), control);
     return steps;
   }
+  std::unique_ptr<Predictor> make_predictor(const Problem& problem, const Parameters& parameters,
+                                            MpiCommunicator& control) override {
+    agree(control, [&] { model_.emplace(problem, parameters, comm_); });
+    log_info("scores: by the fused engine on {}",
+             control.world().size == 1 ? "a device" : "a device a rank");
+    return model_->make_predictor();
+  }
   void finish() override { comm_.finish(); }
 
  private:
   NcclCommunicator comm_;
   std::unique_ptr<DeviceEngine> engine_;
+  std::optional<StoredModel> model_;
 };
 
 }  // namespace
@@ -148,6 +167,20 @@ std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& con
   }
 }
 
+std::unique_ptr<Devices> find_scoring_devices(const Problem& problem, MpiCommunicator& control) {
+  Config config = problem.config;
+  config.parallel.precision = Precision::kFp32;
+  const std::string why =
+      config.model.engine == EngineName::kTorch
+          ? "model.engine: got torch, which scores a stored run on the host alone"
+          : refusal(problem);
+  if (why.empty() || config.parallel.backend == Backend::kMpi) return find_devices(config, control);
+  if (config.parallel.backend == Backend::kNccl)
+    throw AgreedError(why + "; set parallel.backend=auto");
+  log_info("parallel.backend=auto scores on the host: {}", why);
+  return nullptr;
+}
+
 #else
 
 std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& control) {
@@ -160,6 +193,12 @@ std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& con
   });
   refuse_reduced_precision(config, control);
   return nullptr;
+}
+
+std::unique_ptr<Devices> find_scoring_devices(const Problem& problem, MpiCommunicator& control) {
+  Config config = problem.config;
+  config.parallel.precision = Precision::kFp32;
+  return find_devices(config, control);
 }
 
 #endif

@@ -25,6 +25,11 @@ class Devices {
                                             std::span<const ShardSamples> samples,
                                             const NegativeSampler* negatives,
                                             MpiCommunicator& control) = 0;
+  /// Predicts with the weights of a stored run, with the bits of make_host_predictor. Once; borrows the problem, and
+  /// the predictor borrows this. Collective: all ranks. Throws: AgreedError when the model does not fit into a device.
+  virtual std::unique_ptr<Predictor> make_predictor(const Problem& problem,
+                                                    const Parameters& parameters,
+                                                    MpiCommunicator& control) = 0;
   /// When all work is done, before MPI ends. Collective: all ranks. Throws: PeerError.
   virtual void finish() = 0;
 };
@@ -32,6 +37,10 @@ class Devices {
 /// By `parallel.backend`: null for MPI. `auto` takes the devices when this build knows them and every rank has one.
 /// Collective: all ranks. Throws: AgreedError when `nccl` cannot be had.
 std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& control);
+
+/// Likewise, to score a stored run, whose precision is of its training alone: null too, with a line in the log, where
+/// `auto` meets a run that devices cannot score. Collective: all ranks. Throws: AgreedError when `nccl` cannot be had.
+std::unique_ptr<Devices> find_scoring_devices(const Problem& problem, MpiCommunicator& control);
 
 /// Why devices cannot train a system by an engine; empty where they can. Shapes: columns those it reads.
 std::string lack_of_device_form(const System& system, std::span<const Column> columns,

@@ -261,18 +261,6 @@ struct SumWeights {
   }
 };
 
-/// A team every so many blocks of rows.
-struct PredictRows {
-  Fused fused;
-  fused::RowArguments rows;
-  int64_t teams;
-  KT_HOST_DEVICE void operator()(const Team& team, int64_t k, void* shared) const {
-    for (int64_t first = k * fused::kBlockRows; first < rows.n; first += teams * fused::kBlockRows)
-      fused::predict_rows(team, fused.program, fused.weights, rows, first,
-                          fused.workspace(shared, k), Fused::scratch(shared));
-  }
-};
-
 /// to[c] = the sum of the leaves in order. Over width.
 struct SumLeaves {
   const float* leaves;

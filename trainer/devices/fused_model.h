@@ -1,12 +1,13 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "launch/process/device.h"
 #include "models/fused/compiler.h"
-#include "trainer/devices/fused_kernels.h"
+#include "trainer/devices/norm_kernels.h"
 
 namespace kt {
 
@@ -63,10 +64,24 @@ class FusedModel {
     const std::vector<int64_t> from = compiled_.packed_from();
     packed_from_ = {from, stream};
     packed_ = DeviceArray<float>(std::ssize(from));
+    for (const fused::CompiledModel::Norm& norm : compiled_.norms()) {
+      const fused::Op& op = compiled_.rows().ops[norm.op];
+      norms_.push_back({.width = norm.width,
+                        .numbers = norm.numbers,
+                        .x = op.a,
+                        .dy = op.y_gradient,
+                        .gamma = norm.gamma,
+                        .beta = norm.beta,
+                        .mean = norm.mean,
+                        .variance = norm.variance,
+                        .epsilon = norm.epsilon});
+    }
+    running_norms_ = DeviceArray<float>(compiled_.norms_size());
     check_cuda(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   }
 
   const fused::CompiledModel& compiled() const { return compiled_; }
+  const std::vector<kernel::NormPlace>& norms() const { return norms_; }
   const DeviceProgram& ids(Side side) const { return side == Side::kUser ? users_ : items_; }
   const DeviceProgram& rows() const { return rows_; }
 
@@ -75,6 +90,13 @@ class FusedModel {
     for_each(std::max<int64_t>(packed_.size(), 1), stream,
              kernel::PackWeights{packed_.size(), packed_from_.data(), dense, packed_.data(), begin});
   }
+  /// Numbers of evaluation for the batch norms, of what follows on the stream. Shapes: dense [dense size].
+  void set_running_norms(const float* dense, cudaStream_t stream) {
+    for (const kernel::NormPlace& norm : norms_)
+      for_each(norm.width, stream, kernel::SetRunning{norm, dense, running_norms_.data()});
+  }
+  const float* running_norms() const { return running_norms_.data(); }
+
   /// What teams run a program with. `workspaces`: of each of them, in device memory; used where they do not fit into what
   /// a team shares.
   kernel::Fused arguments(const DeviceProgram& of, float* workspaces) const {
@@ -92,6 +114,8 @@ class FusedModel {
   DeviceProgram users_, items_, rows_;
   DeviceArray<int64_t> packed_from_;
   DeviceArray<float> packed_, workspaces_;
+  std::vector<kernel::NormPlace> norms_;
+  DeviceArray<float> running_norms_;
 };
 
 /// Memory of the blocks of a program and what is summed over them.

@@ -49,7 +49,7 @@ class FusedStep::State final : public Work {
         rows_(schedule, shards_, negatives ? negatives->group() : 1),
         model_(problem.system.graph, form, stream_),
         weights_(parameters, problem.config.train.clip_norm, devices, stream_),
-        norms_(model_.compiled(), engine_, parameters, weights_, devices, stream_),
+        norms_(model_, engine_, parameters, weights_, devices, stream_),
         columns_{DeviceArray<float>(problem.columns.users, stream_),
                  DeviceArray<float>(problem.columns.items, stream_)} {
     if (weights_.exact() && !alone()) requests_.emplace(parameters, devices, control, stream_);
@@ -447,35 +447,19 @@ void FusedStep::State::reduce() {
       sum_ranks(weights_.gradients(part), part.size, DataType::kFloat32);
 }
 
-/// Of all that are held: as if they were the ids of one unit.
 DeviceArray<float> FusedStep::State::all_parts(Side side) {
-  SideOf& of = sides_[index(side)];
-  const int64_t n = of.width > 0 ? of.parts.size() / of.width : 0;
-  DeviceArray<float> parts(of.parts.size());
-  DeviceArray<int32_t> ids(n);
-  each(n, kernel::Count{ids.data()});
-  const std::vector<int64_t> begin{0, n};
-  const DeviceArray<int64_t> unit_begin(begin, stream_);
-  const std::vector<kernel::StepNow> first(1);
-  const DeviceArray<kernel::StepNow> now(first, stream_);
-  const int64_t teams = (n + fused::kBlockRows - 1) / fused::kBlockRows;
-  kernel::IdSide ids_of_all{.fused = model_.arguments(model_.ids(side), teams),
-                            .ids = id_arguments(side),
-                            .lists = {.id = ids.data(), .unit_begin = unit_begin.data()},
-                            .blocks = {.of_unit = teams}};
-  ids_of_all.ids.parts = parts.data();
-  for_teams(teams, kTeamThreads, model_.ids(side).shared_bytes(), stream_,
-            kernel::ForwardIds{now.data(), 1, {ids_of_all, {}}});
-  wait();
-  return parts;
+  fused::IdArguments ids = id_arguments(side);
+  const SideOf& of = sides_[index(side)];
+  ids.n = of.width > 0 ? of.parts.size() / of.width : 0;
+  return parts_of_all(model_, side, ids, stream_);
 }
 
 std::unique_ptr<Predictor> FusedStep::State::make_predictor(const Problem& problem) {
   model_.set_dense(weights_.dense(), stream_);
+  model_.set_running_norms(weights_.dense(), stream_);
   FusedPredictor::Weights weights{.user_parts = all_parts(Side::kUser),
                                   .item_parts = all_parts(Side::kItem),
                                   .columns = {columns_[0].data(), columns_[1].data()},
-                                  .norms = norms_.running(),
                                   .first_user = 0};
   for (int64_t shard = 0; shard < shards_.begin; ++shard)
     weights.first_user += problem.users_per_shard[shard];

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <numeric>
 #include <utility>
 
 #include "io/tables/csv.h"
@@ -60,8 +59,7 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
       pool_(pool),
       labels_(binary_labels(problem.config.evaluate.labels)),
       user_rank_(rank_of_users(problem, table, comm.world().size)),
-      item_number_(numbers_of(problem.ids.item_id)),
-      begin_(1, 0) {
+      item_number_(numbers_of(problem.ids.item_id)) {
   for (const int32_t user : table.users) user_rows_.push_back(problem.ids.user_rows[user]);
   if (!table.label.empty()) {
     const Phase phase("evaluation");
@@ -90,20 +88,16 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
   }
   for (size_t k = 0; k < user_rank_.size(); ++k) {
     if (user_rank_[k] != comm.world().rank) continue;
-    own_.push_back(static_cast<int32_t>(k));
-    begin_.push_back(begin_.back() + table.offsets[k + 1] - table.offsets[k]);
+    pairs_.add_list(
+        table.users[k],
+        std::span(table.item).subspan(table.offsets[k], table.offsets[k + 1] - table.offsets[k]));
+    pairs_.end_block();
   }
 }
 
 std::vector<float> Evaluator::score(const Predictor& predictor) const {
-  std::vector<float> scores(begin_.back());
-  pool_.parallel_for(std::ssize(own_), [&](int64_t k, int) {
-    const int32_t user = own_[k];
-    const int64_t pairs = begin_[k + 1] - begin_[k];
-    const std::vector<int32_t> users(pairs, table_.users[user]);
-    predictor.predict(users, std::span(table_.item).subspan(table_.offsets[user], pairs),
-                      std::span(scores).subspan(begin_[k], pairs));
-  });
+  std::vector<float> scores(pairs_.size());
+  predictor.predict(pairs_, pool_, scores);
   return scores;
 }
 
@@ -131,12 +125,11 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
   EvaluationResult result;
   Stopwatch intervals_time;
   if (metrics_) {
-    std::vector<int32_t> catalogue(static_cast<size_t>(problem_.dataset.items()));
-    std::iota(catalogue.begin(), catalogue.end(), 0);
-    result = metrics_->evaluate(
-        evaluation.scores, comm_, pool_, [&](int32_t user, std::span<float> score) {
-          predictor.predict(std::vector<int32_t>(catalogue.size(), user), catalogue, score);
-        });
+    result = metrics_->evaluate(evaluation.scores, comm_, pool_,
+                                [&](std::span<const int32_t> users, std::span<float> scores) {
+                                  predictor.predict(catalogue_of(users, problem_.dataset.items()),
+                                                    pool_, scores);
+                                });
     intervals_time.time([&] {
       result.intervals = bootstrap_intervals(result.user_values, table_.users,
                                              problem_.config.evaluate.bootstrap, comm_, pool_);

@@ -61,8 +61,7 @@ class Evaluator {
   std::vector<int32_t> user_rank_;      // [users of the table]
   std::vector<int64_t> user_rows_;      // [users of the table]
   std::vector<int64_t> item_number_;    // [items]; empty where ids are not numbers
-  std::vector<int32_t> own_;            // this rank's users, by place in the table
-  std::vector<int64_t> begin_;          // [own + 1] their pairs
+  Pairs pairs_;                         // of this rank's users, a user a block
   SeenItems seen_;                      // where lists are of the catalogue
   EvaluationInput input_;               // of the above; nothing without labels
   double prepare_seconds_ = 0;          // not reported yet

@@ -1,14 +1,19 @@
 #include "trainer/evaluation/predictor.h"
 
+#include <algorithm>
 #include <numeric>
 #include <optional>
 
+#include "launch/base/flush_small.h"
 #include "sharding/gather_shards.h"
 #include "trainer/evaluation/encoded_users.h"
 #include "trainer/evaluation/history_scores.h"
+#include "trainer/evaluation/metrics/order_keys.h"
 
 namespace kt {
 namespace {
+
+constexpr int64_t kScoresAtOnce = 1 << 20;  // of catalogues
 
 /// With every part computed once. The dense weights are its own, and so is the engine that computes with them: the
 /// problem's goes on with others.
@@ -38,11 +43,18 @@ class HostPredictor final : public Predictor {
         gather_blocks<float>(comm, own, parameters.item_begin(), engine_->part_width(Side::kItem));
   }
 
-  void predict(std::span<const int32_t> users, std::span<const int32_t> items,
-               std::span<float> out) const override {
-    std::vector<int32_t> rows(users.size());
-    for (size_t k = 0; k < users.size(); ++k)
-      rows[k] = static_cast<int32_t>(problem_.user_row[users[k]] - first_user_row_);
+  void predict(const Pairs& pairs, ThreadPool& pool, std::span<float> out) const override {
+    pool.parallel_for(pairs.block_count(), [&](int64_t b, int) {
+      const Range block = pairs.block(b);
+      predict_block(pairs.user_rows(b, problem_.user_row, first_user_row_),
+                    std::span(pairs.item).subspan(block.begin, block.size()),
+                    out.subspan(block.begin, block.size()));
+    });
+  }
+
+ private:
+  void predict_block(std::span<const int32_t> rows, std::span<const int32_t> items,
+                     std::span<float> out) const {
     const std::vector<float> row_columns = columns_of(rows, items);
     engine_->predict_rows({.n = std::ssize(items),
                            .user_parts = user_parts_.data(),
@@ -52,10 +64,10 @@ class HostPredictor final : public Predictor {
                            .item_id = items.data(),
                            .columns = {columns_.users, columns_.items, row_columns.data()}},
                           out.data());
+    const FlushSmall flush;  // as on devices
     problem_.system.objective.make_scores(out);
   }
 
- private:
   /// Those of the rows themselves. Shapes: users, items [n], result [n, row columns].
   std::vector<float> columns_of(std::span<const int32_t> users,
                                 std::span<const int32_t> items) const {
@@ -101,7 +113,44 @@ class HostPredictor final : public Predictor {
   std::vector<float> item_parts_;  // [items, part width]
 };
 
+/// Of a user. Shapes: score [items]; left_out as in ListsWanted; seen in any order.
+std::vector<Recommendation> best_of(std::span<const float> score, std::span<const uint8_t> left_out,
+                                    std::span<const int32_t> seen, int64_t length) {
+  std::vector<uint8_t> skipped(left_out.begin(), left_out.end());
+  for (const int32_t item : seen) skipped[item] = 1;
+  std::vector<uint64_t> keys;
+  keys.reserve(score.size());
+  for (size_t item = 0; item < score.size(); ++item)
+    if (!skipped[item]) keys.push_back(metrics::rank_key(metrics::list_key(score[item]), item));
+  const auto end = keys.begin() + std::min(length, std::ssize(keys));
+  std::partial_sort(keys.begin(), end, keys.end());
+  std::vector<Recommendation> best;
+  for (auto key = keys.begin(); key != end; ++key) {
+    const size_t item = metrics::position_of(*key);
+    best.push_back({static_cast<int32_t>(item), score[item]});
+  }
+  return best;
+}
+
 }  // namespace
+
+std::vector<std::vector<Recommendation>> Predictor::best(const ListsWanted& wanted,
+                                                         ThreadPool& pool) const {
+  const auto users = std::ssize(wanted.users), items = std::ssize(wanted.left_out);
+  const int64_t most = std::max<int64_t>(1, kScoresAtOnce / items);
+  std::vector<std::vector<Recommendation>> lists(users);
+  std::vector<float> scores;
+  for (int64_t begin = 0; begin < users; begin += most) {
+    const int64_t count = std::min(most, users - begin);
+    scores.resize(count * items);
+    predict(catalogue_of(wanted.users.subspan(begin, count), items), pool, scores);
+    pool.parallel_for(count, [&](int64_t k, int) {
+      lists[begin + k] = best_of(std::span(scores).subspan(k * items, items), wanted.left_out,
+                                 wanted.seen.of(begin + k), wanted.length);
+    });
+  }
+  return lists;
+}
 
 std::unique_ptr<Predictor> make_host_predictor(const Problem& problem, const Parameters& parameters,
                                                Communicator& comm) {

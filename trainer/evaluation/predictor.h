@@ -3,22 +3,38 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
+#include "launch/base/parallel_for.h"
 #include "launch/collectives/communicator.h"
 #include "sharding/parameters.h"
+#include "trainer/evaluation/pairs.h"
+#include "trainer/evaluation/seen_items.h"
 #include "trainer/run/problem.h"
 
 namespace kt {
 
-/// Predictions with given weights: whose, and how long they stay, says who makes it.
+/// Lists of the best of all items. Shapes: U users, I items.
+struct ListsWanted {
+  std::span<const int32_t> users;     ///< [U] dense
+  int64_t length = 0;                 ///< fewer where fewer are left
+  std::span<const uint8_t> left_out;  ///< [I] 1: in nobody's list
+  const SeenItems& seen;              ///< of the users, in none of their own lists; or of nobody
+};
+struct Recommendation {
+  int32_t item;
+  float score;
+};
+
+/// Predictions with given weights: whose, and how long they stay, says who makes it. Users are of this rank's shards.
 class Predictor {
  public:
   virtual ~Predictor() = default;
-  /// May be called by several threads at once. The users must be of this rank's shards. The bits of a prediction
-  /// may depend on the other rows of its block, so callers choose blocks by logical units: a user, a fixed cut of
-  /// a shard. Shapes: users, items, out [n], dense indices.
-  virtual void predict(std::span<const int32_t> users, std::span<const int32_t> items,
-                       std::span<float> out) const = 0;
+  /// Shapes: out [pairs].
+  virtual void predict(const Pairs& pairs, ThreadPool& pool, std::span<float> out) const = 0;
+  /// By score descending, then item ascending; what is no number comes last. Shapes: result [users].
+  virtual std::vector<std::vector<Recommendation>> best(const ListsWanted& wanted,
+                                                        ThreadPool& pool) const;
 };
 
 /// Predicts on the host with the weights as they are now, which it keeps: borrows the problem alone. Collective: all

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "launch/collectives/agree.h"
-#include "sharding/plan.h"
 #include "trainer/run/share.h"
 
 namespace kt {
@@ -14,13 +14,16 @@ SeenItems seen_items(const Problem& problem, std::span<const int32_t> users,
   const World world = comm.world();
   std::vector<int32_t> place(static_cast<size_t>(problem.dataset.users()), -1);  // of own users
   int32_t own_users = 0;
+  std::set<int64_t> shards;  // of own users
   for (size_t u = 0; u < users.size(); ++u)
-    if (user_rank[u] == world.rank) place[static_cast<size_t>(users[u])] = own_users++;
+    if (user_rank[u] == world.rank) {
+      place[static_cast<size_t>(users[u])] = own_users++;
+      shards.insert(problem.ids.user_shard[users[u]]);
+    }
 
   std::vector<std::vector<int32_t>> own(static_cast<size_t>(own_users));
   agree(comm, [&] {
-    const Range shards = shards_of_rank(problem.dataset.shards(), world);
-    for (int64_t number = shards.begin; number < shards.end; ++number) {
+    for (const int64_t number : shards) {
       const Shard shard = problem.dataset.read_shard(number);
       for (int64_t k = 0; k < shard.size(); ++k) {
         const int32_t at = place[static_cast<size_t>(shard.users[shard.user[k]])];

@@ -13,9 +13,15 @@ namespace kt {
 struct SeenItems {
   std::vector<int64_t> offsets;  ///< [U + 1] into `item`
   std::vector<int32_t> item;     ///< ascending, each once
+
+  bool of_nobody() const { return offsets.empty(); }
+  std::span<const int32_t> of(int64_t u) const {
+    if (of_nobody()) return {};
+    return std::span(item).subspan(offsets[u], offsets[u + 1] - offsets[u]);
+  }
 };
 
-/// The same on all ranks; reads the shards of each. Shapes: users [U] dense, user_rank [U] the rank whose shards hold
+/// The same on all ranks; each reads those of its shards that have any of the users. Shapes: users [U] dense, user_rank [U] the rank whose shards hold
 /// them. Collective: all ranks. Throws: UserError for a shard that cannot be read, the same on all.
 SeenItems seen_items(const Problem& problem, std::span<const int32_t> users,
                      std::span<const int32_t> user_rank, MpiCommunicator& comm);

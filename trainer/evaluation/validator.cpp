@@ -10,11 +10,25 @@ namespace {
 /// Rows of a block of validation rows; part of a run's bits.
 constexpr int64_t kValidationBlock = 4096;
 
-/// Rows of each user, and the labels user by user, in source order inside a user. `users` and `items` get the same
-/// order.
+/// The rows of a shard in blocks. Shapes: counts [users of the shard], items [rows], user by user.
+void add_rows(const ShardSamples& shard, std::span<const int64_t> counts,
+              std::span<const int32_t> items, Pairs& pairs) {
+  int64_t at = 0;
+  for (size_t user = 0; user < counts.size(); ++user) {
+    const int64_t end = at + counts[user];
+    while (at < end) {
+      const int64_t block_end = (at / kValidationBlock + 1) * kValidationBlock;
+      const int64_t to = std::min(end, block_end);
+      pairs.add_list(shard.users[user], items.subspan(at, to - at));
+      if (to == block_end || to == std::ssize(items)) pairs.end_block();
+      at = to;
+    }
+  }
+}
+
+/// Rows of each user, and the labels user by user, in source order inside a user. `pairs` get the same order.
 ValidationMetrics prepare_validation(std::span<const ShardSamples> samples,
-                                     std::span<const BinaryLabel> binary_labels,
-                                     std::vector<int32_t>& users, std::vector<int32_t>& items,
+                                     std::span<const BinaryLabel> binary_labels, Pairs& pairs,
                                      Communicator& comm, ThreadPool& pool) {
   std::vector<std::vector<int64_t>> user_rows;
   std::vector<float> labels;
@@ -23,17 +37,16 @@ ValidationMetrics prepare_validation(std::span<const ShardSamples> samples,
     std::vector<int64_t>& counts = user_rows.emplace_back(shard.users.size(), 0);
     for (const Sample& sample : rows) ++counts[sample.user];
     std::vector<int64_t> next(counts.size());
-    const auto base = static_cast<int64_t>(users.size());
-    std::exclusive_scan(counts.begin(), counts.end(), next.begin(), base);
-    users.resize(base + rows.size());
-    items.resize(base + rows.size());
+    std::exclusive_scan(counts.begin(), counts.end(), next.begin(), int64_t{0});
+    std::vector<int32_t> items(rows.size());
+    const auto base = static_cast<int64_t>(labels.size());
     labels.resize(base + rows.size());
     for (const Sample& sample : rows) {
       const int64_t at = next[sample.user]++;
-      users[at] = shard.users[sample.user];
       items[at] = sample.item;
-      labels[at] = sample.label;
+      labels[base + at] = sample.label;
     }
+    add_rows(shard, counts, items, pairs);
   }
   const BinaryLabel* const label = highest_threshold(binary_labels);
   return {std::move(user_rows), std::move(labels),
@@ -44,24 +57,11 @@ ValidationMetrics prepare_validation(std::span<const ShardSamples> samples,
 
 Validator::Validator(std::span<const ShardSamples> samples, std::span<const BinaryLabel> labels,
                      MpiCommunicator& comm, ThreadPool& pool)
-    : comm_(comm),
-      pool_(pool),
-      metrics_(prepare_validation(samples, labels, users_, items_, comm, pool)) {
-  int64_t base = 0;
-  for (const ShardSamples& shard : samples) {
-    const int64_t end = base + std::ssize(shard.validation);
-    for (; base < end; base = blocks_.back().end)
-      blocks_.push_back({base, std::min(base + kValidationBlock, end)});
-  }
-}
+    : comm_(comm), pool_(pool), metrics_(prepare_validation(samples, labels, pairs_, comm, pool)) {}
 
 ValidationResult Validator::validate(const Predictor& predictor) const {
-  std::vector<float> scores(users_.size());
-  pool_.parallel_for(std::ssize(blocks_), [&](int64_t k, int) {
-    const auto [begin, end] = blocks_[k];
-    const auto part = [&](auto& column) { return std::span(column).subspan(begin, end - begin); };
-    predictor.predict(part(users_), part(items_), part(scores));
-  });
+  std::vector<float> scores(pairs_.size());
+  predictor.predict(pairs_, pool_, scores);
   return metrics_.evaluate(scores, comm_, pool_);
 }
 

@@ -26,15 +26,9 @@ class Validator {
   ValidationResult validate(const Predictor& predictor) const;
 
  private:
-  struct Block {
-    int64_t begin, end;
-  };
-
   MpiCommunicator& comm_;
   ThreadPool& pool_;
-  // Shard by shard, user by user, in source order inside a user.
-  std::vector<int32_t> users_, items_;
-  std::vector<Block> blocks_;  // of the rows of one shard each
+  Pairs pairs_;  // shard by shard, user by user, in source order inside a user
   ValidationMetrics metrics_;
 };
 

@@ -23,8 +23,8 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
     if (!std::filesystem::exists(file))
       user_error("{}: no config.yaml there; expected the folder of a run (run.dir)",
                  run_dir.string());
-    // How many ranks trained it binds nobody who reads it.
-    std::vector<std::string> own{"parallel.ranks=0"};
+    // How many ranks trained it, and where, binds nobody who reads it.
+    std::vector<std::string> own{"parallel.ranks=0", "parallel.backend=auto"};
     own.insert(own.end(), overrides.begin(), overrides.end());
     config = load_config(file, own, model_declarations());
     config.run.dir = run_dir.string();
@@ -61,6 +61,12 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
   return {.problem = std::move(problem),
           .parameters = std::move(parameters),
           .checkpoint = fmt::format("step {} ({})", checkpoint->step(), best ? "best" : "last")};
+}
+
+std::unique_ptr<Predictor> make_predictor(const StoredRun& run, Devices* devices,
+                                          MpiCommunicator& comm) {
+  return devices ? devices->make_predictor(run.problem, run.parameters, comm)
+                 : make_host_predictor(run.problem, run.parameters, comm);
 }
 
 }  // namespace kt

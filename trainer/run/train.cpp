@@ -313,8 +313,7 @@ std::vector<int64_t> TrainingRun::keep_ranked_rows(int64_t all) {
 /// Predicts nothing: what labels alone decide about metrics shows with any scores.
 class ZeroPredictor final : public Predictor {
  public:
-  void predict(std::span<const int32_t>, std::span<const int32_t>,
-               std::span<float> out) const override {
+  void predict(const Pairs&, ThreadPool&, std::span<float> out) const override {
     std::ranges::fill(out, 0.f);
   }
 };

@@ -28,6 +28,7 @@ using namespace metrics;
 
 /// Users whose sums are taken together: part of the bits of every mean, whoever computes them.
 constexpr int64_t kBlockUsers = 16;
+constexpr size_t kScoresAtOnce = 1 << 20;  // of catalogues
 constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 
 void check_input(const EvaluationInput& input) {
@@ -465,25 +466,37 @@ std::vector<double> TestMetrics::State::rows_of_users(std::span<const float> sco
   std::vector<double> rows(own.size() * width, kAbsent);
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
   for (Worker& worker : workers) worker.listed.assign(ks.size(), std::vector<uint8_t>(items));
-  pool.parallel_for(std::ssize(own), [&](int64_t task, int thread) {
-    const auto k = static_cast<size_t>(task);
+  std::vector<int32_t> users;
+  for (const int32_t place : own) users.push_back(input.users[place]);
+  std::vector<float> scores;  // of the catalogue
+  const auto work = [&](size_t first, int64_t task, int thread) {
+    const size_t k = first + static_cast<size_t>(task);
     const User of_user = user(k);
     Worker& worker = workers[static_cast<size_t>(thread)];
     const std::span<double> values = std::span(rows).subspan(k * width, width);
     user_values(context, of_user, facts[k],
                 score.subspan(static_cast<size_t>(begin[k]), of_user.label.size()), worker, values);
     if (!context.catalogue) return;
-    const auto u = static_cast<size_t>(own[k]);
-    std::vector<float> all(items);
-    catalogue(input.users[u], all);
-    const auto first = std::ranges::find_if_not(all, [](float one) { return std::isfinite(one); });
-    if (first != all.end()) {
-      bad[k] = *first;
-      bad_item[k] = first - all.begin();
+    const auto all = std::span<const float>(scores).subspan((k - first) * items, items);
+    const auto wrong = std::ranges::find_if_not(all, [](float one) { return std::isfinite(one); });
+    if (wrong != all.end()) {
+      bad[k] = *wrong;
+      bad_item[k] = wrong - all.begin();
       return;
     }
-    catalogue_values(context, of_user, facts[k], seen(u), all, worker, values);
-  });
+    catalogue_values(context, of_user, facts[k], seen(static_cast<size_t>(own[k])), all, worker,
+                     values);
+  };
+  const size_t most = context.catalogue ? std::max<size_t>(1, kScoresAtOnce / items) : own.size();
+  for (size_t first = 0; first < own.size(); first += most) {
+    const size_t count = std::min(most, own.size() - first);
+    if (context.catalogue) {
+      scores.resize(count * items);
+      catalogue(std::span(users).subspan(first, count), scores);
+    }
+    pool.parallel_for(static_cast<int64_t>(count),
+                      [&](int64_t task, int thread) { work(first, task, thread); });
+  }
   if (context.catalogue)
     check_scores(bad, comm, [&](int64_t k) {
       const auto at = static_cast<size_t>(k);

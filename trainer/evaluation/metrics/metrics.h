@@ -89,8 +89,8 @@ struct EvaluationInput {
   std::span<const int32_t> seen;  ///< items of a user's training rows, ascending, each once
 };
 
-/// Scores of all items for a user of this rank, by its dense index; called by several threads. Shapes: score [I].
-using CatalogueScorer = std::function<void(int32_t user, std::span<float> score)>;
+/// Scores of all items for some users of this rank, by their dense indices. Shapes: score [users, I].
+using CatalogueScorer = std::function<void(std::span<const int32_t> users, std::span<float> score)>;
 
 /// Of the users and items of the table that have no training rows, and of the pairs of either.
 struct Untrained {
@@ -154,8 +154,7 @@ class TestMetrics {
   TestMetrics(TestMetrics&&) noexcept;
   TestMetrics& operator=(TestMetrics&&) noexcept;
 
-  /// The same result on all ranks. `catalogue` is asked where lists are of the catalogue, one user at a time by each
-  /// thread. Shapes: score [pairs of this rank's users], in the order of the table.
+  /// The same result on all ranks. `catalogue` is asked where lists are of the catalogue, by this thread alone. Shapes: score [pairs of this rank's users], in the order of the table.
   /// Collective: all ranks. Throws: UserError, the same on all ranks, naming user and item of the first score that
   /// is not finite.
   EvaluationResult evaluate(std::span<const float> score, Communicator& comm, ThreadPool& pool,

@@ -6,11 +6,17 @@
 #include <span>
 #include <vector>
 
+#include "launch/base/host_device.h"
+
 /// Unsigned integers in the order of finite floating-point values, equal where these are (-0 is 0), and their order.
 namespace kt::metrics {
 
-inline uint32_t order_key(float value) {
+KT_HOST_DEVICE inline uint32_t order_key(float value) {
+#ifdef __CUDA_ARCH__
+  const uint32_t bits = __float_as_uint(value + 0.0f);
+#else
   const auto bits = std::bit_cast<uint32_t>(value + 0.0f);
+#endif
   return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
 }
 /// The value of such a key.
@@ -20,6 +26,12 @@ inline float value_of_key(uint32_t key) {
 inline uint64_t order_key(double value) {
   const auto bits = std::bit_cast<uint64_t>(value + 0.0);
   return bits >> 63 != 0 ? ~bits : bits | uint64_t{1} << 63;
+}
+
+/// Ascending keys = score descending, infinite ones too; then what is no number; then what is in no list.
+inline constexpr uint32_t kNoNumber = 0xfffffffe, kInNoList = 0xffffffff;
+KT_HOST_DEVICE inline uint32_t list_key(float score) {
+  return score == score ? ~order_key(score) : kNoNumber;
 }
 
 /// Ascending keys = score descending, then position ascending.
