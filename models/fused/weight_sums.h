@@ -37,9 +37,9 @@ struct SumTile {
 };
 inline constexpr int kTileThreads = 128;
 
-/// A buffer of a workspace that sums read.
+/// A buffer of a workspace that sums read, and where it is kept.
 struct Kept {
-  int64_t begin, floats;
+  int64_t begin, floats, to;
 };
 
 /// Those of the operations that a pass goes back over, and its loss.
@@ -93,13 +93,20 @@ inline std::vector<SumTile> tiles_of(const std::vector<WeightSums>& all) {
   return tiles;
 }
 
-inline std::vector<Kept> kept_for(const std::vector<WeightSums>& all) {
+/// What has to be kept of workspaces that do not stay, close together; the sums read it from there.
+inline std::vector<Kept> keep_for(std::vector<WeightSums>& all) {
   std::vector<Kept> kept;
-  const auto keep = [&](int64_t begin, int64_t stride) {
-    if (std::ranges::none_of(kept, [&](const Kept& k) { return k.begin == begin; }))
-      kept.push_back({begin, kBlockRows * stride});
+  const auto keep = [&](int64_t& begin, int64_t stride) {
+    const auto found = std::ranges::find(kept, begin, &Kept::begin);
+    if (found == kept.end()) {
+      const int64_t to = kept.empty() ? 0 : kept.back().to + kept.back().floats;
+      kept.push_back({begin, kBlockRows * stride, to});
+      begin = to;
+    } else {
+      begin = found->to;
+    }
   };
-  for (const WeightSums& sums : all) {
+  for (WeightSums& sums : all) {
     if (sums.kind == WeightSums::Kind::kProduct || sums.kind == WeightSums::Kind::kCodes)
       keep(sums.x, sums.x_stride);
     if (sums.kind != WeightSums::Kind::kLoss && !sums.of_slopes) keep(sums.dy, sums.dy_stride);

@@ -618,22 +618,25 @@ const DeviceKernel& kernel(const Plan& plan, const std::string& name) {
 }
 
 TEST(PlanTime, KernelsTakeWhatAPrototypesTook) {
-  const std::map<std::string, double> microseconds = {{"parts of users and items", 16},
+  const std::map<std::string, double> microseconds = {{"pack weights", 0},
+                                                      {"parts of users and items", 16},
                                                       {"rows", 132},
                                                       {"leaf gradients", 32},
                                                       {"sums of part gradients", 124},
                                                       {"ids, backward", 13},
                                                       {"leaf gradients of ids", 46},
-                                                      {"tree, norms", 4.5},
+                                                      {"tree", 4.5},
+                                                      {"norms", .69},
                                                       {"judge", 0},
-                                                      {"update", 5},
-                                                      {"next", 0}};
+                                                      {"update", 5}};
   const Plan plan = make_plan(ncf_on_a_device(65'536));
   EXPECT_EQ(plan.ranks[0].kernels.size(), microseconds.size());
   double all = 0;
   for (const DeviceKernel& k : plan.ranks[0].kernels) {
     EXPECT_EQ(k.launches, 1) << k.name;
-    EXPECT_NEAR(1e6 * k.seconds - 5, microseconds.at(k.name), .01 * microseconds.at(k.name) + .02)
+    const double launch = std::string_view(k.name) == "leaf gradients" ? 0 : 5;  // nothing waits for that one's
+    EXPECT_NEAR(1e6 * k.seconds - launch, microseconds.at(k.name),
+                .02 * microseconds.at(k.name) + .02)
         << k.name;
     all += k.seconds;
   }
@@ -661,7 +664,8 @@ TEST(PlanTime, KernelsGoThroughWhatTheirRowsAndIdsNeed) {
   const double all = 577'089;
   EXPECT_DOUBLE_EQ(kernel(plan, "update").operations, 17 * all);
   EXPECT_DOUBLE_EQ(kernel(plan, "update").bytes, 4 * 7 * all);
-  EXPECT_DOUBLE_EQ(kernel(plan, "tree, norms").bytes, 4 * (65 * 4161 + all));
+  EXPECT_DOUBLE_EQ(kernel(plan, "tree").bytes, 4 * 65 * 4161);
+  EXPECT_DOUBLE_EQ(kernel(plan, "norms").bytes, 4 * all);
 }
 
 TEST(PlanTime, KernelsOfASlowerMemoryAreItsOwn) {
@@ -669,7 +673,8 @@ TEST(PlanTime, KernelsOfASlowerMemoryAreItsOwn) {
   inputs.device.memory_bandwidth /= 100;
   const Plan plan = make_plan(inputs);
   for (const DeviceKernel& k : plan.ranks[0].kernels)
-    EXPECT_NEAR(k.seconds, 5e-6 + k.bytes / (.7 * 48e9), 1e-9) << k.name;
+    EXPECT_NEAR(k.seconds, (std::string_view(k.name) == "leaf gradients" ? 0 : 5e-6) + k.bytes / (.7 * 48e9), 1e-9)
+        << k.name;
   EXPECT_NEAR(plan.epoch_seconds, 100 * make_plan(ncf_on_a_device(65'536)).epoch_seconds, 1e-9);
 }
 
@@ -689,7 +694,7 @@ TEST(PlanMemory, OnDevicesIsOfRowsAndIds) {
   PlanInputs inputs = ncf_on_a_device(65'536);
   const auto memory = [&] { return make_plan(inputs).ranks[0].memory; };
   const double rows = 65'536, users = 7176, items = 10728;
-  EXPECT_EQ(bytes_of(memory(), "an epoch's order, 64 B a row"), 64 * 160 * rows);
+  EXPECT_EQ(bytes_of(memory(), "rows prepared at once, 136 B each"), 136 * (1 << 22));
   EXPECT_EQ(
       bytes_of(memory(), "rows and ids of a step, exchange"),
       4 * (rows * (64 + 80) + users * (64 + 64) + items * (64 + 144) + inputs.arithmetic.packed));

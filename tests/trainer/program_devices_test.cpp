@@ -153,6 +153,12 @@ TEST_F(Devices, SamplesMayBeLargerThanTheDevice) {
   std::string log;
   EXPECT_EQ(outcome(train(On::kDevices, 2, given, &log)), outcome(host));
   EXPECT_THAT(log, HasSubstr("samples: in device memory"));
+  // Steps are prepared a few at once.
+  setenv("KT_STAND_IN_FREE_BYTES", "8000000", 1);
+  for (const int ranks : {1, 3}) {
+    EXPECT_EQ(outcome(train(On::kDevices, ranks, given, &log)), outcome(host)) << ranks << " ranks";
+    EXPECT_THAT(log, HasSubstr("samples: in device memory"));
+  }
   setenv("KT_STAND_IN_FREE_BYTES", "1000", 1);
   for (const int ranks : {1, 2, 3}) {
     EXPECT_EQ(outcome(train(On::kDevices, ranks, given, &log)), outcome(host)) << ranks << " ranks";

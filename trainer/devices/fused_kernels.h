@@ -44,7 +44,7 @@ struct Fused {
   }
 };
 
-/// What blocks leave for the sums over them. `kept` of a workspace that teams share.
+/// What blocks leave for the sums over them: their workspaces, or what is kept of those that teams share.
 struct Blocks {
   int64_t of_unit;  // at most
   int64_t floats;   // of each
@@ -53,12 +53,10 @@ struct Blocks {
   int64_t kept_count;
 
   KT_HOST_DEVICE void keep(const Team& team, const float* workspace, int64_t block) const {
-    float* to = memory + block * floats;
-    if (workspace == to) return;
     for (int64_t k = 0; k < kept_count; ++k) {
-      const int64_t begin = kept[k].begin;
-      team.each(static_cast<int>(kept[k].floats),
-                [&](int e) { to[begin + e] = workspace[begin + e]; });
+      const float* from = workspace + kept[k].begin;
+      float* to = memory + block * floats + kept[k].to;
+      team.each(static_cast<int>(kept[k].floats), [&](int e) { to[e] = from[e]; });
     }
   }
 };

@@ -122,19 +122,22 @@ class FusedModel {
 class BlockMemory {
  public:
   BlockMemory() = default;
-  /// Of `units` units of up to `of_unit` ids or rows each.
-  BlockMemory(const fused::Program& host, std::span<const fused::Pass> passes, int64_t units,
-              int64_t of_unit, cudaStream_t stream)
-      : of_unit_((of_unit + fused::kBlockRows - 1) / fused::kBlockRows),
-        floats_(host.block_size),
-        memory_(units * of_unit_ * floats_) {
+  /// Of `units` units of up to `of_unit` ids or rows each. `shared`: workspaces are the teams'.
+  BlockMemory(const fused::Program& host, std::span<const fused::Pass> passes, bool shared,
+              int64_t units, int64_t of_unit, cudaStream_t stream)
+      : of_unit_((of_unit + fused::kBlockRows - 1) / fused::kBlockRows), floats_(host.block_size) {
     std::vector<fused::WeightSums> sums;
     for (const fused::Pass& pass : passes) {
       const std::vector<fused::WeightSums> own = fused::weight_sums(host, pass);
       sums.insert(sums.end(), own.begin(), own.end());
     }
     const std::vector<fused::SumTile> tiles = fused::tiles_of(sums);
-    const std::vector<fused::Kept> kept = fused::kept_for(sums);
+    std::vector<fused::Kept> kept;
+    if (shared) {
+      kept = fused::keep_for(sums);
+      floats_ = kept.empty() ? 0 : kept.back().to + kept.back().floats;
+    }
+    memory_ = DeviceArray<float>(units * of_unit_ * floats_);
     sums_ = {sums, stream};
     tiles_ = {tiles, stream};
     kept_ = {kept, stream};

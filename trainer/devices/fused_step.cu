@@ -210,8 +210,8 @@ void FusedStep::State::reserve(Side side, const Parameters& parameters) {
   of.part_gradients = DeviceArray<float>(held * of.width);
   const fused::Program& host = of_users ? model_.compiled().users() : model_.compiled().items();
   const fused::Pass back{.backward_end = host.op_count};
-  of.memory = BlockMemory(host, std::span(&back, 1), units(), most_ids_of_unit(side, parameters),
-                          stream_);
+  of.memory = BlockMemory(host, std::span(&back, 1), model_.ids(side).fits(), units(),
+                          most_ids_of_unit(side, parameters), stream_);
   wait();
 }
 
@@ -220,7 +220,8 @@ void FusedStep::State::reserve_rows() {
   passes_ = model_.compiled().passes();
   if (objective_.ranks())
     passes_ = {{.forward_end = host.op_count}, {.backward_end = host.op_count}};
-  row_memory_ = BlockMemory(host, passes_, units(), rows_.most_of_unit(), stream_);
+  row_memory_ = BlockMemory(host, passes_, passes_.size() == 1 && model_.rows().fits(), units(),
+                            rows_.most_of_unit(), stream_);
   const int64_t most = rows_.most_of_step();
   user_rows_ = DeviceArray<float>(most * sides_[0].width);
   if (!requests_) item_rows_ = DeviceArray<float>(most * sides_[1].width);

@@ -53,8 +53,9 @@ constexpr double kGpuBandwidthShare = .7;
 constexpr int64_t kGpuContextBytes = 1'000'000'000;
 constexpr int64_t kGpuTeams = 264;  // that are under way at once
 constexpr int64_t kTeamBytes = 227 * 1024;
-// A row of an epoch as devices take it: in the order of steps, sorted by user and by item, runs of ids, room to sort.
-constexpr int64_t kEpochRowBytes = 64;
+// A row of the steps that devices prepare at once: as it is taken, sorted by user and by item, runs of ids, room to sort; and
+// how many these are at most. As trainer/devices/step_window.h and fused_step.cu have them.
+constexpr int64_t kPreparedRowBytes = 136, kPreparedRows = int64_t{1} << 22;
 
 std::vector<int64_t> blocks_of(const PlanInputs& inputs, const ParameterSpec& spec) {
   if (spec.kind != ParameterKind::kUserTable)
@@ -600,7 +601,8 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
                                kAlways, gpu ? kGpuContextBytes : kProcessBytes},
                               {"samples, 16 B a row", kAlways, 16 * rows + 4 * users}};
   if (gpu && sizes.fused)
-    uses.push_back({"an epoch's order, 64 B a row", kAlways, kEpochRowBytes * rows});
+    uses.push_back({"rows prepared at once, 136 B each", kAlways,
+                    kPreparedRowBytes * std::min(rows, kPreparedRows)});
   if (!inputs.means)
     uses.push_back({"columns", kAlways,
                     to_bytes(kFloat) * (inputs.items * inputs.columns[1] +
