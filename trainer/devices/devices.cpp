@@ -11,6 +11,7 @@
 #ifdef KT_GPU
 #include "launch/collectives/nccl_communicator.h"
 #include "models/torch/device_engine.h"
+#include "trainer/devices/device_als_tables.h"
 #include "trainer/devices/device_step.h"
 #include "trainer/devices/fused_step.h"
 #endif
@@ -33,9 +34,9 @@ void refuse_reduced_precision(const Config& config, MpiCommunicator& control) {
 std::string lack_of_device_form(const System& system, std::span<const Column> columns,
                                 EngineName engine) {
   const auto uses = [&](auto&& is) { return std::ranges::any_of(system.graph.parameters(), is); };
+  if (system.als) return engine == EngineName::kTorch ? "it is found by least squares" : "";
   const std::string lack =
-      system.als                                       ? "it is found by least squares"
-      : system.encoder                                 ? "it reads whole histories"
+      system.encoder                                   ? "it reads whole histories"
       : system.means || system.gram || system.profiles ? "it is found in one step"
       : system.objective.ranks()                       ? "its loss compares rows"
       : system.graph.column_count(Side::kRow) > 0      ? "it reads columns of rows"
@@ -122,6 +123,14 @@ class NcclDevices final : public Devices {
     });
     tell_samples(steps->samples_resident(), control);
     return steps;
+  }
+  std::unique_ptr<AlsTables> make_als_tables(const AlsFit& fit, Parameters& parameters,
+                                             const AlsTables::Rows& rows,
+                                             MpiCommunicator& control) override {
+    std::unique_ptr<AlsTables> tables;
+    agree(control,
+          [&] { tables = std::make_unique<DeviceAlsTables>(fit, parameters, rows, comm_); });
+    return tables;
   }
   void finish() override { comm_.finish(); }
 

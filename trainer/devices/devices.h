@@ -9,6 +9,7 @@
 #include "sharding/schedule.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/samples.h"
+#include "trainer/steps/als_tables.h"
 #include "trainer/steps/steps.h"
 
 namespace kt {
@@ -23,6 +24,10 @@ class Devices {
                                             const Schedule& schedule,
                                             std::span<const ShardSamples> samples,
                                             MpiCommunicator& control) = 0;
+  /// The tables of alternating least squares on the devices, likewise.
+  virtual std::unique_ptr<AlsTables> make_als_tables(const AlsFit& fit, Parameters& parameters,
+                                                     const AlsTables::Rows& rows,
+                                                     MpiCommunicator& control) = 0;
   /// When all work is done, before MPI ends. Collective: all ranks. Throws: PeerError.
   virtual void finish() = 0;
 };

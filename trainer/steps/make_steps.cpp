@@ -17,7 +17,7 @@ std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters
   const System& system = problem.system;
   if (system.gram) return std::make_unique<GramStep>(problem, parameters, samples, comm, pool);
   if (system.als)
-    return std::make_unique<AlsStep>(problem, parameters, schedule, samples, comm, pool);
+    return std::make_unique<AlsStep>(problem, parameters, schedule, samples, devices, comm, pool);
   if (system.profiles) return std::make_unique<ProfileStep>(problem, parameters, comm, pool);
   if (system.encoder)
     return std::make_unique<AutoencoderStep>(problem, parameters, schedule, samples, comm, pool);
