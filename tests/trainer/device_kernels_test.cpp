@@ -157,7 +157,7 @@ TEST(DeviceKernels, AnOutcomeThatIsNotSoundStopsEveryUpdate) {
     StepOutcome log;
     int32_t bad = 0;
     float scale = 0;
-    run(1, kernel::Judge{losses.data(), 4, norms.data(), 2, clip_norm, &log, &bad, &scale});
+    run(1, kernel::Judge{losses.data(), 4, {}, norms.data(), 2, clip_norm, &log, &bad, &scale});
     EXPECT_EQ(bad, is_bad) << loss << " " << squared_norm;
     if (loss == 1) {
       EXPECT_EQ(log.loss, 10);
@@ -199,7 +199,7 @@ TEST(DeviceKernels, GradientNormAndClippingAreThoseOfTheCpu) {
     StepOutcome log;
     int32_t bad = 0;
     float scale = 0;
-    run(1, kernel::Judge{losses.data(), 1, copy.data(), 2, clip_norm, &log, &bad, &scale});
+    run(1, kernel::Judge{losses.data(), 1, {}, copy.data(), 2, clip_norm, &log, &bad, &scale});
     EXPECT_EQ(scale, clip_norm == norm / 3 ? static_cast<float>(clip_norm / norm) : 1.f);
   }
 }

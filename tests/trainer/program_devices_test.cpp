@@ -185,6 +185,40 @@ TEST_F(Devices, ARunGoesOnElsewhere) {
               HasSubstr("model.engine: stored \"torch\", now \"fused\""));
 }
 
+TEST_F(Devices, AutoencodersHaveTheBitsOfTheCpu) {
+  const char* const forms[] = {
+      "{name: autoencoder, input: binary, hidden: [20, 9, 33]}",
+      "{name: autoencoder, input: binary, loss_over: shown, hidden: [17, 70], input_dropout: .5}",
+      "{name: autoencoder, input: ratio, hidden: [140], dropout: 0, input_dropout: .2}",
+      "{name: autoencoder, input: residual, loss_over: shown, hidden: [18, 9, 20], dropout: .1}"};
+  for (const char* text : forms) {
+    const std::string config = folder() / "autoencoder.yaml";
+    write_file(config, fmt::format("model: {}\n", text));
+    Arguments given{data("dataset"),       "train.global_batch=10",   "train.epochs=2",
+                    "train.clip_norm=0.5", "train.weight_decay=0.01", "data.target.clip=5",
+                    "checkpoint.best=none"};
+    const nlohmann::json host = train(On::kHost, 0, given, nullptr, config);
+    ASSERT_FALSE(host.is_null());
+    EXPECT_GT(host.at("updates").get<int>(), 3);
+    for (const int ranks : {1, 2, 3}) {
+      const nlohmann::json device = train(On::kDevices, ranks, given, nullptr, config);
+      ASSERT_FALSE(device.is_null());
+      EXPECT_EQ(device.at("backend"), "nccl");
+      EXPECT_EQ(outcome(device), outcome(host)) << text << ranks << " ranks";
+    }
+  }
+}
+
+TEST_F(Devices, AutoencodersGoOnElsewhere) {
+  const std::string config = folder() / "autoencoder.yaml";
+  write_file(config, "model: {name: autoencoder, input: residual, hidden: [12, 5]}\n");
+  // In mid-epoch, and with ranks that have no rows.
+  go_on_elsewhere("autoencoder", 2,
+                  {data("ratings"), "train.global_batch=2", "train.epochs=2",
+                   "data.validation.fraction=0", "checkpoint.best=none"},
+                  config);
+}
+
 TEST_F(Devices, LeastSquaresGoOnElsewhere) {
   const std::string config = folder() / "als.yaml";
   write_file(config, "model: {name: als, embedding: 5, input: residual, rows: shown}\n");
@@ -237,6 +271,17 @@ TEST_F(Devices, BadStepsAreTreatedAlike) {
 }
 
 TEST_F(Devices, WhatTheyCannotTrainIsNamed) {
+  for (const auto& [name, why] :
+       {std::pair("ease", "it is found in one step"), std::pair("softmax", "its loss compares")}) {
+    const std::string config = folder() / "refused.yaml";
+    write_file(config, fmt::format("model: {{name: {}}}\n", name));
+    const Ended refused =
+        start(On::kDevices, 2, "refused-" + std::string(name), {data("ratings")}, config);
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_THAT(refused.errors(),
+                ElementsAre(HasSubstr(
+                    fmt::format("model.name: got {}, which has no form on GPUs: {}", name, why))));
+  }
   const std::tuple<const char*, const char*, const char*> systems[] = {
       {"model.penalty=0.1", "fused", " on GPUs: it has a penalty on embeddings"},
       {"model.loss=huber", "torch", " on GPUs by libtorch: its loss is not the squared error"},

@@ -140,7 +140,17 @@ void DeviceWeights::reduce_leaves(float* leaves) {
                "cudaMemcpyAsync");
 }
 
-void DeviceWeights::judge(double* losses) {
+void DeviceWeights::take_dense_gradients(const float* gradients) {
+  for (const Part& part : parts_)
+    if (!part.is_table() && part.size > 0)
+      check_cuda(cudaMemcpyAsync(gradient_.data() + part.begin,
+                                 gradients + part.dense_offset + part.rows_begin * part.cols,
+                                 static_cast<size_t>(part.size) * sizeof(float),
+                                 cudaMemcpyDeviceToDevice, stream_),
+                 "cudaMemcpyAsync");
+}
+
+void DeviceWeights::judge(double* losses, kernel::LossUnit unit) {
   if (exact_) {
     comm_.all_gather(losses, all_losses_.data(), block_counts_, DataType::kFloat64,
                      stream_.handle());
@@ -152,14 +162,16 @@ void DeviceWeights::judge(double* losses) {
   for_each(norms_.size(), stream_, kernel::FoldLanes{lanes_.data(), arrays, norms_.data()});
   comm_.all_gather(norms_.data(), all_norms_.data(), block_counts_, DataType::kFloat64,
                    stream_.handle());
-  for_each(1, stream_, kernel::Judge{losses, exact_ ? shard_count_ : 1, all_norms_.data(), shard_count_,
-                        clip_norm_, log_.data() + logged_, bad_.data(), scale_.data()});
+  for_each(1, stream_,
+           kernel::Judge{losses, exact_ ? shard_count_ : 1, unit, all_norms_.data(), shard_count_,
+                         clip_norm_, log_.data() + logged_, bad_.data(), scale_.data()});
   ++logged_;
 }
 
-void DeviceWeights::finish(double* losses, double learning_rate, int64_t update) {
+void DeviceWeights::finish(double* losses, double learning_rate, int64_t update,
+                           kernel::LossUnit unit) {
   KT_CHECK(logged_ < kMostSteps);
-  judge(losses);
+  judge(losses, unit);
   for_each(value_.size(), stream_,
            kernel::Update{.factors = update_factors(optimizer_, learning_rate, update),
                           .bad = bad_.data(),

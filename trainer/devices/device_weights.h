@@ -8,6 +8,7 @@
 #include "launch/process/device.h"
 #include "sharding/parameters.h"
 #include "sharding/tree_sum.h"
+#include "trainer/devices/kernels.h"
 #include "trainer/steps/step_outcome.h"
 
 namespace kt {
@@ -48,9 +49,11 @@ class DeviceWeights {
   /// Exact form: the gradients of the dense arrays, from one leaf a shard over the fixed tree. Shapes: leaves [shards,
   /// dense size], destroyed. Collective: all ranks.
   void reduce_leaves(float* leaves);
+  /// Exact form: those that every rank has the same of, in full. Shapes: gradients [dense size].
+  void take_dense_gradients(const float* gradients);
   /// Judges the step and updates all arrays, unless an outcome was bad. Shapes: losses [shards] of this rank (exact
   /// form) or [1] of all (fast), destroyed. Collective: all ranks.
-  void finish(double* losses, double learning_rate, int64_t update);
+  void finish(double* losses, double learning_rate, int64_t update, kernel::LossUnit unit = {});
 
   std::vector<StepOutcome> take_outcomes();
   void upload(const Parameters& parameters);
@@ -60,7 +63,7 @@ class DeviceWeights {
   void lay_out(const Parameters& parameters);
   void plan_tree(const Parameters& parameters);
   void plan_norms(const Parameters& parameters);
-  void judge(double* losses);
+  void judge(double* losses, kernel::LossUnit unit);
   void wait() { comm_.synchronize(stream_.handle()); }
 
   Communicator& comm_;

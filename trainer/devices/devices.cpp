@@ -11,6 +11,7 @@
 #ifdef KT_GPU
 #include "launch/collectives/nccl_communicator.h"
 #include "models/torch/device_engine.h"
+#include "trainer/devices/autoencoder_on_device.h"
 #include "trainer/devices/device_als_tables.h"
 #include "trainer/devices/device_step.h"
 #include "trainer/devices/fused_step.h"
@@ -34,12 +35,16 @@ void refuse_reduced_precision(const Config& config, MpiCommunicator& control) {
 std::string lack_of_device_form(const System& system, std::span<const Column> columns,
                                 EngineName engine) {
   const auto uses = [&](auto&& is) { return std::ranges::any_of(system.graph.parameters(), is); };
-  if (system.als) return engine == EngineName::kTorch ? "it is found by least squares" : "";
+  // Neither computes by an engine.
+  if (system.als || system.encoder)
+    return engine != EngineName::kTorch ? ""
+           : system.als                 ? "it is found by least squares"
+                                        : "it reads whole histories";
   const std::string lack =
-      system.encoder                                   ? "it reads whole histories"
-      : system.means || system.gram || system.profiles ? "it is found in one step"
-      : system.objective.ranks()                       ? "its loss compares rows"
-      : system.graph.column_count(Side::kRow) > 0      ? "it reads columns of rows"
+      system.means || system.gram || system.profiles ? "it is found in one step"
+      : system.objective.is_full_softmax()           ? "its softmax is over all videos"
+      : system.objective.ranks()                     ? "its loss compares rows"
+      : system.graph.column_count(Side::kRow) > 0    ? "it reads columns of rows"
       : std::ranges::any_of(system.graph.layers(),
                             [](const Layer& layer) { return layer.kind == LayerKind::kBatchNorm; })
           ? "it has batch norms"
@@ -101,12 +106,17 @@ class NcclDevices final : public Devices {
  public:
   explicit NcclDevices(MpiCommunicator& control) : comm_(control) {}
 
-  std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
+  std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters,
                                     const Schedule& schedule, std::span<const ShardSamples> samples,
-                                    MpiCommunicator& control) override {
+                                    MpiCommunicator& control, ThreadPool& pool) override {
     std::unique_ptr<StepsOnDevice> steps;
     agree(control, [&] {
       const Config& config = problem.config;
+      if (problem.system.encoder) {
+        steps = std::make_unique<AutoencoderOnDevice>(problem, parameters, schedule, samples, comm_,
+                                                      control, pool);
+        return;
+      }
       if (config.model.engine == EngineName::kFused) {
         const Form form = config.model.form == FormName::kIds ? Form::kIds : Form::kRows;
         steps = std::make_unique<FusedStep>(problem, parameters, form, schedule, samples, comm_,

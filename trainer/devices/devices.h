@@ -5,6 +5,7 @@
 #include <string>
 
 #include "io/config/config.h"
+#include "launch/base/parallel_for.h"
 #include "launch/collectives/mpi_communicator.h"
 #include "sharding/schedule.h"
 #include "trainer/run/problem.h"
@@ -20,10 +21,10 @@ class Devices {
   virtual ~Devices() = default;
   /// Steps on the devices. Everything is borrowed. Collective: all ranks.
   /// Throws: AgreedError when the training does not fit into a device.
-  virtual std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
+  virtual std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters,
                                             const Schedule& schedule,
                                             std::span<const ShardSamples> samples,
-                                            MpiCommunicator& control) = 0;
+                                            MpiCommunicator& control, ThreadPool& pool) = 0;
   /// The tables of alternating least squares on the devices, likewise.
   virtual std::unique_ptr<AlsTables> make_als_tables(const AlsFit& fit, Parameters& parameters,
                                                      const AlsTables::Rows& rows,

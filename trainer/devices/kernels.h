@@ -183,11 +183,17 @@ struct FoldLanes {
   }
 };
 
+/// The loss of a step is the sum of what its leaves found, times both.
+struct LossUnit {
+  double scale = 1, count = 1;
+};
+
 /// What the step found, into the log, and the factor that clips; once an outcome is not sound, no step changes
 /// anything. Over 1.
 struct Judge {
   double* losses;  // [leaves], destroyed
   int64_t leaves;
+  LossUnit unit;
   double* squared_norms;  // [blocks], destroyed
   int64_t blocks;
   double clip_norm;
@@ -195,7 +201,8 @@ struct Judge {
   int32_t* bad;
   float* scale;
   KT_HOST_DEVICE void operator()(int64_t) const {
-    const StepOutcome outcome{sum_tree(losses, leaves), std::sqrt(sum_tree(squared_norms, blocks))};
+    const StepOutcome outcome{sum_tree(losses, leaves) * unit.scale * unit.count,
+                              std::sqrt(sum_tree(squared_norms, blocks))};
     *log = outcome;
     if (!is_sound(outcome, clip_norm)) *bad = 1;
     *scale = clip_factor(outcome.gradient_norm, clip_norm);
