@@ -108,12 +108,16 @@ KT_HOST_DEVICE inline void add_pairs(const Team& team, const TeamRow& of, int fi
       m.square[r] = pair.square;
       m.residual[r] = pair.square * of.y[begin + r] - pair.linear;
     });
-    team.each(size, [&](int c) {
-      float sum = m.slope[c];
-      for (int r = 0; r < count; ++r) sum = fmaf(m.residual[r], m.panel[r * size + c], sum);
-      m.slope[c] = sum;
-    });
-    team.each(tiles, tiles, [&](int tile_i, int tile_k) {
+    // The chains of the slope run beside the tiles.
+    team.each(tiles * tiles + size, [&](int work) {
+      if (work >= tiles * tiles) {
+        const int c = work - tiles * tiles;
+        float sum = m.slope[c];
+        for (int r = 0; r < count; ++r) sum = fmaf(m.residual[r], m.panel[r * size + c], sum);
+        m.slope[c] = sum;
+        return;
+      }
+      const int tile_i = work / tiles, tile_k = work % tiles;
       if (tile_k < tile_i) return;
       const int last = size - 1;
       int row[kTile], column[kTile];
@@ -253,7 +257,9 @@ KT_HOST_DEVICE inline bool solve_row(const Team& team, const TeamRow& of, int bl
           (static_cast<double>(pair.square) * y - 2 * static_cast<double>(pair.linear)) * y;
     });
     team.each(1, [&](int) {
-      for (int r = 0; r < count; ++r) *m.total += m.terms[r];
+      double sum = *m.total;
+      for (int r = 0; r < count; ++r) sum += m.terms[r];
+      *m.total = sum;
     });
   });
   team.each(1, [&](int) { *loss = *m.total; });
