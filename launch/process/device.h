@@ -337,11 +337,12 @@ class DeviceGraph {
 #endif
 
 /// Stable sorts of (key, value) pairs by key, up to `most` of them; keys in [0, key_end).
+template <class Key>
 class PairSort {
  public:
   PairSort() = default;
   PairSort(int64_t most, int64_t key_end) : sorted_keys_(most), sorted_values_(most) {
-    while (bits_ < 63 && (int64_t{1} << bits_) < key_end) ++bits_;
+    while (bits_ < 8 * static_cast<int>(sizeof(Key)) - 1 && (int64_t{1} << bits_) < key_end) ++bits_;
 #ifdef __CUDACC__
     size_t bytes = 0;
     check_cuda(cub::DeviceRadixSort::SortPairs(nullptr, bytes, sorted_keys_.data(),
@@ -354,7 +355,7 @@ class PairSort {
 
   int64_t most() const { return sorted_keys_.size(); }
   /// Shapes: keys, values [n].
-  void sort(const int64_t* keys, const int32_t* values, int64_t n, cudaStream_t stream) {
+  void sort(const Key* keys, const int32_t* values, int64_t n, cudaStream_t stream) {
     KT_CHECK(n <= most());
     if (n == 0) return;
 #ifdef __CUDACC__
@@ -375,11 +376,11 @@ class PairSort {
     });
 #endif
   }
-  const int64_t* keys() const { return sorted_keys_.data(); }
+  const Key* keys() const { return sorted_keys_.data(); }
   const int32_t* values() const { return sorted_values_.data(); }
 
  private:
-  DeviceArray<int64_t> sorted_keys_;
+  DeviceArray<Key> sorted_keys_;
   DeviceArray<int32_t> sorted_values_;
   DeviceArray<uint8_t> scratch_;
   int bits_ = 1;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "launch/base/flush_small.h"
 #include "launch/base/math.h"
 
 namespace kt::all_items {
@@ -11,6 +12,7 @@ Decoder::Decoder(const Objective& objective, bool shown_alone, SimdLevel simd)
 
 double Decoder::run(const HiddenBatch& batch, const OutputBlock& block, double scale,
                     const OutputGradients& gradients) {
+  const FlushSmall flush;
   const int64_t width = batch.width;
   std::fill_n(gradients.hidden, batch.users * width, 0.f);
   double loss = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "launch/base/errors.h"
+#include "launch/base/flush_small.h"
 #include "launch/base/random.h"
 
 namespace kt::all_items {
@@ -33,6 +34,7 @@ HiddenLayers::HiddenLayers(std::vector<int64_t> widths, double dropout, int64_t 
 
 void HiddenLayers::forward(int64_t users, std::span<const float> sums,
                            std::span<const float> weights, std::span<const uint32_t> keys) {
+  const FlushSmall flush;
   users_ = users;
   drops_now_ = !keys.empty();
   for (size_t k = 0; k < widths_.size(); ++k)
@@ -81,6 +83,7 @@ void HiddenLayers::undo_activation(size_t layer, AlignedFloats& gradient) const 
 std::vector<float> HiddenLayers::backward(std::span<const float> last,
                                           std::span<const float> weights,
                                           std::span<float> gradients) {
+  const FlushSmall flush;
   std::ranges::fill(gradients, 0.f);
   AlignedFloats slope(whole_panels(users_) * padded(last_width()), 0);
   for (int64_t user = 0; user < users_; ++user)

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "launch/base/host_device.h"
+
 /// The arithmetic of one row's least squares over the pairs it has, once a SIMD level (launch/base/simd.h). Sums run
 /// pair by pair, each element in one lane of its own: the same bits on all.
 namespace kt {
@@ -22,7 +24,7 @@ struct PairRows {
 };
 
 /// Widths of sums: `width` in whole vectors.
-constexpr int64_t padded_width(int64_t width) { return (width + 15) / 16 * 16; }
+KT_HOST_DEVICE constexpr int64_t padded_width(int64_t width) { return (width + 15) / 16 * 16; }
 /// Pairs that are taken from the table at a time.
 inline constexpr int64_t kPanelPairs = 64;
 

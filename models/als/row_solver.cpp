@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "launch/base/flush_small.h"
+
 namespace kt {
 RowSolver::RowSolver(int64_t width, int64_t block, SimdLevel simd)
     : width_(width),
@@ -19,6 +21,7 @@ RowSolver::RowSolver(int64_t width, int64_t block, SimdLevel simd)
       change_(block) {}
 
 std::optional<double> RowSolver::solve(const RowProblem& problem, float* row) {
+  const FlushSmall flush;
   if (problem.pairs.empty()) {
     std::fill_n(row, width_, 0.f);
     return 0;

@@ -125,19 +125,21 @@ struct Objective {
 struct LossAndSlope {
   double loss, slope;
 };
-inline LossAndSlope loss_of(const Objective& objective, double output, double target) {
+KT_HOST_DEVICE inline LossAndSlope loss_of(const Objective& objective, double output,
+                                           double target) {
   const double error = output - target;
   switch (objective.loss) {
     case Loss::kSquared:
       return {error * error, 2 * error};
     case Loss::kHuber: {
-      const double size = std::abs(error), delta = objective.delta;
+      const double size = math::absolute(error), delta = objective.delta;
       return size <= delta ? LossAndSlope{error * error / 2, error}
                            : LossAndSlope{delta * (size - delta / 2), error < 0 ? -delta : delta};
     }
     case Loss::kBce:
       // log(1 + e^o) without overflow.
-      return {std::max(output, 0.) + math::log1p(math::exp(-std::abs(output))) - target * output,
+      return {(output < 0 ? 0 : output) + math::log1p(math::exp(-math::absolute(output))) -
+                  target * output,
               1 / (1 + math::exp(-output)) - target};
     case Loss::kBpr:
     case Loss::kSoftmax:

@@ -46,7 +46,7 @@ class GpuRun(unittest.TestCase):
         """Exit code, what it printed, result.json."""
         work, printed = self.path / "work", io.StringIO()
         command = [PATH, "--program", str(program), "--work", str(work), "--scale", "0.002", "--steps", "2", "--batches", "512"]
-        with mock.patch.object(sys, "argv", [*command, *arguments]), contextlib.redirect_stdout(printed), \
+        with mock.patch.object(sys, "argv", [*command, *arguments]), mock.patch.object(gpu_run, "SYSTEMS", ["als"]), contextlib.redirect_stdout(printed), \
                 mock.patch.object(gpu_run, "python_with_cuda", lambda: python), \
                 mock.patch.object(gpu_run, "sanitizer", lambda: sanitizer), self.assertRaises(SystemExit) as end:
             gpu_run.main()
@@ -59,7 +59,8 @@ class GpuRun(unittest.TestCase):
         code, text, found = self.run_over(PROGRAM, "--gpus", "2", python=python, sanitizer=self.sanitizer(0))
         self.assertEqual(code, 0, text)
         self.assertIn("all checks hold", text)
-        self.assertEqual([(row["batch"], row["GPUs"]) for row in found["bits"]], [(512, 1), (512, 2)])
+        self.assertEqual([(row["run"], row["GPUs"]) for row in found["bits"]],
+                         [("ncf, 512 rows", 1), ("ncf, 512 rows", 2), ("als", 1), ("als", 2)])
         for row in found["bits"]:
             self.assertEqual(row["on GPUs"], row["hash on the CPU"])
         self.assertEqual([row["ms"] for row in found["evaluation"]], ["CPU, a rank", "1 GPU", "2 GPUs"])

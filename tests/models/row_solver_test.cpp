@@ -5,7 +5,9 @@
 
 #include <cmath>
 
+#include "launch/base/flush_small.h"
 #include "launch/base/random.h"
+#include "models/als/team_row_solver.h"
 #include "tests/reference/als_reference.h"
 
 namespace kt {
@@ -34,6 +36,25 @@ struct Case {
 
   RowProblem problem() const {
     return {.pairs = pairs, .table = table.data(), .gram = gram, .ridge = .3};
+  }
+  /// By a team of devices, as RowSolver does; `backwards`: elements in the other order.
+  std::optional<double> solve_by_team(int64_t block, bool backwards, std::vector<float>& w) const {
+    const FlushSmall flush;
+    std::vector<double> memory(als::team_doubles(block)), equations(als::equation_doubles(block));
+    std::vector<float> y(pairs.size());
+    double loss = -1;
+    const bool found = als::solve_row(
+        Team{.backwards = backwards},
+        {.pairs = pairs.data(),
+         .n = std::ssize(pairs),
+         .table = table.data(),
+         .width = static_cast<int>(width),
+         .gram = gram.data(),
+         .ridge = .3,
+         .y = y.data(),
+         .row = w.data()},
+        static_cast<int>(block), als::team_memory(memory.data(), equations.data(), block), &loss);
+    return found ? std::optional(loss) : std::nullopt;
   }
   double prediction(const PairTerm& pair, const std::vector<float>& w) const {
     double y = 0;
@@ -129,6 +150,36 @@ TEST(RowSolver, HasTheSameBitsAtEverySimdLevel) {
   }
 }
 
+TEST(RowSolver, ATeamOfDevicesHasItsBits) {
+  for (const int64_t width : {1, 7, 16, 37, 64})
+    for (const int64_t block : {width, (width + 1) / 2, int64_t{5}})
+      for (const int64_t pairs : {0, 1, 15, 64, 200}) {
+        if (block > width) continue;
+        const Case of(width, pairs);
+        std::vector<float> want = of.start;
+        const auto loss =
+            RowSolver(width, block, SimdLevel::kAvx2).solve(of.problem(), want.data());
+        ASSERT_TRUE(loss);
+        for (const bool backwards : {false, true}) {
+          std::vector<float> found = of.start;
+          EXPECT_EQ(of.solve_by_team(block, backwards, found), loss)
+              << width << " " << block << " " << pairs;
+          EXPECT_EQ(found, want) << width << " " << block << " " << pairs;
+        }
+      }
+}
+
+TEST(RowSolver, ATeamOfDevicesCountsSmallNumbersAsZeroAlike) {
+  Case of(20, 30);
+  for (float& value : of.table) value *= 1e-20f;  // products are below the smallest normal number
+  for (size_t k = 0; k < of.start.size(); k += 2) of.start[k] *= 1e-37f;
+  std::vector<float> want = of.start, found = of.start;
+  const auto loss = RowSolver(20, 20, SimdLevel::kAvx2).solve(of.problem(), want.data());
+  EXPECT_EQ(of.solve_by_team(20, false, found), loss);
+  EXPECT_EQ(found, want);
+  EXPECT_NE(found, of.start);
+}
+
 TEST(RowSolver, ARowWithoutPairsIsZero) {
   Case of(5, 0);
   EXPECT_EQ(RowSolver(5, 5, SimdLevel::kAvx2).solve(of.problem(), of.start.data()), 0);
@@ -142,6 +193,11 @@ TEST(RowSolver, SaysWhereThereIsNoSolution) {
   float w[] = {0, 0};
   EXPECT_FALSE(RowSolver(2, 2, SimdLevel::kAvx2)
                    .solve({.pairs = {&pair, 1}, .table = table, .gram = gram, .ridge = 0}, w));
+  Case of(6, 20);
+  for (double& element : of.gram) element = -element;
+  std::vector<float> row = of.start;
+  EXPECT_FALSE(RowSolver(6, 6, SimdLevel::kAvx2).solve(of.problem(), row.data()));
+  EXPECT_FALSE(of.solve_by_team(6, false, row));
 }
 
 }  // namespace

@@ -60,7 +60,7 @@ class Als : public SmallProblem {
     for (ParameterArray& array : parameters.arrays)
       for (float& value : array.value) value *= static_cast<float>(scale);
     initial_ = all_arrays(problem, parameters, ranks);
-    AlsStep step(problem, parameters, schedule, samples, ranks, pool);
+    AlsStep step(problem, parameters, schedule, samples, nullptr, ranks, pool);
     Found found;
     for (int64_t k = 0; k < steps; ++k) {
       step.run(k / 2, k % 2, 0, k + 1);

@@ -243,8 +243,8 @@ TEST(DeviceKernels, AnOutcomeThatIsNotSoundStopsEveryUpdate) {
     float scale = 0;
     kernel::StepNow now{};
     now.plan.factors = update_factors({.rule = OptimizerRule::kSgd}, .5, 1);
-    kernel::Judge{{},          0,         losses.data(), 2,    norms.data(), 1,
-                  clip_norm,   &now,      &log,          &bad, &scale}(Team{}, 0, nullptr);
+    kernel::Judge{{}, 0,         losses.data(), 2,    {},   norms.data(),
+                  1,  clip_norm, &now,          &log, &bad, &scale}(Team{}, 0, nullptr);
     EXPECT_EQ(bad, is_bad) << loss << " " << squared_norm;
     if (loss == 1) {
       EXPECT_EQ(log.loss, 10);
@@ -297,8 +297,8 @@ TEST(DeviceKernels, GradientNormAndClippingAreThoseOfTheCpu) {
     int32_t bad = 0;
     float scale = 0;
     std::vector<double> folded(2);
-    kernel::Judge{{lanes.data(), 2, folded.data()}, 2,    &loss, 0,    folded.data(), 1,
-                  clip_norm,                        &now, &log,  &bad, &scale}(Team{}, 0, nullptr);
+    kernel::Judge{{lanes.data(), 2, folded.data()}, 2,    &loss, 0,    {},     folded.data(),
+                  1, clip_norm, &now, &log,  &bad, &scale}(Team{}, 0, nullptr);
     EXPECT_EQ(folded, norms);
     EXPECT_EQ(scale, clip_norm == norm / 3 ? static_cast<float>(clip_norm / norm) : 1.f);
   }

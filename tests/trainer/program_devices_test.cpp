@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <tuple>
+#include <utility>
 
 #include "tests/support/run_program.h"
 #include "tests/trainer/program_outcome.h"
@@ -57,6 +58,24 @@ class Devices : public ::testing::Test {
                        {.ranks = ranks, .program = on == On::kDevices ? KT_STAND_IN_PROGRAM : ""});
   }
   static std::string path(const std::string& name) { return (folder() / name).string(); }
+  /// Stops after `steps` on one backend and goes on by the other.
+  static void go_on_elsewhere(const std::string& name, int steps, const Arguments& given,
+                              const std::string& config = KT_TINY_CONFIG) {
+    const nlohmann::json whole = train(On::kHost, 0, given, nullptr, config);
+    Arguments part = given;
+    part.push_back(fmt::format("train.max_steps={}", steps));
+    for (const On first : {On::kHost, On::kDevices}) {
+      const bool to_devices = first == On::kHost;
+      const std::string run = name + (to_devices ? "-to-devices" : "-to-host");
+      const Ended stopped = start(first, to_devices ? 0 : 2, run, part, config);
+      ASSERT_EQ(stopped.code, 0) << stopped.out << stopped.err;
+      const Ended resumed = start(to_devices ? On::kDevices : On::kHost, 3, run, given, config);
+      ASSERT_EQ(resumed.code, 0) << resumed.out << resumed.err;
+      const nlohmann::json result = json_file(folder() / run / "result.json");
+      EXPECT_EQ(result.at("resumed_from"), nlohmann::json::array({steps}));
+      EXPECT_EQ(result.at("weights_hash"), whole.at("weights_hash")) << run;
+    }
+  }
   static std::string data(const char* name) { return "data.path=" + (folder() / name).string(); }
 
   static std::unique_ptr<Workshop> shop_;
@@ -170,20 +189,9 @@ TEST_F(Devices, SamplesMayBeLargerThanTheDevice) {
 TEST_F(Devices, ARunGoesOnElsewhere) {
   const Arguments given{data("ratings"), "model.content=none", "train.global_batch=32",
                         "train.epochs=1"};
-  const nlohmann::json whole = train(On::kHost, 0, given);
   Arguments part = given;
-  part.push_back("train.max_steps=40");  // in mid-epoch
-  const auto go_on = [&](const char* run, On first, int first_ranks, On second, int ranks) {
-    const Ended stopped = start(first, first_ranks, run, part);
-    ASSERT_EQ(stopped.code, 0) << stopped.out << stopped.err;
-    const Ended resumed = start(second, ranks, run, given);
-    ASSERT_EQ(resumed.code, 0) << resumed.out << resumed.err;
-    const nlohmann::json result = json_file(folder() / run / "result.json");
-    EXPECT_EQ(result.at("resumed_from"), nlohmann::json::array({40}));
-    EXPECT_EQ(result.at("weights_hash"), whole.at("weights_hash")) << run;
-  };
-  go_on("to-host", On::kDevices, 2, On::kHost, 3);
-  go_on("to-devices", On::kHost, 0, On::kDevices, 3);
+  part.push_back("train.max_steps=40");
+  go_on_elsewhere("ncf", 40, given);  // in mid-epoch
 
   // Another engine is another run.
   Arguments torch = part;
@@ -193,6 +201,46 @@ TEST_F(Devices, ARunGoesOnElsewhere) {
   EXPECT_EQ(refused.code, 2);
   EXPECT_THAT(refused.out + refused.err,
               HasSubstr("model.engine: stored \"torch\", now \"fused\""));
+}
+
+TEST_F(Devices, AutoencodersHaveTheBitsOfTheCpu) {
+  const char* const forms[] = {
+      "{name: autoencoder, input: binary, hidden: [20, 9, 33]}",
+      "{name: autoencoder, input: binary, loss_over: shown, hidden: [17, 70], input_dropout: .5}",
+      "{name: autoencoder, input: ratio, hidden: [140], dropout: 0, input_dropout: .2}",
+      "{name: autoencoder, input: residual, loss_over: shown, hidden: [18, 9, 20], dropout: .1}"};
+  for (const char* text : forms) {
+    const std::string config = folder() / "autoencoder.yaml";
+    write_file(config, fmt::format("model: {}\n", text));
+    Arguments given{data("dataset"),       "train.global_batch=10",   "train.epochs=2",
+                    "train.clip_norm=0.5", "train.weight_decay=0.01", "data.target.clip=5",
+                    "checkpoint.best=none"};
+    const nlohmann::json host = train(On::kHost, 0, given, nullptr, config);
+    ASSERT_FALSE(host.is_null());
+    EXPECT_GT(host.at("updates").get<int>(), 3);
+    for (const int ranks : {1, 2, 3}) {
+      const nlohmann::json device = train(On::kDevices, ranks, given, nullptr, config);
+      ASSERT_FALSE(device.is_null());
+      EXPECT_EQ(device.at("backend"), "nccl");
+      EXPECT_EQ(outcome(device), outcome(host)) << text << ranks << " ranks";
+    }
+  }
+}
+
+TEST_F(Devices, AutoencodersGoOnElsewhere) {
+  const std::string config = folder() / "autoencoder.yaml";
+  write_file(config, "model: {name: autoencoder, input: residual, hidden: [12, 5]}\n");
+  // In mid-epoch, and with ranks that have no rows.
+  go_on_elsewhere("autoencoder", 2,
+                  {data("ratings"), "train.global_batch=2", "train.epochs=2",
+                   "data.validation.fraction=0", "checkpoint.best=none"},
+                  config);
+}
+
+TEST_F(Devices, LeastSquaresGoOnElsewhere) {
+  const std::string config = folder() / "als.yaml";
+  write_file(config, "model: {name: als, embedding: 5, input: residual, rows: shown}\n");
+  go_on_elsewhere("als", 3, {data("ratings"), "train.epochs=3", "checkpoint.best=none"}, config);
 }
 
 TEST_F(Devices, BadStepsAreTreatedAlike) {
@@ -360,6 +408,18 @@ TEST_F(Devices, WhereARunWasTrainedBindsNobodyWhoScoresIt) {
 }
 
 TEST_F(Devices, WhatTheyCannotTrainIsNamed) {
+  for (const auto& [name, keys, why] :
+       {std::tuple("ease", "", "it is found in one step"),
+        std::tuple("softmax", ", negatives: {kind: all}", "its softmax is over all videos")}) {
+    const std::string config = folder() / "refused.yaml";
+    write_file(config, fmt::format("model: {{name: {}{}}}\n", name, keys));
+    const Ended refused =
+        start(On::kDevices, 2, "refused-" + std::string(name), {data("ratings")}, config);
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_THAT(refused.errors(),
+                ElementsAre(HasSubstr(
+                    fmt::format("model.name: got {}, which has no form on GPUs: {}", name, why))));
+  }
   const std::tuple<const char*, const char*, const char*> systems[] = {
       {"model.penalty=0.1", "torch", " on GPUs by libtorch: it has a penalty on embeddings"},
       {"model.loss=huber", "torch", " on GPUs by libtorch: its loss is not the squared error"},
@@ -379,17 +439,36 @@ TEST_F(Devices, WhatTheyCannotTrainIsNamed) {
     }
 }
 
-TEST_F(Devices, LeastSquaresAreOfTheHost) {
-  write_file(folder() / "als.yaml", "model: {name: als}\n");
-  const Ended refused =
-      run_program(folder() / "work",
-                  {"train", "--config", (folder() / "als.yaml").string(), data("ratings"),
-                   "checkpoint.best=none", "run.dir=" + (folder() / "als").string()},
-                  {.ranks = 2, .program = KT_STAND_IN_PROGRAM});
-  EXPECT_EQ(refused.code, 2);
-  EXPECT_THAT(refused.errors(),
-              ElementsAre(HasSubstr("model.name: got als, which has no form on GPUs: it is found "
-                                    "by least squares; set parallel.backend=mpi")));
+TEST_F(Devices, LeastSquaresHaveTheBitsOfTheCpu) {
+  const std::pair<const char*, const char*> forms[] = {
+      {"dataset", "{name: als, embedding: 9}"},
+      // Seen zeros, blocks of factors.
+      {"dataset",
+       "{name: als, embedding: 20, unobserved: 0, rows: shown, frequency: .5, block: 7, "
+       "regularization: 1}"},
+      {"dataset",
+       "{name: als, embedding: 6, input: residual, rows: shown, unobserved_pairs: unshown, "
+       "exclude_block: true}"},
+      // More than a team shares.
+      {"ratings", "{name: als, embedding: 180, rows: shown, regularization: 10}"}};
+  for (const auto& [name, text] : forms) {
+    const std::string config = folder() / "als.yaml";
+    write_file(config, fmt::format("model: {}\n", text));
+    Arguments given{data(name), "train.epochs=2", "data.target.clip=5",
+                    "data.validation.fraction=0", "checkpoint.best=none"};
+    const nlohmann::json host = train(On::kHost, 0, given, nullptr, config);
+    ASSERT_FALSE(host.is_null());
+    EXPECT_EQ(host.at("backend"), "mpi");
+    for (const int ranks : {1, 3}) {
+      const nlohmann::json device = train(On::kDevices, ranks, given, nullptr, config);
+      ASSERT_FALSE(device.is_null());
+      EXPECT_EQ(device.at("backend"), "nccl");
+      EXPECT_EQ(outcome(device), outcome(host)) << text << ranks << " ranks";
+    }
+    given.push_back("parallel.reduce=fast");  // whole tables on all
+    EXPECT_EQ(train(On::kDevices, 2, given, nullptr, config).at("weights_hash"),
+              host.at("weights_hash"));
+  }
 }
 
 TEST_F(Devices, BackendIsChosen) {

@@ -165,7 +165,17 @@ void DeviceWeights::reduce_leaves(const float* leaves) {
                               blocks_in_.data(), gradient_.data()});
 }
 
-void DeviceWeights::judge(const double* losses) {
+void DeviceWeights::take_dense_gradients(const float* gradients) {
+  for (const Part& part : parts_)
+    if (!part.is_table() && part.size > 0)
+      check_cuda(cudaMemcpyAsync(gradient_.data() + part.begin,
+                                 gradients + part.dense_offset + part.rows_begin * part.cols,
+                                 static_cast<size_t>(part.size) * sizeof(float),
+                                 cudaMemcpyDeviceToDevice, stream_),
+                 "cudaMemcpyAsync");
+}
+
+void DeviceWeights::judge(const double* losses, kernel::LossUnit unit) {
   const auto arrays = static_cast<int64_t>(parts_.size());
   for_each(lanes_.size(), stream_,
            kernel::SquaredLanes{norm_begin_.data(), norm_end_.data(), norm_cols_.data(), arrays,
@@ -186,8 +196,8 @@ void DeviceWeights::judge(const double* losses) {
   }
   const int level = level_of(shard_count_);
   for_teams(1, kTeamThreads, 0, stream_,
-            kernel::Judge{fold, alone ? shard_count_ : 0, losses, exact_ ? level : 0, norms, level,
-                          clip_norm_, now_.data(), log_.data(), bad_.data(), scale_.data()});
+            kernel::Judge{fold, alone ? shard_count_ : 0, losses, exact_ ? level : 0, unit, norms,
+                          level, clip_norm_, now_.data(), log_.data(), bad_.data(), scale_.data()});
 }
 
 void DeviceWeights::update() {

@@ -56,11 +56,13 @@ class DeviceWeights {
   /// Exact form: the gradients of the dense arrays, from one leaf a shard over the fixed tree. Shapes: leaves [shards,
   /// dense size]. Collective: all ranks.
   void reduce_leaves(const float* leaves);
+  /// Exact form: those that every rank has the same of, in full. Shapes: gradients [dense size].
+  void take_dense_gradients(const float* gradients);
   /// Judges the step, has `updated()` enqueue other updates, and updates all arrays, unless an outcome was bad. Shapes: losses [shards]
   /// of this rank (exact form) or [1] of all (fast). Collective: all ranks.
   template <class Updated>
-  void finish(const double* losses, Updated&& updated) {
-    judge(losses);
+  void finish(const double* losses, Updated&& updated, kernel::LossUnit unit = {}) {
+    judge(losses, unit);
     updated();
     update();
   }
@@ -75,7 +77,7 @@ class DeviceWeights {
   void lay_out(const Parameters& parameters);
   void plan_tree(const Parameters& parameters);
   void plan_norms(const Parameters& parameters);
-  void judge(const double* losses);
+  void judge(const double* losses, kernel::LossUnit unit);
   void update();
   void wait() { comm_.synchronize(stream_.handle()); }
 

@@ -15,7 +15,8 @@ class StepsOnDevice::Work {
   virtual bool samples_resident() const = 0;
   virtual void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) = 0;
   virtual DeviceWeights& weights() = 0;
-  virtual std::unique_ptr<Predictor> make_predictor(const Problem& problem) = 0;
+  /// Null: the host predicts.
+  virtual std::unique_ptr<Predictor> make_predictor(const Problem&) { return nullptr; }
 };
 
 }  // namespace kt

@@ -12,6 +12,8 @@
 #ifdef KT_GPU
 #include "launch/collectives/nccl_communicator.h"
 #include "models/torch/device_engine.h"
+#include "trainer/devices/autoencoder_on_device.h"
+#include "trainer/devices/device_als_tables.h"
 #include "trainer/devices/device_step.h"
 #include "trainer/devices/fused_step.h"
 #include "trainer/devices/stored_model.h"
@@ -35,12 +37,15 @@ void refuse_reduced_precision(const Config& config, MpiCommunicator& control) {
 std::string lack_of_device_form(const System& system, std::span<const Column> columns,
                                 EngineName engine) {
   const auto uses = [&](auto&& is) { return std::ranges::any_of(system.graph.parameters(), is); };
+  // Neither computes by an engine.
+  if (system.als || system.encoder)
+    return engine != EngineName::kTorch ? ""
+           : system.als                 ? "it is found by least squares"
+                                        : "it reads whole histories";
   const std::string lack =
-      system.als                                       ? "it is found by least squares"
-      : system.encoder                                 ? "it reads whole histories"
-      : system.means || system.gram || system.profiles ? "it is found in one step"
-      : system.objective.is_full_softmax()             ? "its loss goes over all items"
-                                                       : "";
+      system.means || system.gram || system.profiles ? "it is found in one step"
+      : system.objective.is_full_softmax()           ? "its softmax is over all videos"
+                                                     : "";
   if (!lack.empty() || engine != EngineName::kTorch) return lack;
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
@@ -114,13 +119,18 @@ class NcclDevices final : public Devices {
  public:
   explicit NcclDevices(MpiCommunicator& control) : comm_(control) {}
 
-  std::unique_ptr<Steps> make_steps(const Problem& problem, const Parameters& parameters,
+  std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters,
                                     const Schedule& schedule, std::span<const ShardSamples> samples,
-                                    const NegativeSampler* negatives,
-                                    MpiCommunicator& control) override {
+                                    const NegativeSampler* negatives, MpiCommunicator& control,
+                                    ThreadPool& pool) override {
     std::unique_ptr<StepsOnDevice> steps;
     agree(control, [&] {
       const Config& config = problem.config;
+      if (problem.system.encoder) {
+        steps = std::make_unique<AutoencoderOnDevice>(problem, parameters, schedule, samples, comm_,
+                                                      control, pool);
+        return;
+      }
       if (config.model.engine == EngineName::kFused) {
         const Form form = config.model.form == FormName::kIds ? Form::kIds : Form::kRows;
         steps = std::make_unique<FusedStep>(problem, parameters, form, schedule, samples,
@@ -144,6 +154,14 @@ class NcclDevices final : public Devices {
     log_info("scores: by the fused engine on {}",
              control.world().size == 1 ? "a device" : "a device a rank");
     return model_->make_predictor();
+  }
+  std::unique_ptr<AlsTables> make_als_tables(const AlsFit& fit, Parameters& parameters,
+                                             const AlsTables::Rows& rows,
+                                             MpiCommunicator& control) override {
+    std::unique_ptr<AlsTables> tables;
+    agree(control,
+          [&] { tables = std::make_unique<DeviceAlsTables>(fit, parameters, rows, comm_); });
+    return tables;
   }
   void finish() override { comm_.finish(); }
 

@@ -181,6 +181,20 @@ struct SumSubtrees {
   }
 };
 
+/// Sums of whole subtrees. Over nodes x width.
+struct SumNodes {
+  const float* leaves;      // [leaves, width]
+  const int64_t* first;     // [nodes] leaf
+  const int32_t* level;     // [nodes]
+  int64_t width;
+  float* to;
+  KT_HOST_DEVICE void operator()(int64_t e) const {
+    const int64_t node = e / width;
+    const float* from = leaves + first[node] * width + e % width;
+    to[e] = sum_tree<float>(level[node], [&](int64_t k) { return from[k * width]; });
+  }
+};
+
 /// Additions of a tree (sharding/tree_sum.h), column by column. Over width.
 struct AddBuffers {
   const TreeAdd* adds;
@@ -230,6 +244,11 @@ struct FoldLanes {
   }
 };
 
+/// The loss of a step is the sum of what its leaves found, times both.
+struct LossUnit {
+  double scale = 1, count = 1;
+};
+
 /// What the step found, into the log, and the factor that clips; once an outcome is not sound, no step changes
 /// anything. One team.
 struct Judge {
@@ -237,6 +256,7 @@ struct Judge {
   int64_t folds;  // of all blocks; 0: they are folded
   const double* losses;  // [2^loss_level]
   int loss_level;
+  LossUnit unit;
   const double* squared_norms;  // [2^norm_level]
   int norm_level;
   double clip_norm;
@@ -249,8 +269,8 @@ struct Judge {
     if (team.rank > 0) return;
     const double squares =
         sum_tree<double>(norm_level, [&](int64_t k) { return squared_norms[k]; });
-    const StepOutcome outcome{sum_tree<double>(loss_level, [&](int64_t k) { return losses[k]; }),
-                              std::sqrt(squares)};
+    const double loss = sum_tree<double>(loss_level, [&](int64_t k) { return losses[k]; });
+    const StepOutcome outcome{loss * unit.scale * unit.count, std::sqrt(squares)};
     log[now->logged] = outcome;
     if (!is_sound(outcome, clip_norm)) *bad = 1;
     *scale = clip_factor(outcome.gradient_norm, clip_norm);

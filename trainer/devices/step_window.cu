@@ -29,7 +29,7 @@ void StepWindow::reserve(Lists& lists, int64_t n, int64_t key_end) {
   if (lists.sort.most() > 0 && lists.sort.most() >= n) return;
   KT_CHECK(n < INT32_MAX, "{} rows prepared at once", n);
   const int64_t room = std::max<int64_t>(n, 1);
-  lists.sort = PairSort(room, key_end);
+  lists.sort = PairSort<int64_t>(room, key_end);
   lists.sum = PrefixSum(room + 1);
   lists.key = DeviceArray<int64_t>(room);
   for (DeviceArray<int32_t>* array : {&lists.row, &lists.run, &lists.id, &lists.begin, &lists.end})
@@ -66,7 +66,7 @@ void StepWindow::prepare(Range steps, const DeviceSamples::Rows& rows, int64_t c
                              held_users_, users_.first.data(), users_.run.data()});
   list(users_, n, held_users_, 0);
   for_each(units, stream_,
-           kernel::PlaceUsers{unit_begin_.data(), users_.place.data(), users_.unit_begin.data()});
+           kernel::PlaceUserLists{unit_begin_.data(), users_.place.data(), users_.unit_begin.data()});
 
   int64_t m = n;
   if (requests_) {
@@ -84,7 +84,7 @@ void StepWindow::prepare(Range steps, const DeviceSamples::Rows& rows, int64_t c
                             items_.run.data()});
   list(items_, m, items_end_, first_item_);
   for_each(units, stream_,
-           kernel::PlaceItems{items_.sort.keys(), m, count, units_, items_end_, item_begin_.data(),
+           kernel::PlaceItemLists{items_.sort.keys(), m, count, units_, items_end_, item_begin_.data(),
                               items_.place.data(), items_.unit_begin.data()});
 }
 

@@ -36,7 +36,7 @@ class StepWindow {
 
  private:
   struct Lists {
-    PairSort sort;
+    PairSort<int64_t> sort;
     DeviceArray<int64_t> key;                  // [n]
     DeviceArray<int32_t> row, run, id, begin, end;  // [n]
     DeviceArray<int32_t> first, place;         // [n + 1]

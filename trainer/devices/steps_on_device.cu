@@ -20,9 +20,11 @@ int64_t StepsOnDevice::most_ahead() const { return DeviceWeights::kMostSteps; }
 std::vector<StepOutcome> StepsOnDevice::take_outcomes() { return work_->weights().take_outcomes(); }
 void StepsOnDevice::upload(const Parameters& parameters) { work_->weights().upload(parameters); }
 void StepsOnDevice::download(Parameters& parameters) { work_->weights().download(parameters); }
-std::unique_ptr<Predictor> StepsOnDevice::make_predictor(const Problem& problem, Parameters&,
-                                                         Communicator&) {
-  return work_->make_predictor(problem);
+std::unique_ptr<Predictor> StepsOnDevice::make_predictor(const Problem& problem,
+                                                         Parameters& parameters,
+                                                         Communicator& comm) {
+  std::unique_ptr<Predictor> predictor = work_->make_predictor(problem);
+  return predictor ? std::move(predictor) : make_host_predictor(problem, parameters, comm);
 }
 
 }  // namespace kt

@@ -141,7 +141,7 @@ struct ListIds {
 };
 
 /// Where the users of units begin: in the order of their first rows. Over steps * units + 1.
-struct PlaceUsers {
+struct PlaceUserLists {
   const int64_t* unit_begin;
   const int32_t* place;  // [n + 1]
   int64_t* to;
@@ -149,7 +149,7 @@ struct PlaceUsers {
 };
 
 /// Where the items of units begin: ascending. Over steps * units + 1.
-struct PlaceItems {
+struct PlaceItemLists {
   const int64_t* key;  // [n] ascending
   int64_t n, steps, units, items;
   const int64_t* item_begin;  // [units + 1]

@@ -2,13 +2,11 @@
 
 #include <algorithm>
 
-#include "launch/base/random.h"
+#include "launch/base/flush_small.h"
 #include "models/systems/autoencoder.h"
 #include "sharding/gather_shards.h"
-#include "sharding/rows_of_blocks.h"
 #include "sharding/sum_over_tree.h"
 #include "sharding/tree_sum.h"
-#include "trainer/run/history.h"
 #include "trainer/steps/finish_step.h"
 #include "trainer/steps/means_step.h"
 
@@ -24,25 +22,18 @@ AutoencoderStep::AutoencoderStep(const Problem& problem, Parameters& parameters,
       samples_(samples),
       comm_(comm),
       pool_(pool),
-      seed_(static_cast<uint64_t>(problem.config.train.seed)),
       hidden_(fit_.hidden, fit_.dropout, problem.dataset.items(), parameters.simd),
+      outputs_(encoder_outputs(problem, parameters)),
       losses_(parameters.shards().size()) {
-  const int64_t first = parameters.held_items().begin;
-  for (int64_t block = parameters.shards().begin; block < parameters.shards().end; ++block) {
-    std::vector<int32_t>& rows = outputs_.emplace_back();
-    for (int64_t item = items_of(block).begin; item < items_of(block).end; ++item)
-      if (problem.ids.item_rows[item] > 0) rows.push_back(static_cast<int32_t>(item - first));
-  }
-  outputs_of_all_ = std::ssize(history_columns(problem));
   for (int thread = 0; thread < pool.threads(); ++thread)
     decoders_.emplace_back(problem.system.objective, fit_.shown_alone, parameters.simd);
 }
 
 void AutoencoderStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t update) {
   input_.time([&] {
-    if (!cells_) prepare(update == 1);
+    if (!batches_) prepare(update == 1);
   });
-  const Batch batch = take(epoch, step);
+  const Batch batch = batches_->take(epoch, step);
   const auto users = std::ssize(batch.users);
   const double scale = batch.outputs > 0 ? 1 / static_cast<double>(batch.outputs) : 0;
   const std::vector<float> sums = encode(batch);
@@ -67,54 +58,17 @@ void AutoencoderStep::run(int64_t epoch, int64_t step, double learning_rate, int
 /// What the training rows decide, and the means that targets are less of.
 void AutoencoderStep::prepare(bool is_first) {
   if (is_first) find_means(problem_.system, parameters_, samples_, comm_, pool_);
-  const SparseRows own = encoder_targets(problem_, parameters_, comm_);
-  std::vector<int64_t> lengths;
-  for (int64_t user = 0; user < own.rows(); ++user)
-    lengths.push_back(std::ssize(own.items_of(user)));
-  lengths_ = gather_to_all<int64_t>(lengths, comm_);
-  cells_ = exchange_rows(own, parameters_.item_begin(), comm_);
-
-  ids_.resize(problem_.dataset.users());
-  for (int32_t user = 0; user < problem_.dataset.users(); ++user)
-    ids_[problem_.user_row[user]] = user;
-  std::vector<int32_t> rows;  // of each user
-  for (const ShardSamples& shard : samples_) {
-    std::vector<int32_t> of_shard(shard.users.size(), 0);
-    for (const Sample& sample : shard.train) ++of_shard[sample.user];
-    rows.insert(rows.end(), of_shard.begin(), of_shard.end());
-  }
-  rows = gather_to_all<int32_t>(rows, comm_);
-  int32_t user = 0;
-  for (const int64_t users : problem_.users_per_shard) {
-    std::vector<int32_t>& takers = takers_.emplace_back();
-    for (const int64_t end = user + users; user < end; ++user)
-      if (rows[user] > 0) takers.push_back(user);
-  }
-}
-
-AutoencoderStep::Batch AutoencoderStep::take(int64_t epoch, int64_t step) const {
-  Batch batch;
-  for (int64_t shard = 0; shard < std::ssize(takers_); ++shard) {
-    const EpochOrder order = epoch_order(std::ssize(takers_[shard]), seed_, epoch, shard);
-    const Range positions = schedule_.positions(shard, step);
-    for (int64_t position = positions.begin; position < positions.end; ++position) {
-      const int32_t user = takers_[shard][order(position)];
-      batch.users.push_back(user);
-      batch.keys.push_back(
-          dropout_key(seed_, static_cast<uint64_t>(epoch), static_cast<uint32_t>(ids_[user])));
-      batch.outputs += fit_.shown_alone ? lengths_[user] : outputs_of_all_;
-    }
-  }
-  return batch;
+  batches_.emplace(problem_, parameters_, schedule_, samples_, comm_);
 }
 
 /// Calls `visit(user of the batch, item, target)` for the cells of a block, user by user.
 template <class Visit>
 void AutoencoderStep::visit_cells(const Batch& batch, int64_t block, Visit&& visit) const {
   const Range items = items_of(block);
+  const SparseRows& cells = batches_->cells();
   for (size_t k = 0; k < batch.users.size(); ++k) {
-    const auto of_user = cells_->items_of(batch.users[k]);
-    const auto targets = cells_->values_of(batch.users[k]);
+    const auto of_user = cells.items_of(batch.users[k]);
+    const auto targets = cells.values_of(batch.users[k]);
     for (auto at = std::ranges::lower_bound(of_user, items.begin) - of_user.begin();
          at < std::ssize(of_user) && of_user[at] < items.end; ++at)
       visit(static_cast<int32_t>(k), of_user[at], targets[at]);
@@ -130,6 +84,7 @@ std::vector<float> AutoencoderStep::encode(const Batch& batch) {
   compute_.time([&] {
     leaves_.assign(blocks.size() * size, 0);
     pool_.parallel_for(blocks.size(), [&](int64_t k, int) {
+      const FlushSmall flush;
       float* leaf = leaves_.data() + k * size;
       visit_cells(batch, blocks.begin + k, [&](int32_t user, int32_t item, float target) {
         const float input = fit_.input_of(target, batch.keys[user], item);
@@ -195,6 +150,7 @@ void AutoencoderStep::backward(const Batch& batch) {
   const auto add = all_items::kernels(parameters_.simd).add;
   const Range blocks = parameters_.shards();
   pool_.parallel_for(blocks.size(), [&](int64_t k, int) {
+    const FlushSmall flush;
     visit_cells(batch, blocks.begin + k, [&](int32_t user, int32_t item, float target) {
       const float input = fit_.input_of(target, batch.keys[user], item);
       if (input != 0)

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -12,9 +11,9 @@
 #include "models/all_items/hidden_layers.h"
 #include "sharding/parameters.h"
 #include "sharding/schedule.h"
-#include "sharding/sparse_rows.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/samples.h"
+#include "trainer/steps/encoder_batches.h"
 #include "trainer/steps/steps.h"
 
 namespace kt {
@@ -46,15 +45,9 @@ class AutoencoderStep final : public StepsHere {
   }
 
  private:
-  /// The users of a step, in (shard, position) order.
-  struct Batch {
-    std::vector<int32_t> users;  // rows of `cells_`
-    std::vector<uint32_t> keys;  // of their dropout factors
-    int64_t outputs = 0;         // that have a loss
-  };
+  using Batch = EncoderBatches::Batch;
 
   void prepare(bool is_first);
-  Batch take(int64_t epoch, int64_t step) const;
   std::vector<float> encode(const Batch& batch);
   double decode(const Batch& batch, double scale);
   void backward(const Batch& batch);
@@ -71,18 +64,11 @@ class AutoencoderStep final : public StepsHere {
   std::span<const ShardSamples> samples_;
   MpiCommunicator& comm_;
   ThreadPool& pool_;
-  const uint64_t seed_;
   all_items::HiddenLayers hidden_;
   std::vector<all_items::Decoder> decoders_;  // of each thread
 
-  std::vector<std::vector<int32_t>>
-      outputs_;                 // of each own block: held rows of items with training rows
-  int64_t outputs_of_all_ = 0;  // over all blocks
-  // Made by the first step: of all users, in block order.
-  std::optional<SparseRows> cells_;           // targets of own items
-  std::vector<int64_t> lengths_;              // cells over all ranks
-  std::vector<int32_t> ids_;                  // dense index
-  std::vector<std::vector<int32_t>> takers_;  // of each shard: users with training rows
+  const std::vector<std::vector<int32_t>> outputs_;  // `encoder_outputs`
+  std::optional<EncoderBatches> batches_;            // made by the first step
 
   std::vector<float> leaves_;         // [own blocks, batch, width]
   std::vector<double> losses_;        // [own blocks]

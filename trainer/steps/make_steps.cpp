@@ -17,16 +17,17 @@ std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters
   const System& system = problem.system;
   if (system.gram) return std::make_unique<GramStep>(problem, parameters, samples, comm, pool);
   if (system.als)
-    return std::make_unique<AlsStep>(problem, parameters, schedule, samples, comm, pool);
+    return std::make_unique<AlsStep>(problem, parameters, schedule, samples, devices, comm, pool);
   if (system.profiles) return std::make_unique<ProfileStep>(problem, parameters, comm, pool);
-  if (system.encoder)
+  if (system.encoder && !devices)
     return std::make_unique<AutoencoderStep>(problem, parameters, schedule, samples, comm, pool);
-  if (system.means)
+  if (system.means && !system.encoder)
     return std::make_unique<MeansStep>(*system.means, system.objective, parameters, samples, comm,
                                        pool);
   if (system.objective.is_full_softmax())
     return std::make_unique<FullSoftmaxStep>(problem, parameters, schedule, samples, comm, pool);
-  if (devices) return devices->make_steps(problem, parameters, schedule, samples, negatives, comm);
+  if (devices)
+    return devices->make_steps(problem, parameters, schedule, samples, negatives, comm, pool);
   return std::make_unique<HostSteps>(problem, parameters, schedule, samples, negatives, comm, pool);
 }
 
