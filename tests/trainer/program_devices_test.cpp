@@ -348,10 +348,14 @@ TEST_F(Devices, StoredRunsAreScoredAsOnTheHost) {
 
 TEST_F(Devices, WhatTheyCannotScoreIsOfTheHost) {
   write_file(folder() / "mean.yaml", "model: {name: video_mean}\n");
+  write_file(folder() / "squares.yaml", "model: {name: als, embedding: 4}\n");
   const std::tuple<std::string, Arguments, const char*> runs[] = {
       {path("mean.yaml"),
        {},
        "model.name: got video_mean, which has no form on GPUs: it is found in one step"},
+      {path("squares.yaml"),
+       {},
+       "model.name: got als, whose stored runs are scored on the host alone"},
       {KT_TINY_CONFIG,
        {"model.engine=torch", "model.content=none", "train.max_steps=3"},
        "model.engine: got torch, which scores a stored run on the host alone"}};

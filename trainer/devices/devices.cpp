@@ -188,8 +188,11 @@ std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& con
 std::unique_ptr<Devices> find_scoring_devices(const Problem& problem, MpiCommunicator& control) {
   Config config = problem.config;
   config.parallel.precision = Precision::kFp32;
+  const bool of_host = problem.system.als || problem.system.encoder || problem.system.history_weights;
   const std::string why =
-      config.model.engine == EngineName::kTorch
+      of_host ? fmt::format("model.name: got {}, whose stored runs are scored on the host alone",
+                            config.model.name)
+      : config.model.engine == EngineName::kTorch
           ? "model.engine: got torch, which scores a stored run on the host alone"
           : refusal(problem);
   if (why.empty() || config.parallel.backend == Backend::kMpi) return find_devices(config, control);

@@ -109,7 +109,9 @@ void FusedPredictor::predict(const Pairs& pairs, ThreadPool&, std::span<float> o
 }
 
 std::vector<std::vector<Recommendation>> FusedPredictor::best(const ListsWanted& wanted,
-                                                              ThreadPool&) const {
+                                                              ThreadPool& pool) const {
+  // Columns of rows are the host's to find.
+  if (has_row_columns()) return Predictor::best(wanted, pool);
   const auto users = std::ssize(wanted.users), items = std::ssize(wanted.left_out);
   const int64_t most = std::min(users, std::max<int64_t>(1, pairs_at_once() / items));
   const std::vector<int32_t> rows = rows_of(wanted.users);
@@ -126,13 +128,7 @@ std::vector<std::vector<Recommendation>> FusedPredictor::best(const ListsWanted&
     const int64_t count = std::min(most, users - begin), n = count * items;
     for_each(n, stream_,
              kernel::CataloguePairs{row.data() + begin, items, user.data(), item.data()});
-    std::vector<int32_t> row_of_pair, item_of_pair;
-    for (int64_t k = 0; has_row_columns() && k < n; ++k) {
-      row_of_pair.push_back(rows[begin + k / items]);
-      item_of_pair.push_back(static_cast<int32_t>(k % items));
-    }
-    const DeviceArray<float> columns = row_columns(row_of_pair, item_of_pair);
-    score(n, user.data(), item.data(), columns.data(), scores.data());
+    score(n, user.data(), item.data(), nullptr, scores.data());
     for_teams(count, kTeamThreads, kernel::BestItems::kShared, stream_,
               kernel::BestItems{
                   .items = items,
