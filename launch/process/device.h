@@ -342,7 +342,8 @@ class PairSort {
  public:
   PairSort() = default;
   PairSort(int64_t most, int64_t key_end) : sorted_keys_(most), sorted_values_(most) {
-    while (bits_ < 8 * static_cast<int>(sizeof(Key)) - 1 && (int64_t{1} << bits_) < key_end) ++bits_;
+    while (bits_ < 8 * static_cast<int>(sizeof(Key)) - 1 && (int64_t{1} << bits_) < key_end)
+      ++bits_;
 #ifdef __CUDACC__
     size_t bytes = 0;
     check_cuda(cub::DeviceRadixSort::SortPairs(nullptr, bytes, sorted_keys_.data(),

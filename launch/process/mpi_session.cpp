@@ -106,8 +106,14 @@ MpiSession& MpiSession::start() {
   if (launched_tasks() == 1) setenv("OMPI_MCA_pml", "ob1", 0);
   // Between ranks of a host, messages up to this size (bytes) go without a handshake: dense gradients of a small MLP.
   setenv("OMPI_MCA_btl_vader_eager_limit", "32768", 0);
+  // Processes that start alone at the same time race for one session directory, of which they have no use. What they
+  // start themselves may have.
+  constexpr const char* kSessionDirectories = "OMPI_MCA_orte_create_session_dirs";
+  const bool without = !has_pmi() && !std::getenv(kSessionDirectories);
+  if (without) setenv(kSessionDirectories, "0", 1);
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
+  if (without) unsetenv(kSessionDirectories);
   session = &started;
   KT_CHECK(provided >= MPI_THREAD_SERIALIZED, "this MPI is for one thread alone");
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");

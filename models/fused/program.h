@@ -113,7 +113,7 @@ struct Program {
   int64_t term_count = 0;
   const Output* outputs = nullptr;
   int64_t output_count = 0;
-  int64_t block_size = 0;  ///< floats of the buffers of a block
+  int64_t block_size = 0;                            ///< floats of the buffers of a block
   int64_t part_width = 0;                            ///< of an id program
   int64_t user_part_width = 0, item_part_width = 0;  ///< of the row program
   int64_t prediction = 0, prediction_gradient = 0;   ///< of the row program; stride 16

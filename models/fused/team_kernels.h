@@ -592,8 +592,8 @@ KT_HOST_DEVICE inline void backward_ids(const Team& of, const Program& program,
                                         const float* weights, const IdArguments& ids, int64_t first,
                                         float* workspace, team::Scratch& scratch) {
   using namespace team;
-  const Block block{of, program, weights, workspace, scratch,
-                    smaller_of(kBlockRows, ids.n - first)};
+  const Block block{of,        program, weights,
+                    workspace, scratch, smaller_of(kBlockRows, ids.n - first)};
   for (int64_t k = 0; k < program.op_count; ++k)
     if (program.ops[k].needed_backward) forward_id_op(block, ids, first, program.ops[k]);
   for (int64_t k = 0; k < program.output_count; ++k) {

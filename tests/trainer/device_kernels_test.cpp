@@ -106,8 +106,8 @@ TEST(DeviceKernels, DropoutIsThatOfTheCpu) {
   std::vector<uint32_t> keys;
   for (const uint32_t row : rows) keys.push_back(dropout_key(11, 4, row));
   std::vector<float> device(3 * 33), host(33);
-  run(std::ssize(device), kernel::Dropout{33, dropout_threshold(.2), dropout_kept(.2), keys.data(),
-                                          device.data()});
+  run(std::ssize(device),
+      kernel::Dropout{33, dropout_threshold(.2), dropout_kept(.2), keys.data(), device.data()});
   for (size_t k = 0; k < rows.size(); ++k) {
     dropout_factors(11, 4, rows[k], .2, host);
     EXPECT_TRUE(std::equal(host.begin(), host.end(), device.begin() + 33 * static_cast<long>(k)));
@@ -187,8 +187,8 @@ TEST(DeviceKernels, TreesAreThoseOfTheCpu) {
   std::vector<float> result(kWidth);
   const std::vector<TreeAdd> adds = finish_adds(nodes);
   finish_tree(host, kWidth, nodes);
-  run(kWidth, kernel::AddBuffers{adds.data(), std::ssize(adds), kWidth, device.data(),
-                                 result.data()});
+  run(kWidth,
+      kernel::AddBuffers{adds.data(), std::ssize(adds), kWidth, device.data(), result.data()});
   host.resize(kWidth);
   EXPECT_EQ(result, host);
 
@@ -297,8 +297,18 @@ TEST(DeviceKernels, GradientNormAndClippingAreThoseOfTheCpu) {
     int32_t bad = 0;
     float scale = 0;
     std::vector<double> folded(2);
-    kernel::Judge{{lanes.data(), 2, folded.data()}, 2,    &loss, 0,    {},     folded.data(),
-                  1, clip_norm, &now, &log,  &bad, &scale}(Team{}, 0, nullptr);
+    kernel::Judge{{lanes.data(), 2, folded.data()},
+                  2,
+                  &loss,
+                  0,
+                  {},
+                  folded.data(),
+                  1,
+                  clip_norm,
+                  &now,
+                  &log,
+                  &bad,
+                  &scale}(Team{}, 0, nullptr);
     EXPECT_EQ(folded, norms);
     EXPECT_EQ(scale, clip_norm == norm / 3 ? static_cast<float>(clip_norm / norm) : 1.f);
   }

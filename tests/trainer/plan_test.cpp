@@ -634,7 +634,8 @@ TEST(PlanTime, KernelsTakeWhatAPrototypesTook) {
   double all = 0;
   for (const DeviceKernel& k : plan.ranks[0].kernels) {
     EXPECT_EQ(k.launches, 1) << k.name;
-    const double launch = std::string_view(k.name) == "leaf gradients" ? 0 : 5;  // nothing waits for that one's
+    const double launch =
+        std::string_view(k.name) == "leaf gradients" ? 0 : 5;  // nothing waits for that one's
     EXPECT_NEAR(1e6 * k.seconds - launch, microseconds.at(k.name),
                 .02 * microseconds.at(k.name) + .02)
         << k.name;
@@ -673,7 +674,9 @@ TEST(PlanTime, KernelsOfASlowerMemoryAreItsOwn) {
   inputs.device.memory_bandwidth /= 100;
   const Plan plan = make_plan(inputs);
   for (const DeviceKernel& k : plan.ranks[0].kernels)
-    EXPECT_NEAR(k.seconds, (std::string_view(k.name) == "leaf gradients" ? 0 : 5e-6) + k.bytes / (.7 * 48e9), 1e-9)
+    EXPECT_NEAR(k.seconds,
+                (std::string_view(k.name) == "leaf gradients" ? 0 : 5e-6) + k.bytes / (.7 * 48e9),
+                1e-9)
         << k.name;
   EXPECT_NEAR(plan.epoch_seconds, 100 * make_plan(ncf_on_a_device(65'536)).epoch_seconds, 1e-9);
 }

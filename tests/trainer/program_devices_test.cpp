@@ -124,7 +124,8 @@ TEST_F(Devices, OtherSystemsHaveTheBitsOfTheCpu) {
   const std::string configs[] = {
       "model: {name: mf, embedding: 8, penalty: .01}\n",
       "model: {name: feature_mlp, encoding: k_fold, shrink: 5, dropout: .1}\n",
-      "model: {name: bpr, embedding: 8, penalty: .01, negatives: {kind: uniform}, target: {kind: positive, "
+      "model: {name: bpr, embedding: 8, penalty: .01, negatives: {kind: uniform}, target: {kind: "
+      "positive, "
       "threshold: 1}}\n",
       "model: {name: softmax, negatives: {count: 80}, target: {kind: positive, threshold: 1}}\n",
       "model: {name: two_tower, user_columns: codes, daily: false, categories: true, hidden: [32], "

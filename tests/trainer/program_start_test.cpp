@@ -1,4 +1,4 @@
-// What a start loads: libtorch in a run that computes through it, and in no other.
+// What a start loads: libtorch in a run that computes through it, and in no other; and what it needs.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -128,6 +128,14 @@ TEST_F(Start, ALibraryOfAnotherBuildIsRefused) {
       run(training("tiny", "mixed-run", {"model.engine=torch"}), {.program = program});
   EXPECT_EQ(ended.code, 2);
   EXPECT_THAT(ended.errors(), ElementsAre(HasSubstr("got that of commit another")));
+}
+
+// Those of Open MPI, one for all processes of a user that start alone: one that ends takes it from under one that starts.
+TEST_F(Start, AProcessAloneNeedsNoSessionDirectory) {
+  setenv("TMPDIR", "/proc/nowhere", 1);
+  const Ended ended = run(training("additive_means", "no-session", {"checkpoint.best=none"}));
+  unsetenv("TMPDIR");
+  EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
 }
 
 }  // namespace

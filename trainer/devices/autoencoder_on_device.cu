@@ -86,9 +86,8 @@ class AutoencoderOnDevice::State final : public Work {
   }
   template <class End>
   void multiply(const kernel::Product& product, const End& end) {
-    for_teams(kernel::tiles_of(product.rows, product.columns), kTeamThreads, sizeof(kernel::TileMemory),
-              stream_,
-              kernel::RunProduct<End>{product, end});
+    for_teams(kernel::tiles_of(product.rows, product.columns), kTeamThreads,
+              sizeof(kernel::TileMemory), stream_, kernel::RunProduct<End>{product, end});
   }
   void wait() { comm_.synchronize(stream_.handle()); }
 
@@ -136,7 +135,7 @@ class AutoencoderOnDevice::State final : public Work {
   kernel::Cells cells() {
     return {cell_user_.data(), cell_item_.data(), cell_target_.data(), cell_input_.data()};
   }
-  PairSort<int32_t> by_item_;                               // of their numbers
+  PairSort<int32_t> by_item_;                      // of their numbers
   DeviceArray<int64_t> block_place_, item_place_;  // PlaceBlocks, PlaceItems
   DeviceArray<float> leaves_;                      // [blocks, u, width]
   std::optional<TreeSums> tree_;
@@ -266,8 +265,7 @@ void AutoencoderOnDevice::State::run(int64_t epoch, int64_t step, double learnin
   weights_.forget_gradients(stream_);
   decode(now, scale);
   backward(now);
-  weights_.finish(losses_.data(), [] {},
-                  {.scale = scale, .count = static_cast<double>(now.users)});
+  weights_.finish(losses_.data(), [] {}, {.scale = scale, .count = static_cast<double>(now.users)});
 }
 
 void AutoencoderOnDevice::State::gather_cells(const Step& step) {
@@ -342,7 +340,7 @@ void AutoencoderOnDevice::State::decode(const Step& step, double scale) {
   each(outputs_count(), kernel::OutputBiasGradients{outputs_.data(), output_row_.data(), users,
                                                     weights_.gradients(bias)});
   for_teams(blocks_ * kernel::tiles_of(users, last), kTeamThreads, sizeof(kernel::TileMemory),
-              stream_,
+            stream_,
             kernel::HiddenLeaves{block_begin_.data(), output_row_.data(), outputs_.data(),
                                  weights_.values(decoder), users, last, leaves_.data()});
 }

@@ -31,7 +31,7 @@ class DeviceNorms {
   struct Norm {
     kernel::NormPlace place;
     double momentum;
-    size_t mean, variance;             // parts of `weights`
+    size_t mean, variance;                 // parts of `weights`
     Range mean_columns, variance_columns;  // that are held
   };
 

@@ -141,8 +141,7 @@ void DeviceSamples::fill(Buffer& buffer, Range steps) {
   comm_.synchronize(buffer.copies.handle());
   int64_t n = 0;
   for (int64_t t = steps.begin; t < steps.end; ++t)
-    for (int64_t own = 0; own < from_.shards.size(); ++own)
-      n = fill_shard(buffer.host, n, own, t);
+    for (int64_t own = 0; own < from_.shards.size(); ++own) n = fill_shard(buffer.host, n, own, t);
   buffer.device.user.upload(buffer.host.user.first(n), buffer.copies);
   buffer.device.item.upload(buffer.host.item.first(n), buffer.copies);
   buffer.device.target.upload(buffer.host.target.first(n), buffer.copies);
@@ -169,8 +168,9 @@ int64_t DeviceSamples::fill_shard(Columns<PinnedArray>& to, int64_t n, int64_t o
     for (int64_t k = 0; k < group; ++k, ++n) {
       to.user.data()[n] = first_user_[own] + sample.user;
       to.dropout_key.data()[n] =
-          from_.negatives ? dropout_key_of_group(from_.seed, static_cast<uint64_t>(epoch_), sample.row, k)
-                    : dropout_key(from_.seed, static_cast<uint64_t>(epoch_), sample.row);
+          from_.negatives
+              ? dropout_key_of_group(from_.seed, static_cast<uint64_t>(epoch_), sample.row, k)
+              : dropout_key(from_.seed, static_cast<uint64_t>(epoch_), sample.row);
       for (int64_t c = 0; c < from_.column_count; ++c)
         to.columns.data()[n * from_.column_count + c] =
             from_.columns[own][place * from_.column_count + c];

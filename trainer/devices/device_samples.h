@@ -27,7 +27,8 @@ class DeviceSamples {
     Range shards;
     std::span<const ShardSamples> samples;  ///< one per owned shard
     const Objective objective;
-    const NegativeSampler* negatives;   ///< makes a group of rows of each sample; null: a sample is a row
+    const NegativeSampler*
+        negatives;  ///< makes a group of rows of each sample; null: a sample is a row
     std::vector<const float*> columns;  ///< [shards][samples, column_count]
     int64_t column_count;
     uint64_t seed;

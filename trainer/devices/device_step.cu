@@ -47,7 +47,8 @@ class DeviceStep::State final : public Work {
         columns_(item_columns, stream_) {
     reserve();
     std::vector<int64_t> no_items(static_cast<size_t>(shards_.size() + 1), 0);
-    window_.emplace(rows_of_steps_, parameters, remote_ ? &requests_ : nullptr, no_items, 1, stream_);
+    window_.emplace(rows_of_steps_, parameters, remote_ ? &requests_ : nullptr, no_items, 1,
+                    stream_);
     wait();
     samples_.emplace(DeviceSamples::Source{.schedule = schedule,
                                            .rows = rows_of_steps_,
@@ -259,8 +260,8 @@ void DeviceStep::State::reduce_exact() {
     if (part.kind != ArrayKind::kItemTable) continue;
     const int64_t cols = part.cols;
     if (remote_) {
-      each(n_ * cols, kernel::ScatterRows{gradients, window_->request_of_row(), cols,
-                                          requests_.outgoing()});
+      each(n_ * cols,
+           kernel::ScatterRows{gradients, window_->request_of_row(), cols, requests_.outgoing()});
       gradients = requests_.give_back(cols);
     }
     sum_ids(window_->items(), part.size / cols, cols, gradients, weights_.gradients(part));

@@ -185,8 +185,7 @@ void DeviceWeights::judge(const double* losses, kernel::LossUnit unit) {
   const bool alone = comm_.world().size == 1;
   if (!alone) {
     for_each(norms_.size(), stream_, fold);
-    comm_.all_gather(norms, all_norms_.data(), block_counts_, DataType::kFloat64,
-                     stream_.handle());
+    comm_.all_gather(norms, all_norms_.data(), block_counts_, DataType::kFloat64, stream_.handle());
     norms = all_norms_.data();
     if (exact_) {
       comm_.all_gather(losses, all_losses_.data(), block_counts_, DataType::kFloat64,

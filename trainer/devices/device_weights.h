@@ -94,16 +94,16 @@ class DeviceWeights {
   std::vector<Part> parts_;
   DeviceArray<float> value_, gradient_, slots_[2];
   int64_t own_dense_ = 0;  // elements of the dense arrays in the flat buffers
-  DeviceArray<float> dense_;     // [dense size] in full; where the flat values do not begin with it
-  DeviceArray<uint8_t> still_;   // [own dense elements] not trained; empty where all are
+  DeviceArray<float> dense_;    // [dense size] in full; where the flat values do not begin with it
+  DeviceArray<uint8_t> still_;  // [own dense elements] not trained; empty where all are
 
   // Of the steps since outcomes were last taken.
   DeviceArray<int32_t> bad_;      // [1]
   DeviceArray<float> scale_;      // [1]
   DeviceArray<StepOutcome> log_;  // [kMostSteps]
   PinnedArray<kernel::StepPlan> plans_{kMostSteps};
-  DeviceArray<int64_t> begun_;          // [1]
-  DeviceArray<kernel::StepNow> now_;    // [1]
+  DeviceArray<int64_t> begun_;        // [1]
+  DeviceArray<kernel::StepNow> now_;  // [1]
   int64_t planned_ = 0;
 
   // The dense tree. Static.

@@ -42,10 +42,10 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
     return engine != EngineName::kTorch ? ""
            : system.als                 ? "it is found by least squares"
                                         : "it reads whole histories";
-  const std::string lack =
-      system.means || system.gram || system.profiles ? "it is found in one step"
-      : system.objective.is_full_softmax()           ? "its softmax is over all videos"
-                                                     : "";
+  const std::string lack = system.means || system.gram || system.profiles
+                               ? "it is found in one step"
+                           : system.objective.is_full_softmax() ? "its softmax is over all videos"
+                                                                : "";
   if (!lack.empty() || engine != EngineName::kTorch) return lack;
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
@@ -54,9 +54,9 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
       return layer.kind == LayerKind::kBatchNorm;
     });
   };
-  return system.objective.loss != Loss::kSquared       ? "its loss is not the squared error"
-         : system.graph.column_count(Side::kRow) > 0   ? "it reads columns of rows"
-         : has_norms()                                 ? "it has batch norms"
+  return system.objective.loss != Loss::kSquared     ? "its loss is not the squared error"
+         : system.graph.column_count(Side::kRow) > 0 ? "it reads columns of rows"
+         : has_norms()                               ? "it has batch norms"
          : uses([](const ParameterSpec& spec) { return spec.row_penalty > 0; })
              ? "it has a penalty on embeddings"
          : system.objective.target != TargetKind::kRaw ? "its target is not the label itself"
@@ -133,8 +133,8 @@ class NcclDevices final : public Devices {
       }
       if (config.model.engine == EngineName::kFused) {
         const Form form = config.model.form == FormName::kIds ? Form::kIds : Form::kRows;
-        steps = std::make_unique<FusedStep>(problem, parameters, form, schedule, samples,
-                                            negatives, comm_, control);
+        steps = std::make_unique<FusedStep>(problem, parameters, form, schedule, samples, negatives,
+                                            comm_, control);
         return;
       }
       engine_ = make_device_engine(problem.system, precision_of(config.parallel.precision));
@@ -188,7 +188,8 @@ std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& con
 std::unique_ptr<Devices> find_scoring_devices(const Problem& problem, MpiCommunicator& control) {
   Config config = problem.config;
   config.parallel.precision = Precision::kFp32;
-  const bool of_host = problem.system.als || problem.system.encoder || problem.system.history_weights;
+  const bool of_host =
+      problem.system.als || problem.system.encoder || problem.system.history_weights;
   const std::string why =
       of_host ? fmt::format("model.name: got {}, whose stored runs are scored on the host alone",
                             config.model.name)

@@ -68,7 +68,7 @@ struct IdSide {
   IdLists lists;
   Blocks blocks;
   const double* penalties;  // [tables] of a row; null: none
-  int64_t rows_of_count;   // rows that count once
+  int64_t rows_of_count;    // rows that count once
 };
 /// A block of ids, of both sides one after the other.
 struct IdBlock {
@@ -157,9 +157,10 @@ struct TrainRows {
   Fused fused;
   Blocks blocks;
   fused::Pass pass;
-  fused::RowArguments rows;    // of all prepared steps; gradients, losses and slopes of one
-  const int64_t* unit_begin;   // [steps * units + 1]
-  const int32_t* request;      // of a row: its item's part and gradient; null: they are the item's and the row's
+  fused::RowArguments rows;   // of all prepared steps; gradients, losses and slopes of one
+  const int64_t* unit_begin;  // [steps * units + 1]
+  const int32_t*
+      request;  // of a row: its item's part and gradient; null: they are the item's and the row's
   int64_t units, row_columns;
   KT_HOST_DEVICE void operator()(const Team& team, int64_t k, void* shared) const {
     const RowBlock at(unit_begin, units, blocks.of_unit, now->plan.step, k);
@@ -204,9 +205,8 @@ struct FindGroupLosses {
     const int64_t unit = last_not_above(begin, units, row);
     const auto at = [&](int64_t buffer, int64_t k) {
       const int64_t r = row - begin[unit] + k;
-      return blocks.memory +
-             (unit * blocks.of_unit + r / fused::kBlockRows) * blocks.floats + buffer +
-             r % fused::kBlockRows * fused::padded(1);
+      return blocks.memory + (unit * blocks.of_unit + r / fused::kBlockRows) * blocks.floats +
+             buffer + r % fused::kBlockRows * fused::padded(1);
     };
     double *output = outputs + g * group, *slope = slopes + g * group;
     for (int64_t k = 0; k < group; ++k) output[k] = static_cast<double>(*at(prediction, k));

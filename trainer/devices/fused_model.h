@@ -27,8 +27,7 @@ class DeviceProgram {
     program_.terms = terms_.data();
     program_.outputs = outputs_.data();
     program_.fields = fields_.data();
-    const int64_t shared =
-        kScratchBytes + host.block_size * static_cast<int64_t>(sizeof(float));
+    const int64_t shared = kScratchBytes + host.block_size * static_cast<int64_t>(sizeof(float));
     fits_ = shared <= most_shared_bytes();
     shared_bytes_ = fits_ ? shared : kScratchBytes;
   }
@@ -87,8 +86,9 @@ class FusedModel {
 
   /// Of what follows on the stream; begins a step where one is given. Shapes: dense [dense size].
   void set_dense(const float* dense, cudaStream_t stream, kernel::BeginStep begin = {}) {
-    for_each(std::max<int64_t>(packed_.size(), 1), stream,
-             kernel::PackWeights{packed_.size(), packed_from_.data(), dense, packed_.data(), begin});
+    for_each(
+        std::max<int64_t>(packed_.size(), 1), stream,
+        kernel::PackWeights{packed_.size(), packed_from_.data(), dense, packed_.data(), begin});
   }
   /// Numbers of evaluation for the batch norms, of what follows on the stream. Shapes: dense [dense size].
   void set_running_norms(const float* dense, cudaStream_t stream) {

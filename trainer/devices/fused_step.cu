@@ -25,11 +25,11 @@ constexpr int64_t kRoomShare = 8;
 int64_t steps_at_once(const Schedule& schedule, int64_t group, Communicator& control) {
   size_t free = 0, all = 0;
   check_cuda(cudaMemGetInfo(&free, &all), "cudaMemGetInfo");
-  int64_t rows = std::min(
-      kRowsAtOnce, static_cast<int64_t>(free) / kRoomShare / StepWindow::kBytesOfRow);
+  int64_t rows =
+      std::min(kRowsAtOnce, static_cast<int64_t>(free) / kRoomShare / StepWindow::kBytesOfRow);
   control.all_reduce(std::span(&rows, 1), Reduction::kMin);
-  const int64_t of_step = std::max<int64_t>(
-      group * schedule.samples() / std::max<int64_t>(schedule.steps(), 1), 1);
+  const int64_t of_step =
+      std::max<int64_t>(group * schedule.samples() / std::max<int64_t>(schedule.steps(), 1), 1);
   return std::clamp<int64_t>(rows / of_step, 1, std::max<int64_t>(schedule.steps(), 1));
 }
 
@@ -86,7 +86,7 @@ class FusedStep::State final : public Work {
     DeviceArray<const float*> tables;
     DeviceArray<float*> table_gradients;
     DeviceArray<int64_t> cols;
-    DeviceArray<double> penalties;  // [tables], or empty
+    DeviceArray<double> penalties;             // [tables], or empty
     DeviceArray<float> parts, part_gradients;  // [held ids, width]
     BlockMemory memory;
   };
@@ -155,13 +155,13 @@ class FusedStep::State final : public Work {
   DeviceGraph graphs_[3];
 
   // A step. Shapes: N rows at most.
-  DeviceArray<float> user_rows_, item_rows_;      // [N, width] gradients of parts
-  DeviceArray<float> slopes_;                     // [N]
-  DeviceArray<double> losses_;                    // [N]
+  DeviceArray<float> user_rows_, item_rows_;          // [N, width] gradients of parts
+  DeviceArray<float> slopes_;                         // [N]
+  DeviceArray<double> losses_;                        // [N]
   DeviceArray<double> group_outputs_, group_slopes_;  // [N]; groups alone
-  DeviceArray<float> leaves_;                     // [units, dense size]
-  DeviceArray<double> leaf_losses_;               // [units]
-  std::optional<DeviceSamples> samples_;          // made last: it takes what room is left
+  DeviceArray<float> leaves_;                         // [units, dense size]
+  DeviceArray<double> leaf_losses_;                   // [units]
+  std::optional<DeviceSamples> samples_;              // made last: it takes what room is left
 };
 
 int64_t FusedStep::State::most_ids_of_unit(Side side, const Parameters& parameters) const {
@@ -272,10 +272,10 @@ void FusedStep::State::enqueue() {
   piece(2, [&] {
     sum_parts(item_rows);
     const DeviceProgram &users = model_.ids(Side::kUser), &items = model_.ids(Side::kItem);
-    for_teams(units() * (sides_[0].memory.of_unit() + sides_[1].memory.of_unit()), kTeamThreads,
-              std::max(users.shared_bytes(), items.shared_bytes()), stream_,
-              kernel::BackwardIds{weights_.now(), units(),
-                                  {ids_of(Side::kUser), ids_of(Side::kItem)}});
+    for_teams(
+        units() * (sides_[0].memory.of_unit() + sides_[1].memory.of_unit()), kTeamThreads,
+        std::max(users.shared_bytes(), items.shared_bytes()), stream_,
+        kernel::BackwardIds{weights_.now(), units(), {ids_of(Side::kUser), ids_of(Side::kItem)}});
     if (alone()) stream_.wait_for(aside_);
     sum_leaves(true, stream_);
   });
@@ -435,8 +435,7 @@ void FusedStep::State::sum_parts(const float* item_rows) {
 void FusedStep::State::reduce() {
   if (weights_.exact()) return weights_.reduce_leaves(leaves_.data());
   const auto sum_ranks = [&](auto* data, int64_t count, DataType type) {
-    if (!alone())
-      comm_.all_reduce(data, data, count, type, Reduction::kSum, stream_.handle());
+    if (!alone()) comm_.all_reduce(data, data, count, type, Reduction::kSum, stream_.handle());
   };
   each(weights_.dense_size(), kernel::SumLeaves{leaves_.data(), units(), weights_.dense_size(),
                                                 weights_.dense_gradients()});
@@ -464,16 +463,14 @@ std::unique_ptr<Predictor> FusedStep::State::make_predictor(const Problem& probl
                                   .first_user = 0};
   for (int64_t shard = 0; shard < shards_.begin; ++shard)
     weights.first_user += problem.users_per_shard[shard];
-  if (requests_)
-    weights.item_parts = requests_->gather(weights.item_parts.data(), sides_[1].width);
+  if (requests_) weights.item_parts = requests_->gather(weights.item_parts.data(), sides_[1].width);
   return std::make_unique<FusedPredictor>(problem, model_, std::move(weights), stream_);
 }
 
 FusedStep::FusedStep(const Problem& problem, const Parameters& parameters, Form form,
                      const Schedule& schedule, std::span<const ShardSamples> samples,
-                     const NegativeSampler* negatives, Communicator& devices,
-                     Communicator& control)
-    : StepsOnDevice(std::make_unique<State>(problem, parameters, form, schedule, samples,
-                                            negatives, devices, control)) {}
+                     const NegativeSampler* negatives, Communicator& devices, Communicator& control)
+    : StepsOnDevice(std::make_unique<State>(problem, parameters, form, schedule, samples, negatives,
+                                            devices, control)) {}
 
 }  // namespace kt

@@ -61,8 +61,8 @@ class ItemRequests {
 
   int64_t steps_ = 0, capacity_ = 0;
   const int64_t* keys_ = nullptr;
-  DeviceArray<int64_t> begin_;             // [steps * ranks + 1] of the requests
-  DeviceArray<int32_t> asking_, asked_;    // [ranks, steps, capacity]
+  DeviceArray<int64_t> begin_;              // [steps * ranks + 1] of the requests
+  DeviceArray<int32_t> asking_, asked_;     // [ranks, steps, capacity]
   DeviceArray<float> outgoing_, incoming_;  // rows under way
 };
 

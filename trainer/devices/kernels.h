@@ -54,8 +54,7 @@ struct GatherSamples {
   float* columns;
   KT_HOST_DEVICE void operator()(int64_t k) const {
     const int64_t place = begin[step * units] + k;
-    const int64_t u =
-        step * units + last_not_above(begin + step * units, taken * units, place);
+    const int64_t u = step * units + last_not_above(begin + step * units, taken * units, place);
     const int64_t unit = u % units;
     const int64_t position = taken_before(samples[unit], phase[unit], u / units, steps);
     const int64_t from = first_row[unit] + order[unit](position + place - begin[u]);
@@ -183,9 +182,9 @@ struct SumSubtrees {
 
 /// Sums of whole subtrees. Over nodes x width.
 struct SumNodes {
-  const float* leaves;      // [leaves, width]
-  const int64_t* first;     // [nodes] leaf
-  const int32_t* level;     // [nodes]
+  const float* leaves;   // [leaves, width]
+  const int64_t* first;  // [nodes] leaf
+  const int32_t* level;  // [nodes]
   int64_t width;
   float* to;
   KT_HOST_DEVICE void operator()(int64_t e) const {
@@ -253,7 +252,7 @@ struct LossUnit {
 /// anything. One team.
 struct Judge {
   FoldLanes fold;
-  int64_t folds;  // of all blocks; 0: they are folded
+  int64_t folds;         // of all blocks; 0: they are folded
   const double* losses;  // [2^loss_level]
   int loss_level;
   LossUnit unit;

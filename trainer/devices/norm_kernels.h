@@ -13,7 +13,7 @@ namespace kt::kernel {
 /// A batch norm: its operation's buffers in a block's workspace, its numbers (fused::NormNumber), its dense arrays.
 struct NormPlace {
   int64_t width, numbers;
-  int64_t x, dy;                       // [64, padded(width)] each
+  int64_t x, dy;                        // [64, padded(width)] each
   int64_t gamma, beta, mean, variance;  // of the dense weights
   double epsilon;
   KT_HOST_DEVICE int64_t number(fused::NormNumber which, int64_t c) const {
@@ -79,8 +79,8 @@ struct LeafStatistics {
         for (int64_t r = 0; r < n; ++r) {
           const float dy = at(norm.dy, r, c);
           first += static_cast<double>(dy);
-          second += static_cast<double>(dy) *
-                    static_cast<double>((at(norm.x, r, c) - mean) * inverse);
+          second +=
+              static_cast<double>(dy) * static_cast<double>((at(norm.x, r, c) - mean) * inverse);
         }
         float* leaf = leaves + unit * dense_size;
         leaf[norm.beta + c] += static_cast<float>(first);

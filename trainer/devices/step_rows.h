@@ -28,7 +28,9 @@ class StepRows {
   }
 
   int64_t units() const { return units_; }
-  int64_t steps() const { return units_ > 0 ? static_cast<int64_t>(begin_.size() - 1) / units_ : 0; }
+  int64_t steps() const {
+    return units_ > 0 ? static_cast<int64_t>(begin_.size() - 1) / units_ : 0;
+  }
   /// The rows of `steps`.
   Range of(Range steps) const { return {begin_[steps.begin * units_], begin_[steps.end * units_]}; }
   /// Of so many steps that come one after the other.

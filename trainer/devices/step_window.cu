@@ -42,10 +42,10 @@ void StepWindow::reserve(Lists& lists, int64_t n, int64_t key_end) {
 /// After marks, over n of them.
 void StepWindow::list(Lists& lists, int64_t n, int64_t ids, int64_t first_id) {
   lists.sum.sum(lists.first.data(), lists.place.data(), n + 1, stream_);
-  for_each(n, stream_,
-           kernel::ListIds{lists.first.data(), lists.place.data(), lists.run.data(),
-                           lists.sort.keys(), n, ids, first_id, lists.id.data(),
-                           lists.begin.data(), lists.end.data()});
+  for_each(
+      n, stream_,
+      kernel::ListIds{lists.first.data(), lists.place.data(), lists.run.data(), lists.sort.keys(),
+                      n, ids, first_id, lists.id.data(), lists.begin.data(), lists.end.data()});
 }
 
 void StepWindow::prepare(Range steps, const DeviceSamples::Rows& rows, int64_t cols) {
@@ -54,19 +54,20 @@ void StepWindow::prepare(Range steps, const DeviceSamples::Rows& rows, int64_t c
   Lists& own_items = requests_ ? asking_ : items_;
   for_each(units, stream_,
            kernel::PlaceUnits{begin_.data() + steps.begin * units_, unit_begin_.data()});
-  for_each(n, stream_,
-           kernel::MakeKeys{unit_begin_.data(), count, units_, rows.user, rows.item, held_users_,
-                            items_end_, users_.key.data(), own_items.key.data(),
-                            users_.row.data()});
+  for_each(
+      n, stream_,
+      kernel::MakeKeys{unit_begin_.data(), count, units_, rows.user, rows.item, held_users_,
+                       items_end_, users_.key.data(), own_items.key.data(), users_.row.data()});
   users_.sort.sort(users_.key.data(), users_.row.data(), n, stream_);
   own_items.sort.sort(own_items.key.data(), users_.row.data(), n, stream_);
 
   for_each(n + 1, stream_,
-           kernel::MarkUsers{n, users_.sort.keys(), users_.sort.values(), unit_begin_.data(), units_,
-                             held_users_, users_.first.data(), users_.run.data()});
+           kernel::MarkUsers{n, users_.sort.keys(), users_.sort.values(), unit_begin_.data(),
+                             units_, held_users_, users_.first.data(), users_.run.data()});
   list(users_, n, held_users_, 0);
-  for_each(units, stream_,
-           kernel::PlaceUserLists{unit_begin_.data(), users_.place.data(), users_.unit_begin.data()});
+  for_each(
+      units, stream_,
+      kernel::PlaceUserLists{unit_begin_.data(), users_.place.data(), users_.unit_begin.data()});
 
   int64_t m = n;
   if (requests_) {
@@ -83,9 +84,10 @@ void StepWindow::prepare(Range steps, const DeviceSamples::Rows& rows, int64_t c
            kernel::MarkRuns{m, items_.sort.keys(), count * items_end_, items_.first.data(),
                             items_.run.data()});
   list(items_, m, items_end_, first_item_);
-  for_each(units, stream_,
-           kernel::PlaceItemLists{items_.sort.keys(), m, count, units_, items_end_, item_begin_.data(),
-                              items_.place.data(), items_.unit_begin.data()});
+  for_each(
+      units, stream_,
+      kernel::PlaceItemLists{items_.sort.keys(), m, count, units_, items_end_, item_begin_.data(),
+                             items_.place.data(), items_.unit_begin.data()});
 }
 
 }  // namespace kt

@@ -37,10 +37,10 @@ class StepWindow {
  private:
   struct Lists {
     PairSort<int64_t> sort;
-    DeviceArray<int64_t> key;                  // [n]
+    DeviceArray<int64_t> key;                       // [n]
     DeviceArray<int32_t> row, run, id, begin, end;  // [n]
-    DeviceArray<int32_t> first, place;         // [n + 1]
-    DeviceArray<int64_t> unit_begin;           // [steps * units + 1]
+    DeviceArray<int32_t> first, place;              // [n + 1]
+    DeviceArray<int64_t> unit_begin;                // [steps * units + 1]
     PrefixSum sum;
     kernel::IdLists view() const {
       return {id.data(), begin.data(), end.data(), sort.values(), unit_begin.data()};

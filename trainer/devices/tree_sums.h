@@ -25,7 +25,7 @@ class TreeSums {
   DeviceStream& stream_;
   const Range own_;
   const std::vector<TreeNode> own_nodes_;
-  std::vector<int64_t> nodes_;  // [ranks] how many each has
+  std::vector<int64_t> nodes_;       // [ranks] how many each has
   DeviceArray<int64_t> first_leaf_;  // [own nodes] of the own ones
   DeviceArray<int32_t> level_;       // [own nodes]
   DeviceArray<TreeAdd> finish_adds_;

@@ -50,10 +50,10 @@ struct MakeKeys {
 
 /// The distinct ids of steps, and their rows. Shapes: m ids, n rows.
 struct IdLists {
-  const int32_t* id;          // [m]
+  const int32_t* id;           // [m]
   const int32_t *begin, *end;  // [m] of `row`
-  const int32_t* row;         // [n]
-  const int64_t* unit_begin;  // [steps * units + 1] of the ids
+  const int32_t* row;          // [n]
+  const int64_t* unit_begin;   // [steps * units + 1] of the ids
   /// Ids of a unit of a step.
   KT_HOST_DEVICE int64_t first(int64_t unit) const { return unit_begin[unit]; }
   KT_HOST_DEVICE int64_t count(int64_t unit) const {
@@ -74,8 +74,7 @@ struct SumIds {
     if (k >= lists.unit_begin[(now->plan.step + 1) * units]) return;
     float sum = 0;
     KT_UNROLL
-    for (int32_t p = lists.begin[k]; p < lists.end[k]; ++p)
-      sum += from[lists.row[p] * cols + c];
+    for (int32_t p = lists.begin[k]; p < lists.end[k]; ++p) sum += from[lists.row[p] * cols + c];
     to[lists.id[k] * cols + c] = sum;
   }
 };
@@ -169,9 +168,7 @@ struct FindRequests {
   const int64_t* rank_items;  // [ranks + 1]
   int64_t* to;
   KT_HOST_DEVICE void operator()(int64_t k) const {
-    to[k] = k == steps * ranks
-                ? n
-                : lower_bound(key, n, k / ranks * items + rank_items[k % ranks]);
+    to[k] = k == steps * ranks ? n : lower_bound(key, n, k / ranks * items + rank_items[k % ranks]);
   }
 };
 
@@ -224,8 +221,7 @@ struct Answer {
   float* to;
   KT_HOST_DEVICE void operator()(int64_t e) const {
     const int64_t k = e / cols;
-    const int32_t item =
-        asked[(k / capacity * steps + now->plan.step) * capacity + k % capacity];
+    const int32_t item = asked[(k / capacity * steps + now->plan.step) * capacity + k % capacity];
     if (item >= 0) to[e] = from[(item - first_item) * cols + e % cols];
   }
 };

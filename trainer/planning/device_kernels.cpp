@@ -39,8 +39,8 @@ class Kernels {
   void add(const char* name, double rate, double operations, double bytes, bool beside = false) {
     const double arithmetic = operations / (rate * device_.fp32 / kPeakThere);
     const double memory = bytes / (kBandwidthShare * device_.memory_bandwidth);
-    all.push_back({name, operations, bytes, 1,
-                   (beside ? 0 : kLaunch_s) + std::max(arithmetic, memory)});
+    all.push_back(
+        {name, operations, bytes, 1, (beside ? 0 : kLaunch_s) + std::max(arithmetic, memory)});
   }
   std::vector<DeviceKernel> all;
 
