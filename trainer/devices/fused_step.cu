@@ -114,9 +114,13 @@ class FusedStep::State final : public Work {
   void each(int64_t n, const Body& body) {
     for_each(n, stream_, body);
   }
-  /// Enqueues what `enqueue()` does as one.
+  /// Enqueues what `enqueue()` does as one, from the second time on: the first loads its kernels, which no graph may.
   template <class Enqueue>
   void graph(size_t k, Enqueue&& enqueue) {
+    if (!loaded_[k]) {
+      loaded_[k] = true;
+      return enqueue();
+    }
     if (!graphs_[k].made()) graphs_[k].make(stream_, enqueue);
     graphs_[k].launch();
   }
@@ -153,6 +157,7 @@ class FusedStep::State final : public Work {
   DeviceSamples::Rows taken_{};
   std::optional<StepWindow> window_;
   DeviceGraph graphs_[3];
+  bool loaded_[3] = {};
 
   // A step. Shapes: N rows at most.
   DeviceArray<float> user_rows_, item_rows_;          // [N, width] gradients of parts
