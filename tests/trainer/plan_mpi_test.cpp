@@ -1,12 +1,9 @@
 #include <fmt/core.h>
 
-#include <numeric>
-#include <set>
-
 #include "models/systems/registry.h"
 #include "sharding/exchange.h"
 #include "tests/support/mpi_test.h"
-#include "trainer/planning/plan.h"
+#include "tests/trainer/planned_step.h"
 #include "trainer/run/engine_choice.h"
 #include "trainer/steps/means_step.h"
 #include "trainer/steps/train_step.h"
@@ -92,49 +89,6 @@ struct Computed {
   FormName form;
 };
 
-constexpr int64_t kUsers = 90, kItems = 130, kFeatures = 3;
-
-int64_t users_of_shard(int64_t j, int64_t shards) {
-  return kUsers * (j + 1) / shards - kUsers * j / shards;
-}
-
-/// The samples of every shard, the same on every rank, so that each knows what all of them ask for.
-std::vector<ShardSamples> samples_of(int64_t shards) {
-  std::vector<ShardSamples> samples(shards);
-  for (int64_t j = 0; j < shards; ++j) {
-    const int64_t users = users_of_shard(j, shards);
-    samples[j].users.resize(users);
-    std::iota(samples[j].users.begin(), samples[j].users.end(), 0);
-    for (int64_t k = 0; k < (j == 3 ? 0 : 20 + 60 * (j == 1)); ++k) {
-      // Items repeat inside a step.
-      samples[j].train.push_back({.user = static_cast<int32_t>(k % users),
-                                  .item = static_cast<int32_t>((k * k + 17 * (j % 4)) % kItems),
-                                  .label = 1,
-                                  .row = static_cast<uint32_t>(100 * j + k)});
-    }
-  }
-  return samples;
-}
-
-int owner_of(int64_t item, int64_t shards, int ranks) {
-  int64_t block = 0;
-  while (item >= kItems * (block + 1) / shards) ++block;
-  int rank = 0;
-  while (block >= shards * (rank + 1) / ranks) ++rank;
-  return rank;
-}
-
-std::vector<ArraySpec> specs_of(std::span<const ParameterSpec> parameters) {
-  std::vector<ArraySpec> specs;
-  for (const ParameterSpec& spec : parameters) {
-    const ArrayKind kind = spec.kind == ParameterKind::kUserTable   ? ArrayKind::kUserTable
-                           : spec.kind == ParameterKind::kItemTable ? ArrayKind::kItemTable
-                                                                    : ArrayKind::kDense;
-    specs.push_back({spec.name, kind, spec.rows, spec.cols});
-  }
-  return specs;
-}
-
 void expect_planned(const std::vector<CountingCommunicator::Call>& calls,
                     const std::vector<Collective>& planned, int rank) {
   ASSERT_EQ(calls.size(), planned.size());
@@ -174,7 +128,7 @@ class PlannedStep : public MpiTest,
     inputs.dropout_width = engine.dropout_width();
     inputs.user_part = engine.part_width(Side::kUser);
     inputs.item_part = engine.part_width(Side::kItem);
-    inputs.ranks = world.size;
+    inputs.ranks = inputs.nodes = world.size;
     inputs.device = find_device("cpu");
     return inputs;
   }
@@ -230,27 +184,11 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
   std::vector<double> taken(world.size, 0);
   double repeats = 0;
   for (int64_t t = 0; t < schedule.steps(); ++t) {
-    Requests requests(world.size);
-    std::vector<std::set<int64_t>> asked(world.size * world.size);
-    for (int r = 0; r < world.size; ++r) {
-      const Range shards = shards_of_rank(run.shards, {r, world.size});
-      for (int64_t j = shards.begin; j < shards.end; ++j) {
-        const EpochOrder order = epoch_order(std::ssize(samples[j].train), 1, 0, j);
-        const Range positions = schedule.positions(j, t);
-        taken[r] += static_cast<double>(positions.size());
-        for (int64_t position = positions.begin; position < positions.end; ++position) {
-          const int64_t item = samples[j].train[order(position)].item;
-          const int s = owner_of(item, run.shards, world.size);
-          ++requests.rows[r][s];
-          asked[r * world.size + s].insert(item);
-        }
-      }
-    }
+    const Requests requests = requests_of_step(samples, schedule, t, world.size);
     for (int r = 0; r < world.size; ++r)
-      for (int s = 0; s < world.size; ++s) {
-        const auto distinct = static_cast<double>(asked[r * world.size + s].size());
-        requests.parts[r][s] = distinct;
-        repeats += requests.rows[r][s] - distinct;
+      for (int q = 0; q < world.size; ++q) {
+        taken[r] += requests.rows[r][q];
+        repeats += requests.rows[r][q] - requests.parts[r][q];
       }
     const std::vector<Collective> planned = step_collectives(inputs, requests);
 
@@ -337,7 +275,7 @@ TEST_P(PlannedMeans, CommunicateAsPlanned) {
   inputs.means = system.means;
   inputs.users = kUsers;
   inputs.items = kItems;
-  inputs.ranks = world.size;
+  inputs.ranks = inputs.nodes = world.size;
   inputs.device = find_device("cpu");
   const std::vector<ShardSamples> samples = samples_of(kShards);
   for (const ShardSamples& shard : samples) {

@@ -148,6 +148,7 @@ INSTANTIATE_TEST_SUITE_P(Worlds, CountedPlan,
 TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
   const auto [shards, n] = GetParam();
   PlanInputs inputs = small_inputs(shards, n);
+  inputs.nodes = n;
   Requests requests(n);
   for (int64_t r = 0; r < n; ++r)
     for (int64_t s = 0; s < n; ++s) {
@@ -518,8 +519,12 @@ TEST(PlanTime, ACollectiveCostsLatencyAndBytes) {
   Requests requests(2);
   requests.rows = {{0, 1000}, {500, 0}};
   const std::vector<Collective> all = step_collectives(inputs, requests);
-  // 1,000 ids out, 500 in, 4 bytes each at 1 GB/s, after one latency.
-  EXPECT_NEAR(collective(all, "item ids").seconds, 1e-6 + 4000e-9, 1e-12);
+  // 1,000 ids of one rank, 500 of the other, read in place: 4 bytes each at 1 GB/s, after one latency.
+  const Collective& ids = collective(all, "item ids");
+  EXPECT_EQ(ids.operation, "barrier");
+  EXPECT_EQ(ids.ranks[0].read_bytes, 2000);
+  EXPECT_EQ(ids.ranks[1].read_bytes, 4000);
+  EXPECT_NEAR(ids.seconds, 1e-6 + 4000e-9, 1e-12);
   // Eight losses and norms of 8 bytes, half of them sent.
   EXPECT_NEAR(collective(all, "losses and norms").seconds, 1e-6 + 64e-9, 1e-12);
 }
@@ -529,15 +534,56 @@ TEST(PlanTime, BetweenNodesTheNetworkIsSharedByTheRanksOfANode) {
   inputs.nodes = 2;
   Requests requests(4);
   for (std::vector<double>& of_rank : requests.rows) of_rank.assign(4, 100);
-  const Collective ids = collective(step_collectives(inputs, requests), "item ids");
-  EXPECT_EQ(ids.ranks[0].messages, 3);
+  const std::vector<Collective> all = step_collectives(inputs, requests);
+  const Collective ids = collective(all, "item ids");
+  EXPECT_EQ(ids.ranks[0].messages, 2);
   EXPECT_EQ(ids.ranks[0].remote_messages, 2);
   EXPECT_EQ(ids.ranks[0].remote_sent_bytes, 800);
   EXPECT_EQ(ids.ranks[3].remote_received_bytes, 800);
-  EXPECT_NEAR(ids.seconds, 1e-5 + 2 * 1e-7 + 400 / 1e9 + 800 / (1e8 / 2), 1e-12);
-  const Collective outcomes = collective(step_collectives(inputs, requests), "losses and norms");
+  EXPECT_NEAR(ids.seconds, 1e-5 + 1e-7 + 800 / (1e8 / 2), 1e-12);
+  EXPECT_EQ(ids.rounds, 1);
+  // The other rank of the node: in two rounds over all ranks, then 100 ids where they lie.
+  const auto read = std::ranges::find_if(
+      all, [](const Collective& c) { return c.operation == "barrier" && c.what == "item ids"; });
+  ASSERT_NE(read, all.end());
+  EXPECT_EQ(read->ranks[0].messages, 2);
+  EXPECT_EQ(read->ranks[0].remote_messages, 1);
+  EXPECT_EQ(read->ranks[0].read_bytes, 400);
+  EXPECT_NEAR(read->seconds, 2 * 1e-5 + 400 / 1e9, 1e-12);
+  const Collective outcomes = collective(all, "losses and norms");
   EXPECT_EQ(outcomes.ranks[0].remote_messages, 0);  // its neighbour on the ring is on its node
   EXPECT_EQ(outcomes.ranks[1].remote_messages, 3);
+}
+
+TEST(PlanScaling, EndsWhereCommunicationReachesComputing) {
+  PlanInputs inputs = small_inputs(64, 4);
+  inputs.nodes = 2;
+  const std::vector<ScalingPoint> points = scaling_of(inputs);
+  ASSERT_EQ(points.size(), 7u);
+  for (size_t k = 0; k < points.size(); ++k) {
+    const ScalingPoint& point = points[k];
+    EXPECT_EQ(point.ranks, 1 << k);
+    EXPECT_EQ(point.nodes, std::max(1, (1 << k) / 2));
+    PlanInputs same = inputs;
+    same.ranks = point.ranks, same.nodes = point.nodes;
+    const Plan plan = make_plan(same);
+    EXPECT_EQ(point.step_seconds(), plan.step_seconds());
+    EXPECT_GT(point.compute_seconds, 0);  // with shards that have no user too
+    EXPECT_EQ(point.waits, plan.waits);
+    EXPECT_EQ(point.rounds, plan.rounds);
+    EXPECT_LE(point.waiting_seconds, point.communication_seconds);
+  }
+  EXPECT_EQ(points[0].waits + points[0].rounds, 0);
+  EXPECT_EQ(points[0].incoming_bytes, 0);
+  EXPECT_FALSE(points[0].ends_scaling());
+  // A few rows a step of 64 ranks are waiting; over a link that bytes cost nothing on, rows enough hide it.
+  EXPECT_TRUE(points.back().ends_scaling());
+  inputs.device.link_bandwidth = inputs.device.network_bandwidth = 1e18;
+  inputs.config.train.global_batch = int64_t{1} << 40;
+  for (int64_t& rows : inputs.shard_rows) rows *= 1'000'000'000;
+  for (const ScalingPoint& point : scaling_of(inputs))
+    EXPECT_FALSE(point.ends_scaling()) << point.ranks << " ranks: " << point.longest << ", "
+                                       << point.longest_seconds << " s of " << point.step_seconds();
 }
 
 TEST(PlanTime, ThreadsShareOutWholeLeaves) {

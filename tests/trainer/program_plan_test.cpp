@@ -112,21 +112,21 @@ TEST_F(ProgramPlan, ItsDocumentHasTheseFields) {
   const json got = document({"--ranks", "2", "--device", "h100"});
   EXPECT_THAT(keys(got),
               ElementsAre("config", "dataset", "device", "largest_shard", "memory", "nodes",
-                          "parameters", "placement", "ranks", "speed_up_bound", "step"));
+                          "parameters", "placement", "ranks", "scaling", "speed_up_bound", "step"));
   EXPECT_THAT(keys(got["memory"]),
               ElementsAre("available_bytes", "fits", "needed_bytes", "of", "ranks_needed"));
   EXPECT_THAT(keys(got["step"]),
               ElementsAre("collectives", "communication_s", "compute_s", "epoch_s", "estimate",
                           "exposed_share", "flops", "kernels", "overlap", "oversubscription",
-                          "prepare_epoch_s", "samples", "samples_per_second", "seconds", "speed_up",
-                          "steps_per_epoch"));
+                          "prepare_epoch_s", "rounds", "samples", "samples_per_second", "seconds",
+                          "speed_up", "steps_per_epoch", "waiting_s", "waits"));
   EXPECT_THAT(keys(got["step"]["kernels"][0]),
               ElementsAre("bytes", "launches", "name", "operations", "seconds"));
   EXPECT_THAT(keys(got["step"]["collectives"][0]),
-              ElementsAre("of", "operation", "ranks", "seconds", "times"));
+              ElementsAre("of", "operation", "ranks", "rounds", "seconds", "times"));
   EXPECT_THAT(keys(got["step"]["collectives"][0]["ranks"][1]),
-              ElementsAre("messages", "received_bytes", "remote_messages", "remote_received_bytes",
-                          "remote_sent_bytes", "sent_bytes"));
+              ElementsAre("messages", "read_bytes", "received_bytes", "remote_messages",
+                          "remote_received_bytes", "remote_sent_bytes", "sent_bytes"));
   EXPECT_THAT(
       keys(got["placement"][0]),
       ElementsAre("compute_parts_s", "compute_s", "memory", "node", "parameter_rows",
@@ -164,10 +164,10 @@ TEST_F(ProgramPlan, OnDevicesTheEngineIsThatOfTheRun) {
 
 TEST_F(ProgramPlan, OfMeansIsOfTheirOneStep) {
   const json got = document({of_system("additive_means"), "--ranks", "2", "model.sweeps=7"});
-  EXPECT_THAT(
-      keys(got["step"]),
-      ElementsAre("collectives", "communication_s", "compute_s", "estimate", "exposed_share",
-                  "overlap", "oversubscription", "samples_per_second", "seconds", "speed_up"));
+  EXPECT_THAT(keys(got["step"]),
+              ElementsAre("collectives", "communication_s", "compute_s", "estimate",
+                          "exposed_share", "overlap", "oversubscription", "rounds",
+                          "samples_per_second", "seconds", "speed_up", "waiting_s", "waits"));
   EXPECT_FALSE(got["placement"][0].contains("samples_per_step"));
   EXPECT_FALSE(got["placement"][0]["memory"].contains("columns"));
   EXPECT_GT(got["placement"][0]["memory"]["rows to their videos"]["bytes"], 0);
@@ -223,12 +223,54 @@ TEST_F(ProgramPlan, SaysWhetherItFits) {
   EXPECT_EQ(document({"--ranks", "1", "--memory", "0.01"})["memory"]["ranks_needed"], json());
 }
 
+TEST_F(ProgramPlan, SaysWhereScalingEnds) {
+  const Arguments arguments{"--ranks",  "2",    "--cores", "2",
+                            "--memory", "8000", "--rows",  "100000000"};
+  const json got = document(arguments);
+  const json& points = got["scaling"]["points"];
+  ASSERT_EQ(points.size(), 7u);
+  EXPECT_THAT(keys(points[0]),
+              ElementsAre("communication_s", "compute_s", "incoming_bytes", "longest", "longest_s",
+                          "nodes", "peak_memory_bytes", "ranks", "rounds", "waiting_s", "waits"));
+  EXPECT_EQ(points[1]["waits"], got["step"]["waits"]);
+  EXPECT_EQ(got["step"]["waits"], 7);
+  EXPECT_EQ(points[2]["waits"], 11);  // two nodes: by messages and in place
+  EXPECT_EQ(points[6]["nodes"], 32);
+  const int64_t end = got["scaling"]["ends_at_ranks"];
+  for (const json& point : points) {
+    const bool over = point["communication_s"] >= point["compute_s"];
+    EXPECT_EQ(over, point["ranks"] >= end) << point;
+  }
+  const std::string text = plan(arguments).out;
+  EXPECT_THAT(text, HasSubstr("7 waits a step"));
+  EXPECT_THAT(text, HasSubstr(fmt::format("ends at {} ranks: ", end)));
+  EXPECT_THAT(text, HasSubstr("counts as given, else KuaiRec's"));
+}
+
+TEST_F(ProgramPlan, TakesTablesOfAnySize) {
+  const auto at = [](const char* ranks, const char* nodes) {
+    return document({"--ranks", ranks, "--nodes", nodes, "--cores", "8", "--memory", "4000",
+                     "--shards", "1024", "--items", "1000000000", "--rows", "10000000000",
+                     "model.content=none"});
+  };
+  const json few = at("64", "8"), many = at("1024", "128");
+  EXPECT_EQ(many["dataset"]["items"], 1000000000);
+  EXPECT_EQ(many["dataset"]["shards"], 1024);
+  const auto held = [](const json& got) {
+    return got["placement"][0]["memory"]["optimizer state"]["bytes"].get<double>();
+  };
+  EXPECT_NEAR(held(few) / held(many), 16, .1);  // rows of the table are at one rank each
+  EXPECT_EQ(many["scaling"]["points"].size(), 11u);
+}
+
 TEST_F(ProgramPlan, IsReadableInEightyColumns) {
   for (const Arguments& arguments :
        {Arguments{"--ranks", "64", "--device", "b200"},
         Arguments{"--ranks", "2", "--device", "a100", "model.engine=torch"},
         Arguments{"--ranks", "17", "--cores", "64", "--memory", "500", "parallel.reduce=fast",
                   "train.clip_norm=1"},
+        Arguments{"--ranks", "1024", "--nodes", "128", "--shards", "1024", "--items", "100000000",
+                  "model.content=none", "--memory", "9999"},
         Arguments{"--ranks", "1"}}) {
     const Ended ended = plan(arguments);
     EXPECT_EQ(ended.code, 0);
@@ -274,6 +316,10 @@ TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
     expect_refused(
         {of_system(name), "--ranks", "2"},
         fmt::format("model.name: got {}, whose steps are over all rows, users or videos", name));
+  expect_refused({"--ranks", "2", "--shards", "100"},
+                 "--shards 100: expected a power of two, as an import makes them; give 64 or 128");
+  expect_refused({"--ranks", "2", "--users", "3", "data.path=ratings", "model.content=none"},
+                 "describe a data set that is not there, but data.path is ratings");
   expect_refused({}, "--ranks is required");
   expect_refused({"--ranks", "0"}, "--ranks");
   const Ended two = run_program(shop_->path(), {"plan", "--ranks", "2"}, {.ranks = 2});

@@ -32,6 +32,7 @@ struct PlanArguments {
   std::string device = "cpu";
   double memory_gb = 0;  // 0: of this machine
   int64_t cores = 0;     // likewise
+  AssumedCounts counts;
 };
 
 Config config_of(const PlanArguments& arguments, std::string& file) {
@@ -65,7 +66,7 @@ Device device_of(const PlanArguments& arguments) {
 
 PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
   return plan_inputs(config_of(arguments, file), device_of(arguments), arguments.ranks,
-                     arguments.nodes);
+                     arguments.nodes, arguments.counts);
 }
 
 const char* name_of(ParameterKind kind) {
@@ -159,7 +160,7 @@ void log_placement(const PlanInputs& inputs, const Plan& plan) {
       std::find_if(inputs.parameters.begin(), inputs.parameters.end(),
                    [](const auto& spec) { return spec.kind == ParameterKind::kItemTable; });
   log_info("\nplacement");
-  log_info("  {:>4}  {:>4}  {:>9}  {:>13}  {:>7}  {:>9}  {:>15}", "rank", "node", "shards", "rows",
+  log_info("  {:>4} {:>4} {:>11} {:>13} {:>7} {:>9} {:>23}", "rank", "node", "shards", "rows",
            "share", "users", "video rows");
   const auto total = static_cast<double>(
       std::accumulate(inputs.shard_rows.begin(), inputs.shard_rows.end(), int64_t{0}));
@@ -169,7 +170,7 @@ void log_placement(const PlanInputs& inputs, const Plan& plan) {
       r = inputs.ranks - kShownRanks / 2;
     }
     const RankPlan& rank = plan.ranks[r];
-    log_info("  {:>4}  {:>4}  {:>9}  {:>13}  {:>5.2f} %  {:>9}  {:>15}", r, rank.node,
+    log_info("  {:>4} {:>4} {:>11} {:>13} {:>5.2f} % {:>9} {:>23}", r, rank.node,
              range_text(rank.shards), grouped(rank.rows),
              100 * static_cast<double>(rank.rows) / total, grouped(rank.users),
              item_table == inputs.parameters.end()
@@ -236,16 +237,17 @@ void log_memory(const PlanInputs& inputs, const Plan& plan) {
 
 void log_collectives(const PlanInputs& inputs, const Plan& plan) {
   log_info("\ncollectives of a step: the most that a rank sends and receives");
-  log_info("  {:<10}  {:<20}  {:>8}  {:>9}  {:>9}  {:>10}", "operation", "of", "messages", "sent",
-           "received", "time");
+  log_info("  {:<10} {:<20} {:>8} {:>8} {:>8} {:>8} {:>9}", "operation", "of", "messages", "sent",
+           "received", "read", "time");
   const auto line = [](const std::string& operation, const std::string& what, const Traffic& t,
                        double seconds) {
-    log_info("  {:<10}  {:<20}  {:>8.5g}  {:>9}  {:>9}  {:>10}", operation, what, t.messages,
-             scaled(t.sent_bytes, "B"), scaled(t.received_bytes, "B"), seconds_text(seconds));
+    log_info("  {:<10} {:<20} {:>8.5g} {:>8} {:>8} {:>8} {:>9}", operation, what, t.messages,
+             scaled(t.sent_bytes, "B"), scaled(t.received_bytes, "B"), scaled(t.read_bytes, "B"),
+             seconds_text(seconds));
   };
   const auto several = [](Traffic t, int64_t times) {
     const auto n = static_cast<double>(times);
-    t.messages *= n, t.sent_bytes *= n, t.received_bytes *= n;
+    t.messages *= n, t.sent_bytes *= n, t.received_bytes *= n, t.read_bytes *= n;
     return t;
   };
   std::vector<Traffic> sums(inputs.ranks);
@@ -255,6 +257,7 @@ void log_collectives(const PlanInputs& inputs, const Plan& plan) {
       result.messages = std::max(result.messages, t.messages);
       result.sent_bytes = std::max(result.sent_bytes, t.sent_bytes);
       result.received_bytes = std::max(result.received_bytes, t.received_bytes);
+      result.read_bytes = std::max(result.read_bytes, t.read_bytes);
     }
     return result;
   };
@@ -268,10 +271,13 @@ void log_collectives(const PlanInputs& inputs, const Plan& plan) {
       sums[r].messages += t.messages;
       sums[r].sent_bytes += t.sent_bytes;
       sums[r].received_bytes += t.received_bytes;
+      sums[r].read_bytes += t.read_bytes;
     }
   }
   line("all", "", most(sums), plan.communication_seconds);
   log_info("  {}", kOverlap);
+  log_info("  {} waits a step, {} rounds of messages: {} before any byte", grouped(plan.waits),
+           grouped(plan.rounds), seconds_text(plan.waiting_seconds));
 }
 
 double samples_per_second(const Plan& plan) {
@@ -318,8 +324,32 @@ void log_step(const PlanInputs& inputs, const Plan& plan, double speed_up) {
                 plan.oversubscription, inputs.device.per_node);
 }
 
-void log_plan(const PlanInputs& inputs, const Plan& plan, const std::string& file,
-              double speed_up) {
+void log_scaling(const PlanInputs& inputs, const std::vector<ScalingPoint>& points) {
+  const int64_t a_node = (inputs.ranks + inputs.nodes - 1) / inputs.nodes;
+  log_info("\nscaling, at most {} rank{} a node: the fullest rank and its step", a_node,
+           a_node == 1 ? "" : "s");
+  log_info("  {:>5} {:>5} {:>8} {:>8} {:>5} {:>6} {:>9} {:>11} {:>9}", "ranks", "nodes", "memory",
+           "comes in", "waits", "rounds", "computing", "communicat.", "times");
+  for (const ScalingPoint& p : points)
+    log_info("  {:>5} {:>5} {:>8} {:>8} {:>5} {:>6} {:>9} {:>11} {:>9.2f}", p.ranks, p.nodes,
+             scaled(static_cast<double>(p.peak_bytes), "B"), scaled(p.incoming_bytes, "B"), p.waits,
+             p.rounds, seconds_text(p.compute_seconds), seconds_text(p.communication_seconds),
+             points.front().step_seconds() / p.step_seconds());
+  const auto end = std::ranges::find_if(points, &ScalingPoint::ends_scaling);
+  const ScalingPoint& why = end == points.end() ? points.back() : *end;
+  log_info("  {} {} ranks: {} of communication, {} of computing",
+           end == points.end() ? "goes on at" : "ends at", grouped(why.ranks),
+           seconds_text(why.communication_seconds), seconds_text(why.compute_seconds));
+  if (why.longest.empty()) return;
+  log_info("  {:.0f} % of communication is waiting: {} rounds of messages in {} waits",
+           100 * why.waiting_seconds / why.communication_seconds, grouped(why.rounds),
+           grouped(why.waits));
+  log_info("  the longest: {}, {}", why.longest, seconds_text(why.longest_seconds));
+}
+
+void log_plan(const PlanInputs& inputs, const Plan& plan, const std::vector<ScalingPoint>& scaling,
+              const std::string& file, bool as_given) {
+  const double speed_up = scaling.front().step_seconds() / plan.step_seconds();
   const Config& config = inputs.config;
   const Device& device = inputs.device;
   const auto rows = std::accumulate(inputs.shard_rows.begin(), inputs.shard_rows.end(), int64_t{0});
@@ -333,7 +363,8 @@ void log_plan(const PlanInputs& inputs, const Plan& plan, const std::string& fil
            config.parallel.threads, config.parallel.threads == 1 ? "" : "s", inputs.nodes,
            inputs.nodes == 1 ? "" : "s");
   if (config.data.path.empty())
-    log_info("no data.path: the counts of KuaiRec are assumed, in equal shards");
+    log_info("no data.path: {}, in equal shards",
+             as_given ? "counts as given, else KuaiRec's" : "the counts of KuaiRec are assumed");
   else
     log_info("data set {}", config.data.path);
   log_info("  {} rows of {} users and {} videos, {} shards", grouped(rows), grouped(inputs.users),
@@ -357,6 +388,7 @@ void log_plan(const PlanInputs& inputs, const Plan& plan, const std::string& fil
   log_memory(inputs, plan);
   log_collectives(inputs, plan);
   log_step(inputs, plan, speed_up);
+  log_scaling(inputs, scaling);
 }
 
 // --- JSON ------------------------------------------------------------------------------------------------
@@ -367,6 +399,7 @@ json to_json(const Traffic& t) {
   return {{"messages", t.messages},
           {"sent_bytes", t.sent_bytes},
           {"received_bytes", t.received_bytes},
+          {"read_bytes", t.read_bytes},
           {"remote_messages", t.remote_messages},
           {"remote_sent_bytes", t.remote_sent_bytes},
           {"remote_received_bytes", t.remote_received_bytes}};
@@ -393,7 +426,27 @@ json to_json(const Device& device) {
   return document;
 }
 
-json document_of(const PlanInputs& inputs, const Plan& plan, double speed_up) {
+json to_json(const std::vector<ScalingPoint>& points) {
+  json list = json::array();
+  for (const ScalingPoint& p : points)
+    list.push_back({{"ranks", p.ranks},
+                    {"nodes", p.nodes},
+                    {"peak_memory_bytes", p.peak_bytes},
+                    {"incoming_bytes", p.incoming_bytes},
+                    {"waits", p.waits},
+                    {"rounds", p.rounds},
+                    {"compute_s", p.compute_seconds},
+                    {"communication_s", p.communication_seconds},
+                    {"waiting_s", p.waiting_seconds},
+                    {"longest", p.longest},
+                    {"longest_s", p.longest_seconds}});
+  const auto end = std::ranges::find_if(points, &ScalingPoint::ends_scaling);
+  return {{"points", list}, {"ends_at_ranks", end == points.end() ? json() : json(end->ranks)}};
+}
+
+json document_of(const PlanInputs& inputs, const Plan& plan,
+                 const std::vector<ScalingPoint>& scaling) {
+  const double speed_up = scaling.front().step_seconds() / plan.step_seconds();
   const Config& config = inputs.config;
   json placement = json::array(), parameters = json::array(), collectives = json::array();
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
@@ -428,6 +481,7 @@ json document_of(const PlanInputs& inputs, const Plan& plan, double speed_up) {
     collectives.push_back({{"operation", collective.operation},
                            {"of", collective.what},
                            {"times", collective.times},
+                           {"rounds", collective.rounds},
                            {"seconds", collective.seconds},
                            {"ranks", ranks}});
   }
@@ -452,7 +506,8 @@ json document_of(const PlanInputs& inputs, const Plan& plan, double speed_up) {
                  {{"shard", plan.largest_shard},
                   {"share", plan.largest_share},
                   {"speed_up_bound", 1 / plan.largest_share}}},
-                {"speed_up_bound", plan.speed_up_bound}};
+                {"speed_up_bound", plan.speed_up_bound},
+                {"scaling", to_json(scaling)}};
   document["memory"] = {{"of", inputs.device.gpu ? "device" : "node"},
                         {"needed_bytes", plan.memory_bytes},
                         {"available_bytes", inputs.device.memory_bytes},
@@ -460,6 +515,9 @@ json document_of(const PlanInputs& inputs, const Plan& plan, double speed_up) {
                         {"ranks_needed", plan.ranks_needed > 0 ? json(plan.ranks_needed) : json()}};
   document["step"] = {{"collectives", collectives},
                       {"overlap", kOverlap},
+                      {"waits", plan.waits},
+                      {"rounds", plan.rounds},
+                      {"waiting_s", plan.waiting_seconds},
                       {"compute_s", plan.compute_seconds},
                       {"communication_s", plan.communication_seconds},
                       {"seconds", seconds},
@@ -491,11 +549,9 @@ int run_plan(const PlanArguments& arguments, const GlobalOptions& global) {
   std::string file;
   const PlanInputs inputs = inputs_of(arguments, file);
   const Plan plan = make_plan(inputs);
-  PlanInputs alone = inputs;
-  alone.ranks = alone.nodes = 1;
-  const double speed_up = make_plan(alone).step_seconds() / plan.step_seconds();
-  log_plan(inputs, plan, file, speed_up);
-  if (global.json) fmt::print("{}\n", to_text(document_of(inputs, plan, speed_up), 2));
+  const std::vector<ScalingPoint> scaling = scaling_of(inputs);
+  log_plan(inputs, plan, scaling, file, arguments.counts.any());
+  if (global.json) fmt::print("{}\n", to_text(document_of(inputs, plan, scaling), 2));
   return kExitDone;
 }
 
@@ -532,11 +588,25 @@ void add_plan(CLI::App& app, Action& action) {
       ->add_option("--cores", arguments->cores, "Cores of a node of cpus; default: this machine's")
       ->check(whole_number(1, 1 << 20))
       ->type_name("C");
+  const auto count = [&](const char* option, int64_t& value, int64_t most, const char* what) {
+    command
+        ->add_option(option, value,
+                     fmt::format("{} of a data set that is not there; default: KuaiRec's", what))
+        ->check(whole_number(1, most))
+        ->type_name("N");
+  };
+  count("--users", arguments->counts.users, INT32_MAX, "Users");
+  count("--items", arguments->counts.items, INT32_MAX, "Videos");
+  count("--rows", arguments->counts.rows, int64_t{1} << 40, "Rows");
+  count("--shards", arguments->counts.shards, 4096, "Shards, a power of two,");
   command->footer(
-      "Without data.path it plans for KuaiRec itself. The model behind it: docs/plan.md.\n\n"
+      "Without data.path it plans for KuaiRec itself, or for the counts given. The model behind "
+      "it: docs/plan.md.\n\n"
       "Examples:\n"
       "  kuaitrain plan configs/ncf.yaml --ranks 4\n"
-      "  kuaitrain plan --ranks 16 --device h100 data.path=kuairec train.global_batch=65536");
+      "  kuaitrain plan --ranks 16 --device h100 data.path=kuairec train.global_batch=65536\n"
+      "  kuaitrain plan --ranks 1024 --nodes 128 --shards 1024 --items 100000000 "
+      "model.content=none");
   command->callback([arguments, &action] {
     action = [arguments](const GlobalOptions& global) { return run_plan(*arguments, global); };
   });

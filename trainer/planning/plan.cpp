@@ -146,7 +146,7 @@ struct Sizes {
 
 /// Which of `some` ids of `all` come at least once in n draws, as expected when all are equally likely.
 double distinct(double some, double all, double n) {
-  return n > 0 ? -some * std::expm1(n * std::log1p(-1 / all)) : 0;
+  return some > 0 && n > 0 ? -some * std::expm1(n * std::log1p(-1 / all)) : 0;
 }
 
 int64_t node_of(const PlanInputs& inputs, int64_t rank) {
@@ -200,16 +200,18 @@ class Traffics {
  public:
   explicit Traffics(const PlanInputs& inputs) : inputs_(inputs), n_(inputs.ranks) {}
 
+  bool is_remote(int64_t r, int64_t s) const { return node_of(inputs_, r) != node_of(inputs_, s); }
+
   /// elements(r, s): what rank r sends to rank s.
   template <class Elements>
   Collective all_to_all(const char* what, double element_bytes, Elements&& elements) const {
-    Collective result{"all_to_all", what, std::vector<Traffic>(n_), 0};
+    Collective result{"all_to_all", what, std::vector<Traffic>(n_)};
     for (int64_t r = 0; r < n_; ++r) {
       for (int64_t s = 0; s < n_; ++s) {
         if (r == s) continue;
         const double count = elements(r, s);
         const double bytes = count * element_bytes;
-        const bool remote = node_of(inputs_, r) != node_of(inputs_, s);
+        const bool remote = is_remote(r, s);
         Traffic& from = result.ranks[r];
         Traffic& to = result.ranks[s];
         from.messages += messages_for(count);
@@ -231,17 +233,39 @@ class Traffics {
       const double remote = std::max(t.remote_sent_bytes, t.remote_received_bytes);
       if (t.messages == 0 && t.received_bytes == 0) continue;
       const double latency = inputs_.nodes > 1 ? device.network_latency_s : device.link_latency_s;
-      const double seconds = latency + std::max(0., t.messages - 1) * device.message_overhead_s +
-                             local / device.link_bandwidth + remote / remote_bandwidth;
-      result.seconds = std::max(result.seconds, seconds);
+      const double waiting = latency + std::max(0., t.messages - 1) * device.message_overhead_s;
+      result.rounds = 1;
+      result.waiting_seconds = std::max(result.waiting_seconds, waiting);
+      result.seconds = std::max(
+          result.seconds, waiting + local / device.link_bandwidth + remote / remote_bandwidth);
     }
+    return result;
+  }
+
+  /// Of all ranks; then each reads what those of its node have for it. elements(r, s): what s reads of r.
+  template <class Elements>
+  Collective barrier(const char* what, double element_bytes, Elements&& elements) const {
+    Collective result{"barrier", what, std::vector<Traffic>(n_)};
+    double most = 0;
+    for (int64_t s = 0; s < n_; ++s) {
+      Traffic& t = result.ranks[s];
+      for (int64_t distance = 1; distance < n_; distance *= 2) {
+        t.messages += 1;
+        t.remote_messages += is_remote(s, (s + distance) % n_) ? 1 : 0;
+      }
+      for (int64_t r = 0; r < n_; ++r)
+        if (r != s && !is_remote(r, s)) t.read_bytes += elements(r, s) * element_bytes;
+      most = std::max(most, t.read_bytes);
+    }
+    set_ring_seconds(result);
+    result.seconds += most / inputs_.device.link_bandwidth;
     return result;
   }
 
   /// Shapes: elements [ranks].
   Collective all_gather(const char* what, double element_bytes,
                         const std::vector<double>& elements) const {
-    Collective result{"all_gather", what, std::vector<Traffic>(n_), 0};
+    Collective result{"all_gather", what, std::vector<Traffic>(n_)};
     const double total = std::accumulate(elements.begin(), elements.end(), 0.) * element_bytes;
     for (int64_t r = 0; r < n_; ++r) {
       const int64_t next = (r + 1) % n_;
@@ -254,7 +278,7 @@ class Traffics {
   }
 
   Collective all_reduce(const char* what, double element_bytes, double elements) const {
-    Collective result{"all_reduce", what, std::vector<Traffic>(n_), 0};
+    Collective result{"all_reduce", what, std::vector<Traffic>(n_)};
     const double bytes = element_bytes * elements;
     const auto n = static_cast<double>(n_);
     if (bytes < kSmallAllReduceBytes) {
@@ -302,10 +326,13 @@ class Traffics {
     const double latency = remote ? device.network_latency_s : device.link_latency_s;
     const double bandwidth =
         remote ? std::min(device.link_bandwidth, device.network_bandwidth) : device.link_bandwidth;
-    for (const Traffic& t : collective.ranks)
+    for (const Traffic& t : collective.ranks) {
+      collective.rounds = std::max(collective.rounds, static_cast<int64_t>(t.messages));
+      collective.waiting_seconds = std::max(collective.waiting_seconds, t.messages * latency);
       collective.seconds =
           std::max(collective.seconds,
                    t.messages * latency + std::max(t.sent_bytes, t.received_bytes) / bandwidth);
+    }
   }
 
   const PlanInputs& inputs_;
@@ -326,8 +353,8 @@ class StepCollectives {
     if (sizes_.exact) {
       if (inputs_.ranks > 1) {
         const auto threads = static_cast<double>(inputs_.config.parallel.threads);
-        add(traffic_.all_to_all("item request counts", kLong,
-                                [&](int64_t, int64_t) { return threads; }));
+        if (inputs_.nodes > 1)
+          to_other_nodes("item request counts", kLong, [&](int64_t, int64_t) { return threads; });
         ids_to_owners();
         answers("item parts", inputs_.item_part, requests_.parts);
         gradients_to_owners(inputs_.item_part);
@@ -378,17 +405,29 @@ class StepCollectives {
 
  private:
   void add(Collective collective) { all_.push_back(std::move(collective)); }
+  template <class Elements>
+  void to_other_nodes(const char* what, double bytes, Elements&& elements) {
+    add(traffic_.all_to_all(what, bytes, [&](int64_t r, int64_t s) {
+      return traffic_.is_remote(r, s) ? elements(r, s) : 0;
+    }));
+  }
+  /// On hosts the ranks of a node read each other's in place, after a barrier of all ranks.
+  template <class Elements>
+  void exchange(const char* what, double bytes, Elements&& elements) {
+    if (inputs_.device.gpu) return add(traffic_.all_to_all(what, bytes, elements));
+    if (inputs_.nodes > 1) to_other_nodes(what, bytes, elements);
+    if (inputs_.nodes < inputs_.ranks) add(traffic_.barrier(what, bytes, elements));
+  }
   void to_owners(const char* what, double bytes) {
-    add(traffic_.all_to_all(what, bytes,
-                            [&](int64_t r, int64_t s) { return requests_.rows[r][s]; }));
+    exchange(what, bytes, [&](int64_t r, int64_t s) { return requests_.rows[r][s]; });
   }
   void ids_to_owners() { to_owners("item ids", kInt); }
   void gradients_to_owners(int64_t cols) {
     to_owners("item gradients", kFloat * static_cast<double>(cols));
   }
   void answers(const char* what, int64_t cols, const std::vector<std::vector<double>>& asked) {
-    add(traffic_.all_to_all(what, kFloat * static_cast<double>(cols),
-                            [&](int64_t r, int64_t s) { return asked[s][r]; }));
+    exchange(what, kFloat * static_cast<double>(cols),
+             [&](int64_t r, int64_t s) { return asked[s][r]; });
   }
   void subtrees() {
     add(traffic_.all_to_all("dense subtrees", kFloat, [&](int64_t r, int64_t s) {
@@ -826,8 +865,13 @@ void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const R
     }
     plan.compute_seconds = std::max(plan.compute_seconds, rank.compute_seconds);
   }
-  for (const Collective& collective : plan.collectives)
-    plan.communication_seconds += static_cast<double>(collective.times) * collective.seconds;
+  for (const Collective& collective : plan.collectives) {
+    const auto times = static_cast<double>(collective.times);
+    plan.communication_seconds += times * collective.seconds;
+    plan.waiting_seconds += times * collective.waiting_seconds;
+    plan.waits += collective.rounds > 0 ? collective.times : 0;
+    plan.rounds += collective.times * collective.rounds;
+  }
 }
 
 void check(const PlanInputs& inputs) {
@@ -841,6 +885,41 @@ void check(const PlanInputs& inputs) {
     user_error("--nodes {}: {} ranks a node, but a node has {} devices; give at least --nodes {}",
                inputs.nodes, a_node, inputs.device.per_node,
                (inputs.ranks + inputs.device.per_node - 1) / inputs.device.per_node);
+}
+
+/// All but whether it fits.
+Plan plan_of_step(const PlanInputs& inputs) {
+  check(inputs);
+  const Sizes sizes(inputs);
+  Plan plan;
+  plan.training_rows = static_cast<int64_t>(std::llround(training_rows(inputs)));
+  if (plan.training_rows == 0)
+    user_error("no training rows are left after the split; lower data.validation.fraction");
+  plan.steps = static_cast<int64_t>(steps_an_epoch(inputs));
+  for (const ParameterSpec& spec : inputs.parameters) plan.parameters += spec.size();
+
+  const std::vector<double> samples = samples_of_ranks(inputs);
+  const Requests requests = expected_requests(inputs, samples);
+  int64_t total = 0, most = 0;
+  for (int64_t r = 0; r < inputs.ranks; ++r) {
+    RankPlan rank{.node = node_of(inputs, r), .shards = sizes.shards_of(r), .samples = samples[r]};
+    for (int64_t j = rank.shards.begin; j < rank.shards.end; ++j) {
+      rank.rows += inputs.shard_rows[j];
+      rank.users += inputs.shard_users[j];
+    }
+    for (size_t a = 0; a < inputs.parameters.size(); ++a) rank.owned.push_back(sizes.owned(a, r));
+    rank.memory = memory_of(inputs, sizes, r, rank.samples, requests);
+    total += rank.rows;
+    most = std::max(most, rank.rows);
+    plan.ranks.push_back(std::move(rank));
+  }
+  const auto largest = std::max_element(inputs.shard_rows.begin(), inputs.shard_rows.end());
+  plan.largest_shard = largest - inputs.shard_rows.begin();
+  plan.largest_share = static_cast<double>(*largest) / static_cast<double>(total);
+  plan.speed_up_bound = static_cast<double>(total) / static_cast<double>(most);
+  plan.collectives = step_collectives(inputs, requests);
+  set_times(plan, inputs, sizes, requests);
+  return plan;
 }
 
 }  // namespace
@@ -900,41 +979,44 @@ int64_t peak_bytes(const std::vector<MemoryUse>& uses) {
 }
 
 Plan make_plan(const PlanInputs& inputs) {
-  check(inputs);
-  const Sizes sizes(inputs);
-  Plan plan;
-  plan.training_rows = static_cast<int64_t>(std::llround(training_rows(inputs)));
-  if (plan.training_rows == 0)
-    user_error("no training rows are left after the split; lower data.validation.fraction");
-  plan.steps = static_cast<int64_t>(steps_an_epoch(inputs));
-  for (const ParameterSpec& spec : inputs.parameters) plan.parameters += spec.size();
-
-  const std::vector<double> samples = samples_of_ranks(inputs);
-  const Requests requests = expected_requests(inputs, samples);
-  int64_t total = 0, most = 0;
-  for (int64_t r = 0; r < inputs.ranks; ++r) {
-    RankPlan rank{.node = node_of(inputs, r), .shards = sizes.shards_of(r), .samples = samples[r]};
-    for (int64_t j = rank.shards.begin; j < rank.shards.end; ++j) {
-      rank.rows += inputs.shard_rows[j];
-      rank.users += inputs.shard_users[j];
-    }
-    for (size_t a = 0; a < inputs.parameters.size(); ++a) rank.owned.push_back(sizes.owned(a, r));
-    rank.memory = memory_of(inputs, sizes, r, rank.samples, requests);
-    total += rank.rows;
-    most = std::max(most, rank.rows);
-    plan.ranks.push_back(std::move(rank));
-  }
-  const auto largest = std::max_element(inputs.shard_rows.begin(), inputs.shard_rows.end());
-  plan.largest_shard = largest - inputs.shard_rows.begin();
-  plan.largest_share = static_cast<double>(*largest) / static_cast<double>(total);
-  plan.speed_up_bound = static_cast<double>(total) / static_cast<double>(most);
-
-  plan.collectives = step_collectives(inputs, requests);
-  plan.memory_bytes = needed_bytes(inputs, sizes);
+  Plan plan = plan_of_step(inputs);
+  plan.memory_bytes = needed_bytes(inputs, Sizes(inputs));
   plan.fits = plan.memory_bytes <= inputs.device.memory_bytes;
   plan.ranks_needed = plan.fits ? inputs.ranks : fewest_ranks_that_fit(inputs);
-  set_times(plan, inputs, sizes, requests);
   return plan;
+}
+
+std::vector<ScalingPoint> scaling_of(const PlanInputs& inputs) {
+  std::vector<ScalingPoint> points;
+  const int64_t a_node = most_ranks_of_a_node(inputs);
+  PlanInputs other = inputs;
+  for (other.ranks = 1; other.ranks <= std::ssize(inputs.shard_rows); other.ranks *= 2) {
+    other.nodes = (other.ranks + a_node - 1) / a_node;
+    const Plan plan = plan_of_step(other);
+    ScalingPoint point{.ranks = other.ranks,
+                       .nodes = other.nodes,
+                       .waits = plan.waits,
+                       .rounds = plan.rounds,
+                       .compute_seconds = plan.compute_seconds,
+                       .communication_seconds = plan.communication_seconds,
+                       .waiting_seconds = plan.waiting_seconds};
+    for (int64_t r = 0; r < other.ranks; ++r) {
+      double incoming = 0;
+      for (const Collective& collective : plan.collectives)
+        incoming += static_cast<double>(collective.times) *
+                    (collective.ranks[r].received_bytes + collective.ranks[r].read_bytes);
+      point.incoming_bytes = std::max(point.incoming_bytes, incoming);
+      point.peak_bytes = std::max(point.peak_bytes, peak_bytes(plan.ranks[r].memory));
+    }
+    for (const Collective& collective : plan.collectives) {
+      const double seconds = static_cast<double>(collective.times) * collective.seconds;
+      if (seconds <= point.longest_seconds) continue;
+      point.longest = collective.operation + ", " + collective.what;
+      point.longest_seconds = seconds;
+    }
+    points.push_back(std::move(point));
+  }
+  return points;
 }
 
 }  // namespace kt

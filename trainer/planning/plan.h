@@ -41,11 +41,12 @@ struct PlanInputs {
 
 /// What a rank sends and receives in one collective; what stays on the rank is not counted. An all_to_all goes
 /// straight to each rank; an all_gather goes round a ring; an all_reduce of less than 10,000 bytes doubles
-/// recursively, a longer one goes round a ring.
+/// recursively, a longer one goes round a ring; a barrier sends empty messages to the rank 1, 2, 4, .. after it.
 struct Traffic {
   double messages = 0;  ///< sent
   double sent_bytes = 0;
   double received_bytes = 0;
+  double read_bytes = 0;  ///< after a barrier, where other ranks of the node have them: no messages
   // The part of the above that crosses nodes.
   double remote_messages = 0;
   double remote_sent_bytes = 0;
@@ -58,6 +59,8 @@ struct Collective {
   std::vector<Traffic> ranks;  ///< [ranks]
   double seconds = 0;          ///< of the rank that takes longest
   int64_t times = 1;           ///< made in a step; neighbours that are made as often take turns
+  int64_t rounds = 0;          ///< messages that wait for one another; 0: nobody waits
+  double waiting_seconds = 0;  ///< of `seconds`, what bytes have no part in
 };
 
 /// Items of a step. `rows[r][s]`: rows of rank r whose item is of rank s; `parts[r][s]`: distinct items among them;
@@ -129,6 +132,9 @@ struct Plan {
   double epoch_seconds = 0;          ///< of the slowest rank, before the first step of an epoch
   double compute_seconds = 0;        ///< a step of the slowest rank without its communication
   double communication_seconds = 0;  ///< a step, all of it exposed
+  double waiting_seconds = 0;        ///< of it, what bytes have no part in
+  int64_t waits = 0;                 ///< a step: collectives that wait for other ranks
+  int64_t rounds = 0;                ///< a step: messages that wait for one another
   double step_seconds() const { return compute_seconds + communication_seconds; }
   double epoch_and_steps_seconds() const {
     return epoch_seconds + static_cast<double>(steps) * step_seconds();
@@ -138,5 +144,21 @@ struct Plan {
 
 /// Throws: UserError for more ranks than shards, ranks or nodes that do not go together, no training rows.
 Plan make_plan(const PlanInputs& inputs);
+
+/// A step on another number of ranks.
+struct ScalingPoint {
+  int64_t ranks = 1, nodes = 1;
+  int64_t peak_bytes = 0;     ///< of the rank that needs most
+  double incoming_bytes = 0;  ///< a step, of the rank that receives and reads most
+  int64_t waits = 0, rounds = 0;
+  double compute_seconds = 0, communication_seconds = 0, waiting_seconds = 0;
+  std::string longest;  ///< of the collectives
+  double longest_seconds = 0;
+  double step_seconds() const { return compute_seconds + communication_seconds; }
+  bool ends_scaling() const { return ranks > 1 && communication_seconds >= compute_seconds; }
+};
+
+/// On 1, 2, 4, .. ranks up to one a shard, with at most as many a node as `inputs` has.
+std::vector<ScalingPoint> scaling_of(const PlanInputs& inputs);
 
 }  // namespace kt

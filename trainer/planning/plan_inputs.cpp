@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <bit>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -19,17 +20,25 @@ namespace {
 
 using nlohmann::json;
 
-void assume_kuairec(PlanInputs& inputs) {
-  const auto even = [](int64_t n) {
-    const std::vector<int64_t> begin = even_blocks(n, KuaiRecCounts::shards);
+void assume(const AssumedCounts& counts, PlanInputs& inputs) {
+  const auto or_of_kuairec = [](int64_t count, int64_t of_kuairec) {
+    return count > 0 ? count : of_kuairec;
+  };
+  const int64_t shards = or_of_kuairec(counts.shards, KuaiRecCounts::shards);
+  if (!std::has_single_bit(static_cast<uint64_t>(shards)))
+    user_error("--shards {}: expected a power of two, as an import makes them; give {} or {}",
+               shards, std::bit_floor(static_cast<uint64_t>(shards)),
+               std::bit_ceil(static_cast<uint64_t>(shards)));
+  const auto even = [&](int64_t n) {
+    const std::vector<int64_t> begin = even_blocks(n, shards);
     std::vector<int64_t> sizes;
     for (size_t j = 0; j + 1 < begin.size(); ++j) sizes.push_back(begin[j + 1] - begin[j]);
     return sizes;
   };
-  inputs.shard_rows = even(KuaiRecCounts::rows);
-  inputs.shard_users = even(KuaiRecCounts::users);
-  inputs.users = KuaiRecCounts::users;
-  inputs.items = KuaiRecCounts::items;
+  inputs.users = or_of_kuairec(counts.users, KuaiRecCounts::users);
+  inputs.items = or_of_kuairec(counts.items, KuaiRecCounts::items);
+  inputs.shard_rows = even(or_of_kuairec(counts.rows, KuaiRecCounts::rows));
+  inputs.shard_users = even(inputs.users);
   inputs.test_pairs = KuaiRecCounts::test_pairs;
 }
 
@@ -47,7 +56,7 @@ void take_counts(const Dataset& dataset, PlanInputs& inputs) {
   inputs.test_pairs = dataset.test_rows();
 }
 
-/// `dataset`: null for that of KuaiRec.
+/// `dataset`: null where counts are assumed.
 void take_model(const Dataset* dataset, PlanInputs& inputs) {
   resolve_engine(inputs.config, inputs.device.gpu);
   const std::vector<Column> columns = columns_of(inputs.config);
@@ -88,16 +97,22 @@ void take_model(const Dataset* dataset, PlanInputs& inputs) {
 
 }  // namespace
 
-PlanInputs plan_inputs(Config config, Device device, int64_t ranks, int64_t nodes) {
+PlanInputs plan_inputs(Config config, Device device, int64_t ranks, int64_t nodes,
+                       const AssumedCounts& assumed) {
   PlanInputs inputs{.config = std::move(config), .ranks = ranks, .device = std::move(device)};
   const int64_t a_node = inputs.device.gpu ? inputs.device.per_node : ranks;
   inputs.nodes = nodes > 0 ? nodes : (ranks + a_node - 1) / a_node;
   std::optional<Dataset> dataset;
   if (!inputs.config.data.path.empty()) dataset = Dataset::open(inputs.config.data.path);
+  if (dataset && assumed.any())
+    user_error(
+        "--users, --items, --rows, --shards: describe a data set that is not there, but data.path "
+        "is {}; leave them or data.path out",
+        inputs.config.data.path);
   if (dataset)
     take_counts(*dataset, inputs);
   else
-    assume_kuairec(inputs);
+    assume(assumed, inputs);
   take_model(dataset ? &*dataset : nullptr, inputs);
   return inputs;
 }
