@@ -84,6 +84,22 @@ DropCounts read_clean_shard(const Dataset& dataset, int64_t shard, const Config:
   return dropped;
 }
 
+/// Makes samples of a shard's rows: for validation where `held_out(k)` says so, the others in the order they lie in.
+template <class HeldOut>
+void split(Shard& shard, int64_t number, uint64_t seed, ShardSamples& to, HeldOut&& held_out) {
+  Samples train;
+  for (size_t k = 0; k < shard.row.size(); ++k)
+    (held_out(k) ? to.validation : train)
+        .push_back({.user = shard.user[k],
+                    .item = shard.item[k],
+                    .label = shard.label[k],
+                    .row = shard.row[k]});
+  const Permutation order = first_order(std::ssize(train), seed, number);
+  to.train.resize(train.size());
+  for (size_t k = 0; k < train.size(); ++k) to.train[k] = train[order(static_cast<int64_t>(k))];
+  to.users = std::move(shard.users);
+}
+
 }  // namespace
 
 std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& config, Range shards,
@@ -96,41 +112,31 @@ std::vector<ShardSamples> load_samples(const Dataset& dataset, const Config& con
         "data.validation.kind=random",
         dataset.path().string());
 
-  std::vector<ShardRows> read;
+  const auto seed = static_cast<uint64_t>(config.train.seed);
   std::vector<ShardSamples> samples(static_cast<size_t>(shards.size()));
+  std::vector<ShardRows> read;  // of all shards; empty where each is split as it comes
   agree(comm, [&] {
     const CleaningRules rules = cleaning_rules(dataset, config.data);
     for (int64_t j = shards.begin; j < shards.end; ++j) {
-      ShardRows& rows = read.emplace_back();
+      ShardSamples& to = samples[j - shards.begin];
+      ShardRows rows;
       if (temporal) rows.timestamp = dataset.read_timestamps(j);
-      samples[j - shards.begin].dropped = read_clean_shard(dataset, j, config.data, rules, rows);
+      to.dropped = read_clean_shard(dataset, j, config.data, rules, rows);
+      if (temporal) {
+        read.push_back(std::move(rows));
+        continue;
+      }
+      split(rows.shard, j, seed, to, [&](size_t k) {
+        const uint64_t bits = random_bits(seed, Purpose::kValidationSplit, rows.shard.row[k]);
+        return to_uniform(bits) < fraction;
+      });
     }
   });
-  uint64_t threshold = 0;
-  if (temporal) threshold = time_threshold(read, dataset, fraction, comm);
-
-  const auto seed = static_cast<uint64_t>(config.train.seed);
-  Samples train;
+  if (!temporal) return samples;
+  const uint64_t threshold = time_threshold(read, dataset, fraction, comm);
   for (size_t j = 0; j < read.size(); ++j) {
-    Shard& shard = read[j].shard;
-    train.clear();
-    for (size_t k = 0; k < shard.row.size(); ++k) {
-      const bool held_out =
-          temporal
-              ? time_key(read[j].timestamp[k]) >= threshold
-              : to_uniform(random_bits(seed, Purpose::kValidationSplit, shard.row[k])) < fraction;
-      (held_out ? samples[j].validation : train)
-          .push_back({.user = shard.user[k],
-                      .item = shard.item[k],
-                      .label = shard.label[k],
-                      .row = shard.row[k]});
-    }
-    const Permutation order =
-        first_order(std::ssize(train), seed, shards.begin + static_cast<int64_t>(j));
-    samples[j].train.resize(train.size());
-    for (size_t k = 0; k < train.size(); ++k)
-      samples[j].train[k] = train[order(static_cast<int64_t>(k))];
-    samples[j].users = std::move(shard.users);
+    split(read[j].shard, shards.begin + static_cast<int64_t>(j), seed, samples[j],
+          [&](size_t k) { return time_key(read[j].timestamp[k]) >= threshold; });
     read[j] = {};
   }
   return samples;
