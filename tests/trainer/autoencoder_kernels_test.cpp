@@ -11,6 +11,7 @@
 #include "launch/base/huge_pages.h"
 #include "launch/base/math.h"
 #include "models/all_items/kernels.h"
+#include "trainer/devices/kernels.h"
 
 namespace kt {
 namespace {

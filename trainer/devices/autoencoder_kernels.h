@@ -290,18 +290,6 @@ struct UndoHidden {
   float* to;
   KT_HOST_DEVICE void operator()(int64_t e) const { to[e] = outputs[e] > 0 ? from[e] * kept : 0.f; }
 };
-/// Over the width.
-struct SumColumns {
-  const float* from;  // [rows, width]
-  int64_t rows, width;
-  float* to;
-  KT_HOST_DEVICE void operator()(int64_t c) const {
-    float sum = 0.f;
-    for (int64_t r = 0; r < rows; ++r) sum += from[r * width + c];
-    to[c] = sum;
-  }
-};
-
 /// Over held rows x width.
 struct EncoderGradients {
   const int64_t* place;  // of PlaceItems

@@ -139,7 +139,7 @@ struct BackwardIds {
   }
 };
 
-/// Where the rows of a block are. Counted from the first row of the step, those of the step begin at `step_begin`.
+/// Where the rows of a block's unit begin: among all prepared (`begin`), and in their step (`local`).
 struct RowBlock {
   int64_t unit, first, n, begin, local;
   KT_HOST_DEVICE RowBlock(const int64_t* unit_begin, int64_t units, int64_t of_unit, int64_t step,
@@ -259,17 +259,6 @@ struct SumWeights {
   }
 };
 
-/// to[c] = the sum of the leaves in order. Over width.
-struct SumLeaves {
-  const float* leaves;
-  int64_t count, width;
-  float* to;
-  KT_HOST_DEVICE void operator()(int64_t c) const {
-    float sum = 0;
-    for (int64_t k = 0; k < count; ++k) sum += leaves[k * width + c];
-    to[c] = sum;
-  }
-};
 /// In place, the first. Over 1.
 struct SumLosses {
   int64_t count;

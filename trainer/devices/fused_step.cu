@@ -114,6 +114,14 @@ class FusedStep::State final : public Work {
   void each(int64_t n, const Body& body) {
     for_each(n, stream_, body);
   }
+  /// Enqueues ForwardIds or BackwardIds over the blocks of both sides.
+  template <class Body>
+  void each_id_block() {
+    const DeviceProgram &users = model_.ids(Side::kUser), &items = model_.ids(Side::kItem);
+    for_teams(units() * (sides_[0].memory.of_unit() + sides_[1].memory.of_unit()), kTeamThreads,
+              std::max(users.shared_bytes(), items.shared_bytes()), stream_,
+              Body{weights_.now(), units(), {ids_of(Side::kUser), ids_of(Side::kItem)}});
+  }
   /// Enqueues what `enqueue()` does as one, from the second time on: the first loads its kernels, which no graph may.
   template <class Enqueue>
   void graph(size_t k, Enqueue&& enqueue) {
@@ -133,7 +141,6 @@ class FusedStep::State final : public Work {
   void wait() { comm_.synchronize(stream_.handle()); }
   bool alone() const { return comm_.world().size == 1; }
   int64_t units() const { return shards_.size(); }
-  std::span<const fused::Pass> passes() const { return passes_; }
 
   const Engine& engine_;
   const Objective objective_;
@@ -242,14 +249,14 @@ void FusedStep::State::reserve_rows() {
 
 void FusedStep::State::prepare(int64_t epoch, int64_t step) {
   if (epoch == epoch_ && prepared_.begin <= step && step < prepared_.end) return;
+  prepared_ = {step, std::min(step + at_once_, schedule_.steps())};
   if (epoch != epoch_) {
     wait();  // the order of the last epoch is still in use
     samples_->begin_epoch(epoch);
   } else {
-    samples_->fetch_ahead({step, std::min(step + at_once_, schedule_.steps())});
+    samples_->fetch_ahead(prepared_);
   }
   epoch_ = epoch;
-  prepared_ = {step, std::min(step + at_once_, schedule_.steps())};
   const DeviceSamples::Rows before = taken_;
   taken_ = samples_->take(prepared_);
   window_->prepare(prepared_, taken_, sides_[1].width);
@@ -276,11 +283,7 @@ void FusedStep::State::enqueue() {
   const float* item_rows = requests_ ? requests_->give_back(sides_[1].width) : item_rows_.data();
   piece(2, [&] {
     sum_parts(item_rows);
-    const DeviceProgram &users = model_.ids(Side::kUser), &items = model_.ids(Side::kItem);
-    for_teams(
-        units() * (sides_[0].memory.of_unit() + sides_[1].memory.of_unit()), kTeamThreads,
-        std::max(users.shared_bytes(), items.shared_bytes()), stream_,
-        kernel::BackwardIds{weights_.now(), units(), {ids_of(Side::kUser), ids_of(Side::kItem)}});
+    each_id_block<kernel::BackwardIds>();
     if (alone()) stream_.wait_for(aside_);
     sum_leaves(true, stream_);
   });
@@ -320,11 +323,7 @@ void FusedStep::State::compute_parts() {
   weights_.forget_gradients(aside_);
   leaves_.zero(aside_);
   model_.set_dense(weights_.dense(), stream_, weights_.begin_step());
-  const DeviceProgram &users = model_.ids(Side::kUser), &items = model_.ids(Side::kItem);
-  for_teams(
-      units() * (sides_[0].memory.of_unit() + sides_[1].memory.of_unit()), kTeamThreads,
-      std::max(users.shared_bytes(), items.shared_bytes()), stream_,
-      kernel::ForwardIds{weights_.now(), units(), {ids_of(Side::kUser), ids_of(Side::kItem)}});
+  each_id_block<kernel::ForwardIds>();
   stream_.wait_for(aside_);
 }
 
@@ -353,7 +352,7 @@ fused::RowArguments FusedStep::State::row_arguments() {
 
 // What a later pass needs of an earlier one is in the blocks' memory, so that several compute there.
 void FusedStep::State::compute_leaves() {
-  const bool several = passes().size() > 1;
+  const bool several = passes_.size() > 1;
   const auto pass = [&](size_t k) {
     kernel::Fused fused = model_.arguments(model_.rows(), row_memory_.memory());
     if (several) fused.workspaces = row_memory_.memory();
@@ -362,7 +361,7 @@ void FusedStep::State::compute_leaves() {
               kernel::TrainRows{.now = weights_.now(),
                                 .fused = fused,
                                 .blocks = row_memory_.blocks(),
-                                .pass = passes()[k],
+                                .pass = passes_[k],
                                 .rows = row_arguments(),
                                 .unit_begin = window_->unit_begin(),
                                 .request = requests_ ? window_->request_of_row() : nullptr,
@@ -398,7 +397,7 @@ void FusedStep::State::compute_leaves() {
     return;
   }
   pass(0);
-  for (size_t k = 1; k < passes().size(); ++k) {
+  for (size_t k = 1; k < passes_.size(); ++k) {
     norms_.share_statistics(static_cast<int64_t>(k) - 1, window_->unit_begin(),
                             row_memory_.blocks(), leaves_.data());
     pass(k);
@@ -442,8 +441,8 @@ void FusedStep::State::reduce() {
   const auto sum_ranks = [&](auto* data, int64_t count, DataType type) {
     if (!alone()) comm_.all_reduce(data, data, count, type, Reduction::kSum, stream_.handle());
   };
-  each(weights_.dense_size(), kernel::SumLeaves{leaves_.data(), units(), weights_.dense_size(),
-                                                weights_.dense_gradients()});
+  each(weights_.dense_size(), kernel::SumColumns{leaves_.data(), units(), weights_.dense_size(),
+                                                 weights_.dense_gradients()});
   each(1, kernel::SumLosses{units(), leaf_losses_.data()});
   sum_ranks(weights_.dense_gradients(), weights_.dense_size(), DataType::kFloat32);
   sum_ranks(leaf_losses_.data(), 1, DataType::kFloat64);

@@ -45,7 +45,6 @@ DeviceArray<float> ItemRequests::gather(const float* own, int64_t cols) {
 void ItemRequests::prepare(int64_t steps, const int64_t* keys, int64_t n, int64_t cols) {
   const int64_t ranks = comm_.world().size;
   steps_ = steps;
-  keys_ = keys;
   grow(begin_, steps * ranks + 1);
   for_each(steps * ranks + 1, stream_,
            kernel::FindRequests{keys, n, items_, ranks, steps, rank_items_.data(), begin_.data()});

@@ -28,7 +28,7 @@ class ItemRequests {
   DeviceArray<float> gather(const float* own, int64_t cols);
 
   /// Tells the owners what `steps` steps ask for; waits. `cols`: the most of any row that is fetched. Shapes: keys [n]
-  /// ascending, step * items + item; they stay until the next call. Collective: all ranks.
+  /// ascending, step * items + item. Collective: all ranks.
   void prepare(int64_t steps, const int64_t* keys, int64_t n, int64_t cols);
   /// Rows of a message of a step, to or from one rank.
   int64_t capacity() const { return capacity_; }
@@ -60,7 +60,6 @@ class ItemRequests {
   DeviceArray<int64_t> rank_items_;  // [ranks + 1] first item of each rank
 
   int64_t steps_ = 0, capacity_ = 0;
-  const int64_t* keys_ = nullptr;
   DeviceArray<int64_t> begin_;              // [steps * ranks + 1] of the requests
   DeviceArray<int32_t> asking_, asked_;     // [ranks, steps, capacity]
   DeviceArray<float> outgoing_, incoming_;  // rows under way

@@ -143,6 +143,18 @@ struct BeginStep {
   }
 };
 
+/// to[c] = the sum of the rows in order. Over the width.
+struct SumColumns {
+  const float* from;  // [rows, width]
+  int64_t rows, width;
+  float* to;
+  KT_HOST_DEVICE void operator()(int64_t c) const {
+    float sum = 0.f;
+    for (int64_t r = 0; r < rows; ++r) sum += from[r * width + c];
+    to[c] = sum;
+  }
+};
+
 /// A sum over the leaves 0, 1, ..., 2^i - 1 by the perfect binary tree over them (sharding/tree_sum.h), as they come.
 template <class T>
 class TreeSum {

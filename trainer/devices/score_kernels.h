@@ -19,12 +19,7 @@ struct SpreadUsers {
   int64_t lists;
   int32_t* to;  // [pairs]
   KT_HOST_DEVICE void operator()(int64_t k) const {
-    int64_t list = 0, after = lists;  // offsets[list] <= k < offsets[after]
-    while (after - list > 1) {
-      const int64_t middle = (list + after) / 2;
-      (offsets[middle] <= k ? list : after) = middle;
-    }
-    to[k] = row[list];
+    to[k] = row[last_not_above(offsets, lists, k)];
   }
 };
 
