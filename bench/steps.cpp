@@ -30,18 +30,17 @@ struct Contestant {
              Exchange::Leaves leaves)
       : parameters(make_parameters(problem, comm.world())),
         exchange(make_exact_exchange(parameters, comm, options(problem, schedule, pool, leaves))),
-        step(*problem.engine, parameters, *exchange, comm, pool, samples, step_columns(problem),
-             problem.system.objective, {.seed = 1}) {
-    initialize(parameters, problem, comm);
+        step(*problem.engine, parameters, *exchange, comm, pool, schedule, samples,
+             step_columns(problem), problem.system.objective, {.seed = 1}) {
+    initialize(parameters, problem);
   }
 
   /// Samples/s of `steps` steps from `begin` on.
-  double run(const Schedule& schedule, int64_t begin, int64_t steps, Communicator& comm) {
+  double run(int64_t begin, int64_t steps, Communicator& comm) {
     comm.barrier();
     const auto start = std::chrono::steady_clock::now();
     int64_t samples = 0;
-    for (int64_t t = begin; t < begin + steps; ++t)
-      samples += step.run(schedule, 0, t, 1e-3, t + 1).samples;
+    for (int64_t t = begin; t < begin + steps; ++t) samples += step.run(0, t, 1e-3, t + 1).samples;
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return static_cast<double>(samples) / seconds;
@@ -81,8 +80,8 @@ int run(int argc, char** argv) {
   const int64_t steps = schedule.steps() / (rounds + 1);
   nlohmann::json exact_rates, free_rates;
   for (int64_t round = 0; round <= rounds; ++round) {
-    const double a = exact.run(schedule, round * steps, steps, comm);
-    const double b = free.run(schedule, round * steps, steps, comm);
+    const double a = exact.run(round * steps, steps, comm);
+    const double b = free.run(round * steps, steps, comm);
     if (round == 0) continue;  // warms up
     exact_rates.push_back(a);
     free_rates.push_back(b);

@@ -55,6 +55,22 @@ struct Section {
 
 constexpr int64_t kFloatBytes = sizeof(float);
 
+using Bytes = std::vector<uint8_t>;
+
+template <class T>
+void append(Bytes& message, const T* from, int64_t count) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(from);
+  message.insert(message.end(), bytes, bytes + count * static_cast<int64_t>(sizeof(T)));
+}
+
+/// The next `count` elements of a message.
+template <class T>
+void take(const uint8_t*& message, T* to, int64_t count) {
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+  std::copy_n(message, bytes, reinterpret_cast<uint8_t*>(to));
+  message += bytes;
+}
+
 /// Threads of all ranks, numbered rank by rank.
 struct Threads {
   /// Collective: all ranks.
@@ -69,22 +85,73 @@ struct Threads {
   std::vector<int64_t> first;  ///< [ranks + 1]
 };
 
-/// Where things lie in a rank's slot: parts first, then at these offsets (bytes). The same on all ranks.
+/// What each rank has of the tree over the dense gradients, and what it tells all others in `reduce`: of each unit the
+/// loss and the squared norm of the gradients of each table; its request; its subtrees, or where slices are summed for
+/// all its slice of the sum.
+struct DenseTree {
+  DenseTree(const Parameters& parameters, int size, Exchange::Leaves leaves)
+      : width(std::ssize(parameters.dense)) {
+    for (const ParameterArray& array : parameters.arrays)
+      if (array.spec.has_gradient() && !array.spec.is_dense()) tables.push_back(&array);
+    std::vector<TreeNode> nodes;
+    for (int rank = 0; rank < size; ++rank) {
+      const Range shards = shards_of_rank(parameters.shard_count(), {rank, size});
+      const std::vector<TreeNode> own = subtrees(shards);
+      nodes.insert(nodes.end(), own.begin(), own.end());
+      sums_of_rank.push_back(leaves == Exchange::Leaves::kOfUnits ? static_cast<int64_t>(own.size())
+                                                                  : 1);
+      numbers_of_rank.push_back(shards.size() * (1 + std::ssize(tables)) + 1);
+    }
+    if (leaves == Exchange::Leaves::kOfUnits) {
+      adds = finish_adds(nodes);
+    } else {
+      for (int rank = 1; rank < size; ++rank) adds.push_back({0, rank});
+    }
+    in_slices = sums_in_slices(static_cast<double>(sum(sums_of_rank)), width, size);
+    for (int rank = 0; rank < size; ++rank) {
+      slices.push_back({width * rank / size, width * (rank + 1) / size});
+      const int64_t floats = in_slices ? slices[rank].size() : sums_of_rank[rank] * width;
+      told_bytes.push_back(numbers_of_rank[rank] * static_cast<int64_t>(sizeof(double)) +
+                           (floats + 1) / 2 * 2 * kFloatBytes);
+    }
+  }
+
+  int64_t width;
+  std::vector<const ParameterArray*> tables;
+  std::vector<int64_t> sums_of_rank;  ///< subtrees; of threads' leaves one sum
+  std::vector<TreeAdd> adds;          ///< what is left to add when all have theirs
+  std::vector<int64_t> numbers_of_rank, told_bytes;
+  bool in_slices;
+  std::vector<Range> slices;  ///< of the dense gradients
+};
+
+/// Where things lie in a rank's slot: parts first, then at these offsets (bytes). The same on all ranks. What is
+/// announced has two places, of the step at hand and of the next one.
 struct Layout {
   /// Collective: all ranks.
-  Layout(Communicator& comm, const Exchange::Options& options, int64_t held, int64_t threads) {
+  Layout(Communicator& comm, const Exchange::Options& options, int64_t held, int64_t threads,
+         const DenseTree& tree) {
     std::array<int64_t, 2> most{held, options.most_rows};
     comm.all_reduce(std::span<int64_t>(most), Reduction::kMax);
     rows = most[1];
-    gradients = whole_lines(most[0] * options.part_width * kFloatBytes);
-    requests = whole_lines(gradients + rows * options.part_width * kFloatBytes);
-    sections = whole_lines(requests + rows * static_cast<int64_t>(sizeof(int32_t)));
-    bytes = sections + threads * static_cast<int64_t>(sizeof(Section));
+    int64_t end = 0;
+    const auto place = [&](int64_t size) {
+      const int64_t begin = end;
+      end = (end + size + 63) / 64 * 64;  // whole cache lines
+      return begin;
+    };
+    place(most[0] * options.part_width * kFloatBytes);
+    gradients = place(rows * options.part_width * kFloatBytes);
+    for (int64_t& offset : requests) offset = place(rows * static_cast<int64_t>(sizeof(int32_t)));
+    for (int64_t& offset : sections)
+      offset = place(threads * static_cast<int64_t>(sizeof(Section)));
+    told = place(std::ranges::max(tree.told_bytes));
+    bytes = end;
   }
-  static int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
   int64_t rows;  ///< at most
-  int64_t gradients, requests, sections, bytes;
+  int64_t gradients, told, bytes;
+  std::array<int64_t, 2> requests, sections;
 };
 
 class ExactExchange : public Exchange {
@@ -94,21 +161,19 @@ class ExactExchange : public Exchange {
         parameters_(parameters),
         comm_(comm),
         width_(options.part_width),
-        dense_(of_kind(parameters, ArrayKind::kDense)),
         first_item_(parameters.held_items().begin),
         held_(parameters.held_items().size()),
         threads_(comm, options.threads),
-        layout_(comm, options, held_, threads_.all()),
+        tree_(parameters, comm.world().size, leaves_),
+        layout_(comm, options, held_, threads_.all(), tree_),
         slots_(comm, layout_.bytes, std::max<int64_t>(width_, 1) * kFloatBytes, options.host),
-        slot_parts_(width_ > 0 ? slots_.slot_bytes() / (width_ * kFloatBytes) : 0),
-        next_(threads_.all()),
-        needed_(held_ + 1, 0) {
+        slot_parts_(width_ > 0 ? slots_.stride() / (width_ * kFloatBytes) : 0),
+        needed_(held_, 0),
+        found_(held_),
+        gradient_(tree_.width) {
     const int size = comm.world().size;
     for (int rank = 0; rank < size; ++rank) {
       const Range blocks = shards_of_rank(parameters.shard_count(), {rank, size});
-      for (const TreeNode& node : subtrees(blocks)) nodes_.push_back(node);
-      nodes_of_rank_.push_back(
-          leaves_ == Leaves::kOfUnits ? static_cast<int64_t>(subtrees(blocks).size()) : 1);
       for (int64_t thread = 0; thread < threads_.of_rank(rank); ++thread) {
         const std::vector<int64_t>& begin = parameters.item_begin();
         const Range own = blocks_of_thread(blocks, rank, thread);
@@ -117,18 +182,9 @@ class ExactExchange : public Exchange {
               {static_cast<int32_t>(threads_.first[rank] + thread),
                static_cast<int32_t>(rank * slot_parts_ + item - begin[blocks.begin])});
       }
-      if (rank != comm.world().rank) (is_here(rank) ? here_ : remote_) = 1;
-      std::vector<Range> segments;
-      for (const ParameterArray* array : dense_) {
-        const int64_t cols = array->spec.cols;
-        segments.push_back({array->dense_offset + array->block_begin[blocks.begin] * cols,
-                            array->dense_offset + array->block_begin[blocks.end] * cols});
-      }
-      segments_.push_back(std::move(segments));
     }
-    std::array<int32_t, 2> any{here_, remote_};
-    comm.all_reduce(std::span<int32_t>(any), Reduction::kMax);
-    here_ = any[0], remote_ = any[1];
+    for (int rank = 0; rank < size; ++rank) remote_ |= !is_here(rank);
+    comm.all_reduce(std::span<int32_t>(&remote_, 1), Reduction::kMax);
     if (slot_parts_ * size > INT32_MAX)
       throw AgreedError(fmt::format(
           "{} ranks of {} threads in all and {} rows a step each: {} places to exchange, "
@@ -139,73 +195,96 @@ class ExactExchange : public Exchange {
       block_begin_.push_back(parameters.item_begin()[block] - first_item_);
   }
 
-  void route(std::span<const int32_t> items) override {
+  void announce(std::span<const int32_t> items, ThreadPool& pool) override {
     KT_CHECK(items.empty() || !places_.empty(), "rows of items, but no items");
     KT_CHECK(std::ssize(items) <= layout_.rows, "{} rows, announced {}", items.size(),
              layout_.rows);
-    // Every owner learns the items of the rows it will get gradients of, in order.
-    std::ranges::fill(next_, 0);
-    for (const int32_t item : items) ++next_[places_[item].owner];
-    Section* sections = sections_of(comm_.world().rank);
-    int64_t begin = 0;
-    for (size_t owner = 0; owner < next_.size(); ++owner) {
-      sections[owner] = {begin, next_[owner]};
-      next_[owner] = begin;
-      begin += sections[owner].count;
-    }
-    gradient_row_.resize(items.size());
-    part_of_row_.resize(items.size());
-    int32_t* requests = requests_of(comm_.world().rank);
-    for (size_t k = 0; k < items.size(); ++k) {
-      const Place place = places_[items[k]];
-      const int64_t row = next_[place.owner]++;
-      gradient_row_[k] = static_cast<int32_t>(row);
-      part_of_row_[k] = place.part;
-      requests[row] = items[k];
-    }
-    routing_.time([&] {
-      if (remote_) {
-        send_section_numbers();
-        send_sections<int32_t>([&](int rank) { return requests_of(rank); }, 1);
-      }
-      meet();
+    // Every owner learns the items of the rows it will get gradients of, in order. A thread has a stretch of the rows:
+    // of each owner it counts those first, then puts them behind those of the stretches before.
+    const int next = 1 - now_;
+    const int64_t stretches = pool.threads(), owners = threads_.all();
+    const auto stretch_of = [&](int64_t k) {
+      const auto n = std::ssize(items);
+      return Range{n * k / stretches, n * (k + 1) / stretches};
+    };
+    filled_.assign(stretches * owners, 0);
+    pool.parallel_for(stretches, [&](int64_t stretch, int) {
+      int64_t* counts = filled_.data() + stretch * owners;
+      const Range rows = stretch_of(stretch);
+      for (int64_t k = rows.begin; k < rows.end; ++k) ++counts[places_[items[k]].owner];
     });
-    find_owned();
+    Section* sections = sections_of(self(), next);
+    int64_t begin = 0;
+    for (int64_t owner = 0; owner < owners; ++owner) {
+      sections[owner].begin = begin;
+      for (int64_t stretch = 0; stretch < stretches; ++stretch)
+        begin += std::exchange(filled_[stretch * owners + owner], begin);
+      sections[owner].count = begin - sections[owner].begin;
+    }
+    next_gradient_row_.resize(items.size());
+    next_part_of_row_.resize(items.size());
+    int32_t* requests = requests_of(self(), next);
+    pool.parallel_for(stretches, [&](int64_t stretch, int) {
+      int64_t* filled = filled_.data() + stretch * owners;
+      const Range rows = stretch_of(stretch);
+      for (int64_t k = rows.begin; k < rows.end; ++k) {
+        const Place place = places_[items[k]];
+        const int64_t row = filled[place.owner]++;
+        next_gradient_row_[k] = static_cast<int32_t>(row);
+        next_part_of_row_[k] = place.part;
+        requests[row] = items[k];
+      }
+    });
+    announced_ = kHere;
+  }
+
+  void begin(ThreadPool& pool) override {
+    KT_CHECK(announced_ != kNothing, "a step that was not announced");
+    if (announced_ != kToAll)
+      communication_.time([&] {
+        send_counts();
+        send_requests();
+        slots_.meet();
+      });
+    announced_ = kNothing;
+    now_ = 1 - now_;
+    std::swap(gradient_row_, next_gradient_row_);
+    std::swap(part_of_row_, next_part_of_row_);
+    find_owned(pool);
   }
 
   Range owned_of_unit(int64_t unit) const override {
     return {unit_begin_[unit], unit_begin_[unit + 1]};
   }
 
-  float* own_parts() override { return parts_of(comm_.world().rank); }
+  float* own_parts() override { return parts_of(self()); }
   const float* parts() const override { return parts_of(0); }
-  float* row_gradients() override { return gradients_of(comm_.world().rank); }
+  float* row_gradients() override { return gradients_of(self()); }
 
   void fetch_parts() override {
     communication_.time([&] {
-      if (remote_) send_parts();
-      meet();
+      send_parts();
+      slots_.meet();
     });
   }
 
   void return_item_gradients(float* sums, ThreadPool& pool) override {
     communication_.time([&] {
-      if (remote_) send_sections<float>([&](int rank) { return gradients_of(rank); }, width_);
-      meet();
+      send_gradients();
+      slots_.meet();
     });
     // Rank by rank, each rank's in (shard, position) order: so in that order over all ranks.
     const Range all{0, width_};
     const int64_t units = parameters_.shards().size();
-    const int self = comm_.world().rank;
-    pool.parallel_for(threads_.of_rank(self), [&](int64_t thread, int) {
+    pool.parallel_for(threads_.of_rank(self()), [&](int64_t thread, int) {
       const FlushSmall flush;
-      const Range blocks = blocks_of_thread({0, units}, self, thread);
+      const Range blocks = blocks_of_thread({0, units}, self(), thread);
       for (int64_t k = unit_begin_[blocks.begin]; k < unit_begin_[blocks.end]; ++k)
         std::fill_n(sums + owned_[k] * width_, width_, 0.f);
-      for (int rank = 0; rank < comm_.world().size; ++rank) {
-        const Section section = sections_of(rank)[threads_.first[self] + thread];
+      for (int rank = 0; rank < size(); ++rank) {
+        const Section section = sections_of(rank, now_)[threads_.first[self()] + thread];
         const float* from = gradients_of(rank) + section.begin * width_;
-        for (const int32_t item : requests_in(rank, section)) {
+        for (const int32_t item : requests_in(rank, now_, section)) {
           add_columns(from, all, sums + (item - first_item_) * width_);
           from += width_;
         }
@@ -215,55 +294,60 @@ class ExactExchange : public Exchange {
 
   void count_rows(std::span<int32_t> counts) const override {
     for (const int32_t row : owned_) counts[row] = 0;
-    for (int rank = 0; rank < comm_.world().size; ++rank)
+    for (int rank = 0; rank < size(); ++rank)
       for (const int32_t item : requests_from(rank)) ++counts[item - first_item_];
   }
 
-  void reduce(std::span<float> leaves, ThreadPool& pool) override {
-    const auto width = static_cast<int64_t>(parameters_.dense.size());
-    const int size = comm_.world().size;
-    std::vector<int64_t> own;  // leaves that hold this rank's sums
-    if (leaves_ == Leaves::kOfUnits) {
-      sum_subtrees(leaves, width, parameters_.shards(), pool);
-      for (const TreeNode& node : subtrees(parameters_.shards()))
-        own.push_back(node.first_leaf() - parameters_.shards().begin);
-    } else {
-      add_leaves(leaves, width, pool);
-      own.push_back(0);
-    }
-
-    std::vector<int64_t> send_counts, receive_counts;
-    outgoing_.clear();
-    const int64_t mine = size_of(segments_[comm_.world().rank]);
-    for (int rank = 0; rank < size; ++rank) {
-      for (const int64_t leaf : own) {
-        const float* buffer = leaves.data() + leaf * width;
-        for (const Range& segment : segments_[rank])
-          outgoing_.insert(outgoing_.end(), buffer + segment.begin, buffer + segment.end);
-      }
-      send_counts.push_back(static_cast<int64_t>(own.size()) * size_of(segments_[rank]));
-      receive_counts.push_back(nodes_of_rank_[rank] * mine);
-    }
-    incoming_.resize(sum(receive_counts));
-    communication_.time(
-        [&] { comm_.all_to_all<float>(outgoing_, send_counts, incoming_, receive_counts); });
-    if (leaves_ == Leaves::kOfUnits)
-      finish_tree(incoming_, mine, nodes_);
+  Totals reduce(std::span<float> leaves, std::span<const double> losses, int32_t request,
+                ThreadPool& pool) override {
+    // What this rank tells: numbers, then floats.
+    const auto tables = std::ssize(tree_.tables), columns = 1 + tables;
+    auto* numbers = in_slot<double>(self(), layout_.told);
+    pool.parallel_for(std::ssize(losses), [&](int64_t unit, int) {
+      numbers[unit * columns] = losses[unit];
+      for (int64_t t = 0; t < tables; ++t)
+        numbers[unit * columns + 1 + t] =
+            parameters_.squared_gradient_norm(*tree_.tables[t], parameters_.shards().begin + unit);
+    });
+    numbers[std::ssize(losses) * columns] = request;
+    auto* floats = reinterpret_cast<float*>(numbers + tree_.numbers_of_rank[self()]);
+    const std::span<const float> sums = sum_own(leaves, pool);
+    if (tree_.in_slices)
+      sum_slice(sums, {floats, static_cast<size_t>(tree_.slices[self()].size())}, pool);
     else
-      add_leaves(incoming_, mine, pool);
-    const float* from = incoming_.data();
-    for (ParameterArray* array : dense_) {
-      std::copy_n(from, array->gradient.size(), array->gradient.begin());
-      from += array->gradient.size();
+      std::ranges::copy(sums, floats);
+    communication_.time([&] { tell(); });
+
+    std::vector<const double*> numbers_of;
+    std::vector<const float*> floats_of;
+    for (int rank = 0; rank < size(); ++rank) {
+      numbers_of.push_back(reinterpret_cast<const double*>(told_by(rank)));
+      floats_of.push_back(
+          reinterpret_cast<const float*>(numbers_of[rank] + tree_.numbers_of_rank[rank]));
     }
+    if (tree_.in_slices) {
+      for (int rank = 0; rank < size(); ++rank)
+        std::copy_n(floats_of[rank], tree_.slices[rank].size(),
+                    gradient_.begin() + tree_.slices[rank].begin);
+    } else {
+      finish(floats_of, gradient_, pool);
+    }
+    parameters_.take_dense_gradients(gradient_);
+    return totals(numbers_of, pool);
   }
+
+  int64_t meetings() const override { return slots_.meetings(); }
 
  private:
   struct Place {
     int32_t owner;  // thread, of all ranks'
     int32_t part;   // row of the parts of all ranks
   };
+  /// How far the items of the next step have come.
+  enum Announced { kNothing, kHere, kCounts, kToAll };
 
+  int self() const { return comm_.world().rank; }
+  int size() const { return comm_.world().size; }
   /// Whether the slots of `rank` are its own memory; else they are copies.
   bool is_here(int rank) const { return slots_.shared_with(rank); }
   template <class T>
@@ -274,12 +358,16 @@ class ExactExchange : public Exchange {
   float* parts_of(int rank) const { return in_slot<float>(rank, 0); }
   /// Shapes: [rows, width].
   float* gradients_of(int rank) const { return in_slot<float>(rank, layout_.gradients); }
-  /// The item of each row. Shapes: [rows].
-  int32_t* requests_of(int rank) const { return in_slot<int32_t>(rank, layout_.requests); }
+  /// The item of each row of a step, `now_` or the next. Shapes: [rows].
+  int32_t* requests_of(int rank, int step) const {
+    return in_slot<int32_t>(rank, layout_.requests[step]);
+  }
   /// Of its rows, those for each thread of each rank. Shapes: [threads of all ranks].
-  Section* sections_of(int rank) const { return in_slot<Section>(rank, layout_.sections); }
-  std::span<const int32_t> requests_in(int rank, Section rows) const {
-    return {requests_of(rank) + rows.begin, static_cast<size_t>(rows.count)};
+  Section* sections_of(int rank, int step) const {
+    return in_slot<Section>(rank, layout_.sections[step]);
+  }
+  std::span<const int32_t> requests_in(int rank, int step, Section rows) const {
+    return {requests_of(rank, step) + rows.begin, static_cast<size_t>(rows.count)};
   }
   /// Those of a thread's items, so that what it sums stays with it.
   Range blocks_of_thread(Range blocks, int rank, int64_t thread) const {
@@ -288,78 +376,82 @@ class ExactExchange : public Exchange {
             blocks.begin + blocks.size() * (thread + 1) / threads};
   }
   /// What `from` has for all threads of `to`.
-  Section section(int from, int to) const {
-    const Section& first = sections_of(from)[threads_.first[to]];
-    const Section& last = sections_of(from)[threads_.first[to + 1] - 1];
+  Section section(int from, int to, int step) const {
+    const Section& first = sections_of(from, step)[threads_.first[to]];
+    const Section& last = sections_of(from, step)[threads_.first[to + 1] - 1];
     return {first.begin, last.begin + last.count - first.begin};
   }
-  Section section_for_me(int rank) const { return section(rank, comm_.world().rank); }
   /// The items of the rows whose gradients this rank gets from `rank`, in order.
   std::span<const int32_t> requests_from(int rank) const {
-    return requests_in(rank, section_for_me(rank));
+    return requests_in(rank, now_, section(rank, self(), now_));
   }
 
-  /// What was written before is seen by all ranks of the host after it.
-  void meet() {
-    if (here_) comm_.barrier();
-  }
-
-  /// Sends each rank of another host what `append(rank, outgoing)` adds to the outgoing elements.
-  /// Shapes: receive_counts [ranks], result their sum, rank by rank.
-  template <class T, class Append>
-  std::vector<T> send_remote(std::span<const int64_t> receive_counts, Append&& append) {
-    std::vector<T> outgoing, incoming(sum(receive_counts));
-    std::vector<int64_t> send_counts;
-    for (int rank = 0; rank < comm_.world().size; ++rank) {
+  /// One message to each rank of another host and one from it: `put(rank, message)`, `bytes_from(rank)`, `read(rank,
+  /// message)`.
+  template <class Put, class BytesFrom, class Read>
+  void exchange_messages(Put&& put, BytesFrom&& bytes_from, Read&& read) {
+    if (!remote_) return;
+    Bytes outgoing;
+    std::vector<int64_t> send_counts, receive_counts;
+    for (int rank = 0; rank < size(); ++rank) {
       const auto before = std::ssize(outgoing);
-      if (!is_here(rank)) append(rank, outgoing);
+      if (!is_here(rank)) put(rank, outgoing);
       send_counts.push_back(std::ssize(outgoing) - before);
+      receive_counts.push_back(is_here(rank) ? 0 : bytes_from(rank));
     }
-    comm_.all_to_all<T>(outgoing, send_counts, incoming, receive_counts);
-    return incoming;
+    incoming_.resize(sum(receive_counts));
+    comm_.all_to_all<uint8_t>(outgoing, send_counts, incoming_, receive_counts);
+    const uint8_t* message = incoming_.data();
+    for (int rank = 0; rank < size(); ++rank)
+      if (!is_here(rank)) read(rank, message);
   }
 
-  void send_section_numbers() {
-    const int size = comm_.world().size, self = comm_.world().rank;
-    std::vector<int64_t> counts;
-    for (int rank = 0; rank < size; ++rank)
-      counts.push_back(is_here(rank) ? 0 : threads_.of_rank(self));
-    const std::vector<int64_t> incoming =
-        send_remote<int64_t>(counts, [&](int rank, std::vector<int64_t>& outgoing) {
-          for (int64_t owner = threads_.first[rank]; owner < threads_.first[rank + 1]; ++owner)
-            outgoing.push_back(sections_of(self)[owner].count);
-        });
-    const int64_t* from = incoming.data();
-    for (int rank = 0; rank < size; ++rank) {
-      if (is_here(rank)) continue;
-      int64_t begin = 0;
-      for (int64_t owner = threads_.first[self]; owner < threads_.first[self + 1]; ++owner) {
-        sections_of(rank)[owner] = {begin, *from};
-        begin += *from++;
-      }
+  // How many rows the next step has for each thread of a rank.
+  void put_counts(int rank, Bytes& message) const {
+    for (int64_t owner = threads_.first[rank]; owner < threads_.first[rank + 1]; ++owner)
+      append(message, &sections_of(self(), 1 - now_)[owner].count, 1);
+  }
+  int64_t count_bytes() const {
+    return threads_.of_rank(self()) * static_cast<int64_t>(sizeof(int64_t));
+  }
+  void read_counts(int rank, const uint8_t*& message) {
+    int64_t begin = 0;
+    for (int64_t owner = threads_.first[self()]; owner < threads_.first[self() + 1]; ++owner) {
+      Section& section = sections_of(rank, 1 - now_)[owner];
+      section.begin = begin;
+      take(message, &section.count, 1);
+      begin += section.count;
     }
   }
-
-  /// The rows of each section, to where its rank reads them: `rows_of(rank)`, [rows, width].
-  template <class T, class RowsOf>
-  void send_sections(RowsOf&& rows_of, int64_t width) {
-    const int self = comm_.world().rank;
-    std::vector<int64_t> counts;
-    for (int rank = 0; rank < comm_.world().size; ++rank)
-      counts.push_back(is_here(rank) ? 0 : section_for_me(rank).count * width);
-    const std::vector<T> incoming = send_remote<T>(counts, [&](int rank, std::vector<T>& outgoing) {
-      const Section rows = section(self, rank);
-      const T* from = rows_of(self) + rows.begin * width;
-      outgoing.insert(outgoing.end(), from, from + rows.count * width);
-    });
-    const T* from = incoming.data();
-    for (size_t rank = 0; rank < counts.size(); from += counts[rank++])
-      std::copy_n(from, counts[rank], rows_of(static_cast<int>(rank)));
+  void send_counts() {
+    exchange_messages([&](int rank, Bytes& message) { put_counts(rank, message); },
+                      [&](int) { return count_bytes(); },
+                      [&](int rank, const uint8_t*& message) { read_counts(rank, message); });
   }
 
-  /// To each rank of another host the parts it asked for, without repeats, in the order of its first row.
+  // The items of those rows.
+  void put_requests(int rank, Bytes& message) const {
+    const Section rows = section(self(), rank, 1 - now_);
+    append(message, requests_of(self(), 1 - now_) + rows.begin, rows.count);
+  }
+  int64_t request_bytes(int rank) const {
+    return section(rank, self(), 1 - now_).count * static_cast<int64_t>(sizeof(int32_t));
+  }
+  void read_requests(int rank, const uint8_t*& message) {
+    take(message, requests_of(rank, 1 - now_), section(rank, self(), 1 - now_).count);
+  }
+  void send_requests() {
+    exchange_messages([&](int rank, Bytes& message) { put_requests(rank, message); },
+                      [&](int rank) { return request_bytes(rank); },
+                      [&](int rank, const uint8_t*& message) { read_requests(rank, message); });
+  }
+
+  /// To each rank of another host the parts it asked for, without repeats, in the order of its first row; and the counts
+  /// of the next step.
   void send_parts() {
-    const int size = comm_.world().size, self = comm_.world().rank;
+    const bool with_next = announced_ == kHere;
+    if (with_next) announced_ = kCounts;
+    if (!remote_) return;
     std::vector<uint8_t> seen(places_.size(), 0);
     const auto distinct = [&](std::span<const int32_t> items) {
       std::vector<int32_t> found;
@@ -368,76 +460,192 @@ class ExactExchange : public Exchange {
       for (const int32_t item : found) seen[item] = 0;
       return found;
     };
-    std::vector<std::vector<int32_t>> wanted(size);
-    std::vector<int64_t> counts;
-    for (int rank = 0; rank < size; ++rank) {
-      const Section rows = section(self, rank);
-      if (!is_here(rank)) wanted[rank] = distinct(requests_in(self, rows));
-      counts.push_back(std::ssize(wanted[rank]) * width_);
-    }
-    const std::vector<float> incoming =
-        send_remote<float>(counts, [&](int rank, std::vector<float>& outgoing) {
-          for (const int32_t item : distinct(requests_from(rank))) {
-            const float* part = own_parts() + (item - first_item_) * width_;
-            outgoing.insert(outgoing.end(), part, part + width_);
-          }
+    std::vector<std::vector<int32_t>> wanted(size());
+    for (int rank = 0; rank < size(); ++rank)
+      if (!is_here(rank))
+        wanted[rank] = distinct(requests_in(self(), now_, section(self(), rank, now_)));
+    exchange_messages(
+        [&](int rank, Bytes& message) {
+          if (with_next) put_counts(rank, message);
+          for (const int32_t item : distinct(requests_from(rank)))
+            append(message, own_parts() + (item - first_item_) * width_, width_);
+        },
+        [&](int rank) {
+          return (with_next ? count_bytes() : 0) + std::ssize(wanted[rank]) * width_ * kFloatBytes;
+        },
+        [&](int rank, const uint8_t*& message) {
+          if (with_next) read_counts(rank, message);
+          for (const int32_t item : wanted[rank])
+            take(message, parts_of(0) + places_[item].part * width_, width_);
         });
-    const float* from = incoming.data();
-    for (const std::vector<int32_t>& items : wanted)
-      for (const int32_t item : items) {
-        std::copy_n(from, width_, parts_of(0) + places_[item].part * width_);
-        from += width_;
-      }
   }
 
-  /// The items anybody asks this rank for, ascending.
-  void find_owned() {
-    for (int rank = 0; rank < comm_.world().size; ++rank)
-      for (const int32_t item : requests_from(rank)) needed_[item - first_item_] = 1;
-    owned_.resize(held_ + 1);  // the last one is never needed
-    int64_t count = 0;
-    for (size_t block = 0; block + 1 < block_begin_.size(); ++block) {
-      // Written whether needed or not: a branch would be mispredicted half of the time.
-      for (int64_t row = block_begin_[block]; row < block_begin_[block + 1]; ++row) {
-        owned_[count] = static_cast<int32_t>(row);
-        count += std::exchange(needed_[row], uint8_t{0});
+  /// To each rank of another host the gradients of the rows whose items it owns, and the items of those of the next step.
+  void send_gradients() {
+    const bool with_next = announced_ == kCounts;
+    if (with_next) announced_ = kToAll;
+    exchange_messages(
+        [&](int rank, Bytes& message) {
+          const Section rows = section(self(), rank, now_);
+          append(message, gradients_of(self()) + rows.begin * width_, rows.count * width_);
+          if (with_next) put_requests(rank, message);
+        },
+        [&](int rank) {
+          return section(rank, self(), now_).count * width_ * kFloatBytes +
+                 (with_next ? request_bytes(rank) : 0);
+        },
+        [&](int rank, const uint8_t*& message) {
+          take(message, gradients_of(rank), section(rank, self(), now_).count * width_);
+          if (with_next) read_requests(rank, message);
+        });
+  }
+
+  /// The items anybody asks this rank for, ascending. Each thread finds its own.
+  void find_owned(ThreadPool& pool) {
+    const int64_t threads = threads_.of_rank(self()), units = parameters_.shards().size();
+    pool.parallel_for(threads, [&](int64_t thread, int) {
+      for (int rank = 0; rank < size(); ++rank)
+        for (const int32_t item :
+             requests_in(rank, now_, sections_of(rank, now_)[threads_.first[self()] + thread]))
+          needed_[item - first_item_] = 1;
+      const Range blocks = blocks_of_thread({0, units}, self(), thread);
+      for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+        const int64_t first = block_begin_[block];
+        int64_t count = first;
+        // Written whether needed or not: a branch would be mispredicted half of the time.
+        for (int64_t row = first; row < block_begin_[block + 1]; ++row) {
+          found_[count] = static_cast<int32_t>(row);
+          count += std::exchange(needed_[row], uint8_t{0});
+        }
+        unit_begin_[block + 1] = count - first;
       }
-      unit_begin_[block + 1] = count;
+    });
+    std::partial_sum(unit_begin_.begin(), unit_begin_.end(), unit_begin_.begin());
+    owned_.resize(unit_begin_.back());
+    pool.parallel_for(threads, [&](int64_t thread, int) {
+      const Range blocks = blocks_of_thread({0, units}, self(), thread);
+      for (int64_t block = blocks.begin; block < blocks.end; ++block)
+        std::copy_n(found_.begin() + block_begin_[block],
+                    unit_begin_[block + 1] - unit_begin_[block],
+                    owned_.begin() + unit_begin_[block]);
+    });
+  }
+
+  /// This rank's sums of leaves, one after the other: its subtrees, or what its threads have.
+  std::span<const float> sum_own(std::span<float> leaves, ThreadPool& pool) {
+    const int64_t width = tree_.width;
+    if (leaves_ == Leaves::kOfThreads) {
+      add_leaves(leaves, width, pool);
+      return leaves.first(width);
     }
-    owned_.resize(count);
+    sum_subtrees(leaves, width, parameters_.shards(), pool);
+    int64_t at = 0;
+    for (const TreeNode& node : subtrees(parameters_.shards())) {
+      const int64_t leaf = node.first_leaf() - parameters_.shards().begin;
+      if (leaf * width != at)
+        std::copy_n(leaves.begin() + leaf * width, width, leaves.begin() + at);
+      at += width;
+    }
+    return leaves.first(at);
   }
 
-  static int64_t size_of(std::span<const Range> segments) {
-    int64_t size = 0;
-    for (const Range& segment : segments) size += segment.size();
-    return size;
+  /// The rest of the tree. Shapes: of_rank [ranks] its sums one after the other, [.., sum.size()].
+  void finish(std::span<const float* const> of_rank, std::span<float> sum, ThreadPool& pool) {
+    std::vector<const float*> sums;
+    for (int rank = 0; rank < size(); ++rank)
+      for (int64_t k = 0; k < tree_.sums_of_rank[rank]; ++k)
+        sums.push_back(of_rank[rank] + k * std::ssize(sum));
+    finish_tree(sums, tree_.adds, sum, pool);
+  }
+
+  /// This rank's slice of the sum over all ranks.
+  void sum_slice(std::span<const float> sums, std::span<float> slice, ThreadPool& pool) {
+    const int64_t width = tree_.width, mine = std::ssize(slice);
+    std::vector<float> outgoing;
+    std::vector<int64_t> send_counts, receive_counts;
+    for (int rank = 0; rank < size(); ++rank) {
+      const Range columns = tree_.slices[rank];
+      for (int64_t k = 0; k < tree_.sums_of_rank[self()]; ++k)
+        outgoing.insert(outgoing.end(), sums.begin() + k * width + columns.begin,
+                        sums.begin() + k * width + columns.end);
+      send_counts.push_back(tree_.sums_of_rank[self()] * columns.size());
+      receive_counts.push_back(tree_.sums_of_rank[rank] * mine);
+    }
+    std::vector<float> incoming(sum(receive_counts));
+    communication_.time(
+        [&] { comm_.all_to_all<float>(outgoing, send_counts, incoming, receive_counts); });
+    std::vector<const float*> of_rank{incoming.data()};
+    for (const int64_t count : receive_counts) of_rank.push_back(of_rank.back() + count);
+    finish(of_rank, slice, pool);
+  }
+
+  /// What each rank tells is known to all afterwards.
+  void tell() {
+    if (!remote_) return slots_.meet();
+    told_.resize(sum(tree_.told_bytes));
+    comm_.all_gather<uint8_t>(
+        {in_slot<uint8_t>(self(), layout_.told), static_cast<size_t>(tree_.told_bytes[self()])},
+        told_, tree_.told_bytes);
+  }
+  const uint8_t* told_by(int rank) const {
+    if (!remote_) return in_slot<uint8_t>(rank, layout_.told);
+    return told_.data() +
+           std::accumulate(tree_.told_bytes.begin(), tree_.told_bytes.begin() + rank, int64_t{0});
+  }
+
+  /// Shapes: of_rank [ranks] the numbers it told.
+  Totals totals(std::span<const double* const> of_rank, ThreadPool& pool) {
+    Totals all;
+    const int64_t shards = parameters_.shard_count();
+    std::vector<double> losses(shards), norms(shards);
+    std::vector<const double*> of_shard;
+    for (int rank = 0; rank < size(); ++rank) {
+      const double* at = of_rank[rank];
+      for (int64_t k = shards_of_rank(shards, {rank, size()}).size(); k > 0; --k) {
+        of_shard.push_back(at);
+        at += 1 + std::ssize(tree_.tables);
+      }
+      all.request = std::max(all.request, static_cast<int32_t>(*at));
+    }
+    pool.parallel_for(shards, [&](int64_t shard, int) {
+      const double* at = of_shard[shard];
+      losses[shard] = *at++;
+      // Arrays in order, as Parameters::squared_gradient_norms.
+      for (const ParameterArray& array : parameters_.arrays)
+        if (array.spec.has_gradient())
+          norms[shard] +=
+              array.spec.is_dense() ? parameters_.squared_gradient_norm(array, shard) : *at++;
+    });
+    all.loss = tree_sum(losses);
+    all.squared_norm = tree_sum(norms);
+    return all;
   }
 
   Parameters& parameters_;
   Communicator& comm_;
   const int64_t width_;
-  std::vector<ParameterArray*> dense_;
   const int64_t first_item_, held_;  // items this rank has the rows of
   const Threads threads_;
-  std::vector<int64_t> block_begin_;    // [own blocks + 1] held rows
-  std::vector<Place> places_;           // [items]
-  std::vector<TreeNode> nodes_;         // every rank's subtrees, in leaf order
-  std::vector<int64_t> nodes_of_rank_;  // [ranks]
-  std::vector<std::vector<Range>>
-      segments_;  // [ranks][dense arrays] elements of the full dense copy
+  const DenseTree tree_;
+  std::vector<int64_t> block_begin_;  // [own blocks + 1] held rows
+  std::vector<Place> places_;         // [items]
 
   // What crosses ranks, in slots. Rows are in the order of the owners of their items, and of one owner in that of the
-  // rows. All ranks meet before they are written again: in `reduce`, or when they gather the loss.
+  // rows. Between two times that a place is written, all ranks of the host have met after the last one read it.
   const Layout layout_;
-  const SharedSlots slots_;
-  const int64_t slot_parts_;       // rows of parts from one slot to the next
-  int32_t here_ = 0, remote_ = 0;  // whether some ranks share memory, and some do not
+  SharedSlots slots_;
+  const int64_t slot_parts_;  // rows of parts from one slot to the next
+  int32_t remote_ = 0;        // whether some ranks share no memory
+  int now_ = 0;               // which place of the two the step at hand has
+  Announced announced_ = kNothing;
+  std::vector<int32_t> next_part_of_row_, next_gradient_row_;  // of the announced step
 
-  // The route of the current step.
-  std::vector<int64_t> next_;        // [threads of all ranks] row
+  std::vector<int64_t> filled_;      // [own threads, threads of all ranks] rows announced to it
   std::vector<uint8_t> needed_;      // [held rows], 0 between steps
+  std::vector<int32_t> found_;       // [held rows] of each block the owned ones, first
   std::vector<int64_t> unit_begin_;  // [own blocks + 1] in owned_
-  std::vector<float> outgoing_, incoming_;
+  Bytes incoming_, told_;
+  std::vector<float> gradient_;  // of all dense arrays
 };
 
 class FastExchange : public Exchange {
@@ -452,13 +660,18 @@ class FastExchange : public Exchange {
         parts_(std::ssize(needed_) * width_),
         gradients_(options.most_rows * width_) {}
 
-  void route(std::span<const int32_t> items) override {
+  void announce(std::span<const int32_t> items, ThreadPool&) override {
+    next_part_of_row_.assign(items.begin(), items.end());
+  }
+
+  void begin(ThreadPool&) override {
+    std::swap(part_of_row_, next_part_of_row_);
+    const std::vector<int32_t>& items = part_of_row_;
     std::ranges::fill(needed_, 0);
     for (const int32_t item : items) needed_[item] = 1;
     owned_.clear();
     for (size_t item = 0; item < needed_.size(); ++item)
       if (needed_[item]) owned_.push_back(static_cast<int32_t>(item));
-    part_of_row_.assign(items.begin(), items.end());
     gradient_row_.resize(items.size());
     std::iota(gradient_row_.begin(), gradient_row_.end(), 0);
   }
@@ -488,7 +701,8 @@ class FastExchange : public Exchange {
     for (const int32_t item : part_of_row_) ++counts[item];
   }
 
-  void reduce(std::span<float> leaves, ThreadPool& pool) override {
+  Totals reduce(std::span<float> leaves, std::span<const double> losses, int32_t request,
+                ThreadPool& pool) override {
     const auto width = static_cast<int64_t>(parameters_.dense.size());
     add_leaves(leaves, width, pool);
     parameters_.fill_gradients();
@@ -498,18 +712,42 @@ class FastExchange : public Exchange {
         comm_.all_reduce<float>(table->gradient, Reduction::kSum);
     });
     parameters_.take_dense_gradients(leaves.first(width));
+
+    // How many ask for each thing: the sum tells the largest, too.
+    std::vector<double> norms(losses.size());
+    parameters_.squared_gradient_norms(norms, pool);
+    std::array<double, 2 + kRequests> sums{};
+    for (size_t unit = 0; unit < losses.size(); ++unit) {
+      sums[0] += losses[unit];
+      sums[1] += norms[unit];
+    }
+    KT_CHECK(0 <= request && request < kRequests);
+    sums[2 + request] = 1;
+    communication_.time([&] { comm_.all_reduce(std::span<double>(sums), Reduction::kSum); });
+    Totals all{.loss = sums[0], .squared_norm = sums[1]};
+    for (int32_t k = 0; k < kRequests; ++k)
+      if (sums[2 + k] > 0) all.request = k;
+    return all;
   }
 
  private:
+  static constexpr int32_t kRequests = 3;  // kinds of them
+
   Parameters& parameters_;
   Communicator& comm_;
   const int64_t width_;
   std::vector<ParameterArray*> item_tables_;
+  std::vector<int32_t> next_part_of_row_;
   std::vector<uint8_t> needed_;           // [items]
   std::vector<float> parts_, gradients_;  // [items, width], [rows, width]
 };
 
 }  // namespace
+
+bool sums_in_slices(double subtrees, int64_t dense_size, int64_t ranks) {
+  constexpr double kMostBytes = 1 << 19;  // that one rank is to read
+  return ranks > 1 && subtrees * static_cast<double>(dense_size * kFloatBytes) > kMostBytes;
+}
 
 std::unique_ptr<Exchange> make_exact_exchange(Parameters& parameters, Communicator& comm,
                                               const Exchange::Options& options) {

@@ -19,13 +19,15 @@ namespace kt {
 /// The two forms of `parallel.reduce`. The samples of a step come in (shard, position) order; a *unit* of a rank is
 /// one of its shards. A step calls, on all ranks:
 ///
-///   route                    which items this rank computes parts of (`owned`), and which part each row needs
+///   begin                    which items this rank computes parts of (`owned`), and which part each row needs
+///   announce                 the items of the step after this one, which travel with what follows
 ///   fetch_parts              the parts that others computed
 ///   return_item_gradients    gradients of the rows' parts to whoever computed them, summed
-///   reduce                   dense gradients, one leaf a unit
+///   reduce                   dense gradients, one leaf a unit; losses, norms, requests
 ///
-/// Parts and their gradients lie in the exchange: ranks of one host read each other's in place (SharedSlots), those of
-/// other hosts get messages.
+/// so that a rank waits for others three times. Before the first step, and where another step follows than was expected,
+/// its items are announced by themselves. Parts and their gradients lie in the exchange: ranks of one host read each
+/// other's in place (SharedSlots), those of other hosts get messages.
 class Exchange {
  public:
   /// Where a rank's dense gradients are gathered: a leaf a unit, in an order of its own alone, or a leaf a thread,
@@ -40,11 +42,21 @@ class Exchange {
     std::string host = this_host();
   };
 
+  /// Of all ranks.
+  struct Totals {
+    double loss = 0;
+    double squared_norm = 0;  ///< of the gradients of all trained arrays
+    int32_t request = 0;      ///< the largest
+  };
+
   virtual ~Exchange() = default;
   Leaves leaves() const { return leaves_; }
 
-  /// Shapes: items [n] of the rows of this rank, in (shard, position) order. Collective: all ranks.
-  virtual void route(std::span<const int32_t> items) = 0;
+  /// Shapes: items [n] of the rows this rank has in the next step, in (shard, position) order. Overwrites what was
+  /// announced and not begun.
+  virtual void announce(std::span<const int32_t> items, ThreadPool& pool) = 0;
+  /// Begins the announced step. Collective: all ranks.
+  virtual void begin(ThreadPool& pool) = 0;
 
   /// Distinct items, ascending, as rows of the held part of the item tables.
   std::span<const int32_t> owned() const { return owned_; }
@@ -72,13 +84,15 @@ class Exchange {
   /// rows]; those of `owned` are overwritten.
   virtual void count_rows(std::span<int32_t> counts) const = 0;
 
-  /// Fills the gradients of the dense arrays, and in fast form sums those of the item tables.
-  /// Shapes: leaves [units or threads, dense size], destroyed. Collective: all ranks.
-  virtual void reduce(std::span<float> leaves, ThreadPool& pool) = 0;
+  /// Fills the gradients of the dense arrays, and in fast form sums those of the item tables. `request`: 0, 1 or 2.
+  /// Shapes: leaves [units or threads, dense size], destroyed; losses [units]. Collective: all ranks.
+  virtual Totals reduce(std::span<float> leaves, std::span<const double> losses, int32_t request,
+                        ThreadPool& pool) = 0;
 
-  /// Of all calls, and of `route` alone; waiting for other ranks included.
-  double communication_s() const { return communication_.seconds + routing_.seconds; }
-  double routing_s() const { return routing_.seconds; }
+  /// Of all calls: waiting for other ranks included.
+  double communication_s() const { return communication_.seconds; }
+  /// How often the ranks of this host met.
+  virtual int64_t meetings() const { return 0; }
 
  protected:
   explicit Exchange(Leaves leaves) : leaves_(leaves) {}
@@ -86,8 +100,12 @@ class Exchange {
   const Leaves leaves_;
   std::vector<int32_t> owned_;
   std::vector<int32_t> part_of_row_, gradient_row_;
-  Stopwatch communication_, routing_;
+  Stopwatch communication_;
 };
+
+/// Whether each rank sums a slice of the dense gradients for all, which is another wait, but far fewer bytes where ranks
+/// are many or dense arrays large; else every rank reads all subtrees.
+bool sums_in_slices(double subtrees, int64_t dense_size, int64_t ranks);
 
 /// `reduce: exact`: the same bits on any number of ranks. Parts are computed by the owner of the item's block.
 /// Dense gradients: one leaf a shard, summed over the fixed tree. Parts' gradients: added in (shard, position) order

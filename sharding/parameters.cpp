@@ -39,12 +39,12 @@ Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> us
     }
     array.owned = {array.block_begin[shards_.begin], array.block_begin[shards_.end]};
     KT_CHECK(kind != ArrayKind::kItemTable || array.spec.rows == items, "{}", array.spec.name);
-    const bool replica = holding == Holding::kReplica &&
-                         (kind == ArrayKind::kItemTable || kind == ArrayKind::kDense);
-    array.held = replica ? Range{0, array.spec.rows} : array.owned;
+    const bool whole = kind == ArrayKind::kDense ||
+                       (kind == ArrayKind::kItemTable && holding == Holding::kReplica);
+    array.held = whole ? Range{0, array.spec.rows} : array.owned;
     const auto size = static_cast<size_t>(array.held.size() * array.spec.cols);
     array.value.resize(size);
-    if (kind == ArrayKind::kDense || (!is_columns(kind) && array.spec.trained)) {
+    if (array.spec.has_gradient()) {
       array.gradient.resize(size);
       for (int slot = 0; slot < optimizer_slots(optimizer); ++slot) array.slots[slot].resize(size);
     }
@@ -148,64 +148,34 @@ void Parameters::fill_gradients() {
 void Parameters::take_dense_gradients(std::span<const float> gradients) {
   for (ParameterArray& array : arrays)
     if (array.spec.kind == ArrayKind::kDense)
-      std::copy_n(gradients.begin() + array.dense_offset + array.held.begin * array.spec.cols,
-                  array.gradient.size(), array.gradient.begin());
+      std::copy_n(gradients.begin() + array.dense_offset, array.gradient.size(),
+                  array.gradient.begin());
 }
 
-std::vector<int64_t> Parameters::dense_counts(int size) const {
-  std::vector<int64_t> counts(size, 0);
-  for (int rank = 0; rank < size; ++rank) {
-    const Range blocks = shards_of_rank(shard_count_, {rank, size});
-    for (const ParameterArray& array : arrays)
-      if (array.spec.kind == ArrayKind::kDense)
-        counts[rank] +=
-            (array.block_begin[blocks.end] - array.block_begin[blocks.begin]) * array.spec.cols;
-  }
-  return counts;
-}
-
-void Parameters::publish_dense(Communicator& comm) {
-  if (holding_ == Holding::kReplica) {
-    for (const ParameterArray& array : arrays)
-      if (array.spec.kind == ArrayKind::kDense)
-        std::copy(array.value.begin(), array.value.end(), dense.begin() + array.dense_offset);
-    return;
-  }
-  std::vector<float> mine;
+void Parameters::copy_dense() {
   for (const ParameterArray& array : arrays)
     if (array.spec.kind == ArrayKind::kDense)
-      mine.insert(mine.end(), array.value.begin(), array.value.end());
-  const std::vector<int64_t> counts = dense_counts(comm.world().size);
-  std::vector<float> all(dense.size());
-  comm.all_gather<float>(mine, all, counts);
+      std::ranges::copy(array.value, dense.begin() + array.dense_offset);
+}
 
-  const float* from = all.data();
-  for (int rank = 0; rank < comm.world().size; ++rank) {
-    const Range blocks = shards_of_rank(shard_count_, {rank, comm.world().size});
-    for (const ParameterArray& array : arrays) {
-      if (array.spec.kind != ArrayKind::kDense) continue;
-      const int64_t begin = array.block_begin[blocks.begin] * array.spec.cols;
-      const int64_t size = array.block_begin[blocks.end] * array.spec.cols - begin;
-      std::copy_n(from, size, dense.begin() + array.dense_offset + begin);
-      from += size;
-    }
-  }
+double Parameters::squared_gradient_norm(const ParameterArray& array, int64_t block) const {
+  if (array.gradient.empty()) return 0;
+  const Range rows = block_rows(array, block);
+  if (rows.size() == 0) return 0;
+  const uint8_t* has_gradient = touched(array);
+  const int64_t first = rows.begin - array.held.begin;
+  return squared_norm(simd, {.rows = rows.size(),
+                             .cols = array.spec.cols,
+                             .touched = has_gradient ? has_gradient + first : nullptr,
+                             .gradient = array.gradient.data() + first * array.spec.cols});
 }
 
 void Parameters::squared_gradient_norms(std::span<double> norms, ThreadPool& pool) {
   KT_CHECK(std::ssize(norms) == shards_.size());
   pool.parallel_for(shards_.size(), [&](int64_t k, int) {
     norms[k] = 0;
-    for (ParameterArray& array : arrays) {
-      if (array.gradient.empty()) continue;
-      const Range rows = block_rows(array, shards_.begin + k);
-      const uint8_t* has_gradient = touched(array);
-      const int64_t first = rows.begin - array.held.begin;
-      norms[k] += squared_norm(simd, {.rows = rows.size(),
-                                      .cols = array.spec.cols,
-                                      .touched = has_gradient ? has_gradient + first : nullptr,
-                                      .gradient = array.gradient.data() + first * array.spec.cols});
-    }
+    for (const ParameterArray& array : arrays)
+      norms[k] += squared_gradient_norm(array, shards_.begin + k);
   });
 }
 

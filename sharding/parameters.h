@@ -19,7 +19,7 @@ namespace kt {
 enum class ArrayKind {
   kUserTable,    ///< rows in block order: shard by shard, users in id order
   kItemTable,    ///< rows in id order
-  kDense,        ///< rows in order; every rank also has a full copy to compute with
+  kDense,        ///< rows in order, all of them on every rank
   kUserColumns,  ///< found in the data before training, and kept: rows as those of a user table
   kColumns,      ///< likewise, rows in order
 };
@@ -36,9 +36,11 @@ struct ArraySpec {
       true;  ///< false: `Parameters::update` leaves it alone; a table has no gradient either
   double row_penalty =
       0;  ///< tables: of the squared row, for each row of a step (Parameters::penalize)
+  bool is_dense() const { return kind == ArrayKind::kDense; }
+  bool has_gradient() const { return is_dense() || (!is_columns(kind) && trained); }
 };
 
-/// What of the item tables and dense arrays a rank holds and updates.
+/// What of the item tables a rank holds and updates.
 enum class Holding {
   kOwnBlocks,  ///< its own blocks alone (`reduce: exact`)
   kReplica,    ///< all of them (`reduce: fast`)
@@ -50,8 +52,8 @@ struct ParameterArray {
   ArraySpec spec;
   std::vector<int64_t> block_begin;  ///< [V + 1] rows
   Range owned;                       ///< rows of this rank's blocks
-  Range held;                        ///< rows below; `owned`, or all for a replica
-  int64_t dense_offset = 0;  ///< dense arrays: where the full copy begins in `Parameters::dense`
+  Range held;  ///< rows below; `owned`, or all: dense arrays, item tables of a replica
+  int64_t dense_offset = 0;  ///< dense arrays: where the array begins in `Parameters::dense`
   AlignedFloats value;
   AlignedFloats gradient;
   AlignedFloats slots[2];
@@ -73,7 +75,8 @@ class Parameters {
   /// Throws: BugError for a name that no array has.
   ParameterArray& find(const std::string& name);
   const ParameterArray& find(const std::string& name) const;
-  std::vector<float> dense;  ///< all dense arrays in full, one after the other
+  std::vector<float>
+      dense;  ///< the values of all dense arrays, one after the other, to compute with
   /// Users of this rank's shards and held items that have a gradient in a step; that of any other row of a table is
   /// 0, whatever its elements hold. Shapes: [held.size()], 0 or 1.
   std::vector<uint8_t> user_touched, item_touched;
@@ -102,15 +105,17 @@ class Parameters {
   void forget_gradients();
   /// Writes the zeros of the rows that have none: all have one then.
   void fill_gradients();
-  /// Takes the held part of the gradients of all dense arrays. Shapes: gradients as `dense`.
+  /// Takes the gradients of all dense arrays. Shapes: gradients as `dense`.
   void take_dense_gradients(std::span<const float> gradients);
 
   /// All rows of an item table on every rank. Shapes: result [items, cols]. Collective: all ranks.
   std::vector<float> gather_items(const ParameterArray& array, Communicator& comm) const;
-  /// Brings the full copies of the dense arrays up to date. Collective: all ranks.
-  void publish_dense(Communicator& comm);
-  /// The squared norm of the gradients of each own block: `SquaredNorm` of each array, arrays in order. The whole one
-  /// is their sum over the tree. Shapes: norms [own shards].
+  /// Brings `dense` up to date.
+  void copy_dense();
+  /// `SquaredNorm` of the gradients that a held block of an array has; 0 where it has none.
+  double squared_gradient_norm(const ParameterArray& array, int64_t block) const;
+  /// The squared norm of the gradients of each own block: those of the arrays added up in order. The whole one is their
+  /// sum over the tree. Shapes: norms [own shards].
   void squared_gradient_norms(std::span<double> norms, ThreadPool& pool);
   /// 128-bit hash, in hex, of every value that training made, block by block: the same hash, the same bits on any
   /// number of ranks. Collective: all ranks.
@@ -128,8 +133,6 @@ class Parameters {
   Range block_rows(const ParameterArray& array, int64_t block) const {
     return {array.block_begin[block], array.block_begin[block + 1]};
   }
-  /// Elements each rank's blocks of the dense arrays have. Shapes: [ranks].
-  std::vector<int64_t> dense_counts(int size) const;
 
   Range shards_;
   int64_t shard_count_;

@@ -24,9 +24,11 @@ std::vector<float> sum_over_tree(std::span<float> leaves, int64_t width, int64_t
   }
   std::vector<float> all(std::ssize(nodes) * width);
   comm.all_gather<float>(sums, all, counts);
-  finish_tree(all, width, nodes);
-  all.resize(width);
-  return all;
+  std::vector<const float*> sums_of_nodes;
+  for (int64_t k = 0; k < std::ssize(nodes); ++k) sums_of_nodes.push_back(all.data() + k * width);
+  std::vector<float> result(width);
+  finish_tree(sums_of_nodes, finish_adds(nodes), result, pool);
+  return result;
 }
 
 }  // namespace kt

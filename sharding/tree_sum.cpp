@@ -9,6 +9,9 @@
 namespace kt {
 namespace {
 
+/// Columns that all leaves of a rank have room for in the nearest cache.
+constexpr int64_t kColumns = 128;
+
 void add_all(std::span<float> buffers, int64_t width, std::span<const TreeAdd> adds,
              Range columns) {
   const FlushSmall flush;
@@ -83,8 +86,6 @@ void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadP
                   from = (leaves.begin + add.from) >> level;
     (into == from ? inside[into - first] : between).push_back(add);
   }
-  // Columns that all leaves of a rank have room for in the nearest cache.
-  constexpr int64_t kColumns = 128;
   const int64_t pieces = (width + kColumns - 1) / kColumns;
   const auto columns = [&](int64_t piece) {
     return Range{piece * kColumns, std::min((piece + 1) * kColumns, width)};
@@ -98,9 +99,22 @@ void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadP
                     [&](int64_t piece, int) { add_all(buffers, width, between, columns(piece)); });
 }
 
-void finish_tree(std::span<float> buffers, int64_t width, const std::vector<TreeNode>& nodes) {
-  KT_CHECK(static_cast<int64_t>(buffers.size()) == static_cast<int64_t>(nodes.size()) * width);
-  add_all(buffers, width, finish_adds(nodes), {0, width});
+void finish_tree(std::span<const float* const> sums, std::span<const TreeAdd> adds,
+                 std::span<float> result, ThreadPool& pool) {
+  KT_CHECK(sums.size() == adds.size() + 1, "{} sums, {} additions", sums.size(), adds.size());
+  const auto width = std::ssize(result);
+  const int64_t pieces = (width + kColumns - 1) / kColumns, threads = pool.threads();
+  pool.parallel_for(threads, [&](int64_t thread, int) {
+    std::vector<float> copies(sums.size() * kColumns);
+    for (int64_t piece = pieces * thread / threads; piece < pieces * (thread + 1) / threads;
+         ++piece) {
+      const int64_t begin = piece * kColumns, columns = std::min(kColumns, width - begin);
+      for (size_t k = 0; k < sums.size(); ++k)
+        std::copy_n(sums[k] + begin, columns, copies.begin() + static_cast<int64_t>(k) * kColumns);
+      add_all(copies, kColumns, adds, {0, columns});
+      std::copy_n(copies.begin(), columns, result.begin() + begin);
+    }
+  });
 }
 
 double tree_sum(std::span<const double> leaves) {

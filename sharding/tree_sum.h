@@ -37,9 +37,10 @@ std::vector<TreeAdd> finish_adds(const std::vector<TreeNode>& nodes);
 /// holds its sum. Shapes: buffers [leaves.size(), width].
 void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadPool& pool);
 
-/// Finishes the tree from subtrees in leaf order that together are all leaves; the result is in the
-/// first. Shapes: buffers [nodes.size(), width].
-void finish_tree(std::span<float> buffers, int64_t width, const std::vector<TreeNode>& nodes);
+/// Finishes the tree from the sums of subtrees in leaf order that together are all leaves, wherever they lie.
+/// Shapes: sums [subtrees] of [result.size()] each; adds: `finish_adds` of the subtrees; result [width].
+void finish_tree(std::span<const float* const> sums, std::span<const TreeAdd> adds,
+                 std::span<float> result, ThreadPool& pool);
 
 /// The tree over scalars. Shapes: leaves [V], V a power of two.
 double tree_sum(std::span<const double> leaves);

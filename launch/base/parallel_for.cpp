@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -14,29 +13,12 @@
 #include <vector>
 
 #include "launch/base/errors.h"
+#include "launch/base/look_out.h"
 #include "launch/process/watchdog.h"
 
 namespace kt {
 
 namespace {
-
-/// How long a thread looks for the next work, or the end of the present one, before it sleeps: about as long as what
-/// lies between two pieces of a training step. To wake up takes longer than most of them.
-constexpr auto kLookOut = std::chrono::microseconds(50);
-
-/// Waits for `done` without sleeping. False when it has not come in time.
-template <class Done>
-bool look_out(Done&& done) {
-  if (done()) return true;
-  const auto end = std::chrono::steady_clock::now() + kLookOut;
-  do {
-    for (int k = 0; k < 16; ++k) {
-      if (done()) return true;
-      __builtin_ia32_pause();
-    }
-  } while (std::chrono::steady_clock::now() < end);
-  return done();
-}
 
 /// A thread's own range of the indices; the others help when theirs is done. On a cache line of its own.
 struct alignas(64) Share {

@@ -1,13 +1,17 @@
 #include "launch/collectives/shared_slots.h"
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -15,6 +19,8 @@
 
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
+#include "launch/base/look_out.h"
+#include "launch/process/watchdog.h"
 
 namespace kt {
 namespace {
@@ -55,11 +61,11 @@ std::string this_host() {
 }
 
 SharedSlots::SharedSlots(Communicator& comm, int64_t bytes, int64_t unit, const std::string& host)
-    : shared_(comm.world().size, 0) {
+    : rank_(comm.world().rank), shared_(comm.world().size, 0) {
   const int64_t multiple = std::lcm(unit, static_cast<int64_t>(sysconf(_SC_PAGESIZE)));
-  slot_bytes_ = std::max((bytes + multiple - 1) / multiple, int64_t{1}) * multiple;
-  bytes_ = slot_bytes_ * comm.world().size;
-  shared_[comm.world().rank] = 1;
+  stride_ = (kGateBytes + bytes + multiple - 1) / multiple * multiple;
+  bytes_ = stride_ * comm.world().size;
+  shared_[rank_] = 1;
   map_own_memory(0, bytes_, 0);
   if (comm.world().size > 1) share(comm, host);
 }
@@ -75,15 +81,15 @@ void SharedSlots::map_own_memory(int64_t offset, int64_t bytes, int flags) {
 void SharedSlots::share(Communicator& comm, const std::string& host) {
   const World world = comm.world();
   const auto map_slot = [&](int rank, const File& file, int access) {
-    return mmap(slot(rank), slot_bytes_, access, MAP_SHARED | MAP_FIXED, file.number(), 0) !=
+    return mmap(&gate(rank), stride_, access, MAP_SHARED | MAP_FIXED, file.number(), 0) !=
            MAP_FAILED;
   };
   const File own(memfd_create("kuaitrain", MFD_CLOEXEC));
-  const bool has_own = own.is_open() && ftruncate(own.number(), slot_bytes_) == 0 &&
+  const bool has_own = own.is_open() && ftruncate(own.number(), stride_) == 0 &&
                        map_slot(world.rank, own, PROT_READ | PROT_WRITE);
   if (!has_own)
     log_warning("no shared memory of {} bytes for the ranks of this host ({}): messages instead",
-                slot_bytes_, std::strerror(errno));
+                stride_, std::strerror(errno));
 
   const struct stat status = status_of(own);
   const Fields mine{std::hash<std::string>{}(host), static_cast<uint64_t>(getpid()),
@@ -107,7 +113,42 @@ void SharedSlots::share(Communicator& comm, const std::string& host) {
   for (int rank = 0; rank < world.size; ++rank) {
     if (rank == world.rank) continue;
     shared_[rank] = reads[rank] && read_by[rank];
-    if (reads[rank] && !shared_[rank]) map_own_memory(rank * slot_bytes_, slot_bytes_, MAP_FIXED);
+    if (reads[rank] && !shared_[rank]) map_own_memory(rank * stride_, stride_, MAP_FIXED);
+    if (shared_[rank]) others_.push_back(rank);
+  }
+}
+
+/// What a rank tells the others of its host when they meet. Its own to write.
+struct SharedSlots::Gate {
+  std::atomic<uint32_t> arrivals;  // meetings it has come to
+  std::atomic<uint32_t> asleep;    // whether it waits for somebody's arrival asleep
+};
+
+SharedSlots::Gate& SharedSlots::gate(int rank) const {
+  static_assert(sizeof(Gate) <= kGateBytes && std::atomic<uint32_t>::is_always_lock_free);
+  return *reinterpret_cast<Gate*>(base_ + rank * stride_);
+}
+
+void SharedSlots::meet() {
+  ++meetings_;
+  if (others_.empty()) return;
+  const Phase phase("meet", meetings_);
+  const auto futex = [](std::atomic<uint32_t>& word, int operation, uint32_t value) {
+    syscall(SYS_futex, &word, operation, value, nullptr, nullptr, 0);
+  };
+  Gate& own = gate(rank_);
+  const auto now = static_cast<uint32_t>(meetings_);
+  own.arrivals.store(now);
+  // Whoever falls asleep after this has seen the arrival, or is woken at once by the system, which looks again.
+  if (std::ranges::any_of(others_, [&](int rank) { return gate(rank).asleep.load() != 0; }))
+    futex(own.arrivals, FUTEX_WAKE, INT_MAX);
+  for (const int rank : others_) {
+    std::atomic<uint32_t>& arrivals = gate(rank).arrivals;
+    const auto come = [&] { return static_cast<int32_t>(arrivals.load() - now) >= 0; };
+    if (look_out(come)) continue;
+    own.asleep.store(1);
+    while (!come()) futex(arrivals, FUTEX_WAIT, now - 1);
+    own.asleep.store(0);
   }
 }
 

@@ -36,7 +36,7 @@ void set_step(int64_t step);
 int64_t current_step();
 
 /// The work in hand is alive. Long work that one rank does alone calls it as often as it likes, from any
-/// thread; it costs one atomic add. Every piece of a `ThreadPool`'s work is one. Under `agree` and `solo`
+/// thread; it costs next to nothing. Every piece of a `ThreadPool`'s work is one. Under `agree` and `solo`
 /// (launch/collectives/agree.h) the waiting ranks are told, too.
 void heartbeat();
 

@@ -12,6 +12,7 @@
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
 #include "launch/collectives/agree.h"
+#include "launch/collectives/shared_slots.h"
 #include "launch/process/cpu_check.h"
 #include "launch/process/mpi_session.h"
 #include "launch/process/run_main.h"
@@ -86,6 +87,12 @@ int probe() {
     watchdog_set_timeout(1);
     const Phase phase("matrix");
     hang();
+  }
+  if (mode == "not_met") {
+    watchdog_set_timeout(1);
+    SharedSlots slots(comm, 64, 8, this_host());
+    if (is_last) hang();
+    slots.meet();
   }
   if (mode == "never_ends" && !is_last) return kExitDone;
   if (is_last) {

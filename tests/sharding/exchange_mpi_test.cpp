@@ -103,6 +103,7 @@ struct Step {
   float leaf(int64_t shard, int64_t k) const {
     return draw(100 + number, static_cast<uint64_t>(shard), static_cast<uint64_t>(k));
   }
+  double loss(int64_t shard) const { return draw(150 + number, 0, static_cast<uint64_t>(shard)); }
   std::vector<Sample> of(Range shards) const {
     std::vector<Sample> part;
     for (const Sample& sample : samples)
@@ -135,15 +136,21 @@ const ParameterArray* item_table_of(const Parameters& parameters) {
   return nullptr;
 }
 
-/// Gives a step to an exchange as the training step does, and checks every answer but the last: the gradients that
-/// are in `parameters` at the end.
-void run(const Step& step, Parameters& parameters, Exchange& exchange, ThreadPool& pool) {
+/// The items of this rank's rows of a step, in order.
+std::vector<int32_t> own_items(const Step& step, const Parameters& parameters) {
+  return item_table_of(parameters) ? items_of(step.of(parameters.shards()))
+                                   : std::vector<int32_t>{};
+}
+
+/// Gives an announced step to an exchange as the training step does, and announces the next one if there is any. Checks
+/// every answer but the last: the gradients that are in `parameters` at the end.
+void run(const Step& step, const Step* after, Parameters& parameters, Exchange& exchange,
+         ThreadPool& pool, Exchange::Totals& totals) {
   const ParameterArray* table = item_table_of(parameters);
   const bool exact = parameters.holding() == Holding::kOwnBlocks;
   const std::vector<Step::Sample> mine =
       table ? step.of(parameters.shards()) : std::vector<Step::Sample>{};
-  const std::vector<int32_t> items = items_of(mine);
-  exchange.route(items);
+  exchange.begin(pool);
 
   // Who computes what.
   const std::vector<Step::Sample>& computed_for = exact && table ? step.samples : mine;
@@ -172,6 +179,7 @@ void run(const Step& step, Parameters& parameters, Exchange& exchange, ThreadPoo
   for (const int32_t row : exchange.owned())
     for (int64_t c = 0; c < kPartWidth; ++c)
       exchange.own_parts()[row * kPartWidth + c] = step.part(table->held.begin + row, c);
+  if (after) exchange.announce(own_items(*after, parameters), pool);
   exchange.fetch_parts();
   const std::vector<int32_t> part_of_row(exchange.part_of_row().begin(),
                                          exchange.part_of_row().end());
@@ -219,7 +227,12 @@ void run(const Step& step, Parameters& parameters, Exchange& exchange, ThreadPoo
   std::vector<float> leaves;
   for (int64_t j = parameters.shards().begin; j < parameters.shards().end; ++j)
     for (int64_t k = 0; k < width; ++k) leaves.push_back(step.leaf(j, k));
-  exchange.reduce(leaves, pool);
+  std::vector<double> losses;
+  for (int64_t j = parameters.shards().begin; j < parameters.shards().end; ++j)
+    losses.push_back(step.loss(j));
+  // Who asks for most is another one each step, or nobody.
+  const uint64_t request = step.number % (parameters.shards().begin == 0 ? 3 : 2);
+  totals = exchange.reduce(leaves, losses, static_cast<int32_t>(request), pool);
 }
 
 /// The sum over the tree, by its definition.
@@ -249,6 +262,42 @@ std::vector<T> plain_gradient(const Step& step, const ParameterArray& array, int
     for (int64_t c = 0; c < cols; ++c)
       gradient[sample.item * cols + c] += step.gradient(sample, column + c);
   return gradient;
+}
+
+/// What all ranks are told of a step: the losses over the tree, the norm of the gradients that are there, the largest
+/// request.
+void expect_totals(const Exchange::Totals& got, const Step& step, Parameters& parameters,
+                   Communicator& comm, bool exact) {
+  ThreadPool pool(1);
+  std::vector<double> losses, norms(parameters.shards().size());
+  for (int64_t j = 0; j < kShards; ++j) losses.push_back(step.loss(j));
+  parameters.squared_gradient_norms(norms, pool);
+  const double norm = tree_sum(gather_shards<double>(comm, norms, kShards));
+  if (exact) {
+    EXPECT_EQ(got.loss, tree_sum(losses));
+    EXPECT_EQ(got.squared_norm, norm);
+  } else {
+    EXPECT_NEAR(got.loss, tree_sum(losses), 1e-9);
+    EXPECT_NEAR(got.squared_norm, norm, 1e-12 * norm);
+  }
+  const auto first = static_cast<int32_t>(step.number % 3),
+             others = static_cast<int32_t>(step.number % 2);
+  EXPECT_EQ(got.request, comm.world().size > 1 ? std::max(first, others) : first);
+}
+
+/// All steps, each but the first and every third announced while the one before it is taken. `check(step)` after each.
+template <class Check>
+void run_all(std::span<const Step> steps, Parameters& parameters, Exchange& exchange,
+             Communicator& comm, ThreadPool& pool, Check&& check) {
+  for (size_t k = 0; k < steps.size(); ++k) {
+    const bool announced = k > 0 && k % 3 != 0;
+    if (!announced) exchange.announce(own_items(steps[k], parameters), pool);
+    const bool next = k + 1 < steps.size() && (k + 1) % 3 != 0;
+    Exchange::Totals totals;
+    run(steps[k], next ? &steps[k + 1] : nullptr, parameters, exchange, pool, totals);
+    expect_totals(totals, steps[k], parameters, comm, parameters.holding() == Holding::kOwnBlocks);
+    check(steps[k]);
+  }
 }
 
 struct Case {
@@ -289,14 +338,16 @@ TEST_P(ExchangeTest, ExactGradientsHaveTheBitsOfOneProcess) {
     Exchange::Options options = options_for(threads);
     options.host = std::to_string(world.rank / of_host);
     const auto exchange = make_exact_exchange(parameters, comm, options);
-    for (const Step& step : steps()) {
-      run(step, parameters, *exchange, pool);
+    run_all(steps(), parameters, *exchange, comm, pool, [&](const Step& step) {
       int64_t column = 0;
       for (const ParameterArray& array : parameters.arrays) {
-        EXPECT_EQ(array.held, array.owned);
+        if (array.spec.kind == ArrayKind::kDense)
+          EXPECT_EQ(array.held, (Range{0, array.spec.rows}));
+        else
+          EXPECT_EQ(array.held, array.owned);
         if (array.spec.kind == ArrayKind::kUserTable) continue;
         std::vector<float> whole = plain_gradient<float>(step, array, column);
-        const int64_t cols = array.spec.cols, begin = array.owned.begin * cols;
+        const int64_t cols = array.spec.cols, begin = array.held.begin * cols;
         if (array.spec.kind == ArrayKind::kItemTable) {
           column += cols;
           // Rows of items that the step has not are left alone.
@@ -308,10 +359,30 @@ TEST_P(ExchangeTest, ExactGradientsHaveTheBitsOfOneProcess) {
           }
         }
         EXPECT_EQ(bits(array.gradient),
-                  bits(std::span(whole).subspan(begin, array.owned.size() * cols)))
+                  bits(std::span(whole).subspan(begin, array.held.size() * cols)))
             << array.spec.name << ", step " << step.number;
       }
-    }
+    });
+  }
+}
+
+// Where all subtrees together are many bytes, each rank sums a slice of them.
+TEST_F(MpiTest, LongDenseGradientsHaveTheBitsOfOneProcess) {
+  const std::vector<ArraySpec> specs{{"users", ArrayKind::kUserTable, kUsers, 3},
+                                     {"long", ArrayKind::kDense, 150, 1001}};
+  ThreadPool pool(2);
+  for (const int of_host : {world.size, 1}) {
+    Parameters parameters = make_weights(specs, world, Holding::kOwnBlocks);
+    const auto exchange = make_exact_exchange(parameters, comm,
+                                              {.part_width = 0,
+                                               .most_rows = 0,
+                                               .threads = 2,
+                                               .host = std::to_string(world.rank / of_host)});
+    const std::vector<Step> steps{{1, 1, 0}, {2, 1, 0}};
+    run_all(steps, parameters, *exchange, comm, pool, [&](const Step& step) {
+      const ParameterArray& array = parameters.find("long");
+      EXPECT_EQ(bits(array.gradient), bits(plain_gradient<float>(step, array, 0)));
+    });
   }
 }
 
@@ -319,8 +390,7 @@ TEST_P(ExchangeTest, FastGradientsAreThePlainSums) {
   ThreadPool pool(2);
   Parameters parameters = make_weights(specs, world, Holding::kReplica);
   const auto exchange = make_fast_exchange(parameters, comm, options_for(2));
-  for (const Step& step : steps()) {
-    run(step, parameters, *exchange, pool);
+  run_all(steps(), parameters, *exchange, comm, pool, [&](const Step& step) {
     int64_t column = 0;
     for (const ParameterArray& array : parameters.arrays) {
       if (array.spec.kind == ArrayKind::kUserTable) continue;
@@ -335,13 +405,14 @@ TEST_P(ExchangeTest, FastGradientsAreThePlainSums) {
     }
     // Other ranks' items have gradients too now.
     EXPECT_EQ(std::ranges::count(parameters.item_touched, 0), 0);
-  }
+  });
 }
 
 TEST_F(MpiTest, RowsOfItemsNeedAnItemTable) {
   Parameters parameters = make_weights(specs_of(0, 0), world, Holding::kOwnBlocks);
   const auto exchange = make_exact_exchange(parameters, comm, {.part_width = 1, .most_rows = 1});
-  EXPECT_THROW(exchange->route(std::vector<int32_t>{0}), BugError);
+  ThreadPool pool(1);
+  EXPECT_THROW(exchange->announce(std::vector<int32_t>{0}, pool), BugError);
 }
 
 // What Parameters do over ranks.
@@ -382,7 +453,7 @@ std::vector<float> whole_array(const std::vector<ArraySpec>& specs, size_t a) {
 
 TEST_P(ParametersTest, EveryRankSeesTheWholeDenseArrays) {
   Parameters parameters = make_weights(specs, world, GetParam());
-  parameters.publish_dense(comm);
+  parameters.copy_dense();
   std::vector<float> dense;
   for (size_t a = 0; a < specs.size(); ++a) {
     const std::vector<float> whole = whole_array(specs, a);

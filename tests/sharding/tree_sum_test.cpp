@@ -39,6 +39,16 @@ TEST(Subtrees, CoverARangeWithWholeSubtreesInOrder) {
   EXPECT_EQ(subtrees({0, kLeaves}).size(), 1u);
 }
 
+std::vector<float> finished(const std::vector<float>& sums, int64_t width,
+                            const std::vector<TreeNode>& nodes) {
+  ThreadPool pool(2);
+  std::vector<const float*> of_node;
+  for (int64_t k = 0; k < std::ssize(nodes); ++k) of_node.push_back(sums.data() + k * width);
+  std::vector<float> result(width);
+  finish_tree(of_node, finish_adds(nodes), result, pool);
+  return result;
+}
+
 TEST(TreeSum, SameBitsForEveryNumberOfRanks) {
   ThreadPool pool(2);
   for (int size = 1; size <= kLeaves; ++size) {
@@ -56,9 +66,9 @@ TEST(TreeSum, SameBitsForEveryNumberOfRanks) {
         partial.insert(partial.end(), from, from + kWidth);
       }
     }
-    finish_tree(partial, kWidth, nodes);
+    const std::vector<float> all = finished(partial, kWidth, nodes);
     for (int64_t k = 0; k < kWidth; ++k)
-      EXPECT_EQ(partial[k], reference(0, kLeaves, k)) << size << " ranks";
+      EXPECT_EQ(all[k], reference(0, kLeaves, k)) << size << " ranks";
   }
 }
 
@@ -79,9 +89,7 @@ TEST(TreeSum, ASumTooSmallForAFullMantissaIsZero) {
   std::vector<float> leaves{1.5e-38f, -1.4e-38f, 1e-40f, 2e-38f};
   sum_subtrees(leaves, 1, {0, 4}, pool);
   EXPECT_EQ(leaves[0], 2e-38f);
-  std::vector<float> nodes{1.5e-38f, -1.4e-38f};
-  finish_tree(nodes, 1, {{0, 0}, {0, 1}});
-  EXPECT_EQ(nodes[0], 0.f);
+  EXPECT_EQ(finished({1.5e-38f, -1.4e-38f}, 1, {{0, 0}, {0, 1}}), std::vector<float>{0.f});
 }
 
 TEST(TreeSum, Scalars) {

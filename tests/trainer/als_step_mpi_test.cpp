@@ -56,7 +56,7 @@ class Als : public SmallProblem {
     const Schedule schedule(counts, (std::accumulate(counts.begin(), counts.end(), 0) + 1) / 2);
     ThreadPool pool(threads);
     fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem, ranks);
+    initialize(parameters, problem);
     for (ParameterArray& array : parameters.arrays)
       for (float& value : array.value) value *= static_cast<float>(scale);
     initial_ = all_arrays(problem, parameters, ranks);

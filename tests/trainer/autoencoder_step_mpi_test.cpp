@@ -67,7 +67,7 @@ class Autoencoder : public SmallProblem, public ::testing::WithParamInterface<Fo
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     ThreadPool pool(threads);
     fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem, ranks);
+    initialize(parameters, problem);
     Result result;
     for (const ParameterArray& array : parameters.arrays) result.names.push_back(array.spec.name);
     result.before = all_arrays(problem, parameters, ranks);

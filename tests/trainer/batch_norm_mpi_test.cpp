@@ -63,7 +63,7 @@ class TenSteps : public SmallProblem,
 
   Result train(const Problem& problem, MpiCommunicator& ranks, int threads) {
     Parameters parameters = make_parameters(problem, ranks.world());
-    initialize(parameters, problem, ranks);
+    initialize(parameters, problem);
     Result result{.before = all_arrays(problem, parameters, ranks)};
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     const Schedule schedule(gather_train_counts(samples, kShards, ranks),
@@ -77,7 +77,7 @@ class TenSteps : public SmallProblem,
                    step_columns(problem), problem.system.objective,
                    {.seed = static_cast<uint64_t>(config.train.seed)});
     for (int64_t t = 0; t < kSteps; ++t) {
-      const TrainStep::Result of_step = step.run(schedule, kEpoch, t, kRate, t + 1);
+      const TrainStep::Result of_step = step.run(kEpoch, t, kRate, t + 1);
       EXPECT_TRUE(of_step.updated);
       result.losses.push_back(of_step.outcome.loss);
       result.samples.push_back(of_step.samples);

@@ -45,9 +45,9 @@ class Checkpointing : public SmallProblem {
   /// After `steps` updates, so that the optimizer's state is filled as well.
   Parameters trained(Communicator& ranks, int64_t steps, Holding holding = Holding::kOwnBlocks) {
     Parameters parameters = make(ranks.world(), holding);
-    fill_weights(parameters, 1, ranks);
+    fill_weights(parameters, 1);
     for (int64_t step = 1; step <= steps; ++step) update(parameters, step);
-    parameters.publish_dense(ranks);
+    parameters.copy_dense();
     return parameters;
   }
   ProgressState at_step(int64_t step) const {
@@ -166,7 +166,7 @@ TEST_F(Checkpointing, AnotherModelIsRefused) {
 TEST_F(Checkpointing, AnOptimizerOfMoreStateIsRefused) {
   Parameters plain(kModel, kUsersPerShard, 5, world, Holding::kOwnBlocks,
                    {.rule = OptimizerRule::kSgd});
-  fill_weights(plain, 1, comm);
+  fill_weights(plain, 1);
   save_checkpoint(run(), plain, at_step(1), {}, 2, comm);
   std::optional<Checkpoint> checkpoint = find_checkpoint(run(), {}, comm);
   ASSERT_TRUE(checkpoint);

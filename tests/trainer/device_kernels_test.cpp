@@ -182,15 +182,16 @@ TEST(DeviceKernels, TreesAreThoseOfTheCpu) {
 
   std::vector<TreeNode> nodes = subtrees({0, 3});
   for (const TreeNode& node : subtrees({3, kLeaves})) nodes.push_back(node);
-  host = numbers(9, std::ssize(nodes) * kWidth);
-  device = host;
+  device = numbers(9, std::ssize(nodes) * kWidth);
   std::vector<float> result(kWidth);
   const std::vector<TreeAdd> adds = finish_adds(nodes);
-  finish_tree(host, kWidth, nodes);
+  std::vector<const float*> sums;
+  for (size_t k = 0; k < nodes.size(); ++k) sums.push_back(device.data() + k * kWidth);
+  std::vector<float> expected_sum(kWidth);
+  finish_tree(sums, adds, expected_sum, pool);
   run(kWidth,
       kernel::AddBuffers{adds.data(), std::ssize(adds), kWidth, device.data(), result.data()});
-  host.resize(kWidth);
-  EXPECT_EQ(result, host);
+  EXPECT_EQ(result, expected_sum);
 
   std::vector<double> leaves;
   for (uint64_t k = 0; k < kLeaves; ++k) leaves.push_back(number(4, k) * 1e-7 + number(5, k));

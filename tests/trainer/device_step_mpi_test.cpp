@@ -333,7 +333,7 @@ TEST_P(Predicting, ScoresAreThoseOfTheHost) {
   for (int64_t k = 0; k < kSmallItems * 3; ++k)
     problem.columns.items.push_back(std::sin(static_cast<float>(k)));
   Parameters parameters = make_parameters(problem, world);
-  initialize(parameters, problem, comm);
+  initialize(parameters, problem);
   const auto samples = load_samples(problem.dataset, config, parameters.shards(), comm);
   const Schedule schedule(gather_train_counts(samples, 8, comm), config.train.global_batch);
   const auto engine = make_device_engine(problem.system, ProductPrecision::kFp32);

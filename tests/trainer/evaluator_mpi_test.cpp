@@ -32,7 +32,7 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
   }
   Parameters weights(Communicator& ranks) {
     Parameters parameters = make_parameters(problem, ranks.world());
-    fill_weights(parameters, .3, ranks);
+    fill_weights(parameters, .3);
     return parameters;
   }
   std::unique_ptr<Predictor> predictor(Parameters& parameters, Communicator& ranks) const {
@@ -108,7 +108,7 @@ TEST_P(Evaluate, APredictorKeepsItsWeights) {
   std::vector<float> before(pairs.size()), after(pairs.size()), others(pairs.size());
   kept->predict(pairs, pool, before);
   Parameters other = make_parameters(problem, world);
-  fill_weights(other, .7, comm);
+  fill_weights(other, .7);
   predictor(other, comm)->predict(pairs, pool, others);
   problem.engine->set_dense(other.dense);
   std::ranges::fill(parameters->dense, 9.f);

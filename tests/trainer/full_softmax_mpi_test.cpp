@@ -69,7 +69,7 @@ class FullSoftmax : public SmallProblem, public ::testing::WithParamInterface<Mo
   };
   Result train(const Problem& problem, MpiCommunicator& ranks, int threads, int64_t steps) {
     Parameters parameters = make_parameters(problem, ranks.world());
-    initialize(parameters, problem, ranks);
+    initialize(parameters, problem);
     Result result{.losses = {}, .before = all_arrays(problem, parameters, ranks), .after = {}};
     auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     for (ShardSamples& shard : samples)

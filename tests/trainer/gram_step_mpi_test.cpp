@@ -42,7 +42,7 @@ class Gram : public SmallProblem {
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     ThreadPool pool(threads);
     fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem, ranks);
+    initialize(parameters, problem);
     GramStep step(problem, parameters, samples, ranks, pool);
     step.run(0, 0, 0, 1);
     Found found{.names = {},

@@ -36,7 +36,7 @@ class Means : public SmallProblem {
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     ThreadPool pool(threads);
     fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem, ranks);
+    initialize(parameters, problem);
     MeansStep step(*problem.system.means, problem.system.objective, parameters, samples, ranks,
                    pool);
     step.run(0, 0, 0, 1);

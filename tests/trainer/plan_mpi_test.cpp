@@ -155,7 +155,7 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
   const auto engine = make(kFeatures);
   PlanInputs inputs = inputs_for(*engine);
   inputs.config.train.clip_norm = run.clip_norm;
-  inputs.config.train.global_batch = 150;
+  inputs.config.train.global_batch = 50;
   inputs.config.data.validation.fraction = 0;
 
   const std::vector<ShardSamples> samples = samples_of(run.shards);
@@ -169,14 +169,14 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
                         holding(), {});
   CountingCommunicator counting(comm);
   const Schedule schedule(inputs.shard_rows, inputs.config.train.global_batch);
-  ASSERT_GT(schedule.steps(), 1);
+  ASSERT_GT(schedule.steps(), 2);
   ThreadPool pool(1);
   Exchange::Options options = exchange_options(*engine, parameters, schedule, pool);
   options.host = std::to_string(world.rank);  // what is planned: every rank on a host of its own
   const auto exchange = exact ? make_exact_exchange(parameters, counting, options)
                               : make_fast_exchange(parameters, counting, options);
   const Range own = parameters.shards();
-  TrainStep step(*engine, parameters, *exchange, counting, pool,
+  TrainStep step(*engine, parameters, *exchange, counting, pool, schedule,
                  std::span(samples).subspan(own.begin, own.size()), {.items = features.data()}, {},
                  {.seed = 1, .clip_norm = run.clip_norm});
   counting.calls.clear();
@@ -184,7 +184,10 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
   std::vector<double> taken(world.size, 0);
   double repeats = 0;
   for (int64_t t = 0; t < schedule.steps(); ++t) {
-    const Requests requests = requests_of_step(samples, schedule, t, world.size);
+    StepItems requests = requests_of_step(samples, schedule, t, world.size);
+    // The first step has to be announced by itself, the last one announces one of another epoch.
+    const bool usual = t > 0 && t + 1 < schedule.steps();
+    if (usual) requests.next_rows = requests_of_step(samples, schedule, t + 1, world.size).rows;
     for (int r = 0; r < world.size; ++r)
       for (int q = 0; q < world.size; ++q) {
         taken[r] += requests.rows[r][q];
@@ -193,14 +196,12 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
     const std::vector<Collective> planned = step_collectives(inputs, requests);
 
     counting.calls.clear();
-    ASSERT_TRUE(step.run(schedule, 0, t, 1e-3, t + 1).updated);
-    int32_t request = 0;  // what the loop asks of all ranks at the end of a step
-    counting.all_reduce(std::span(&request, 1), Reduction::kMax);
-
+    ASSERT_TRUE(step.run(0, t, 1e-3, t + 1).updated);
+    if (!usual) continue;
     expect_planned(counting.calls, planned, world.rank);
     if (HasFatalFailure()) return;
     if (world.size > 1 && exact) {
-      EXPECT_GT(counting.calls[2].traffic.sent_bytes, 0);  // item parts
+      EXPECT_GT(counting.calls[0].traffic.sent_bytes, 8);  // item parts
     }
   }
 
@@ -282,7 +283,7 @@ TEST_P(PlannedMeans, CommunicateAsPlanned) {
     inputs.shard_users.push_back(std::ssize(shard.users));
     inputs.shard_rows.push_back(std::ssize(shard.train));
   }
-  Requests requests(world.size);
+  StepItems requests(world.size);
   for (int r = 0; r < world.size; ++r) {
     const Range shards = shards_of_rank(kShards, {r, world.size});
     for (int64_t j = shards.begin; j < shards.end; ++j)

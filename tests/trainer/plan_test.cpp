@@ -149,19 +149,18 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
   const auto [shards, n] = GetParam();
   PlanInputs inputs = small_inputs(shards, n);
   inputs.nodes = n;
-  Requests requests(n);
+  StepItems requests(n);
   for (int64_t r = 0; r < n; ++r)
     for (int64_t s = 0; s < n; ++s) {
       requests.rows[r][s] = static_cast<double>((3 * r + 5 * s) % 4);
+      requests.next_rows[r][s] = static_cast<double>((r + 2 * s) % 5);
       requests.parts[r][s] = static_cast<double>((r + 5 * s) % 3);
     }
   const std::vector<Collective> got = step_collectives(inputs, requests);
-  std::vector<std::string> names{"all_to_all item request counts", "all_to_all item ids",
-                                 "all_to_all item parts",          "all_to_all item gradients",
-                                 "all_to_all dense subtrees",      "all_gather losses and norms",
-                                 "all_gather dense parameters",    "all_reduce request to stop"};
-  const int64_t of_items = n > 1 ? 4 : 0;  // one rank asks itself nothing
-  names.erase(names.begin(), names.begin() + 4 - of_items);
+  std::vector<std::string> names;  // one rank tells itself nothing
+  if (n > 1)
+    names = {"all_to_all item parts, next counts", "all_to_all item gradients, next items",
+             "all_gather dense gradients, losses, norms, requests"};
   EXPECT_EQ(names_of(got), names);
   // A device has an answer for each row, and asks nothing every step; through libtorch whole rows of each table.
   inputs.device.gpu = true;
@@ -181,14 +180,15 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
                              "all_to_all item gradients", "all_gather leaf losses",
                              "all_gather gradient norms", "all_gather dense parameters"));
 
-  std::vector<int64_t> dense(n, 0), numbers(n, 0), nodes(n, 0);
+  std::vector<int64_t> dense(n, 0), numbers(n, 0), nodes(n, 0), told(n, 0);
   for (int64_t row = 0; row < 13; ++row) dense[owner(row, 13, shards, n)] += 5 * 4;
   dense[owner(0, 1, shards, n)] += 5 * 4;
   for (int64_t j = 0; j < shards; ++j) numbers[owner(j, shards, shards, n)] += 8;
-  std::vector<int64_t> outcomes = numbers;
-  for (int64_t& bytes : outcomes) bytes *= 2;
-  for (int64_t r = 0; r < n; ++r)
+  for (int64_t r = 0; r < n; ++r) {
     nodes[r] = whole_subtrees(0, shards, shards * r / n, shards * (r + 1) / n);
+    // A loss and the norms of three tables a shard; the request; 13 rows and one of 5, an even number.
+    told[r] = 4 * numbers[r] + 8 + 4 * 70 * nodes[r];
+  }
 
   const auto pairs = [&](const std::function<double(int64_t, int64_t)>& bytes) {
     std::vector<Traffic> ranks(n);
@@ -205,16 +205,14 @@ TEST_P(CountedPlan, ExactCollectivesAreThoseOfAPlainCount) {
   const auto subtrees =
       pairs([&](int64_t r, int64_t s) { return static_cast<double>(nodes[r] * dense[s]); });
   if (n > 1) {
-    expect_equal(got[0], pairs([](int64_t, int64_t) { return 8; }));
-    expect_equal(got[1], ids);
-    expect_equal(got[2],
-                 pairs([&](int64_t r, int64_t s) { return 4 * kItemPart * requests.parts[s][r]; }));
-    expect_equal(got[3],
-                 pairs([&](int64_t r, int64_t s) { return 4 * kItemPart * requests.rows[r][s]; }));
+    expect_equal(got[0], pairs([&](int64_t r, int64_t s) {
+                   return 8 + 4 * kItemPart * requests.parts[s][r];
+                 }));
+    expect_equal(got[1], pairs([&](int64_t r, int64_t s) {
+                   return 4 * kItemPart * requests.rows[r][s] + 4 * requests.next_rows[r][s];
+                 }));
+    expect_equal(got[2], ring(told));
   }
-  expect_equal(got[of_items], subtrees);
-  expect_equal(got[of_items + 1], ring(outcomes));
-  expect_equal(got[of_items + 2], ring(dense));
 
   if (n > 1) {
     expect_equal(of_parts[0], ids);
@@ -242,18 +240,17 @@ TEST_P(CountedPlan, FastCollectivesReduceWholeArrays) {
   PlanInputs inputs = small_inputs(shards, n);
   inputs.config.parallel.reduce = Reduce::kFast;
   inputs.parameters[1].rows = 1000;  // 16,000 bytes: round the ring
-  const std::vector<Collective> got = step_collectives(inputs, Requests(n));
-  EXPECT_THAT(names_of(got),
-              ::testing::ElementsAre("all_reduce dense gradients", "all_reduce item gradients",
-                                     "all_reduce item gradients", "all_reduce losses and norms",
-                                     "all_reduce request to stop"));
+  const std::vector<Collective> got = step_collectives(inputs, StepItems(n));
+  EXPECT_THAT(names_of(got), ::testing::ElementsAre(
+                                 "all_reduce dense gradients", "all_reduce item gradients",
+                                 "all_reduce item gradients", "all_reduce loss, norm, requests"));
   inputs.device.gpu = true;
-  EXPECT_THAT(names_of(step_collectives(inputs, Requests(n))),
+  EXPECT_THAT(names_of(step_collectives(inputs, StepItems(n))),
               ::testing::ElementsAre("all_reduce dense gradients", "all_reduce loss",
                                      "all_reduce item gradients", "all_reduce item gradients",
                                      "all_gather gradient norms"));
   inputs.config.model.engine = EngineName::kTorch;
-  EXPECT_THAT(names_of(step_collectives(inputs, Requests(n))),
+  EXPECT_THAT(names_of(step_collectives(inputs, StepItems(n))),
               ::testing::ElementsAre("all_reduce loss", "all_reduce dense gradients",
                                      "all_reduce item gradients", "all_reduce item gradients",
                                      "all_gather gradient norms"));
@@ -261,7 +258,7 @@ TEST_P(CountedPlan, FastCollectivesReduceWholeArrays) {
   for (int64_t reached = 1; reached < n; reached *= 2) ++rounds;
   for (const Traffic& t : got[3].ranks) {
     EXPECT_EQ(t.messages, rounds);
-    EXPECT_EQ(t.sent_bytes, 16 * rounds);
+    EXPECT_EQ(t.sent_bytes, 40 * rounds);
   }
   for (const Traffic& t : got[0].ranks) EXPECT_EQ(t.received_bytes, 4 * (13 * 5 + 5) * rounds);
   for (const Traffic& t : got[1].ranks) {
@@ -310,7 +307,7 @@ TEST_P(CountedPlan, ItemsAreAskedForWhereTheyAre) {
   const auto comes = [](double draws) { return 1 - std::pow(1 - 1. / kItems, draws); };
   double all = 0;
   for (const double of_rank : samples) all += of_rank;
-  const Requests requests = expected_requests(inputs, samples);
+  const StepItems requests = expected_requests(inputs, samples);
   std::vector<int64_t> items(n, 0);
   for (int64_t item = 0; item < kItems; ++item) ++items[owner(item, kItems, shards, n)];
   for (int64_t s = 0; s < n; ++s) {
@@ -323,7 +320,7 @@ TEST_P(CountedPlan, ItemsAreAskedForWhereTheyAre) {
   }
 
   inputs.config.parallel.reduce = Reduce::kFast;
-  const Requests fast = expected_requests(inputs, samples);
+  const StepItems fast = expected_requests(inputs, samples);
   for (int64_t s = 0; s < n; ++s) {
     for (int64_t r = 0; r < n; ++r) {
       EXPECT_NEAR(fast.rows[r][s], r == s ? samples[r] : 0, 1e-9);
@@ -363,7 +360,7 @@ TEST_P(CountedPlan, MemoryOfParametersIsThatOfTheirElements) {
             for (begin = 0; row >= begin + inputs.shard_users[shard]; ++shard)
               begin += inputs.shard_users[shard];
             mine = owner(shard, shards, shards, n) == r;
-          } else if (reduce == Reduce::kFast) {
+          } else if (reduce == Reduce::kFast || spec.kind == ParameterKind::kDense) {
             mine = true;
           }
           if (mine) held += spec.cols;
@@ -424,12 +421,12 @@ TEST(PlannedMeans, CommunicateWhatTheyAreOf) {
       all.push_back(fmt::format("{} {}", c.times, c.what));
     return all;
   };
-  const std::vector<std::string> of_all = {"1 moments of shards", "1 dense parameters",
-                                           "1 sums of shards", "1 request to stop"};
+  const std::vector<std::string> of_all = {"1 moments of shards", "1 sums of shards",
+                                           "1 request to stop"};
   EXPECT_EQ(names("global_mean"), of_all);
   EXPECT_EQ(names("user_mean"), of_all);  // a user's rows are on one rank
   const std::vector<std::string> popularity = names("popularity");
-  EXPECT_EQ(popularity.size(), 14U);
+  EXPECT_EQ(popularity.size(), 13U);
   EXPECT_EQ(popularity.front(), "1 sizes");  // it counts from 0, not from the mean
   EXPECT_THAT(popularity, ::testing::Contains("1 video means"));
   EXPECT_THAT(names("additive_means"), ::testing::Contains("6 user means"));
@@ -516,43 +513,44 @@ TEST(PlanTime, OneRankCommunicatesWithNobody) {
 
 TEST(PlanTime, ACollectiveCostsLatencyAndBytes) {
   const PlanInputs inputs = small_inputs(8, 2);
-  Requests requests(2);
-  requests.rows = {{0, 1000}, {500, 0}};
+  StepItems requests(2);
+  requests.next_rows = {{0, 1000}, {500, 0}};
   const std::vector<Collective> all = step_collectives(inputs, requests);
-  // 1,000 ids of one rank, 500 of the other, read in place: 4 bytes each at 1 GB/s, after one latency.
-  const Collective& ids = collective(all, "item ids");
-  EXPECT_EQ(ids.operation, "barrier");
-  EXPECT_EQ(ids.ranks[0].read_bytes, 2000);
-  EXPECT_EQ(ids.ranks[1].read_bytes, 4000);
-  EXPECT_NEAR(ids.seconds, 1e-6 + 4000e-9, 1e-12);
-  // Eight losses and norms of 8 bytes, half of them sent.
-  EXPECT_NEAR(collective(all, "losses and norms").seconds, 1e-6 + 64e-9, 1e-12);
+  // 1,000 items of one rank, 500 of the other, read in place: 4 bytes each at 1 GB/s, after one latency.
+  const Collective& items = collective(all, "item gradients, next items");
+  EXPECT_EQ(items.operation, "meet");
+  EXPECT_EQ(items.ranks[0].read_bytes, 2000);
+  EXPECT_EQ(items.ranks[1].read_bytes, 4000);
+  EXPECT_NEAR(items.seconds, 1e-6 + 4000e-9, 1e-12);
+  // A subtree of 70 floats; four shards' losses and norms of three tables; a request.
+  EXPECT_NEAR(collective(all, "dense gradients, losses, norms, requests").seconds,
+              1e-6 + (4 * 70 + 8 * 17) * 1e-9, 1e-12);
 }
 
 TEST(PlanTime, BetweenNodesTheNetworkIsSharedByTheRanksOfANode) {
   PlanInputs inputs = small_inputs(8, 4);
   inputs.nodes = 2;
-  Requests requests(4);
-  for (std::vector<double>& of_rank : requests.rows) of_rank.assign(4, 100);
+  StepItems requests(4);
+  for (std::vector<double>& of_rank : requests.next_rows) of_rank.assign(4, 100);
   const std::vector<Collective> all = step_collectives(inputs, requests);
-  const Collective ids = collective(all, "item ids");
-  EXPECT_EQ(ids.ranks[0].messages, 2);
-  EXPECT_EQ(ids.ranks[0].remote_messages, 2);
-  EXPECT_EQ(ids.ranks[0].remote_sent_bytes, 800);
-  EXPECT_EQ(ids.ranks[3].remote_received_bytes, 800);
-  EXPECT_NEAR(ids.seconds, 1e-5 + 1e-7 + 800 / (1e8 / 2), 1e-12);
-  EXPECT_EQ(ids.rounds, 1);
-  // The other rank of the node: in two rounds over all ranks, then 100 ids where they lie.
+  const Collective items = collective(all, "item gradients, next items");
+  EXPECT_EQ(items.ranks[0].messages, 2);
+  EXPECT_EQ(items.ranks[0].remote_messages, 2);
+  EXPECT_EQ(items.ranks[0].remote_sent_bytes, 800);
+  EXPECT_EQ(items.ranks[3].remote_received_bytes, 800);
+  EXPECT_NEAR(items.seconds, 1e-5 + 1e-7 + 800 / (1e8 / 2), 1e-12);
+  EXPECT_EQ(items.rounds, 1);
+  // The other rank of the node: 100 ids where they lie.
   const auto read = std::ranges::find_if(
-      all, [](const Collective& c) { return c.operation == "barrier" && c.what == "item ids"; });
+      all, [&](const Collective& c) { return c.operation == "meet" && c.what == items.what; });
   ASSERT_NE(read, all.end());
-  EXPECT_EQ(read->ranks[0].messages, 2);
-  EXPECT_EQ(read->ranks[0].remote_messages, 1);
+  EXPECT_EQ(read->ranks[0].messages, 0);
+  EXPECT_EQ(read->rounds, 1);
   EXPECT_EQ(read->ranks[0].read_bytes, 400);
-  EXPECT_NEAR(read->seconds, 2 * 1e-5 + 400 / 1e9, 1e-12);
-  const Collective outcomes = collective(all, "losses and norms");
-  EXPECT_EQ(outcomes.ranks[0].remote_messages, 0);  // its neighbour on the ring is on its node
-  EXPECT_EQ(outcomes.ranks[1].remote_messages, 3);
+  EXPECT_NEAR(read->seconds, 1e-6 + 400 / 1e9, 1e-12);
+  const Collective told = collective(all, "dense gradients, losses, norms, requests");
+  EXPECT_EQ(told.ranks[0].remote_messages, 0);  // its neighbour on the ring is on its node
+  EXPECT_EQ(told.ranks[1].remote_messages, 3);
 }
 
 TEST(PlanScaling, EndsWhereCommunicationReachesComputing) {
@@ -780,7 +778,8 @@ TEST(PlanFlops, AreThoseOfRowsIdsAndTheUpdate) {
     samples += draws;
   }
   const double items = kItems * (1 - std::pow(1 - 1. / kItems, samples));
-  const double update = 5. * (kUsers * kCols + kItems * (kCols + 1) + 13 * 5 + 5);
+  // Both ranks update the dense arrays.
+  const double update = 5. * (kUsers * kCols + kItems * (kCols + 1) + 2 * (13 * 5 + 5));
   EXPECT_NEAR(plan.flops, 500 * samples + 30 * users + 70 * items + update, 1e-6);
 }
 

@@ -56,9 +56,9 @@ inline std::vector<ArraySpec> specs_of(std::span<const ParameterSpec> parameters
 }
 
 /// What the rows of step `t` of epoch 0, by seed 1, ask of each rank.
-inline Requests requests_of_step(std::span<const ShardSamples> samples, const Schedule& schedule,
+inline StepItems requests_of_step(std::span<const ShardSamples> samples, const Schedule& schedule,
                                  int64_t t, int ranks) {
-  Requests requests(ranks);
+  StepItems requests(ranks);
   const int64_t shards = std::ssize(samples);
   for (int r = 0; r < ranks; ++r) {
     std::vector<std::set<int64_t>> asked(ranks);

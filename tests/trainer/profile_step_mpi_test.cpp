@@ -42,7 +42,7 @@ class Profiles : public SmallProblem {
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     ThreadPool pool(threads);
     fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem, ranks);
+    initialize(parameters, problem);
     ProfileStep step(problem, parameters, ranks, pool);
     step.run(0, 0, 0, 1);
     Found found{.profiles = all_arrays(problem, parameters, ranks).at(0),

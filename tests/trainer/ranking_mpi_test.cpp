@@ -69,7 +69,7 @@ class RankedSteps : public SmallProblem,
   Result train(const Problem& problem, MpiCommunicator& ranks, int threads,
                std::vector<Rows>* steps = nullptr) {
     Parameters parameters = make_parameters(problem, ranks.world());
-    initialize(parameters, problem, ranks);
+    initialize(parameters, problem);
     Result result{.losses = {}, .before = all_arrays(problem, parameters, ranks), .after = {}};
     auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     ThreadPool pool(threads);
@@ -88,8 +88,7 @@ class RankedSteps : public SmallProblem,
     TrainStep step(*problem.engine, parameters, *exchange, ranks, pool, samples,
                    step_columns(problem), objective, {.seed = seed, .negatives = &negatives});
     for (int64_t t = 0; t < kSteps; ++t) {
-      const TrainStep::Result of_step =
-          step.run(schedule, kEpoch, t % schedule.steps(), kRate, t + 1);
+      const TrainStep::Result of_step = step.run(kEpoch, t % schedule.steps(), kRate, t + 1);
       EXPECT_TRUE(of_step.updated);
       result.losses.push_back(of_step.outcome.loss);
       if (steps) steps->push_back(groups_of_step(samples, negatives, schedule, t));

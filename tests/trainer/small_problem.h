@@ -206,8 +206,8 @@ inline std::vector<std::vector<float>> all_arrays(const Problem& problem, Parame
   return arrays;
 }
 
-/// Gives every weight a value that depends on nothing but its place, biases too. Collective: all ranks.
-inline void fill_weights(Parameters& parameters, double scale, Communicator& comm) {
+/// Gives every weight a value that depends on nothing but its place, biases too.
+inline void fill_weights(Parameters& parameters, double scale) {
   for (size_t a = 0; a < parameters.arrays.size(); ++a) {
     ParameterArray& array = parameters.arrays[a];
     const auto first = static_cast<uint64_t>(array.held.begin * array.spec.cols);
@@ -215,7 +215,7 @@ inline void fill_weights(Parameters& parameters, double scale, Communicator& com
       array.value[k] = static_cast<float>(
           scale * (2 * to_uniform(random_bits(9, Purpose::kSynthetic, a, first + k)) - 1));
   }
-  parameters.publish_dense(comm);
+  parameters.copy_dense();
 }
 
 }  // namespace kt

@@ -62,7 +62,7 @@ class OneEpoch : public SmallProblem,
 
   Result train(const Problem& problem, MpiCommunicator& ranks, int threads) {
     Parameters parameters = make_parameters(problem, ranks.world());
-    initialize(parameters, problem, ranks);
+    initialize(parameters, problem);
     Result result{.before = all_arrays(problem, parameters, ranks)};
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     const Schedule schedule(gather_train_counts(samples, run.shards, ranks),
@@ -73,11 +73,11 @@ class OneEpoch : public SmallProblem,
                               ? make_exact_exchange(parameters, ranks, options)
                               : make_fast_exchange(parameters, ranks, options);
     TrainStep step(
-        *problem.engine, parameters, *exchange, ranks, pool, samples, step_columns(problem),
-        problem.system.objective,
+        *problem.engine, parameters, *exchange, ranks, pool, schedule, samples,
+        step_columns(problem), problem.system.objective,
         {.seed = static_cast<uint64_t>(config.train.seed), .clip_norm = config.train.clip_norm});
     for (int64_t t = 0; t < schedule.steps(); ++t) {
-      const TrainStep::Result of_step = step.run(schedule, kEpoch, t, kRate, t + 1);
+      const TrainStep::Result of_step = step.run(kEpoch, t, kRate, t + 1);
       EXPECT_TRUE(of_step.updated);
       result.loss += of_step.outcome.loss;
       result.samples += of_step.samples;
@@ -248,7 +248,7 @@ class WrittenStep : public MpiTest, public ::testing::WithParamInterface<Holding
                 static_cast<float>(10 + 30 * a +
                                    static_cast<size_t>(array.held.begin * array.spec.cols)));
     }
-    parameters.publish_dense(comm);
+    parameters.copy_dense();
     auto leaves = std::make_unique<WritingEngine>();
     written = leaves.get();
     engine = make_engine_of_leaves(std::move(leaves));
@@ -306,13 +306,13 @@ TEST_P(WrittenStep, EachTrainingRowComesOnceAnEpochWithWhatBelongsToIt) {
   const std::vector<ShardSamples> samples = samples_of(kRows);
   const Schedule schedule(gather_train_counts(samples, kShards, comm), 10);
   ThreadPool pool(2);
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {},
+  TrainStep step(*engine, parameters, *exchange, comm, pool, schedule, samples, columns(), {},
                  {.seed = kSeed});
   double loss = 0;
   for (int64_t t = 0; t < schedule.steps(); ++t) {
     written->scales.clear();
     // At a learning rate of 0, so that the values seen stay those of the start.
-    const TrainStep::Result result = step.run(schedule, 4, t, 0, t + 1);
+    const TrainStep::Result result = step.run(4, t, 0, t + 1);
     EXPECT_TRUE(result.updated);
     EXPECT_EQ(result.samples, schedule.batch_size(t));
     for (const double scale : written->scales)
@@ -350,18 +350,18 @@ TEST_P(WrittenStep, ALossThatIsNotFiniteOnOneRankChangesNothingOnAny) {
   const Schedule schedule(gather_train_counts(samples, kShards, comm), 100);
   ASSERT_EQ(schedule.steps(), 1);
   ThreadPool pool(1);
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {}, {});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, schedule, samples, columns(), {}, {});
   const std::string before = parameters.weights_hash(comm);
   const std::vector<float> dense = parameters.dense;
   written->bad_label = 13;
-  const TrainStep::Result bad = step.run(schedule, 0, 0, .1, 1);
+  const TrainStep::Result bad = step.run(0, 0, .1, 1);
   EXPECT_FALSE(bad.updated);
   EXPECT_FALSE(std::isfinite(bad.outcome.loss));
   EXPECT_EQ(parameters.weights_hash(comm), before);
   EXPECT_EQ(parameters.dense, dense);
 
   written->bad_label = -1;
-  EXPECT_TRUE(step.run(schedule, 0, 0, .1, 1).updated);
+  EXPECT_TRUE(step.run(0, 0, .1, 1).updated);
   EXPECT_NE(parameters.weights_hash(comm), before);
   EXPECT_NE(parameters.dense, dense);
 }
@@ -376,17 +376,18 @@ TEST_P(WrittenStep, AGradientThatIsNotSoundOnOneRankChangesNothingOnAny) {
   for (const float gradient :
        {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), 1e20f}) {
     written->odd_gradient = gradient;
-    TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {}, {});
-    const TrainStep::Result bad = step.run(schedule, 0, 0, .1, 1);
+    TrainStep step(*engine, parameters, *exchange, comm, pool, schedule, samples, columns(), {},
+                   {});
+    const TrainStep::Result bad = step.run(0, 0, .1, 1);
     EXPECT_FALSE(bad.updated);
     EXPECT_TRUE(std::isfinite(bad.outcome.loss));
     EXPECT_FALSE(bad.outcome.gradient_norm < 1e19);
     EXPECT_EQ(parameters.weights_hash(comm), before);
   }
   // Clipped, the finite one is a step like any other.
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {},
+  TrainStep step(*engine, parameters, *exchange, comm, pool, schedule, samples, columns(), {},
                  {.clip_norm = 1});
-  EXPECT_TRUE(step.run(schedule, 0, 0, .1, 1).updated);
+  EXPECT_TRUE(step.run(0, 0, .1, 1).updated);
   EXPECT_NE(parameters.weights_hash(comm), before);
   EXPECT_TRUE(parameters.finite());
 }
@@ -404,13 +405,13 @@ TEST_P(WrittenStep, AStepWithoutSamplesIsNoUpdate) {
   const Schedule schedule(counts, 1);
   ASSERT_EQ(schedule.batch_size(0), 0);
   ThreadPool pool(1);
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {}, {});
+  TrainStep step(*engine, parameters, *exchange, comm, pool, schedule, samples, columns(), {}, {});
   const std::string before = parameters.weights_hash(comm);
-  const TrainStep::Result empty = step.run(schedule, 0, 0, .1, 1);
+  const TrainStep::Result empty = step.run(0, 0, .1, 1);
   EXPECT_FALSE(empty.updated);
   EXPECT_EQ(empty.samples, 0);
   EXPECT_EQ(parameters.weights_hash(comm), before);
-  const TrainStep::Result both = step.run(schedule, 0, 1, .1, 1);
+  const TrainStep::Result both = step.run(0, 1, .1, 1);
   EXPECT_TRUE(both.updated);
   EXPECT_EQ(both.samples, 2);
   EXPECT_EQ(both.outcome.loss, 6);
@@ -423,8 +424,8 @@ TEST_P(WrittenStep, GradientsOfAllRowsOfAnIdAreAdded) {
   ThreadPool pool(2);
   std::vector<std::vector<float>> before;
   for (size_t a = 0; a < 4; ++a) before.push_back(whole_array(parameters, a, comm));
-  TrainStep step(*engine, parameters, *exchange, comm, pool, samples, columns(), {}, {});
-  ASSERT_TRUE(step.run(schedule, 0, 0, 1, 1).updated);
+  TrainStep step(*engine, parameters, *exchange, comm, pool, schedule, samples, columns(), {}, {});
+  ASSERT_TRUE(step.run(0, 0, 1, 1).updated);
 
   std::vector<float> user(kUsers, 0.f), item(kItems, 0.f);
   for (int64_t row = 0; row < 60; ++row) {

@@ -58,9 +58,12 @@ class Waits : public ::testing::TestWithParam<std::tuple<int, Hosts, Reduce>> {
     }
     return inputs;
   }
-  /// The first step of an epoch, with what the loop asks of all ranks at its end.
+  static constexpr int64_t kStep = 1;  // the first one has to be announced by itself
+
+  /// What a step calls, and how often the ranks of a host meet in it. Shapes: meetings [ranks].
   std::vector<std::vector<PlayedRank::Call>> play(const PlanInputs& inputs,
-                                                  const Schedule& schedule) const {
+                                                  const Schedule& schedule,
+                                                  std::span<int64_t> meetings) const {
     return play_ranks(ranks, a_host, [&](PlayedRank& comm) {
       const auto engine = make();
       Parameters parameters(specs_of(engine->parameters()), inputs.shard_users, kItems,
@@ -71,12 +74,13 @@ class Waits : public ::testing::TestWithParam<std::tuple<int, Hosts, Reduce>> {
       const auto exchange = exact ? make_exact_exchange(parameters, comm, options)
                                   : make_fast_exchange(parameters, comm, options);
       const Range own = parameters.shards();
-      TrainStep step(*engine, parameters, *exchange, comm, pool,
+      TrainStep step(*engine, parameters, *exchange, comm, pool, schedule,
                      std::span(samples).subspan(own.begin, own.size()), {}, {}, {.seed = 1});
+      KT_CHECK(step.run(0, kStep - 1, 1e-3, 1).updated, "no update");
       comm.calls.clear();
-      KT_CHECK(step.run(schedule, 0, 0, 1e-3, 1).updated, "no update");
-      int32_t request = 0;
-      comm.all_reduce(std::span(&request, 1), Reduction::kMax);
+      const int64_t before = exchange->meetings();
+      KT_CHECK(step.run(0, kStep, 1e-3, 2).updated, "no update");
+      meetings[comm.world().rank] = exchange->meetings() - before;
     });
   }
 };
@@ -97,9 +101,16 @@ TEST_P(Waits, OfAStepAreThosePlanned) {
   const auto engine = make();
   const PlanInputs inputs = inputs_for(*engine);
   const Schedule schedule(inputs.shard_rows, inputs.config.train.global_batch);
-  const auto calls = play(inputs, schedule);
-  const std::vector<Collective> planned =
-      step_collectives(inputs, requests_of_step(samples, schedule, 0, ranks));
+  std::vector<int64_t> meetings(ranks);
+  const auto calls = play(inputs, schedule, meetings);
+  StepItems requests = requests_of_step(samples, schedule, kStep, ranks);
+  requests.next_rows = requests_of_step(samples, schedule, kStep + 1, ranks).rows;
+  std::vector<Collective> planned = step_collectives(inputs, requests);
+  const auto met = std::ranges::stable_partition(
+      planned, [](const Collective& c) { return c.operation != "meet"; });
+  const int64_t planned_meetings = std::ssize(met);
+  planned.erase(met.begin(), met.end());
+  for (int r = 0; exact && a_host > 1 && r < ranks; ++r) EXPECT_EQ(meetings[r], planned_meetings);
 
   std::vector<int64_t> rounds(planned.size(), 0);  // of the rank that has most
   for (int r = 0; r < ranks; ++r) {
@@ -128,20 +139,31 @@ TEST_P(Waits, OfAStepAreThosePlanned) {
     waits += rounds[c] > 0;
     all_rounds += rounds[c];
   }
+  waits += planned_meetings;
+  all_rounds += planned_meetings;
   const Plan plan = make_plan(inputs);
   EXPECT_EQ(plan.waits, waits);
   EXPECT_EQ(plan.rounds, all_rounds);
   if (exact) {
-    // Item ids, parts and gradients, each by messages, in place after a barrier, or both; counts before messages.
-    const int in_place = a_host > 1 ? 3 : 0, by_messages = a_host < ranks ? 4 : 0;
-    const int doubling = std::bit_width(static_cast<unsigned>(ranks - 1));
-    EXPECT_EQ(waits, 4 + in_place + by_messages);
-    EXPECT_EQ(all_rounds, 1 + doubling + 2 * (ranks - 1) + doubling * in_place + by_messages);
+    int64_t dense = 0;
+    for (const ParameterSpec& spec : inputs.parameters)
+      if (spec.kind == ParameterKind::kDense) dense += spec.size();
+    // Parts, gradients, and what all are told: in place, by messages, or of the first two both. More where there are
+    // so many subtrees that each rank sums a slice of them.
+    const bool one_host = a_host == ranks;
+    const int slices = sums_in_slices(ranks, dense, ranks);
+    EXPECT_EQ(slices, ranks > 16);
+    EXPECT_EQ(waits, (one_host || a_host == 1 ? 3 : 5) + slices);
+    EXPECT_EQ(all_rounds, slices +
+                              (one_host      ? 3
+                               : a_host == 1 ? 2
+                                             : 4) +
+                              (one_host ? 0 : ranks - 1));
   } else {
     const auto tables =
         std::ranges::count(inputs.parameters, ParameterKind::kItemTable, &ParameterSpec::kind);
     EXPECT_GT(tables, 0);
-    EXPECT_EQ(waits, 3 + tables);
+    EXPECT_EQ(waits, 2 + tables);
   }
 }
 

@@ -23,16 +23,17 @@ DeviceNorms::DeviceNorms(const FusedModel& model, const Engine& engine,
   int64_t widest = 0;
   for (size_t k = 0; k < model.norms().size(); ++k) {
     const BatchNorm& of = engine.batch_norms()[k];
-    const auto held = [&](size_t array) {
-      const ParameterArray& of_rank = parameters.arrays[array];
-      return Range{of_rank.held.begin * of_rank.spec.cols, of_rank.held.end * of_rank.spec.cols};
+    const auto columns_of = [&](size_t array) {
+      const DeviceWeights::Part& part = weights.parts()[part_of(array)];
+      const int64_t begin = part.rows_begin * part.cols;
+      return Range{begin, begin + part.size};
     };
     norms_.push_back({.place = model.norms()[k],
                       .momentum = of.momentum,
                       .mean = part_of(of.mean),
                       .variance = part_of(of.variance),
-                      .mean_columns = held(of.mean),
-                      .variance_columns = held(of.variance)});
+                      .mean_columns = columns_of(of.mean),
+                      .variance_columns = columns_of(of.variance)});
     moments_.emplace_back(1 + 2 * of.width);
     widest = std::max(widest, of.width);
   }

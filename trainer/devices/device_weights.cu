@@ -44,11 +44,13 @@ void DeviceWeights::lay_out(const Parameters& parameters) {
   for (size_t a = 0; a < parameters.arrays.size(); ++a) {
     const ParameterArray& array = parameters.arrays[a];
     if (is_columns(array.spec.kind)) continue;
+    const Range rows = exact_ ? array.owned : array.held;
     parts_.push_back({.array = a,
                       .kind = array.spec.kind,
-                      .rows_begin = array.held.begin,
+                      .rows_begin = rows.begin,
                       .cols = array.spec.cols,
-                      .size = array.held.size() * array.spec.cols,
+                      .size = rows.size() * array.spec.cols,
+                      .first_held = (rows.begin - array.held.begin) * array.spec.cols,
                       .dense_offset = array.dense_offset});
   }
   int64_t size = 0;
@@ -230,9 +232,9 @@ std::vector<StepOutcome> DeviceWeights::take_outcomes() {
 void DeviceWeights::upload(const Parameters& parameters) {
   for (const Part& part : parts_) {
     const ParameterArray& array = parameters.arrays[part.array];
-    value_.upload(array.value, stream_, part.begin);
+    value_.upload(part.of(array.value), stream_, part.begin);
     for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
-      slots_[slot].upload(array.slots[slot], stream_, part.begin);
+      slots_[slot].upload(part.of(array.slots[slot]), stream_, part.begin);
   }
   if (!holds_all_dense_) dense_.upload(parameters.dense, stream_);
   wait();
@@ -241,9 +243,9 @@ void DeviceWeights::upload(const Parameters& parameters) {
 void DeviceWeights::download(Parameters& parameters) {
   for (const Part& part : parts_) {
     ParameterArray& array = parameters.arrays[part.array];
-    value_.download(array.value, stream_, part.begin);
+    value_.download(part.of(array.value), stream_, part.begin);
     for (int slot = 0; slot < optimizer_slots(optimizer_); ++slot)
-      slots_[slot].download(array.slots[slot], stream_, part.begin);
+      slots_[slot].download(part.of(array.slots[slot]), stream_, part.begin);
   }
   const DeviceArray<float>& dense = holds_all_dense_ ? value_ : dense_;
   dense.download(parameters.dense, stream_);

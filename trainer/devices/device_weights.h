@@ -13,7 +13,7 @@
 
 namespace kt {
 
-/// What the steps on a device train: the held part of all parameters in flat buffers of device memory, dense arrays first;
+/// What the steps on a device train: this rank's part of all parameters in flat buffers of device memory, dense arrays first;
 /// and how a step ends once their gradients are there. Nothing waits for the device but `take_outcomes`, `upload` and
 /// `download`.
 class DeviceWeights {
@@ -24,10 +24,15 @@ class DeviceWeights {
   struct Part {
     size_t array = 0;  ///< of the parameters'
     ArrayKind kind = ArrayKind::kDense;
-    int64_t rows_begin = 0;  ///< of the array: the first held row
+    int64_t rows_begin = 0;  ///< of the array: the first row on this device
     int64_t cols = 0;
     int64_t begin = 0, size = 0;  ///< elements of the flat buffers
+    int64_t first_held = 0;       ///< where they begin in what the host holds of the array
     int64_t dense_offset = 0;
+    template <class Data>
+    auto of(Data& held) const {
+      return std::span(held).subspan(first_held, size);
+    }
     bool is_table() const { return kind != ArrayKind::kDense; }
   };
 

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "launch/base/errors.h"
+#include "sharding/exchange.h"
 #include "sharding/optimizer.h"
 #include "sharding/tree_sum.h"
 
@@ -81,6 +82,7 @@ struct Sizes {
         if (spec.rows > 1) ++matrices;
       } else {
         ++tables;
+        trained_tables += spec.trained;
         table_cols += spec.cols;
         if (spec.kind == ParameterKind::kItemTable)
           item_cols.push_back(spec.cols);
@@ -98,15 +100,20 @@ struct Sizes {
     for (size_t a = 0; a < inputs.parameters.size(); ++a) {
       const ParameterSpec& spec = inputs.parameters[a];
       block_begin.push_back(blocks_of(inputs, spec));
-      const bool own_alone = exact || spec.kind == ParameterKind::kUserTable;
+      const bool own_alone = spec.kind == ParameterKind::kUserTable ||
+                             (exact && (gpu || spec.kind == ParameterKind::kItemTable));
       for (int64_t rank = 0; rank < ranks; ++rank) {
         const int64_t own = owned(a, rank).size() * spec.cols;
         held[rank] += own_alone ? own : spec.size();
         if (spec.kind == ParameterKind::kDense) own_dense[rank] += static_cast<double>(own);
       }
     }
-    for (int64_t rank = 0; rank < ranks; ++rank)
+    double all_nodes = 0;
+    for (int64_t rank = 0; rank < ranks; ++rank) {
       nodes.push_back(static_cast<double>(subtrees(shards_of(rank)).size()));
+      all_nodes += nodes.back();
+    }
+    in_slices = sums_in_slices(all_nodes, dense, ranks);
   }
 
   Range shards_of(int64_t rank) const {
@@ -134,14 +141,15 @@ struct Sizes {
   int slots = 0;
   int64_t dense = 0;  // elements of all dense arrays
   int64_t matrices = 0;
-  int64_t tables = 0;
+  int64_t tables = 0, trained_tables = 0;
   int64_t table_cols = 0;
   int64_t user_cols = 0;                          // of them, of the user tables
   std::vector<int64_t> item_cols;                 // of each item table
   std::vector<std::vector<int64_t>> block_begin;  // [parameter arrays][V + 1]
   std::vector<int64_t> held;                      // [ranks] elements of all arrays
-  std::vector<double> own_dense;                  // [ranks] elements of the dense arrays
+  std::vector<double> own_dense;  // [ranks] elements of the blocks of the dense arrays
   std::vector<double> nodes;                      // [ranks] whole subtrees of its shards
+  bool in_slices = false;                         // each rank sums a slice of these for all
 };
 
 /// Which of `some` ids of `all` come at least once in n draws, as expected when all are equally likely.
@@ -185,7 +193,7 @@ struct Passes {
 };
 
 /// Rows of the videos that a rank owns. Shapes: requests of all rows.
-double rows_by_video(const Requests& requests, int64_t rank) {
+double rows_by_video(const StepItems& requests, int64_t rank) {
   double rows = 0;
   for (const std::vector<double>& of_rank : requests.rows) rows += of_rank[rank];
   return rows;
@@ -242,23 +250,21 @@ class Traffics {
     return result;
   }
 
-  /// Of all ranks; then each reads what those of its node have for it. elements(r, s): what s reads of r.
+  /// The ranks of a node wait for one another; then each reads what the others have for it. elements(r, s): what s reads
+  /// of r.
   template <class Elements>
-  Collective barrier(const char* what, double element_bytes, Elements&& elements) const {
-    Collective result{"barrier", what, std::vector<Traffic>(n_)};
+  Collective meet(const char* what, double element_bytes, Elements&& elements) const {
+    Collective result{"meet", what, std::vector<Traffic>(n_)};
     double most = 0;
     for (int64_t s = 0; s < n_; ++s) {
       Traffic& t = result.ranks[s];
-      for (int64_t distance = 1; distance < n_; distance *= 2) {
-        t.messages += 1;
-        t.remote_messages += is_remote(s, (s + distance) % n_) ? 1 : 0;
-      }
       for (int64_t r = 0; r < n_; ++r)
         if (r != s && !is_remote(r, s)) t.read_bytes += elements(r, s) * element_bytes;
       most = std::max(most, t.read_bytes);
     }
-    set_ring_seconds(result);
-    result.seconds += most / inputs_.device.link_bandwidth;
+    result.rounds = 1;  // all arrivals are under way at once
+    result.waiting_seconds = inputs_.device.link_latency_s;
+    result.seconds = result.waiting_seconds + most / inputs_.device.link_bandwidth;
     return result;
   }
 
@@ -342,32 +348,44 @@ class Traffics {
 /// Of a step of batches, in order.
 class StepCollectives {
  public:
-  StepCollectives(const PlanInputs& inputs, const Requests& requests)
+  StepCollectives(const PlanInputs& inputs, const StepItems& requests)
       : inputs_(inputs), requests_(requests), sizes_(inputs), traffic_(inputs) {
     for (int64_t r = 0; r < inputs.ranks; ++r)
       shards_.push_back(static_cast<double>(sizes_.shards_of(r).size()));
   }
 
   std::vector<Collective> on_hosts() {
-    constexpr const char* kOutcome = "losses and norms";
-    if (sizes_.exact) {
-      if (inputs_.ranks > 1) {
-        const auto threads = static_cast<double>(inputs_.config.parallel.threads);
-        if (inputs_.nodes > 1)
-          to_other_nodes("item request counts", kLong, [&](int64_t, int64_t) { return threads; });
-        ids_to_owners();
-        answers("item parts", inputs_.item_part, requests_.parts);
-        gradients_to_owners(inputs_.item_part);
-      }
-      subtrees();
-      add(traffic_.all_gather(kOutcome, 2 * kDouble, shards_));
-      publish();
-    } else {
+    if (!sizes_.exact) {
       reduce_dense();
       reduce_tables();
-      add(traffic_.all_reduce(kOutcome, kDouble, 2));
+      add(traffic_.all_reduce("loss, norm, requests", kDouble, 5));
+      return all_;
     }
-    add(traffic_.all_reduce("request to stop", kInt, 1));
+    if (inputs_.ranks == 1) return all_;
+    const auto threads = static_cast<double>(inputs_.config.parallel.threads);
+    const double part = kFloat * static_cast<double>(inputs_.item_part);
+    in_place_or_sent("item parts, next counts", [&](int64_t r, int64_t s) {
+      return part * requests_.parts[s][r] + kLong * threads;
+    });
+    in_place_or_sent("item gradients, next items", [&](int64_t r, int64_t s) {
+      return part * requests_.rows[r][s] + kInt * requests_.next_rows[r][s];
+    });
+    if (sizes_.in_slices)
+      add(traffic_.all_to_all("dense subtrees", kFloat,
+                              [&](int64_t r, int64_t s) { return sizes_.nodes[r] * slice(s); }));
+    // Of each rank what it tells all others.
+    std::vector<double> told;
+    for (int64_t r = 0; r < inputs_.ranks; ++r) {
+      const double floats =
+          sizes_.in_slices ? slice(r) : sizes_.nodes[r] * static_cast<double>(sizes_.dense);
+      told.push_back(kDouble * (shards_[r] * static_cast<double>(1 + sizes_.trained_tables) + 1) +
+                     2 * kFloat * std::ceil(floats / 2));
+    }
+    constexpr const char* kTold = "dense gradients, losses, norms, requests";
+    if (inputs_.nodes > 1)
+      add(traffic_.all_gather(kTold, 1, told));
+    else
+      add(traffic_.meet(kTold, 1, [&](int64_t r, int64_t) { return told[r]; }));
     return all_;
   }
 
@@ -405,18 +423,23 @@ class StepCollectives {
 
  private:
   void add(Collective collective) { all_.push_back(std::move(collective)); }
-  template <class Elements>
-  void to_other_nodes(const char* what, double bytes, Elements&& elements) {
-    add(traffic_.all_to_all(what, bytes, [&](int64_t r, int64_t s) {
-      return traffic_.is_remote(r, s) ? elements(r, s) : 0;
-    }));
+  /// What ranks of a node read where it lies and others are sent. bytes(r, s): of r, for s.
+  template <class Bytes>
+  void in_place_or_sent(const char* what, Bytes&& bytes) {
+    if (inputs_.nodes > 1)
+      add(traffic_.all_to_all(what, 1, [&](int64_t r, int64_t s) {
+        return traffic_.is_remote(r, s) ? bytes(r, s) : 0;
+      }));
+    if (inputs_.nodes < inputs_.ranks) add(traffic_.meet(what, 1, bytes));
   }
-  /// On hosts the ranks of a node read each other's in place, after a barrier of all ranks.
+  /// Of the sum of the dense gradients that a rank finishes for all.
+  double slice(int64_t rank) const {
+    return static_cast<double>(sizes_.dense * (rank + 1) / sizes_.ranks -
+                               sizes_.dense * rank / sizes_.ranks);
+  }
   template <class Elements>
   void exchange(const char* what, double bytes, Elements&& elements) {
-    if (inputs_.device.gpu) return add(traffic_.all_to_all(what, bytes, elements));
-    if (inputs_.nodes > 1) to_other_nodes(what, bytes, elements);
-    if (inputs_.nodes < inputs_.ranks) add(traffic_.barrier(what, bytes, elements));
+    add(traffic_.all_to_all(what, bytes, elements));
   }
   void to_owners(const char* what, double bytes) {
     exchange(what, bytes, [&](int64_t r, int64_t s) { return requests_.rows[r][s]; });
@@ -452,14 +475,14 @@ class StepCollectives {
   }
 
   const PlanInputs& inputs_;
-  const Requests& requests_;
+  const StepItems& requests_;
   const Sizes sizes_;
   const Traffics traffic_;
   std::vector<double> shards_;  // [ranks] how many
   std::vector<Collective> all_;
 };
 
-std::vector<Collective> means_collectives(const PlanInputs& inputs, const Requests& requests) {
+std::vector<Collective> means_collectives(const PlanInputs& inputs, const StepItems& requests) {
   const Sizes sizes(inputs);
   const Traffics traffic(inputs);
   const MeansFit& fit = *inputs.means;
@@ -508,7 +531,6 @@ std::vector<Collective> means_collectives(const PlanInputs& inputs, const Reques
     to_all("video means", items, times);
   }
   if (fit.users) moments(users);
-  if (sizes.exact) add(traffic.all_gather("dense parameters", kFloat, sizes.own_dense));
   add(traffic.all_gather("sums of shards", kDouble, shards));
   add(traffic.all_reduce("request to stop", kInt, 1));
   return all;
@@ -525,7 +547,7 @@ double held_items(const PlanInputs& inputs, const Sizes& sizes) {
 
 /// The samples of a step, what they need of tables or parts, and what of it is under way between ranks.
 double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, double samples,
-                    const Requests& requests) {
+                    const StepItems& requests) {
   samples = std::ceil(samples);
   if (sizes.gpu && !sizes.fused) {
     // user row, item, label, ordinal; table rows and their gradients; rows going out and coming in; the route.
@@ -560,9 +582,9 @@ double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, 
            users * (2 * user_part + operands(user)) + items * (2 * part + operands(item)) +
            kFloat * packed;
   }
-  // Five columns and the route; a gradient of its item's part. Parts and the sums of their gradients, of all ids that
+  // Of two steps five columns and the route; a gradient of its item's part. Parts and the sums of their gradients, of all ids that
   // are held: those of a step are written.
-  return samples * (28 + part) + (going + coming) * (part + 8) + (2 * items + fetched) * part +
+  return samples * (56 + part) + (going + coming) * (part + 8) + (2 * items + fetched) * part +
          2 * users * user_part;
 }
 
@@ -592,7 +614,7 @@ double activation_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t ra
 
 /// Of the one step of means.
 std::vector<MemoryUse> means_memory(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
-                                    double samples, int64_t users, const Requests& requests) {
+                                    double samples, int64_t users, const StepItems& requests) {
   const std::vector<int64_t> item_begin = even_blocks(inputs.items, sizes.shards);
   const Range own = sizes.shards_of(rank);
   const int64_t items = item_begin[own.end] - item_begin[own.begin];
@@ -611,7 +633,7 @@ std::vector<MemoryUse> means_memory(const PlanInputs& inputs, const Sizes& sizes
 }
 
 std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, int64_t rank,
-                                 double samples, const Requests& requests) {
+                                 double samples, const StepItems& requests) {
   const Range shards = sizes.shards_of(rank);
   const bool gpu = inputs.device.gpu;
   int64_t rows = 0, users = 0, largest_shard = 0;
@@ -628,10 +650,15 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   const double own_dense = sizes.own_dense[rank];
   const double own_nodes = sizes.nodes[rank];
   const double all_nodes = std::accumulate(sizes.nodes.begin(), sizes.nodes.end(), 0.);
-  // Leaf gradients, and in the exact form the subtrees on their way out and in, and the copy to publish.
-  const double gradient_buffers =
-      static_cast<double>(sizes.leaves(rank)) * dense +
-      (sizes.exact ? own_nodes * dense + all_nodes * own_dense + dense + own_dense : 0);
+  // Leaf gradients, and in the exact form the subtrees on their way out and in, and their sum; on devices a copy to
+  // publish.
+  const double own_sum = gpu ? own_dense : dense / static_cast<double>(sizes.ranks);
+  double gradient_buffers = static_cast<double>(sizes.leaves(rank)) * dense;
+  if (sizes.exact) gradient_buffers += own_nodes * dense + dense;
+  if (sizes.exact && (gpu || sizes.in_slices))
+    gradient_buffers += all_nodes * own_sum + own_sum;
+  else if (sizes.exact && inputs.nodes > 1)
+    gradient_buffers += all_nodes * dense;
 
   const bool temporal = inputs.config.data.validation.kind == ValidationKind::kTemporal &&
                         inputs.config.data.validation.fraction > 0;
@@ -697,7 +724,7 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
 /// What the fullest node (cpu) or device (gpu) needs.
 int64_t needed_bytes(const PlanInputs& inputs, const Sizes& sizes) {
   const std::vector<double> samples = samples_of_ranks(inputs);
-  const Requests requests = expected_requests(inputs, samples);
+  const StepItems requests = expected_requests(inputs, samples);
   std::vector<int64_t> of_node(inputs.nodes, 0);
   int64_t most = 0;
   for (int64_t rank = 0; rank < inputs.ranks; ++rank) {
@@ -780,7 +807,7 @@ std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, in
 
 /// As `busy_parts` names them.
 std::vector<double> means_seconds(const PlanInputs& inputs, const Sizes& sizes, int64_t r,
-                                  double samples, const Requests& requests) {
+                                  double samples, const StepItems& requests) {
   const auto threads = static_cast<double>(inputs.config.parallel.threads);
   const auto units = static_cast<double>(sizes.units(r));
   const Passes passes(*inputs.means);
@@ -825,7 +852,7 @@ std::vector<double> torch_device_seconds(const PlanInputs& inputs, const Sizes& 
       device_traffic(inputs, sizes, r, samples) / (kGpuBandwidthShare * device.memory_bandwidth)};
 }
 
-void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const Requests& requests) {
+void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const StepItems& requests) {
   const Device& device = inputs.device;
   if (device.gpu && !sizes.fused)
     plan.busy_parts = {"kernel launches", "arithmetic", "device memory"};
@@ -899,7 +926,7 @@ Plan plan_of_step(const PlanInputs& inputs) {
   for (const ParameterSpec& spec : inputs.parameters) plan.parameters += spec.size();
 
   const std::vector<double> samples = samples_of_ranks(inputs);
-  const Requests requests = expected_requests(inputs, samples);
+  const StepItems requests = expected_requests(inputs, samples);
   int64_t total = 0, most = 0;
   for (int64_t r = 0; r < inputs.ranks; ++r) {
     RankPlan rank{.node = node_of(inputs, r), .shards = sizes.shards_of(r), .samples = samples[r]};
@@ -935,9 +962,9 @@ std::vector<double> samples_of_ranks(const PlanInputs& inputs) {
   return samples;
 }
 
-Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& samples) {
+StepItems expected_requests(const PlanInputs& inputs, const std::vector<double>& samples) {
   const Sizes sizes(inputs);
-  Requests requests(inputs.ranks);
+  StepItems requests(inputs.ranks);
   if (sizes.item_cols.empty()) return requests;
   const std::vector<int64_t> begin = even_blocks(inputs.items, sizes.shards);
   const auto items = static_cast<double>(inputs.items);
@@ -956,10 +983,11 @@ Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& 
     }
     requests.computed[s] = distinct(own_items, items, all);
   }
+  requests.next_rows = requests.rows;
   return requests;
 }
 
-std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests) {
+std::vector<Collective> step_collectives(const PlanInputs& inputs, const StepItems& requests) {
   if (inputs.means) return means_collectives(inputs, requests);
   StepCollectives step(inputs, requests);
   return !inputs.device.gpu                                 ? step.on_hosts()

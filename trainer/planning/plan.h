@@ -46,7 +46,7 @@ struct Traffic {
   double messages = 0;  ///< sent
   double sent_bytes = 0;
   double received_bytes = 0;
-  double read_bytes = 0;  ///< after a barrier, where other ranks of the node have them: no messages
+  double read_bytes = 0;  ///< after a meeting, where other ranks of the node have them: no messages
   // The part of the above that crosses nodes.
   double remote_messages = 0;
   double remote_sent_bytes = 0;
@@ -63,12 +63,13 @@ struct Collective {
   double waiting_seconds = 0;  ///< of `seconds`, what bytes have no part in
 };
 
-/// Items of a step. `rows[r][s]`: rows of rank r whose item is of rank s; `parts[r][s]`: distinct items among them;
-/// `computed[s]`: distinct items that rank s computes parts of. Shapes: [ranks][ranks], [ranks].
-struct Requests {
-  explicit Requests(int64_t ranks = 0)
-      : rows(ranks, std::vector<double>(ranks)), parts(rows), computed(ranks) {}
-  std::vector<std::vector<double>> rows, parts;
+/// Items of a step. `rows[r][s]`: rows of rank r whose item is of rank s; `next_rows`: those of the step after it;
+/// `parts[r][s]`: distinct items among the rows; `computed[s]`: distinct items that rank s computes parts of.
+/// Shapes: [ranks][ranks], [ranks].
+struct StepItems {
+  explicit StepItems(int64_t ranks = 0)
+      : rows(ranks, std::vector<double>(ranks)), next_rows(rows), parts(rows), computed(ranks) {}
+  std::vector<std::vector<double>> rows, next_rows, parts;
   std::vector<double> computed;
 };
 
@@ -76,11 +77,11 @@ struct Requests {
 /// Shapes: [ranks].
 std::vector<double> samples_of_ranks(const PlanInputs& inputs);
 /// Every item equally likely. Shapes: samples [ranks].
-Requests expected_requests(const PlanInputs& inputs, const std::vector<double>& samples);
-/// The collectives of a step, in order, as sharding/exchange.cpp, sharding/parameters.cpp, trainer/steps/train_step.cpp
-/// and the request at the step's end in trainer/run/train.cpp make them; on devices as trainer/devices/fused_step.cu and
-/// device_step.cu do; of means as trainer/steps/means_step.cpp and sharding/item_rows.cpp do.
-std::vector<Collective> step_collectives(const PlanInputs& inputs, const Requests& requests);
+StepItems expected_requests(const PlanInputs& inputs, const std::vector<double>& samples);
+/// The collectives of a step that was announced, in order, as sharding/exchange.cpp makes them; on devices as
+/// trainer/devices/fused_step.cu and device_step.cu do; of means as trainer/steps/means_step.cpp and sharding/item_rows.cpp
+/// do, and the request at the step's end.
+std::vector<Collective> step_collectives(const PlanInputs& inputs, const StepItems& requests);
 
 /// When memory is needed. The most a rank needs is what it always needs, and then what loading needs, or a step (kept
 /// till the end) with what it needs for itself alone, a checkpoint being written or an evaluation.

@@ -171,7 +171,7 @@ void restore_parameters(Checkpoint& checkpoint, Parameters& parameters, Restore 
         if (!array.slots[slot].empty()) read(slot_name(array.spec.name, slot), array.slots[slot]);
     }
   });
-  parameters.publish_dense(comm);
+  parameters.copy_dense();
 }
 
 }  // namespace kt

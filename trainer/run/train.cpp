@@ -383,7 +383,7 @@ void TrainingRun::resume_or_initialize() {
   if (checkpoint)
     resume(*checkpoint);
   else
-    initialize(parameters_, problem_, comm_);
+    initialize(parameters_, problem_);
   cut_records(checkpoint ? progress_.step : -1);
 }
 
@@ -469,8 +469,9 @@ void TrainingRun::begin_interval() {
 }
 
 void TrainingRun::train_steps() {
-  steps_ = make_steps(problem_, parameters_, *schedule_, samples_,
-                      negatives_ ? &*negatives_ : nullptr, options_.devices, comm_, pool_);
+  steps_ =
+      make_steps(problem_, parameters_, *schedule_, samples_, negatives_ ? &*negatives_ : nullptr,
+                 *requests_, options_.devices, comm_, pool_);
   ProgressBar bar(options_.progress_bar && is_first(), "training", total_steps_, "steps");
   train_start_ = tick_ = Clock::now();
   begin_interval();
@@ -491,10 +492,7 @@ void TrainingRun::train_steps() {
     if (at_epoch_end()) end_epoch();
 
     int32_t request = kNothing;
-    request_time_.time([&] {
-      request = requests_->pending(comm_.world());
-      comm_.all_reduce(std::span(&request, 1), Reduction::kMax);
-    });
+    request_time_.time([&] { request = steps_->agree_request(*requests_, comm_); });
     if (save_now || request != kNothing || due(config_.checkpoint.every_steps)) {
       if (!save_now) steps_->download(parameters_);
       checkpoint_time_.time([&] { save(); });

@@ -101,7 +101,7 @@ Parameters make_parameters(const Problem& problem, World world) {
   return parameters;
 }
 
-void initialize(Parameters& parameters, const Problem& problem, Communicator& comm) {
+void initialize(Parameters& parameters, const Problem& problem) {
   const auto seed = static_cast<uint64_t>(problem.config.train.seed);
   const std::vector<ParameterSpec> specs = specs_of(problem);
   for (size_t a = 0; a < specs.size(); ++a) {
@@ -122,7 +122,7 @@ void initialize(Parameters& parameters, const Problem& problem, Communicator& co
       for (int64_t row = array.held.begin; row < array.held.end; ++row) fill(row, row);
     }
   }
-  parameters.publish_dense(comm);
+  parameters.copy_dense();
 }
 
 }  // namespace kt

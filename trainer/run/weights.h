@@ -9,6 +9,6 @@ namespace kt {
 Parameters make_parameters(const Problem& problem, World world);
 
 /// Initial weights: each element a pure function of (seed, array, row's id, column). Collective: all ranks.
-void initialize(Parameters& parameters, const Problem& problem, Communicator& comm);
+void initialize(Parameters& parameters, const Problem& problem);
 
 }  // namespace kt

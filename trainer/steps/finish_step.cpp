@@ -21,8 +21,8 @@ StepOutcome finish_step(Parameters& parameters, double loss, const FinishOptions
     update.time([&] {
       parameters.update(options.learning_rate, options.update,
                         clip_factor(outcome.gradient_norm, options.clip_norm), pool);
+      parameters.copy_dense();
     });
-    communication.time([&] { parameters.publish_dense(comm); });
   }
   seconds.compute += compute.seconds;
   seconds.communication += communication.seconds;

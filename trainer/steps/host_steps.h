@@ -1,8 +1,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
-#include <vector>
+#include <utility>
 
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/mpi_communicator.h"
@@ -20,17 +21,24 @@ class HostSteps final : public StepsHere {
  public:
   HostSteps(const Problem& problem, Parameters& parameters, const Schedule& schedule,
             std::span<const ShardSamples> samples, const NegativeSampler* negatives,
-            MpiCommunicator& comm, ThreadPool& pool)
-      : schedule_(schedule),
-        exchange_(make_exchange(problem, parameters, schedule, comm, pool)),
-        step_(*problem.engine, parameters, *exchange_, comm, pool, samples, step_columns(problem),
-              problem.system.objective,
+            Requests& requests, MpiCommunicator& comm, ThreadPool& pool)
+      : exchange_(make_exchange(problem, parameters, schedule, comm, pool)),
+        step_(*problem.engine, parameters, *exchange_, comm, pool, schedule, samples,
+              step_columns(problem), problem.system.objective,
               {.seed = static_cast<uint64_t>(problem.config.train.seed),
                .clip_norm = problem.config.train.clip_norm,
-               .negatives = negatives}) {}
+               .negatives = negatives,
+               .request = [&requests, world = comm.world()] { return requests.pending(world); }}) {}
 
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
-    outcomes_.push_back(step_.run(schedule_, epoch, step, learning_rate, update).outcome);
+    const TrainStep::Result result = step_.run(epoch, step, learning_rate, update);
+    outcomes_.push_back(result.outcome);
+    request_ = result.request;
+  }
+  /// A step has brought it along.
+  int32_t agree_request(Requests& requests, Communicator& comm) override {
+    const std::optional<int32_t> request = std::exchange(request_, std::nullopt);
+    return request ? *request : Steps::agree_request(requests, comm);
   }
   StepSeconds seconds() const override { return step_.seconds(); }
 
@@ -45,9 +53,9 @@ class HostSteps final : public StepsHere {
                : make_fast_exchange(parameters, comm, options);
   }
 
-  const Schedule& schedule_;
   std::unique_ptr<Exchange> exchange_;
   TrainStep step_;
+  std::optional<int32_t> request_;  // of the last step
 };
 
 }  // namespace kt

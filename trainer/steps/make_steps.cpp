@@ -12,8 +12,8 @@ namespace kt {
 
 std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters,
                                   const Schedule& schedule, std::span<const ShardSamples> samples,
-                                  const NegativeSampler* negatives, Devices* devices,
-                                  MpiCommunicator& comm, ThreadPool& pool) {
+                                  const NegativeSampler* negatives, Requests& requests,
+                                  Devices* devices, MpiCommunicator& comm, ThreadPool& pool) {
   const System& system = problem.system;
   if (system.gram) return std::make_unique<GramStep>(problem, parameters, samples, comm, pool);
   if (system.als)
@@ -28,7 +28,8 @@ std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters
     return std::make_unique<FullSoftmaxStep>(problem, parameters, schedule, samples, comm, pool);
   if (devices)
     return devices->make_steps(problem, parameters, schedule, samples, negatives, comm, pool);
-  return std::make_unique<HostSteps>(problem, parameters, schedule, samples, negatives, comm, pool);
+  return std::make_unique<HostSteps>(problem, parameters, schedule, samples, negatives, requests,
+                                     comm, pool);
 }
 
 }  // namespace kt

@@ -10,6 +10,7 @@
 #include "sharding/schedule.h"
 #include "trainer/devices/devices.h"
 #include "trainer/run/problem.h"
+#include "trainer/run/requests.h"
 #include "trainer/run/samples.h"
 #include "trainer/steps/negative_sampler.h"
 #include "trainer/steps/steps.h"
@@ -20,7 +21,7 @@ namespace kt {
 /// Shapes: samples one per owned shard. Collective: all ranks. Throws: UserError, the same on all ranks.
 std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters,
                                   const Schedule& schedule, std::span<const ShardSamples> samples,
-                                  const NegativeSampler* negatives, Devices* devices,
-                                  MpiCommunicator& comm, ThreadPool& pool);
+                                  const NegativeSampler* negatives, Requests& requests,
+                                  Devices* devices, MpiCommunicator& comm, ThreadPool& pool);
 
 }  // namespace kt

@@ -49,7 +49,7 @@ void MeansStep::run(int64_t, int64_t, double, int64_t) {
   for (size_t k = 0; k < of_users.size(); ++k) users.value[k] = static_cast<float>(of_users[k]);
   write(parameters_.find(kVideoMeans), of_items);
   write(parameters_.find(kMeanOfAll), std::span(&mean_, 1));
-  parameters_.publish_dense(comm_);
+  parameters_.copy_dense();
   outcomes_.push_back({.loss = squared_error(mean_, of_users, of_items), .gradient_norm = 0});
 }
 

@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "sharding/parameters.h"
 #include "trainer/evaluation/predictor.h"
+#include "trainer/run/requests.h"
 #include "trainer/steps/step_outcome.h"
 
 namespace kt {
@@ -31,6 +33,13 @@ class Steps {
   /// The outcomes of the steps since the last call; waits for them. A step whose outcome is not sound changes nothing,
   /// nor does any step begun after it before this call. Collective: all ranks. Throws: PeerError.
   virtual std::vector<StepOutcome> take_outcomes() = 0;
+  /// What is asked of the run at the end of a step, the same on all ranks: the largest of their own. Collective: all
+  /// ranks.
+  virtual int32_t agree_request(Requests& requests, Communicator& comm) {
+    int32_t request = requests.pending(comm.world());
+    comm.all_reduce(std::span(&request, 1), Reduction::kMax);
+    return request;
+  }
   /// What the steps train, and `parameters`, made the same again: values, optimizer state and dense copies.
   virtual void upload(const Parameters& parameters) = 0;
   virtual void download(Parameters& parameters) = 0;

@@ -21,13 +21,15 @@ Exchange::Options exchange_options(const Engine& engine, const Parameters& param
 }
 
 TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
-                     ThreadPool& pool, std::span<const ShardSamples> samples,
-                     const StepColumns& columns, const Objective& objective, const Options& options)
+                     ThreadPool& pool, const Schedule& schedule,
+                     std::span<const ShardSamples> samples, const StepColumns& columns,
+                     const Objective& objective, const Options& options)
     : engine_(engine),
       parameters_(parameters),
       exchange_(exchange),
       comm_(comm),
       pool_(pool),
+      schedule_(schedule),
       samples_(samples),
       columns_(columns),
       objective_(objective),
@@ -39,11 +41,9 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
       row_columns_count_(engine.column_count(Side::kRow)),
       group_(options.negatives ? options.negatives->group() : 1),
       scratch_(engine.passes() > 1 ? units_ : pool.threads()),
-      unit_begin_(units_ + 1),
       leaves_((exchange.leaves() == Exchange::Leaves::kOfUnits ? units_ : pool.threads()) *
               dense_size_),
       losses_(units_),
-      squared_norms_(units_),
       moments_(engine.batch_norms().size()) {
   KT_CHECK(group_ == 1 || row_columns_count_ == 0, "columns of rows that no row of the data is");
   int64_t users = 0;
@@ -63,69 +63,87 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
   }
 }
 
-TrainStep::Result TrainStep::run(const Schedule& schedule, int64_t epoch, int64_t step,
-                                 double learning_rate, int64_t update) {
-  Result result{.samples = schedule.batch_size(step)};
+TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_rate,
+                                 int64_t update) {
+  Result result{.samples = schedule_.batch_size(step)};
   if (result.samples == 0) return result;
 
-  input_.time([&] {
-    gather(schedule, epoch, step);
-    exchange_.route(item_);
-  });
+  const Place place{epoch, step};
+  if (next_.place != place) draw_next(place);
+  std::swap(batch_, next_);
   compute_.time([&] {
+    exchange_.begin(pool_);
     parameters_.forget_gradients();
     engine_.set_dense(parameters_.dense);
     compute_item_parts();
+  });
+  draw_next(after(place));
+  compute_.time([&] {
     exchange_.fetch_parts();
     const double scale = 1 / static_cast<double>(result.samples);
     compute_leaves(scale);
     return_item_gradients(scale);
-    exchange_.reduce(leaves_, pool_);
-    parameters_.squared_gradient_norms(squared_norms_, pool_);
+    const Exchange::Totals all = exchange_.reduce(leaves_, losses_, options_.request(), pool_);
+    result.outcome = {.loss = all.loss, .gradient_norm = std::sqrt(all.squared_norm)};
+    result.request = all.request;
   });
-  communication_.time([&] { result.outcome = share_outcome(); });
   if (!is_sound(result.outcome, options_.clip_norm)) return result;
 
   update_.time([&] {
     const float scale = clip_factor(result.outcome.gradient_norm, options_.clip_norm);
     parameters_.update(learning_rate, update, scale, pool_);
     update_running_values();
+    parameters_.copy_dense();
   });
-  communication_.time([&] { parameters_.publish_dense(comm_); });
   result.updated = true;
   return result;
 }
 
 StepSeconds TrainStep::seconds() const {
-  // The exchange's calls are timed as part of what they stand in.
-  const double routing = exchange_.routing_s();
-  const double exchanging = exchange_.communication_s() - routing + statistics_.seconds;
-  return {.input = input_.seconds - routing,
+  // The exchange is timed as a part of computing.
+  const double exchanging = exchange_.communication_s() + statistics_.seconds;
+  return {.input = input_.seconds,
           .compute = compute_.seconds - exchanging,
-          .communication = communication_.seconds + exchanging + routing,
+          .communication = exchanging,
           .update = update_.seconds};
 }
 
-void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
+TrainStep::Place TrainStep::after(Place place) const {
+  return place.step + 1 < schedule_.steps() ? Place{place.epoch, place.step + 1}
+                                            : Place{place.epoch + 1, 0};
+}
+
+/// Draws the samples of a step and announces them.
+void TrainStep::draw_next(Place place) {
+  input_.time([&] {
+    gather(place);
+    exchange_.announce(next_.item, pool_);
+  });
+}
+
+void TrainStep::gather(Place place) {
+  const auto [epoch, step] = place;
   const Range shards = parameters_.shards();
+  next_.place = place;
+  next_.unit_begin.assign(units_ + 1, 0);
   for (int64_t unit = 0; unit < units_; ++unit)
-    unit_begin_[unit + 1] =
-        unit_begin_[unit] + group_ * schedule.positions(shards.begin + unit, step).size();
-  const int64_t n = unit_begin_[units_];
-  user_row_.resize(n);
-  item_.resize(n);
-  target_.resize(n);
-  row_columns_.resize(n * row_columns_count_);
-  dropout_key_.resize(n);
+    next_.unit_begin[unit + 1] =
+        next_.unit_begin[unit] + group_ * schedule_.positions(shards.begin + unit, step).size();
+  const int64_t n = next_.unit_begin[units_];
+  next_.user_row.resize(n);
+  next_.item.resize(n);
+  next_.target.resize(n);
+  next_.row_columns.resize(n * row_columns_count_);
+  next_.dropout_key.resize(n);
   const auto epoch_key = static_cast<uint64_t>(epoch);
   pool_.parallel_for(units_, [&](int64_t unit, int) {
     const Samples& train = samples_[unit].train;
     const EpochOrder order =
         epoch_order(std::ssize(train), options_.seed, epoch, shards.begin + unit);
-    const Range positions = schedule.positions(shards.begin + unit, step);
+    const Range positions = schedule_.positions(shards.begin + unit, step);
     // Groups first, so that the reads that follow are under way together.
     constexpr int64_t kGroup = EpochOrder::kGroup, kTogether = 32;
-    int64_t to = unit_begin_[unit];
+    int64_t to = next_.unit_begin[unit];
     for (int64_t begin = positions.begin; begin < positions.end;) {
       const int64_t first = begin / kGroup;
       const int64_t end = std::min((first + kTogether) * kGroup, positions.end);
@@ -134,43 +152,43 @@ void TrainStep::gather(const Schedule& schedule, int64_t epoch, int64_t step) {
         group[k - first] = order.group(k);
         __builtin_prefetch(train.data() + group[k - first]);
       }
-      int64_t place[kTogether * kGroup], count = 0;
+      int64_t places[kTogether * kGroup], count = 0;
       for (; begin < end; ++begin) {
-        place[count] = group[begin / kGroup - first] + begin % kGroup;
-        if (place[count] >= std::ssize(train)) [[unlikely]]
-          place[count] = order(begin);
+        places[count] = group[begin / kGroup - first] + begin % kGroup;
+        if (places[count] >= std::ssize(train)) [[unlikely]]
+          places[count] = order(begin);
         ++count;
       }
       if (options_.negatives) {
-        for (int64_t k = 0; k < count; ++k, to += group_)
-          put_group(unit, train[place[k]], epoch, to);
+        for (int64_t k = 0; k < count; ++k, to += group_) put_group(unit, train[places[k]], to);
         continue;
       }
       for (int64_t k = 0; k < count; ++k) {
-        const Sample& sample = train[place[k]];
-        user_row_[to + k] = static_cast<int32_t>(first_user_[unit] + sample.user);
-        item_[to + k] = sample.item;
-        target_[to + k] = sample.label;
-        dropout_key_[to + k] = dropout_key(options_.seed, epoch_key, sample.row);
+        const Sample& sample = train[places[k]];
+        next_.user_row[to + k] = static_cast<int32_t>(first_user_[unit] + sample.user);
+        next_.item[to + k] = sample.item;
+        next_.target[to + k] = sample.label;
+        next_.dropout_key[to + k] = dropout_key(options_.seed, epoch_key, sample.row);
       }
       for (int64_t k = 0; row_columns_count_ > 0 && k < count; ++k)
-        std::copy_n(columns_.rows[unit] + place[k] * row_columns_count_, row_columns_count_,
-                    row_columns_.data() + (to + k) * row_columns_count_);
+        std::copy_n(columns_.rows[unit] + places[k] * row_columns_count_, row_columns_count_,
+                    next_.row_columns.data() + (to + k) * row_columns_count_);
       to += count;
     }
     if (!options_.negatives)
-      objective_.make_targets(
-          std::span(target_).subspan(unit_begin_[unit], unit_begin_[unit + 1] - unit_begin_[unit]));
+      objective_.make_targets(std::span(next_.target)
+                                  .subspan(next_.unit_begin[unit],
+                                           next_.unit_begin[unit + 1] - next_.unit_begin[unit]));
   });
 }
 
 /// A sample and its negatives, as rows of its user from `to` on.
-void TrainStep::put_group(int64_t unit, const Sample& sample, int64_t epoch, int64_t to) {
-  options_.negatives->draw(unit, sample, epoch, &item_[to], &target_[to]);
+void TrainStep::put_group(int64_t unit, const Sample& sample, int64_t to) {
+  options_.negatives->draw(unit, sample, next_.place.epoch, &next_.item[to], &next_.target[to]);
   for (int64_t k = 0; k < group_; ++k) {
-    user_row_[to + k] = static_cast<int32_t>(first_user_[unit] + sample.user);
-    dropout_key_[to + k] =
-        dropout_key_of_group(options_.seed, static_cast<uint64_t>(epoch), sample.row, k);
+    next_.user_row[to + k] = static_cast<int32_t>(first_user_[unit] + sample.user);
+    next_.dropout_key[to + k] = dropout_key_of_group(
+        options_.seed, static_cast<uint64_t>(next_.place.epoch), sample.row, k);
   }
 }
 
@@ -250,8 +268,8 @@ void TrainStep::find_users(int64_t begin, int64_t end, std::vector<int32_t>& use
   int64_t count = 0;
   // Written whether new or not: a branch would be mispredicted half of the time.
   for (int64_t k = begin; k < end; ++k) {
-    users[count] = user_row_[k];
-    count += !std::exchange(parameters_.user_touched[user_row_[k]], uint8_t{1});
+    users[count] = batch_.user_row[k];
+    count += !std::exchange(parameters_.user_touched[batch_.user_row[k]], uint8_t{1});
   }
   users.resize(count);
 }
@@ -259,7 +277,7 @@ void TrainStep::find_users(int64_t begin, int64_t end, std::vector<int32_t>& use
 double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thread) {
   Scratch& scratch = scratch_[engine_.passes() > 1 ? unit : thread];
   float* dense_gradients = leaf(unit, thread).data();
-  const int64_t begin = unit_begin_[unit], end = unit_begin_[unit + 1];
+  const int64_t begin = batch_.unit_begin[unit], end = batch_.unit_begin[unit + 1];
   const bool first = pass == 0, last = pass + 1 == engine_.passes();
   if (begin == end) {
     if (!last) scratch.memory.statistics.assign(1 + 2 * engine_.norm_after(pass).width, 0);
@@ -284,13 +302,13 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
                          {.n = end - begin,
                           .user_parts = user_parts_.data(),
                           .item_parts = exchange_.parts(),
-                          .user = user_row_.data() + begin,
+                          .user = batch_.user_row.data() + begin,
                           .item = exchange_.part_of_row().data() + begin,
-                          .item_id = item_.data() + begin,
+                          .item_id = batch_.item.data() + begin,
                           .columns = {columns_.users, columns_.items,
-                                      row_columns_.data() + begin * row_columns_count_},
-                          .target = target_.data() + begin,
-                          .dropout_key = dropout_key_.data() + begin},
+                                      batch_.row_columns.data() + begin * row_columns_count_},
+                          .target = batch_.target.data() + begin,
+                          .dropout_key = batch_.dropout_key.data() + begin},
                          scale,
                          {.user_parts = user_part_gradients_.data(),
                           .item_parts = exchange_.row_gradients(),
@@ -301,7 +319,8 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
   engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
   if (!user_counts_.empty()) {
     for (const int32_t user : scratch.users) user_counts_[user] = 0;
-    for (int64_t k = begin; k < end; k += group_) ++user_counts_[user_row_[k]];  // once a sample
+    for (int64_t k = begin; k < end; k += group_)
+      ++user_counts_[batch_.user_row[k]];  // once a sample
     parameters_.penalize(ArrayKind::kUserTable, scratch.users, user_counts_, scale);
   }
   return loss;
@@ -323,27 +342,6 @@ void TrainStep::return_item_gradients(double scale) {
                            exchange_.owned().subspan(owned.begin, owned.size()), item_counts_,
                            scale);
   });
-}
-
-// Both in one collective.
-StepOutcome TrainStep::share_outcome() {
-  if (parameters_.holding() == Holding::kReplica) {
-    double sums[2] = {};
-    for (int64_t unit = 0; unit < units_; ++unit) {
-      sums[0] += losses_[unit];
-      sums[1] += squared_norms_[unit];
-    }
-    comm_.all_reduce(std::span<double>(sums), Reduction::kSum);
-    return {.loss = sums[0], .gradient_norm = std::sqrt(sums[1])};
-  }
-  std::vector<double> own;
-  for (int64_t unit = 0; unit < units_; ++unit) {
-    own.push_back(losses_[unit]);
-    own.push_back(squared_norms_[unit]);
-  }
-  const std::vector<double> sums =
-      tree_sums(gather_shards<double>(comm_, own, parameters_.shard_count(), 2), 2);
-  return {.loss = sums[0], .gradient_norm = std::sqrt(sums[1])};
 }
 
 }  // namespace kt

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -29,7 +30,8 @@ Exchange::Options exchange_options(const Engine& engine, const Parameters& param
 /// One step of data-parallel training. What is summed, and in which order, is fixed by shards, steps and rows;
 /// ranks and threads only decide who does the work.
 ///
-///   rows of each owned shard (Schedule)          -> the step's samples, in (shard, position) order
+///   rows of each owned shard (Schedule)          -> the samples of the step after this one, in (shard, position)
+///                                                   order, announced before it begins (Exchange)
 ///   Engine::forward_ids of items                 -> parts of the items this rank owns
 ///   Exchange::fetch_parts                        -> parts of the others
 ///   a leaf: forward_ids of its users, train_rows, backward_ids of its users
@@ -37,9 +39,8 @@ Exchange::Options exchange_options(const Engine& engine, const Parameters& param
 ///     (with batch norms: passes over all leaves in place of train_rows, statistics of all rows between them)
 ///   Exchange::return_item_gradients              -> their sums, at the items' owners
 ///   Engine::backward_ids of items                -> gradients of items, more dense gradients
-///   Exchange::reduce                             -> gradients of the blocks this rank owns
-///   share_outcome                                -> loss and gradient norm: whether an update is made
-///   Parameters::update, publish_dense            -> the next step's weights
+///   Exchange::reduce                             -> dense gradients; loss and gradient norm: whether an update is made
+///   Parameters::update, copy_dense               -> the next step's weights
 class TrainStep {
  public:
   struct Options {
@@ -47,36 +48,52 @@ class TrainStep {
     double clip_norm = 0;  ///< 0 = off
     const NegativeSampler* negatives =
         nullptr;  ///< makes a group of rows of each sample; null: a sample is a row
+    std::function<int32_t()> request = [] { return 0; };  ///< what this rank asks of all: 0, 1 or 2
   };
 
   /// Everything is borrowed. Shapes: samples one per owned shard.
   TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange, Communicator& comm,
-            ThreadPool& pool, std::span<const ShardSamples> samples, const StepColumns& columns,
-            const Objective& objective, const Options& options);
+            ThreadPool& pool, const Schedule& schedule, std::span<const ShardSamples> samples,
+            const StepColumns& columns, const Objective& objective, const Options& options);
 
   struct Result {
     StepOutcome outcome;
     int64_t samples = 0;   ///< of the global batch
     bool updated = false;  ///< false when the outcome was not sound: no weight was changed then
+    int32_t request = 0;   ///< the largest of all ranks
   };
 
-  /// Step `step` of `epoch`, as update number `update` (from 1). Collective: all ranks; the result is the same
-  /// on each.
-  Result run(const Schedule& schedule, int64_t epoch, int64_t step, double learning_rate,
-             int64_t update);
+  /// Step `step` of `epoch`, as update number `update` (from 1). The one after it is drawn on the way: going on with
+  /// another costs a wait more. Collective: all ranks; the result is the same on each.
+  Result run(int64_t epoch, int64_t step, double learning_rate, int64_t update);
 
   /// Of all steps so far.
   StepSeconds seconds() const;
 
  private:
+  struct Place {
+    int64_t epoch = -1, step = -1;
+    friend bool operator==(const Place&, const Place&) = default;
+  };
+  /// The samples of a step. Shapes: n rows of this rank, in (shard, position) order.
+  struct Batch {
+    Place place;
+    std::vector<int64_t> unit_begin;      // [units + 1]
+    std::vector<int32_t> user_row, item;  // [n]
+    std::vector<float> target;            // [n]
+    std::vector<float> row_columns;       // [n, columns of a row]
+    std::vector<uint32_t> dropout_key;    // [n]
+  };
   /// What a leaf needs: of the thread that computes it, or with several passes its own.
   struct Scratch {
     std::vector<int32_t> users;  // distinct, rows of this rank's user tables
     LeafMemory memory;
   };
 
-  void gather(const Schedule& schedule, int64_t epoch, int64_t step);
-  void put_group(int64_t unit, const Sample& sample, int64_t epoch, int64_t to);
+  Place after(Place place) const;
+  void draw_next(Place place);
+  void gather(Place place);
+  void put_group(int64_t unit, const Sample& sample, int64_t to);
   void compute_item_parts();
   void compute_leaves(double scale);
   void find_users(int64_t begin, int64_t end, std::vector<int32_t>& users);
@@ -84,7 +101,6 @@ class TrainStep {
   void share_statistics(int64_t pass);
   void update_running_values();
   void return_item_gradients(double scale);
-  StepOutcome share_outcome();
   IdBatch item_batch(Range owned) const;
   std::span<float> leaf(int64_t unit, int thread);
 
@@ -93,6 +109,7 @@ class TrainStep {
   Exchange& exchange_;
   Communicator& comm_;
   ThreadPool& pool_;
+  const Schedule& schedule_;
   std::span<const ShardSamples> samples_;
   const StepColumns columns_;
   const Objective objective_;
@@ -103,19 +120,14 @@ class TrainStep {
   std::vector<ParameterArray*> user_tables_, item_tables_;
   std::vector<Scratch> scratch_;  // [threads], or [units] with several passes
 
-  // The step. Shapes: n rows of the samples of this rank, in (shard, position) order.
-  std::vector<int64_t> unit_begin_;                 // [units + 1]
-  std::vector<int32_t> user_row_, item_;            // [n]
-  std::vector<float> target_;                       // [n]
-  std::vector<float> row_columns_;                  // [n, columns of a row]
-  std::vector<uint32_t> dropout_key_;               // [n]
+  Batch batch_, next_;
   AlignedFloats user_parts_, user_part_gradients_;  // [held users, user width]
   AlignedFloats item_part_sums_;                    // [held items, item width]
   std::vector<int32_t> user_counts_,
       item_counts_;            // [held users], [held items]; none is penalised: empty
   std::vector<float> leaves_;  // [units or threads, dense size]
-  std::vector<double> losses_, squared_norms_;  // [units]
-  std::vector<std::vector<double>> moments_;    // [batch norms][1 + 2 width] of the global batch
+  std::vector<double> losses_;                // [units]
+  std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
 
   Stopwatch input_, compute_, communication_, statistics_, update_;
 };
