@@ -41,7 +41,7 @@ class Waits : public ::testing::TestWithParam<std::tuple<int, Hosts, Reduce>> {
     inputs.config.parallel.reduce = reduce;
     inputs.config.model.engine = EngineName::kFused;
     inputs.config.model.form = FormName::kIds;
-    inputs.config.train.global_batch = 1000;
+    inputs.config.train.global_batch = 400;
     inputs.config.data.validation.fraction = 0;
     inputs.parameters = engine.parameters();
     inputs.users = kUsers;
