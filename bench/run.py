@@ -22,6 +22,7 @@ VENV = WORK / "venv"
 LARGE = ["big_matrix.csv", "small_matrix.csv", "item_daily_features.csv"]
 POLARS = ["polars==2.1.0"]
 PYTORCH = ["torch==2.15.0", "numpy"]
+JAX = ["jax==0.10.2", "optax==0.2.8"]
 MATRICES = [*PYTORCH, *POLARS, "implicit", "scipy", "threadpoolctl"]
 ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                    PYTHONDONTWRITEBYTECODE="1")
@@ -69,12 +70,14 @@ def stop(process):
         process.wait()
 
 
-def peer(script, *arguments, processes=1):
-    """What a script of bench/peers prints. Its threads wait asleep, or a busy machine would show it far too slow."""
+def peer(script, *arguments, processes=1, wait="passive"):
+    """What a script of bench/peers prints. Its threads wait asleep, or a busy machine would show it far too slow; where
+    they wait often, spinning (wait="active") can be quicker on one that is quiet."""
     start = ["-m", "torch.distributed.run", "--nproc-per-node", processes] if processes > 1 else []
     command = [VENV / "bin" / "python", *start, ROOT / "bench" / "peers" / script, *arguments]
     threads = "1" if processes > 1 else "2"
-    return json.loads(run(*command, OMP_NUM_THREADS=threads, OMP_WAIT_POLICY="passive").output)
+    return json.loads(run(*command, OMP_NUM_THREADS=threads, OMP_WAIT_POLICY=wait,
+                          TORCHINDUCTOR_CACHE_DIR=str(WORK / "torchinductor")).output)
 
 
 def kuaitrain(*arguments, ranks=2, threads=1):
@@ -223,19 +226,34 @@ def millions_a_second(result):
     return sum(epoch["samples_per_second"] * epoch["seconds"] for epoch in result["epochs"]) / seconds / 1e6
 
 
+TRAINING_PEERS = {
+    "PyTorch eager": lambda *sizes: quicker_wait("cpu_ncf_torch.py", "eager", *sizes),
+    "PyTorch compiled": lambda *sizes: quicker_wait("cpu_ncf_torch.py", "compiled", *sizes),
+    "PyTorch DDP, 2 processes": lambda *sizes: peer("cpu_ncf_torch.py", "ddp", *sizes, processes=2),
+    "JAX": lambda *sizes: peer("cpu_ncf_jax.py", *sizes)}
+
+
+def quicker_wait(*command):
+    return max((peer(*command, wait=wait) for wait in ["passive", "active"]), key=lambda found: found["samples_per_second"])
+
+
 def bench_train(report, options):
-    """Whole epochs at four global batches, M samples/s, in pairs with PyTorch DDP."""
+    """Whole epochs at four global batches, M samples/s, beside the best of PyTorch (one process, compiled, DDP) and JAX."""
     data = dataset(options.scale)
     counts = manifest_of(data)
-    for batch, least in [(1024, 10), (4096, None), (16384, 10), (65536, 15)]:
-        own, ddp = [], []
+    for batch, least in [(1024, 7), (4096, None), (16384, 7), (65536, 7)]:
+        own, peers = [], {name: [] for name in TRAINING_PEERS}
         for _ in range(options.repeat):
             result = train(data, f"train.global_batch={batch}")
             own.append(millions_a_second(result))
-            other = peer("ddp_ncf.py", "--global-batch", batch, "--rows", result["dataset"]["rows_train"], "--users",
-                         counts["users"], "--videos", counts["items"], processes=2)
-            ddp.append(other["samples_per_second"] / 1e6)
-        report.figure(f"batch {batch:,}", own, "", ("PyTorch DDP", ddp), least=least)
+            sizes = ["--global-batch", batch, "--rows", result["dataset"]["rows_train"], "--users", counts["users"],
+                     "--videos", counts["items"]]
+            for name, measure in TRAINING_PEERS.items():
+                peers[name].append(measure(*sizes)["samples_per_second"] / 1e6)
+        best = [max(values) for values in zip(*peers.values())]
+        report.figure(f"batch {batch:,}", own, "", ("best peer", best), least=least)
+        for name, values in peers.items():
+            report.figure(f"  {name}", values, "")
 
 
 def bench_scaling(report, options):
@@ -416,7 +434,7 @@ def bench_quality(report, options):
             report.figure(f"batch {batch:,}, {metric}", each, "", ("batch 1,024", first), most=1.01)
 
 
-PARTS = {"train": (bench_train, PYTORCH), "scaling": (bench_scaling, []), "bits": (bench_bits, []),
+PARTS = {"train": (bench_train, [*PYTORCH, *JAX]), "scaling": (bench_scaling, []), "bits": (bench_bits, []),
          "order": (bench_order, []), "kernels": (bench_kernels, []),
          "evaluation": (bench_evaluation, PYTORCH), "import": (bench_import, POLARS), "memory": (bench_memory, []),
          "quality": (bench_quality, []), "systems": (bench_systems, MATRICES)}

@@ -10,7 +10,7 @@ import time
 import numpy
 import torch
 
-from ddp_ncf import Ncf
+from ncf_torch import Ncf
 
 BLOCK_USERS = 16
 TOP = 100

@@ -8,23 +8,19 @@
 eager: an operation a launch; graph: a step is one CUDA graph; compiled: the same of the model under torch.compile. A form
 that cannot be had on the machine has "error" in place of figures. On a CPU there is eager alone.
 
-Ids are random, since they do not change the speed; a label is the sum of a number of its user, one of its video and
-noise, so that a loss that falls shows training: first_loss is that of the first step, last_loss the mean of the last 10
-of 200. All of it in fp32.
+first_loss is that of the first step, last_loss the mean of the last 10 of 200. All of it in fp32.
 """
 import argparse
 import json
 import time
 
 import torch
-from torch.nn import functional
 
-from ddp_ncf import Ncf
+from ncf_torch import Ncf, Samples
 
 FORMS = ("eager", "graph", "compiled")
 WARM_UP_STEPS = 5  # before a graph is captured: libraries and compilers are ready then
 LOSS_STEPS, LAST_STEPS = 200, 10
-NOISE = 0.1
 
 
 class Training:
@@ -33,11 +29,7 @@ class Training:
     def __init__(self, options, batch, form):
         device = self.device = torch.device(options.device)
         torch.manual_seed(1)
-        self.user = torch.randint(options.users, (options.rows,), dtype=torch.int32, device=device)
-        self.video = torch.randint(options.videos, (options.rows,), dtype=torch.int32, device=device)
-        of_users, of_videos = (0.5 * torch.randn(n, device=device) for n in (options.users, options.videos))
-        self.label = 1 + of_users[self.user] + of_videos[self.video] + NOISE * torch.randn(options.rows, device=device)
-        self.order = torch.randperm(options.rows, device=device)
+        self.samples = Samples(options.rows, options.users, options.videos, device)
         self.places = torch.arange(batch, device=device)  # of the next step, in the order
         self.batch, self.form = batch, form
         self.model = Ncf(options.users, options.videos).to(device)
@@ -54,10 +46,10 @@ class Training:
         return self.loss
 
     def enqueue(self):
-        rows = self.order[self.places % len(self.order)]
+        rows = self.samples.order[self.places % len(self.samples.order)]
         self.places += self.batch
         self.optimizer.zero_grad()
-        loss = functional.mse_loss(self.predict(self.user[rows], self.video[rows]), self.label[rows])
+        loss = self.samples.loss(self.predict, rows)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
