@@ -562,12 +562,9 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   s.set_context(s.test_mean(comm, pool));
   const bool durations =
       std::ranges::count(s.context.labels, BinaryLabel::Kind::kDurationP80, &BinaryLabel::kind) > 0;
-  std::vector<std::span<const double>> labels;
   std::vector<DurationPairs> pairs;
-  for (size_t k = 0; k < s.own.size(); ++k) {
+  for (size_t k = 0; k < s.own.size() && durations; ++k) {
     const User user = s.user(k);
-    labels.push_back(user.label);
-    if (!durations) continue;
     pairs.push_back(
         {.duration = input.video_duration.subspan(
              static_cast<size_t>(input.offsets[static_cast<size_t>(s.own[k])]), user.label.size()),
@@ -596,7 +593,12 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   s.chance = s.sum_rows(gather_to_all<double>(rows, comm), counts);
   s.count_untrained(comm);
   s.coverage = s.expected_coverage(comm, pool);
-  s.order_preparation.time([&] { s.order.emplace(labels, s.context.thresholds, comm, pool); });
+  s.order_preparation.time([&] {
+    std::vector<OrderedLabels> labels;
+    for (size_t k = 0; k < s.own.size(); ++k)
+      labels.push_back({.label = s.user(k).label, .row = s.facts[k].order.row});
+    s.order.emplace(labels, s.context.thresholds, comm, pool);
+  });
 }
 
 double TestMetrics::order_preparation_s() const { return state_->order_preparation.seconds; }

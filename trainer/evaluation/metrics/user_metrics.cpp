@@ -135,49 +135,21 @@ void list_facts(const Context& context, const User& candidates, Worker& worker, 
     chance[context.layout.novelty(j)] = everything / static_cast<double>(n);
 }
 
-/// The first of the ranked list, as rank keys in order, in `worker.top`; descending keys in `worker.key`.
-void rank_top(std::span<const float> score, int64_t longest, Worker& worker) {
-  const size_t n = score.size();
-  const auto count = std::min(n, static_cast<size_t>(longest));
-  worker.key.resize(n);
-  uint32_t least = ~uint32_t{0}, most = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const uint32_t key = ~order_key(score[i]);
-    worker.key[i] = key;
-    least = std::min(least, key);
-    most = std::max(most, key);
-  }
-  // Few enough keys are up to a bound that a histogram gives, and only these are sorted.
-  constexpr int kBits = 10;
-  const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kBits);
-  std::array<uint32_t, size_t{1} << kBits> histogram{};
-  for (const uint32_t key : worker.key) ++histogram[(key - least) >> shift];
-  uint32_t bin = 0;
-  for (size_t up_to = histogram[0]; up_to < count; up_to += histogram[bin]) ++bin;
-  worker.top.resize(n);
-  size_t kept = 0;
-  for (size_t i = 0; i < n; ++i) {
-    worker.top[kept] = rank_key(worker.key[i], i);
-    kept += (worker.key[i] - least) >> shift <= bin;
-  }
-  worker.top.resize(kept);
-  const auto end = worker.top.begin() + static_cast<std::ptrdiff_t>(count);
-  std::nth_element(worker.top.begin(), end, worker.top.end());
-  worker.top.resize(count);
-  std::sort(worker.top.begin(), worker.top.end());
+/// By the scores, whose order is left to the buffers.
+ScoreOrder rank(const Context& context, const LabelOrder& labels, std::span<const float> score,
+                Worker& worker) {
+  const ScoreOrder order = order_scores(labels, score, worker.order);
+  worker.ranked = {labels, order};
+  worker.ranked.top(context.longest(), worker.top);
+  return order;
 }
 
 /// How many come before the first relevant one in the whole list.
 int64_t before_first(size_t label, const UserFacts& facts, const Worker& worker) {
   const auto is_relevant = [&](size_t i) { return (facts.relevant[i] >> label & 1) != 0; };
-  for (size_t i = 0; i < worker.top.size(); ++i)
-    if (is_relevant(position_of(worker.top[i]))) return static_cast<int64_t>(i);
-  uint64_t first = ~uint64_t{0};
-  for (size_t i = 0; i < worker.key.size(); ++i)
-    if (is_relevant(i)) first = std::min(first, rank_key(worker.key[i], i));
-  int64_t better = 0;
-  for (size_t i = 0; i < worker.key.size(); ++i) better += rank_key(worker.key[i], i) < first;
-  return better;
+  const auto first = std::ranges::find_if(worker.top, is_relevant);
+  return first != worker.top.end() ? first - worker.top.begin()
+                                   : worker.ranked.before_first(is_relevant);
 }
 
 void binary_values(const Context& context, size_t label, const UserFacts& facts,
@@ -192,7 +164,7 @@ void binary_values(const Context& context, size_t label, const UserFacts& facts,
     const int64_t k = context.k[j];
     for (; i < k; ++i) {
       const auto at = static_cast<size_t>(i);
-      if ((facts.relevant[position_of(worker.top[at])] >> label & 1) == 0) continue;
+      if ((facts.relevant[worker.top[at]] >> label & 1) == 0) continue;
       ++hits;
       gain += context.discount[at + 1] - context.discount[at];
       precisions += static_cast<double>(hits) / static_cast<double>(i + 1);
@@ -220,7 +192,7 @@ void graded_values(const Context& context, const User& user, const UserFacts& fa
     for (; i < context.k[j]; ++i) {
       const auto at = static_cast<size_t>(i);
       const double discount = context.discount[at + 1] - context.discount[at];
-      const double here = cut_ratio(user.label[position_of(worker.top[at])]);
+      const double here = cut_ratio(user.label[worker.top[at]]);
       gain += here * discount;
       gain_exp += (math::exp2(here) - 1) * discount;
     }
@@ -236,11 +208,11 @@ void novelty_values(const Context& context, const User& user, Worker& worker,
   double sum = 0;
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
     for (; i < context.k[j]; ++i) {
-      const int32_t item = user.item[position_of(worker.top[static_cast<size_t>(i)])];
+      const int32_t item = user.item[worker.top[static_cast<size_t>(i)]];
       sum += context.information[static_cast<size_t>(item)];
     }
     for (size_t listed = 0; listed < static_cast<size_t>(context.k[j]); ++listed) {
-      const int32_t item = user.item[position_of(worker.top[listed])];
+      const int32_t item = user.item[worker.top[listed]];
       worker.listed[j][static_cast<size_t>(item)] = 1;
     }
     values[context.layout.novelty(j)] = sum / static_cast<double>(context.k[j]);
@@ -330,13 +302,13 @@ void catalogue_values(const Context& context, const User& user, const UserFacts&
   graded_facts(context, catalogue.user(), catalogue.gain, catalogue.facts, chance);
   std::vector<float> scores;
   for (const int32_t item : catalogue.item) scores.push_back(score[static_cast<size_t>(item)]);
+  const LabelOrder labels = order_of(context, catalogue, worker);
   const PairOrder order =
-      count_pair_order(order_of(context, catalogue, worker), scores, worker.order);
+      count_pair_order(labels, rank(context, labels, scores, worker), worker.order);
   for (size_t t = 0; t < context.layout.thresholds; ++t)
     if (order.classes[t].both())
       values[context.layout.gauc(t)] =
           order.classes[t].auc() * static_cast<double>(user.label.size());
-  rank_top(scores, context.longest(), worker);
   list_values(context, catalogue.user(), catalogue.facts, worker, values);
 }
 
@@ -385,13 +357,13 @@ void user_values(const Context& context, const User& user, const UserFacts& fact
   untrained_errors(
       layout, user, facts, [&](int32_t i) { return static_cast<double>(score[i]); }, values);
 
-  const PairOrder order = count_pair_order(facts.order, score, worker.order);
+  const PairOrder order =
+      count_pair_order(facts.order, rank(context, facts.order, score, worker), worker.order);
   if (order.pairs > 0) values[layout.xauc()] = order.xauc();
   for (size_t t = 0; t < layout.thresholds && !context.catalogue; ++t)
     if (order.classes[t].both())
       values[layout.gauc(t)] = order.classes[t].auc() * static_cast<double>(n);
 
-  rank_top(score, context.longest(), worker);
   quirk_values(context, user, facts, score, worker, values);
   if (!context.catalogue) list_values(context, user, facts, worker, values);
 }

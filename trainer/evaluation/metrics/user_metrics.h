@@ -13,6 +13,7 @@
 #include "trainer/evaluation/metrics/labels.h"
 #include "trainer/evaluation/metrics/metrics.h"
 #include "trainer/evaluation/metrics/pair_order.h"
+#include "trainer/evaluation/metrics/ranked_list.h"
 
 /// Metrics of one user as a pure function of its pairs: what labels alone decide, then what scores do.
 namespace kt::metrics {
@@ -124,8 +125,8 @@ struct UserFacts {
 /// Buffers of a thread, and the items it has seen in lists.
 struct Worker {
   OrderBuffers order;
-  std::vector<uint32_t> key;
-  std::vector<uint64_t> top;
+  RankedList ranked;          ///< of the user at hand
+  std::vector<uint32_t> top;  ///< positions of the first, as many as the longest list has
   std::vector<uint8_t> relevant;
   std::vector<uint32_t> class_of;
   std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;  ///< expected, by Candidates met

@@ -59,8 +59,13 @@ ValidationMetrics::ValidationMetrics(std::vector<std::vector<int64_t>> user_rows
                                     static_cast<size_t>(part.begin[k + 1] - part.begin[k])),
           thresholds, buffers[static_cast<size_t>(thread)]));
   });
-  const std::array<std::span<const double>, 1> parts{labels};
-  s.order.emplace(parts, thresholds, comm, pool);
+  std::vector<OrderedLabels> users;
+  for (const State::Part& part : s.parts)
+    for (size_t k = 0; k < part.order.size(); ++k)
+      users.push_back({.label = std::span(labels).subspan(static_cast<size_t>(part.begin[k]),
+                                                          part.order[k].row.size()),
+                       .row = part.order[k].row});
+  s.order.emplace(users, thresholds, comm, pool);
 }
 
 ValidationMetrics::~ValidationMetrics() = default;
@@ -102,8 +107,9 @@ ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Commu
       if (labels.below.empty() || labels.below[0] == 0 ||
           labels.below[0] == static_cast<int64_t>(n))
         continue;
-      const PairOrder order =
-          count_pair_order(labels, score.subspan(begin, n), buffers[static_cast<size_t>(thread)]);
+      OrderBuffers& own_buffers = buffers[static_cast<size_t>(thread)];
+      const PairOrder order = count_pair_order(
+          labels, order_scores(labels, score.subspan(begin, n), own_buffers), own_buffers);
       sums[4] += order.classes[0].auc() * static_cast<double>(n);
       sums[5] += static_cast<double>(n);
     }
