@@ -1099,7 +1099,8 @@ TEST_F(MetricsOrder, CountsEveryPair) {
         }
       };
       OrderBuffers buffers;
-      const LabelOrder by_label = order_labels(labels, thresholds, buffers);
+      std::vector<uint32_t> row(labels.size());
+      const LabelOrder by_label = order_labels(labels, thresholds, row, buffers);
       expect_same(count_pair_order(by_label, order_scores(by_label, scores, buffers), buffers));
 
       // Most of the rows are rank 0's, the others' every fifth; the last rank of three has none.
@@ -1115,10 +1116,10 @@ TEST_F(MetricsOrder, CountsEveryPair) {
         const auto middle = own_labels.size() / 3;
         const std::span<const double> first = std::span<const double>(own_labels).first(middle),
                                       second = std::span<const double>(own_labels).subspan(middle);
-        const LabelOrder first_order = order_labels(first, {}, buffers),
-                         second_order = order_labels(second, {}, buffers);
-        const std::vector<OrderedLabels> parts = {
-            {first, first_order.row}, {}, {second, second_order.row}};
+        std::vector<uint32_t> first_row(first.size()), second_row(second.size());
+        order_labels(first, {}, first_row, buffers);
+        order_labels(second, {}, second_row, buffers);
+        const std::vector<OrderedLabels> parts = {{first, first_row}, {}, {second, second_row}};
         const GlobalOrder order(parts, thresholds, comm, pool);
         expect_same(order.count(own_scores, comm, pool));
         for (float& one : own_scores) one = -one;  // the labels' order serves again

@@ -1,9 +1,12 @@
 #include "trainer/evaluation/metrics/pair_order.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 #include "launch/base/errors.h"
@@ -14,12 +17,15 @@ namespace kt::metrics {
 namespace {
 
 /// Label ranges of a rank: enough for its threads to share them out evenly, and for one to be sorted in the cache.
-constexpr size_t kPiecesPerRank = 32;
+constexpr size_t kPiecesPerRank = 64;
 /// Digits that keys are counted by at once, of a higher and a lower half; score ranges of all ranks.
 constexpr int kHalfBits = 4, kDigitBits = 2 * kHalfBits;
 constexpr size_t kHalves = size_t{1} << kHalfBits, kDigits = size_t{1} << kDigitBits;
 /// Of few numbers, 128 share a digit at most: a bit each.
 constexpr int kFewBits = kDigitBits + 7;
+
+/// Elements ahead of which a cache line is fetched that one of many sequences will be written to.
+constexpr size_t kPrefetched = 16;
 
 int64_t choose_two(int64_t n) { return n * (n - 1) / 2; }
 
@@ -77,6 +83,7 @@ int64_t distribute(size_t n, DigitOf&& digit_of, ValueOf&& value_of, std::span<u
       const size_t digit = digit_of(i);
       descending += before[digit] + above.of(digit);
       above.add(digit);
+      __builtin_prefetch(to[digit] + kPrefetched, 1);
       *to[digit]++ = value_of(i);
     }
     for (size_t digit = 0; digit < to.size(); ++digit) before[digit] += above.of(digit);
@@ -227,38 +234,62 @@ class RangeCounts {
   std::vector<int64_t> before_;
 };
 
-/// Which of the ranges between ascending keys a key is in.
-class Ranges {
- public:
-  /// Ranges that hold about as many of all ranks' keys each. Shapes: key_of(i) key i < n of this rank's, called for
-  /// some, ascending. Collective: all ranks.
-  template <class KeyOf>
-  Ranges(size_t ranges, size_t n, Communicator& comm, KeyOf&& key_of) {
-    auto total = static_cast<int64_t>(n);
-    comm.all_reduce(std::span(&total, 1), Reduction::kSum);
-    const size_t stride = static_cast<size_t>(total) / (32 * ranges) + 1;
-    std::vector<uint64_t> own;
-    for (size_t i = 0; i < n; i += stride) own.push_back(key_of(i));
-    std::vector<uint64_t> sample = gather_to_all<uint64_t>(own, comm);
-    std::sort(sample.begin(), sample.end());
-    first_.assign(std::bit_ceil(ranges), ~uint64_t{0});
-    for (size_t r = 1; r < ranges && !sample.empty(); ++r)
-      first_[r - 1] = sample[sample.size() * r / ranges];
-  }
+/// The first key of each range but the first, of ranges that hold about as many of all ranks' keys each; then the
+/// largest integer, which no key is. Shapes: key_of(i) key i < n of this rank's, called for some, ascending; result
+/// [ranges]. Collective: all ranks.
+template <class Key, class KeyOf>
+std::vector<Key> ends_of_ranges(size_t ranges, size_t n, Communicator& comm, KeyOf&& key_of) {
+  auto total = static_cast<int64_t>(n);
+  comm.all_reduce(std::span(&total, 1), Reduction::kSum);
+  const size_t stride = static_cast<size_t>(total) / (32 * ranges) + 1;
+  std::vector<uint64_t> own;
+  for (size_t i = 0; i < n; i += stride) own.push_back(key_of(i));
+  std::vector<uint64_t> sample = gather_to_all<uint64_t>(own, comm);
+  std::sort(sample.begin(), sample.end());
+  std::vector<Key> ends(ranges, std::numeric_limits<Key>::max());
+  for (size_t r = 1; r < ranges && !sample.empty(); ++r)
+    ends[r - 1] = static_cast<Key>(sample[sample.size() * r / ranges]);
+  return ends;
+}
 
-  /// The first key after a range; the largest integer, which no key is, after the last one.
-  uint64_t end_of(size_t range) const { return first_[range]; }
-  /// A binary search without branches, which nobody could predict.
-  size_t find(uint64_t key) const {
-    size_t at = 0;
-    for (size_t half = first_.size() / 2; half > 0; half /= 2)
-      at += first_[at + half - 1] <= key ? half : 0;
-    return at;
+/// Which of kDigits ranges a key is in.
+class RangeOf {
+ public:
+  /// Shapes: ends [kDigits].
+  explicit RangeOf(std::span<const uint32_t> ends) {
+    for (size_t d = 0; d < kDigits; ++d) ends_[d / kHalves][d % kHalves] = signed_of(ends[d]);
+    for (size_t high = 0; high < kHalves; ++high) last_[high] = ends_[high].back();
+  }
+  size_t operator()(uint32_t key) const {
+    const __m256i lanes = _mm256_set1_epi32(signed_of(key));
+    const size_t high = up_to(last_, lanes);
+    return kHalves * high + up_to(ends_[high], lanes);
   }
 
  private:
-  std::vector<uint64_t> first_;  // key of each range but the first, up to a power of two
+  using Half = std::array<int32_t, kHalves>;
+
+  /// In the same order, as lanes are compared.
+  static int32_t signed_of(uint32_t key) { return static_cast<int32_t>(key ^ 0x80000000u); }
+  /// All are compared, since nobody could predict the next one.
+  static size_t up_to(const Half& ends, __m256i key) {
+    const auto above = [&](size_t first) {
+      const auto* lanes = reinterpret_cast<const __m256i*>(ends.data() + first);
+      return static_cast<uint32_t>(_mm256_movemask_ps(
+          _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_load_si256(lanes), key))));
+    };
+    return kHalves - static_cast<size_t>(std::popcount(above(0) | above(8) << 8));
+  }
+
+  alignas(32) std::array<Half, kHalves> ends_;
+  alignas(32) Half last_;
 };
+
+/// The memory for other elements, whatever it holds; more of it where that is too little.
+std::span<uint32_t> view(HugeArray<double>& memory, size_t n) {
+  if (2 * memory.size() < n) memory = HugeArray<double>((n + 1) / 2);
+  return {reinterpret_cast<uint32_t*>(memory.data()), n};
+}
 
 PairOrder pair_order(int64_t rows, std::span<const int64_t> below, int64_t same_label,
                      const Inversions& all, const Inversions& inside_runs) {
@@ -298,16 +329,15 @@ Inversions count_inside_runs(const LabelOrder& order, std::span<const uint32_t> 
 }  // namespace
 
 LabelOrder order_labels(std::span<const double> labels, std::span<const double> thresholds,
-                        OrderBuffers& buffers) {
-  LabelOrder order;
-  order.row.resize(labels.size());
+                        std::span<uint32_t> row, OrderBuffers& buffers) {
+  LabelOrder order{.row = row, .runs = {}, .below = {}};
   buffers.order.sort(labels, order.row, buffers.runs);
   order.runs = buffers.runs;
   for (const Run& run : order.runs) order.same_label += choose_two(run.end - run.begin);
   for (const double threshold : thresholds)
     order.below.push_back(
         std::partition_point(order.row.begin(), order.row.end(),
-                             [&](uint32_t row) { return labels[row] < threshold; }) -
+                             [&](uint32_t one) { return labels[one] < threshold; }) -
         order.row.begin());
   return order;
 }
@@ -339,33 +369,44 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
   const auto ranks = static_cast<size_t>(world.size);
   const size_t pieces = kPiecesPerRank * ranks;
   size_t part = 0, part_begin = 0;
-  const Ranges ranges(pieces, rows, comm, [&](size_t i) {
+  const auto ends = ends_of_ranges<uint64_t>(pieces, rows, comm, [&](size_t i) {
     for (; i - part_begin >= labels[part].label.size(); ++part)
       part_begin += labels[part].label.size();
     return order_key(labels[part].label[i - part_begin]);
   });
-  const auto for_each_label = [&](auto&& visit) {  // (row, label, piece)
-    uint32_t begin = 0;
-    for (const auto& [label, row] : labels) {
-      size_t piece = 0;
-      for (const uint32_t i : row) {
-        while (order_key(label[i]) >= ranges.end_of(piece)) ++piece;
-        visit(begin + i, label[i], piece);
-      }
-      begin += static_cast<uint32_t>(label.size());
-    }
-  };
-
+  // Where pieces begin in the order of each part. [parts, pieces + 1]
+  std::vector<uint32_t> begins(labels.size() * (pieces + 1));
+  pool.parallel_for(std::ssize(labels), [&](int64_t k, int) {
+    const auto& [label, row] = labels[static_cast<size_t>(k)];
+    uint32_t* const begin = begins.data() + static_cast<size_t>(k) * (pieces + 1);
+    for (size_t piece = 0; piece < pieces; ++piece)
+      begin[piece + 1] = static_cast<uint32_t>(
+          std::partition_point(row.begin() + begin[piece], row.end(),
+                               [&](uint32_t i) { return order_key(label[i]) < ends[piece]; }) -
+          row.begin());
+  });
   std::vector<int64_t> counts(pieces, 0);  // rows of this rank in each piece
-  for_each_label([&](uint32_t, double, size_t piece) { ++counts[piece]; });
-  std::vector<int64_t> next(pieces, 0);
-  std::exclusive_scan(counts.begin(), counts.end(), next.begin(), int64_t{0});
-  send_row_.resize(rows);
-  std::vector<double> sent(rows);
-  for_each_label([&](uint32_t row, double label, size_t piece) {
-    const auto at = static_cast<size_t>(next[piece]++);
-    send_row_[at] = row;
-    sent[at] = label;
+  std::vector<uint32_t> to(begins.size());  // [parts, pieces + 1] among the rows by piece
+  uint32_t next = 0;
+  for (size_t piece = 0; piece < pieces; ++piece)
+    for (size_t k = piece; k < begins.size(); k += pieces + 1) {
+      to[k] = next;
+      next += begins[k + 1] - begins[k];
+      counts[piece] += begins[k + 1] - begins[k];
+    }
+  std::vector<uint32_t> first_row{0};  // of each part
+  for (const OrderedLabels& one : labels)
+    first_row.push_back(first_row.back() + static_cast<uint32_t>(one.label.size()));
+  send_row_ = HugeArray<uint32_t>(rows);
+  sent_ = HugeArray<double>(rows);
+  pool.parallel_for(std::ssize(labels), [&](int64_t task, int) {
+    const auto k = static_cast<size_t>(task);
+    const auto& [label, row] = labels[k];
+    for (size_t at = k * (pieces + 1), end = at + pieces; at < end; ++at)
+      for (uint32_t i = begins[at]; i < begins[at + 1]; ++i) {
+        send_row_[to[at] + (i - begins[at])] = first_row[k] + row[i];
+        sent_[to[at] + (i - begins[at])] = label[row[i]];
+      }
   });
 
   // Of each rank's rows, those in the pieces of this one.
@@ -383,8 +424,8 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
   const int64_t received =
       std::accumulate(receive_counts_.begin(), receive_counts_.end(), int64_t{0});
   KT_CHECK(received <= UINT32_MAX);
-  std::vector<double> arrived(static_cast<size_t>(received));
-  comm.all_to_all<double>(sent, send_counts_, arrived, receive_counts_);
+  arrived_ = HugeArray<double>(static_cast<size_t>(received));
+  comm.all_to_all<double>(sent_, send_counts_, arrived_, receive_counts_);
 
   // Where each rank's part of each piece arrived.
   pieces_.resize(kPiecesPerRank);
@@ -396,28 +437,36 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
       parts[p * ranks + from] = {arrival, arrival + size};
       arrival += size;
     }
+  row_ = HugeArray<uint32_t>(arrived_.size());
+  auto row = std::span(row_);
+  for (size_t p = 0; p < kPiecesPerRank; ++p) {
+    pieces_[p].begin = row.data() - row_.data();
+    int64_t size = 0;
+    for (size_t from = 0; from < ranks; ++from) size += own_counts[from * kPiecesPerRank + p];
+    pieces_[p].order.row = row.first(static_cast<size_t>(size));
+    row = row.subspan(static_cast<size_t>(size));
+  }
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
-  pool.parallel_for(kPiecesPerRank, [&](int64_t piece, int thread) {
+  pool.parallel_for(kPiecesPerRank, [&](int64_t p, int thread) {
+    LabelOrder& order = pieces_[static_cast<size_t>(p)].order;
     OrderBuffers& own = buffers[static_cast<size_t>(thread)];
     own.labels.clear();
     std::vector<uint32_t>& place = own.keys;
-    place.clear();
+    place.resize(order.row.size());
+    auto next_place = place.begin();
     for (size_t from = 0; from < ranks; ++from) {
-      const auto [begin, end] = parts[static_cast<size_t>(piece) * ranks + from];
-      for (int64_t i = begin; i < end; ++i) {
-        own.labels.push_back(arrived[static_cast<size_t>(i)]);
-        place.push_back(static_cast<uint32_t>(i));
-      }
+      const auto [begin, end] = parts[static_cast<size_t>(p) * ranks + from];
+      own.labels.insert(own.labels.end(), arrived_.begin() + begin, arrived_.begin() + end);
+      std::iota(next_place, next_place + (end - begin), static_cast<uint32_t>(begin));
+      next_place += end - begin;
     }
-    LabelOrder order = order_labels(own.labels, thresholds, own);
-    for (uint32_t& row : order.row) row = place[row];
-    pieces_[static_cast<size_t>(piece)].order = std::move(order);
+    order = order_labels(own.labels, thresholds, order.row, own);
+    for (uint32_t& one : order.row) one = place[one];
   });
 
   // Equal labels are of one piece, so runs never go on in another.
   std::vector<int64_t> sums(2 + thresholds.size(), 0);
-  for (Piece& piece : pieces_) {
-    piece.begin = sums[0];
+  for (const Piece& piece : pieces_) {
     sums[0] += std::ssize(piece.order.row);
     sums[1] += piece.order.same_label;
     for (size_t t = 0; t < thresholds.size(); ++t) sums[2 + t] += piece.order.below[t];
@@ -428,40 +477,44 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
   below_.assign(sums.begin() + 2, sums.end());
 }
 
-PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
-                             ThreadPool& pool) const {
+PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) {
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size), rank = static_cast<size_t>(world.rank);
-  std::vector<float> sent(send_row_.size());
-  for (size_t i = 0; i < sent.size(); ++i) sent[i] = scores[send_row_[i]];
-  std::vector<float> arrived(static_cast<size_t>(
-      std::accumulate(receive_counts_.begin(), receive_counts_.end(), int64_t{0})));
-  comm.all_to_all<float>(sent, send_counts_, arrived, receive_counts_);
-
-  // The scores of this rank's labels, in their order.
-  std::vector<uint32_t> keys(arrived.size());
-  const auto part = [](std::vector<uint32_t>& all, const Piece& piece) {
-    return std::span(all).subspan(static_cast<size_t>(piece.begin), piece.order.row.size());
+  const std::span<uint32_t> sent = view(sent_, send_row_.size());
+  pool.parallel_for(kPiecesPerRank, [&](int64_t task, int) {
+    const auto k = static_cast<size_t>(task);
+    for (size_t i = sent.size() * k / kPiecesPerRank; i < sent.size() * (k + 1) / kPiecesPerRank;
+         ++i)
+      sent[i] = order_key(scores[send_row_[i]]);
+  });
+  // Those that arrive, and those in the order of this rank's labels.
+  const size_t own_rows = row_.size();
+  const std::span<uint32_t> both = view(arrived_, 2 * own_rows), arrived = both.first(own_rows),
+                            keys = both.last(own_rows);
+  comm.all_to_all(sent.data(), send_counts_, arrived.data(), receive_counts_, DataType::kInt32);
+  const auto part = [](std::span<uint32_t> all, const Piece& piece) {
+    return all.subspan(static_cast<size_t>(piece.begin), piece.order.row.size());
   };
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
   std::array<Inversions, kPiecesPerRank> inside_runs{};
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int thread) {
     const Piece& piece = pieces_[static_cast<size_t>(p)];
     const std::span<uint32_t> own = part(keys, piece);
-    for (size_t i = 0; i < own.size(); ++i) own[i] = order_key(arrived[piece.order.row[i]]);
+    for (size_t i = 0; i < own.size(); ++i) own[i] = arrived[piece.order.row[i]];
     inside_runs[static_cast<size_t>(p)] =
         count_inside_runs(piece.order, own, buffers[static_cast<size_t>(thread)]);
   });
 
   // All pieces of all ranks are one sequence, distributed over score ranges.
-  const Ranges ranges(kDigits, keys.size(), comm, [&](size_t i) { return keys[i]; });
-  std::vector<uint8_t> range_of(keys.size());
+  const RangeOf find(
+      ends_of_ranges<uint32_t>(kDigits, keys.size(), comm, [&](size_t i) { return keys[i]; }));
+  const HugeArray<uint8_t> range_of(keys.size());
   std::vector<RangeCounts> counts(kPiecesPerRank, RangeCounts(below_.size()));
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int) {
     const Piece& piece = pieces_[static_cast<size_t>(p)];
     const std::span<const uint32_t> own = part(keys, piece);
     uint8_t* const to = range_of.data() + piece.begin;
-    for (size_t i = 0; i < own.size(); ++i) to[i] = static_cast<uint8_t>(ranges.find(own[i]));
+    for (size_t i = 0; i < own.size(); ++i) to[i] = static_cast<uint8_t>(find(own[i]));
     counts[static_cast<size_t>(p)].count({to, own.size()}, piece.order.below);
   });
   RangeCounts own_counts(below_.size());
@@ -486,8 +539,8 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
   for (size_t r = rank + 1; r < ranks; ++r) before.add(of_rank[r].flat());
   for (size_t t = 0; rank == 0 && t < below_.size(); ++t)
     sum.parted[t] += 2 * before.descending_across(t);
-  std::vector<uint32_t> distributed(keys.size());
-  std::array<std::array<uint32_t*, kDigits>, kPiecesPerRank> to;
+  const std::span<uint32_t> distributed = view(sent_, keys.size());
+  std::vector<std::array<uint32_t*, kDigits>> to(kPiecesPerRank);
   uint32_t* next = distributed.data();
   for (size_t d = 0; d < kDigits; ++d)
     for (size_t p = 0; p < kPiecesPerRank; ++p) {
@@ -512,8 +565,9 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
     for (size_t d = first_range(rank); d < first_range(rank + 1); ++d)
       receive[r] += of_rank[r].of(d);
   }
-  keys.resize(static_cast<size_t>(std::accumulate(receive.begin(), receive.end(), int64_t{0})));
-  comm.all_to_all(distributed.data(), send, keys.data(), receive, DataType::kInt32);
+  const auto received = std::accumulate(receive.begin(), receive.end(), int64_t{0});
+  const std::span<uint32_t> of_ranges = view(arrived_, static_cast<size_t>(received));
+  comm.all_to_all(distributed.data(), send, of_ranges.data(), receive, DataType::kInt32);
   const size_t own_ranges = first_range(rank + 1) - first_range(rank);
   std::vector<Inversions> of_range(own_ranges);
   pool.parallel_for(static_cast<int64_t>(own_ranges), [&](int64_t k, int thread) {
@@ -521,7 +575,7 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
     OrderBuffers& own = buffers[static_cast<size_t>(thread)];
     own.keys.clear();
     std::vector<int64_t> places(below_.size(), 0);
-    auto begin = keys.begin();
+    auto begin = of_ranges.begin();
     for (size_t r = 0; r < ranks; ++r) {
       auto at = begin;
       for (size_t d = first_range(rank); d < range; ++d) at += of_rank[r].of(d);

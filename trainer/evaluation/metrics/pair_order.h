@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "launch/base/huge_pages.h"
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/communicator.h"
 #include "trainer/evaluation/metrics/order_keys.h"
@@ -45,9 +46,9 @@ struct PairOrder {
   }
 };
 
-/// Rows by label, and what the labels alone decide.
+/// Rows by label, and what the labels alone decide. Borrows the rows.
 struct LabelOrder {
-  std::vector<uint32_t> row;   ///< [n] ascending label, stable
+  std::span<uint32_t> row;     ///< [n] ascending label, stable
   std::vector<Run> runs;       ///< of equal labels: places in `row`
   std::vector<int64_t> below;  ///< [thresholds] rows whose label is below each: its place in `row`
   int64_t same_label = 0;      ///< pairs inside runs
@@ -61,9 +62,9 @@ struct OrderBuffers {
   std::vector<uint32_t> keys, scores, places;
 };
 
-/// Shapes: labels [n], finite; thresholds ascending, kMostThresholds at most.
+/// Shapes: labels, row [n], finite; thresholds ascending, kMostThresholds at most.
 LabelOrder order_labels(std::span<const double> labels, std::span<const double> thresholds,
-                        OrderBuffers& buffers);
+                        std::span<uint32_t> row, OrderBuffers& buffers);
 
 /// Rows by score, as long as the buffers keep them.
 struct ScoreOrder {
@@ -92,7 +93,7 @@ class GlobalOrder {
   GlobalOrder(std::span<const OrderedLabels> labels, std::span<const double> thresholds,
               Communicator& comm, ThreadPool& pool);
   /// The same result on all ranks. Shapes: scores [own rows]. Collective: all ranks.
-  PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) const;
+  PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool);
 
  private:
   /// A range of labels, the task of one thread.
@@ -101,9 +102,11 @@ class GlobalOrder {
     LabelOrder order;   // of places among the rows that arrive from all ranks
   };
 
-  std::vector<uint32_t> send_row_;                     // [own rows] by piece
+  HugeArray<uint32_t> send_row_;                       // [own rows] by piece
   std::vector<int64_t> send_counts_, receive_counts_;  // [ranks]
+  HugeArray<uint32_t> row_;                            // of the pieces
   std::vector<Piece> pieces_;                          // of this rank
+  HugeArray<double> sent_, arrived_;  // labels, and then the memory of what is counted
   // Of all ranks.
   int64_t rows_ = 0, same_label_ = 0;
   std::vector<int64_t> below_;  // [thresholds] rows

@@ -68,8 +68,9 @@ RoundedClasses round_to_classes(size_t n, ValueAt&& value_at) {
   return classes;
 }
 
-/// Places by (rounded label, place).
-std::vector<uint32_t> order_rounded(const User& user, const LabelOrder& order, Worker& worker) {
+/// Writes places by (rounded label, place).
+void order_rounded(const User& user, const LabelOrder& order, Worker& worker,
+                   std::span<uint32_t> places) {
   const size_t n = user.label.size();
   const RoundedClasses classes =
       round_to_classes(n, [&](size_t i) { return user.label[order.row[i]]; });
@@ -82,7 +83,6 @@ std::vector<uint32_t> order_rounded(const User& user, const LabelOrder& order, W
     for (size_t i = begins[c]; i < ends[c]; ++i) class_of[order.row[i]] = static_cast<uint32_t>(c);
   }
   // From both ends, since most of the next of one would wait for the last.
-  std::vector<uint32_t> places(n);
   for (uint32_t first = 0, last = static_cast<uint32_t>(n); first < last;) {
     places[begins[class_of[first]]++] = first;
     ++first;
@@ -90,7 +90,6 @@ std::vector<uint32_t> order_rounded(const User& user, const LabelOrder& order, W
     --last;
     places[--ends[class_of[last]]] = last;
   }
-  return places;
 }
 
 /// The place of the candidate that is `rank`th by label descending, then id ascending.
@@ -101,8 +100,8 @@ size_t at_label_rank(const LabelOrder& order, size_t rank) {
   return order.row[run->begin + (rank - (n - run->end))];
 }
 
-void on_ids_facts(const Context& context, const User& user, Worker& worker, UserFacts& facts,
-                  std::span<double> chance) {
+void on_ids_facts(const Context& context, const User& user, std::span<uint32_t> rounded,
+                  Worker& worker, UserFacts& facts, std::span<double> chance) {
   const size_t n = user.item.size();
   if (context.number.empty() || n <= kShortTop) return;
   // By turns, since each addition to one sum would wait for the last.
@@ -113,7 +112,8 @@ void on_ids_facts(const Context& context, const User& user, Worker& worker, User
     facts.ideal_on_ids += context.number[static_cast<size_t>(user.item[n - 1 - i])] *
                           (context.discount[i + 1] - context.discount[i]);
   if (facts.ideal_on_ids == 0) return;  // no id but 0
-  facts.rounded = order_rounded(user, facts.order, worker);
+  order_rounded(user, facts.order, worker, rounded);
+  facts.rounded = rounded;
   chance[context.layout.on_ids()] =
       expected_ndcg(static_cast<int64_t>(n), sum, facts.ideal_on_ids, kShortTop, context.discount);
 }
@@ -211,14 +211,14 @@ void relevant_rows_values(const Context& context, const User& user, const UserFa
 
 }  // namespace
 
-void quirk_facts(const Context& context, const User& user, Worker& worker, UserFacts& facts,
-                 std::span<double> chance) {
+void quirk_facts(const Context& context, const User& user, std::span<uint32_t> rounded,
+                 Worker& worker, UserFacts& facts, std::span<double> chance) {
   if (std::ssize(user.item) > kNcfTop) {
     chance[context.layout.ncf_hit_ratio()] =
         expected_recall({.count = std::ssize(user.item), .relevant = kNcfTop}, kNcfTop);
     chance[context.layout.jaccard()] = expected_jaccard(std::ssize(user.item), kNcfTop);
   }
-  on_ids_facts(context, user, worker, facts, chance);
+  on_ids_facts(context, user, rounded, worker, facts, chance);
   relevant_rows_facts(context, user, facts, chance);
 }
 

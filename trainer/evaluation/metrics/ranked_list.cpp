@@ -23,7 +23,7 @@ int64_t RankedList::before(uint32_t position_of_it, float score) const {
   const auto places = std::views::iota(size_t{0}, size());
   const auto [begin, end] = std::ranges::equal_range(places, order_key(score), {},
                                                      [&](size_t place) { return key(place); });
-  int64_t before = places.end() - end;
+  auto before = static_cast<int64_t>(places.end() - end);
   for (auto place = begin; place != end; ++place) before += position(*place) < position_of_it;
   return before;
 }

@@ -57,8 +57,8 @@ void binary_chance(const Context& context, size_t label, Candidates candidates, 
 /// Sets the bits of every label, and counts them; the order of `facts` is there already.
 void mark_relevant(const Context& context, const User& user, Worker& worker, UserFacts& facts) {
   const size_t n = user.label.size();
-  facts.relevant.assign(n, 0);
   const std::span<uint16_t> relevant = facts.relevant;
+  std::ranges::fill(relevant, 0);
   for (size_t k = 0; k < context.labels.size(); ++k) {
     const BinaryLabel& label = context.labels[k];
     const auto mark = [&](auto&& is_relevant) {
@@ -233,7 +233,9 @@ struct Catalogue {
   std::vector<int32_t> item;  // ascending
   std::vector<double> label;  // 0 or more; 0 where the user has no pair of it
   std::vector<uint8_t> has_pair;
-  UserFacts facts;
+  std::vector<uint32_t> row;
+  std::vector<uint16_t> relevant;
+  UserFacts facts;  // of these
   double gain = 0;  // of all
 
   User user() const { return {.item = item, .label = label, .duration_p80 = {}}; }
@@ -261,24 +263,26 @@ Catalogue catalogue_of(const Context& context, const User& user, const UserFacts
     catalogue.label.push_back(label);
     catalogue.has_pair.push_back(has_pair);
     catalogue.gain += cut_ratio(label);
-    (label > 0 ? positive : catalogue.facts.order.row).push_back(place);
-    catalogue.facts.relevant.push_back(relevant);
+    (label > 0 ? positive : catalogue.row).push_back(place);
+    catalogue.relevant.push_back(relevant);
     for (size_t k = 0; relevant != 0 && k < context.layout.labels; ++k)
       catalogue.facts.relevant_count[k] += relevant >> k & 1;
   }
   std::ranges::stable_sort(positive, {}, [&](uint32_t place) { return catalogue.label[place]; });
-  std::vector<uint32_t>& order = catalogue.facts.order.row;
-  order.insert(order.end(), positive.begin(), positive.end());
+  catalogue.row.insert(catalogue.row.end(), positive.begin(), positive.end());
+  catalogue.facts.order.row = catalogue.row;
+  catalogue.facts.relevant = catalogue.relevant;
   return catalogue;
 }
 
-/// By threshold: what is not known to reach it is below it.
+/// By threshold: what is not known to reach it is below it. Borrows a buffer of the worker.
 LabelOrder order_of(const Context& context, const Catalogue& catalogue, Worker& worker) {
   std::vector<double> labels = catalogue.label;
   const double below = context.thresholds.empty() ? 0 : context.thresholds.front() - 1;
   for (size_t i = 0; i < labels.size(); ++i)
     if (!catalogue.has_pair[i]) labels[i] = std::min(below, 0.);
-  return order_labels(labels, context.thresholds, worker.order);
+  worker.row.resize(labels.size());
+  return order_labels(labels, context.thresholds, worker.row, worker.order);
 }
 
 }  // namespace
@@ -312,8 +316,8 @@ void catalogue_values(const Context& context, const User& user, const UserFacts&
   list_values(context, catalogue.user(), catalogue.facts, worker, values);
 }
 
-UserFacts user_facts(const Context& context, const User& user, Worker& worker,
-                     std::span<double> chance) {
+UserFacts user_facts(const Context& context, const User& user, const FactsMemory& memory,
+                     Worker& worker, std::span<double> chance) {
   const Layout& layout = context.layout;
   const int64_t n = std::ssize(user.label);
   Errors constant;
@@ -329,7 +333,8 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
   chance[layout.squared_deviation()] = squared_deviation;
 
   UserFacts facts;
-  facts.order = order_labels(user.label, context.thresholds, worker.order);
+  facts.order = order_labels(user.label, context.thresholds, memory.row, worker.order);
+  facts.relevant = memory.relevant;
   if (facts.order.same_label < n * (n - 1) / 2) chance[layout.xauc()] = .5;
   for (size_t t = 0; t < layout.thresholds && !context.catalogue; ++t)
     if (facts.order.below[t] > 0 && facts.order.below[t] < n)
@@ -341,7 +346,7 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
       if (!user.trained || context.untrained[user.item[i]] != 0) facts.untrained.push_back(i);
   untrained_errors(
       layout, user, facts, [&](int32_t) { return context.train_mean; }, chance);
-  quirk_facts(context, user, worker, facts, chance);
+  quirk_facts(context, user, memory.rounded, worker, facts, chance);
   if (!context.catalogue) list_facts(context, user, worker, facts, chance);
   return facts;
 }

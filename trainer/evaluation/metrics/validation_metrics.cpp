@@ -18,6 +18,7 @@ using namespace metrics;
 
 struct ValidationMetrics::State {
   std::vector<float> label;
+  HugeArray<uint32_t> row;  // what the orders borrow
   struct Part {
     std::vector<int64_t> begin;  // [users with rows + 1] among the rows of this rank
     std::vector<LabelOrder> order;
@@ -47,17 +48,20 @@ ValidationMetrics::ValidationMetrics(std::vector<std::vector<int64_t>> user_rows
   s.first_row = std::accumulate(all_rows.begin(), all_rows.begin() + comm.world().rank, int64_t{0});
   if (s.rows == 0) return;
   const std::vector<double> labels(s.label.begin(), s.label.end());
+  s.row = HugeArray<uint32_t>(labels.size());
   // Rounded as the labels are, so that one that is written like the threshold is a positive.
   std::vector<double> thresholds;
   if (positive_from) thresholds.push_back(static_cast<float>(*positive_from));
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
   pool.parallel_for(std::ssize(s.parts), [&](int64_t task, int thread) {
     State::Part& part = s.parts[static_cast<size_t>(task)];
-    for (size_t k = 0; k + 1 < part.begin.size(); ++k)
-      part.order.push_back(order_labels(
-          std::span(labels).subspan(static_cast<size_t>(part.begin[k]),
-                                    static_cast<size_t>(part.begin[k + 1] - part.begin[k])),
-          thresholds, buffers[static_cast<size_t>(thread)]));
+    for (size_t k = 0; k + 1 < part.begin.size(); ++k) {
+      const auto begin = static_cast<size_t>(part.begin[k]),
+                 n = static_cast<size_t>(part.begin[k + 1]) - begin;
+      part.order.push_back(order_labels(std::span(labels).subspan(begin, n), thresholds,
+                                        std::span(s.row).subspan(begin, n),
+                                        buffers[static_cast<size_t>(thread)]));
+    }
   });
   std::vector<OrderedLabels> users;
   for (const State::Part& part : s.parts)
@@ -74,7 +78,7 @@ ValidationMetrics& ValidationMetrics::operator=(ValidationMetrics&&) noexcept = 
 
 ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Communicator& comm,
                                              ThreadPool& pool) const {
-  const State& s = *state_;
+  State& s = *state_;
   ValidationResult result;
   result.rows = s.rows;
   if (s.rows == 0) return result;
