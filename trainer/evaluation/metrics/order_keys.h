@@ -60,6 +60,8 @@ class ValueOrder {
   template <class Value, class BitsOf>
   void sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t most_bits,
             std::span<uint32_t> places, std::vector<Run>& runs);
+  template <int kDigits>
+  void sort_by_digits(int digit_bits);
 
   std::vector<Place> places_, scratch_;
 };

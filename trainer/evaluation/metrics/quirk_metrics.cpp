@@ -216,7 +216,9 @@ void quirk_facts(const Context& context, const User& user, std::span<uint32_t> r
   if (std::ssize(user.item) > kNcfTop) {
     chance[context.layout.ncf_hit_ratio()] =
         expected_recall({.count = std::ssize(user.item), .relevant = kNcfTop}, kNcfTop);
-    chance[context.layout.jaccard()] = expected_jaccard(std::ssize(user.item), kNcfTop);
+    const auto [known, is_new] = worker.jaccard.try_emplace(std::ssize(user.item));
+    if (is_new) known->second = expected_jaccard(std::ssize(user.item), kNcfTop);
+    chance[context.layout.jaccard()] = known->second;
   }
   on_ids_facts(context, user, rounded, worker, facts, chance);
   relevant_rows_facts(context, user, facts, chance);

@@ -90,14 +90,11 @@ void mark_relevant(const Context& context, const User& user, Worker& worker, Use
   }
 }
 
-/// The order of `facts` is there already; `total` is the sum of the gains.
-void graded_facts(const Context& context, const User& user, double total, UserFacts& facts,
-                  std::span<double> chance) {
+/// The order of `facts` is there already; `total` and `total_exp` are the sums of both gains.
+void graded_facts(const Context& context, const User& user, double total, double total_exp,
+                  UserFacts& facts, std::span<double> chance) {
   if (!(total > 0)) return;
   const int64_t n = std::ssize(user.label);
-  double total_exp = 0;
-  for (const double label : user.label)
-    if (label > 0) total_exp += math::exp2(cut_ratio(label)) - 1;
   int64_t i = 0;
   double ideal = 0, ideal_exp = 0;
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
@@ -121,16 +118,21 @@ void graded_facts(const Context& context, const User& user, double total, UserFa
 void list_facts(const Context& context, const User& candidates, Worker& worker, UserFacts& facts,
                 std::span<double> chance) {
   const int64_t n = std::ssize(candidates.item);
+  // Several side by side, in a loop that is vectorized.
+  std::vector<double>& exp = worker.gain_exp;
+  exp.resize(candidates.label.size());
+  for (size_t i = 0; i < exp.size(); ++i) exp[i] = math::exp2(cut_ratio(candidates.label[i])) - 1;
   // In one loop, since each of these sums alone would wait for its own last addition.
-  double everything = 0, gain = 0;
-  for (size_t i = 0; i < candidates.label.size(); ++i) {
+  double everything = 0, gain = 0, gain_exp = 0;
+  for (size_t i = 0; i < exp.size(); ++i) {
     everything += context.information[static_cast<size_t>(candidates.item[i])];
     gain += cut_ratio(candidates.label[i]);
+    gain_exp += exp[i];
   }
   for (size_t label = 0; label < context.layout.labels; ++label)
     binary_chance(context, label, {.count = n, .relevant = facts.relevant_count[label]}, worker,
                   chance);
-  graded_facts(context, candidates, gain, facts, chance);
+  graded_facts(context, candidates, gain, gain_exp, facts, chance);
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j)
     chance[context.layout.novelty(j)] = everything / static_cast<double>(n);
 }
@@ -303,7 +305,7 @@ void catalogue_values(const Context& context, const User& user, const UserFacts&
                       std::span<double> values) {
   Catalogue catalogue = catalogue_of(context, user, facts, seen);
   std::vector<double> chance(context.layout.size());  // known already
-  graded_facts(context, catalogue.user(), catalogue.gain, catalogue.facts, chance);
+  graded_facts(context, catalogue.user(), catalogue.gain, 0, catalogue.facts, chance);
   std::vector<float> scores;
   for (const int32_t item : catalogue.item) scores.push_back(score[static_cast<size_t>(item)]);
   const LabelOrder labels = order_of(context, catalogue, worker);

@@ -128,9 +128,12 @@ struct Worker {
   RankedList ranked;          ///< of the user at hand
   std::vector<uint32_t> top;  ///< positions of the first, as many as the longest list has
   std::vector<uint8_t> relevant;
+  std::vector<double> gain_exp;
   std::vector<uint32_t> row;  ///< of the catalogue
   std::vector<uint32_t> class_of;
-  std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;  ///< expected, by Candidates met
+  // Expected, of what was met: by Candidates; by their number.
+  std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;
+  std::map<int64_t, double> jaccard;
   std::vector<std::vector<uint8_t>> listed;                       ///< [ks][I]
 };
 
