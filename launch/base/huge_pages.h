@@ -4,13 +4,15 @@
 
 #include <cstddef>
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <vector>
 
 namespace kt {
 
 /// Memory in huge pages, from the size of one on, where the system has them: for arrays that are read in random order,
-/// where half of the time would go into finding the pages.
+/// where half of the time would go into finding the pages, and for large ones that live as long as one use of them, where
+/// it would go into getting the pages.
 template <class T>
 struct HugePageAllocator {
   using value_type = T;
@@ -36,5 +38,26 @@ struct HugePageAllocator {
 using AlignedFloats = std::vector<float, HugePageAllocator<float>>;
 /// Begins where a page does, wherever it lies: what a BLAS makes of its operands' alignment is the same in every run.
 using AlignedDoubles = std::vector<double, HugePageAllocator<double>>;
+
+/// So many elements, each of which is written before it is read: nothing sets them at first.
+template <class T>
+class HugeArray {
+ public:
+  HugeArray() = default;
+  explicit HugeArray(size_t n) : elements_(HugePageAllocator<T>().allocate(n)), size_(n) {}
+
+  T* data() const { return elements_.get(); }
+  size_t size() const { return size_; }
+  T* begin() const { return data(); }
+  T* end() const { return data() + size_; }
+  T& operator[](size_t i) const { return data()[i]; }
+
+ private:
+  struct Free {
+    void operator()(T* elements) const { std::free(elements); }
+  };
+  std::unique_ptr<T[], Free> elements_;
+  size_t size_ = 0;
+};
 
 }  // namespace kt

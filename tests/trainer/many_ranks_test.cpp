@@ -59,7 +59,8 @@ TEST(ManyRanks, TheLastPieceOfLabelsIsCounted) {
     // Equal labels are of one piece: the last one, of the last rank.
     const std::vector<double> labels{3, 3, 3, 3};
     const std::vector<float> scores{1, 4, 2, 2};
-    const std::array<std::span<const double>, 1> parts{labels};
+    const std::vector<uint32_t> row{0, 1, 2, 3};
+    const std::array parts{metrics::OrderedLabels{labels, row}};
     const metrics::GlobalOrder order(parts, std::array{2.}, comm, pool);
     const metrics::PairOrder counted = order.count(scores, comm, pool);
     EXPECT_EQ(counted.classes.at(0).positives, 4) << ranks;

@@ -1040,7 +1040,7 @@ TEST_F(MetricsChance, LongListsKeepTheirPrecision) {
 // Orders that take the counts through all their branches, against every pair of rows.
 TEST_F(MetricsOrder, CountsEveryPair) {
   using metrics::ClassOrder, metrics::GlobalOrder, metrics::LabelOrder, metrics::OrderBuffers,
-      metrics::PairOrder;
+      metrics::OrderedLabels, metrics::PairOrder;
   std::mt19937 random(5);
   const auto uniform = [&] { return static_cast<float>(random() % 100000) / 1e5f - .5f; };
   const auto grid = [&] { return static_cast<float>(random() % 5) - 2; };  // -0 never, 0 often
@@ -1099,7 +1099,9 @@ TEST_F(MetricsOrder, CountsEveryPair) {
         }
       };
       OrderBuffers buffers;
-      expect_same(count_pair_order(order_labels(labels, thresholds, buffers), scores, buffers));
+      std::vector<uint32_t> row(labels.size());
+      const LabelOrder by_label = order_labels(labels, thresholds, row, buffers);
+      expect_same(count_pair_order(by_label, order_scores(by_label, scores, buffers), buffers));
 
       // Most of the rows are rank 0's, the others' every fifth; the last rank of three has none.
       std::vector<double> own_labels;
@@ -1112,10 +1114,12 @@ TEST_F(MetricsOrder, CountsEveryPair) {
       for (const int threads : {1, 3}) {
         ThreadPool pool(threads);
         const auto middle = own_labels.size() / 3;
-        const std::vector<std::span<const double>> parts = {
-            std::span<const double>(own_labels).first(middle),
-            {},
-            std::span<const double>(own_labels).subspan(middle)};
+        const std::span<const double> first = std::span<const double>(own_labels).first(middle),
+                                      second = std::span<const double>(own_labels).subspan(middle);
+        std::vector<uint32_t> first_row(first.size()), second_row(second.size());
+        order_labels(first, {}, first_row, buffers);
+        order_labels(second, {}, second_row, buffers);
+        const std::vector<OrderedLabels> parts = {{first, first_row}, {}, {second, second_row}};
         const GlobalOrder order(parts, thresholds, comm, pool);
         expect_same(order.count(own_scores, comm, pool));
         for (float& one : own_scores) one = -one;  // the labels' order serves again

@@ -95,8 +95,8 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
   }
 }
 
-std::vector<float> Evaluator::score(const Predictor& predictor) const {
-  std::vector<float> scores(pairs_.size());
+HugeArray<float> Evaluator::score(const Predictor& predictor) const {
+  HugeArray<float> scores(static_cast<size_t>(pairs_.size()));
   predictor.predict(pairs_, pool_, scores);
   return scores;
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/base/huge_pages.h"
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/mpi_communicator.h"
 #include "trainer/evaluation/metrics/metrics.h"
@@ -29,7 +30,7 @@ struct Evaluation {
   /// {prepare_users, prepare_order (of the labels, the first time), score, users, order (auc and xauc over all pairs),
   /// intervals}.
   nlohmann::json report;
-  std::vector<float> scores;  ///< of the pairs of this rank's users, in the order of the table
+  HugeArray<float> scores;    ///< of the pairs of this rank's users, in the order of the table
   UserValues user_values;     ///< of all users of the table, on every rank
 };
 
@@ -47,7 +48,7 @@ class Evaluator {
   /// Throws: UserError, the same on all ranks.
   Evaluation evaluate(const Predictor& predictor, const std::string& checkpoint);
   /// Shapes: result [pairs of this rank's users].
-  std::vector<float> score(const Predictor& predictor) const;
+  HugeArray<float> score(const Predictor& predictor) const;
   /// All ranks' scores in the order of the table. Shapes: result [pairs] on rank 0, empty on the others.
   /// Collective: all ranks.
   std::vector<float> gather(std::span<const float> scores) const;

@@ -11,7 +11,10 @@
 
 namespace kt {
 
-int poisson_weight(uint64_t seed, int64_t replicate, int32_t user) {
+namespace {
+
+/// Of a uniform draw.
+inline int poisson_weight(double u) {
   // P(weight <= k) = sum over j <= k of 1 / (e j!); what is beyond the last has probability 1e-14.
   constexpr auto kUpTo = [] {
     std::array<double, 16> sums{};
@@ -23,11 +26,72 @@ int poisson_weight(uint64_t seed, int64_t replicate, int32_t user) {
     }
     return sums;
   }();
-  const double u = to_uniform(random_bits(
-      seed, Purpose::kBootstrap, static_cast<uint64_t>(replicate), static_cast<uint64_t>(user)));
-  int weight = 0;
-  while (weight < std::ssize(kUpTo) && u >= kUpTo[static_cast<size_t>(weight)]) ++weight;
+  // The first three without branches, which nobody could predict.
+  int weight = (u >= kUpTo[0]) + (u >= kUpTo[1]) + (u >= kUpTo[2]);
+  while (weight > 2 && weight < std::ssize(kUpTo) && u >= kUpTo[static_cast<size_t>(weight)])
+    ++weight;
   return weight;
+}
+
+double draw(uint64_t seed, int64_t replicate, int32_t user) {
+  return to_uniform(random_bits(seed, Purpose::kBootstrap, static_cast<uint64_t>(replicate),
+                                static_cast<uint64_t>(user)));
+}
+
+struct Drawn {
+  size_t user;  // by place
+  int times;
+};
+
+/// The users of a replicate.
+std::vector<Drawn> draw_users(uint64_t seed, int64_t replicate, std::span<const int32_t> users) {
+  std::vector<Drawn> drawn(users.size());
+  size_t count = 0;
+  for (size_t u = 0; u < users.size(); ++u) {
+    const int times = poisson_weight(draw(seed, replicate, users[u]));
+    drawn[count] = {u, times};
+    count += times > 0;
+  }
+  drawn.resize(count);
+  return drawn;
+}
+
+/// What users add to numerators and denominators of means. Many are equal: whoever counts for a label counts for all of
+/// its lists.
+struct Terms {
+  std::vector<size_t> numerator, denominator;  // [names] columns
+  size_t columns = 0;
+  std::vector<double> rows;  // [U, columns]
+};
+
+Terms terms_of(const UserValues& values) {
+  const size_t width = values.names.size(), users = values.pairs.size();
+  std::map<std::vector<double>, size_t> columns;  // [U], by number
+  const auto number_of = [&](const std::vector<double>& column) {
+    return columns.try_emplace(column, columns.size()).first->second;
+  };
+  Terms terms;
+  std::vector<double> value(users), weight(users);
+  for (size_t c = 0; c < width; ++c) {
+    for (size_t u = 0; u < users; ++u) {
+      const double own = values.values[u * width + c];
+      weight[u] = std::isnan(own) ? 0 : values.weight(u, c);
+      value[u] = std::isnan(own) ? 0 : weight[u] * own;
+    }
+    terms.numerator.push_back(number_of(value));
+    terms.denominator.push_back(number_of(weight));
+  }
+  terms.columns = columns.size();
+  terms.rows.resize(users * terms.columns);
+  for (const auto& [column, number] : columns)
+    for (size_t u = 0; u < users; ++u) terms.rows[u * terms.columns + number] = column[u];
+  return terms;
+}
+
+}  // namespace
+
+int poisson_weight(uint64_t seed, int64_t replicate, int32_t user) {
+  return poisson_weight(draw(seed, replicate, user));
 }
 
 std::vector<double> bootstrap_means(const UserValues& values, std::span<const int32_t> users,
@@ -35,51 +99,44 @@ std::vector<double> bootstrap_means(const UserValues& values, std::span<const in
                                     ThreadPool& pool) {
   const size_t width = values.names.size();
   KT_CHECK(values.values.size() == users.size() * width);
-  // What a user adds to the numerators of the means, then to their denominators. [U, 2, width]
-  std::vector<double> terms(users.size() * 2 * width, 0);
-  for (size_t u = 0; u < users.size(); ++u)
-    for (size_t c = 0; c < width; ++c) {
-      const double value = values.values[u * width + c];
-      if (std::isnan(value)) continue;
-      const double weight = values.weight(u, c);
-      terms[2 * u * width + c] = weight * value;
-      terms[(2 * u + 1) * width + c] = weight;
-    }
+  const Terms terms = terms_of(values);
   const World world = comm.world();
   const int64_t first = replicates * world.rank / world.size;
   const int64_t last = replicates * (world.rank + 1) / world.size;
   std::vector<double> own(static_cast<size_t>(last - first) * width);  // [own replicates, width]
   pool.parallel_for(last - first, [&](int64_t task, int) {
-    std::vector<double> sums(2 * width, 0);
-    for (size_t u = 0; u < users.size(); ++u) {
-      const int times = poisson_weight(seed, first + task, users[u]);
-      if (times == 0) continue;
-      const double* const of_user = terms.data() + 2 * u * width;
+    std::vector<double> sums(terms.columns, 0);
+    for (const auto [user, times] : draw_users(seed, first + task, users)) {
+      const double* const of_user = terms.rows.data() + user * terms.columns;
       for (size_t c = 0; c < sums.size(); ++c) sums[c] += times * of_user[c];
     }
     for (size_t c = 0; c < width; ++c)
-      own[static_cast<size_t>(task) * width + c] = sums[c] / sums[width + c];
+      own[static_cast<size_t>(task) * width + c] =
+          sums[terms.numerator[c]] / sums[terms.denominator[c]];
   });
   const std::vector<double> by_replicate = gather_to_all<double>(own, comm);
   std::vector<double> means(by_replicate.size());
-  for (size_t k = 0; k < means.size(); ++k)
-    means[k % width * static_cast<size_t>(replicates) + k / width] = by_replicate[k];
+  const auto count = static_cast<size_t>(replicates);
+  for (size_t r = 0; r < count; ++r)
+    for (size_t c = 0; c < width; ++c) means[c * count + r] = by_replicate[r * width + c];
   return means;
 }
 
 std::optional<Interval> percentile_interval(std::span<const double> replicates) {
-  std::vector<double> sorted;
+  std::vector<double> numbers;
   for (const double value : replicates)
-    if (!std::isnan(value)) sorted.push_back(value);
-  if (sorted.empty()) return std::nullopt;
-  std::ranges::sort(sorted);
+    if (!std::isnan(value)) numbers.push_back(value);
+  if (numbers.empty()) return std::nullopt;
   const auto percentile = [&](double share) {
-    const double rank = share * static_cast<double>(sorted.size() - 1);
-    const auto below = static_cast<size_t>(rank);
-    const size_t above = std::min(below + 1, sorted.size() - 1);
-    return sorted[below] + (rank - static_cast<double>(below)) * (sorted[above] - sorted[below]);
+    const double rank = share * static_cast<double>(numbers.size() - 1);
+    const auto at = numbers.begin() + static_cast<std::ptrdiff_t>(rank);
+    std::nth_element(numbers.begin(), at, numbers.end());
+    const double below = *at;
+    const double above = at + 1 == numbers.end() ? below : *std::min_element(at + 1, numbers.end());
+    return below + (rank - std::floor(rank)) * (above - below);
   };
-  return Interval{.low = percentile(.025), .high = percentile(.975)};
+  const double low = percentile(.025), high = percentile(.975);
+  return Interval{.low = low, .high = high};
 }
 
 std::map<std::string, Interval> bootstrap_intervals(const UserValues& values,

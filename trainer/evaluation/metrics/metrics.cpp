@@ -234,6 +234,9 @@ struct TestMetrics::State {
   Context context;
   std::vector<Mean> means;
   std::vector<UserFacts> facts;  // [own]
+  // [own pairs] What facts borrow.
+  HugeArray<uint32_t> facts_row, facts_rounded;
+  HugeArray<uint16_t> facts_relevant;
   std::vector<double> chance;    // [Layout::size()] sums over users
   Untrained untrained;           // without its errors
   std::vector<double> coverage;  // [ks] chance
@@ -562,12 +565,9 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   s.set_context(s.test_mean(comm, pool));
   const bool durations =
       std::ranges::count(s.context.labels, BinaryLabel::Kind::kDurationP80, &BinaryLabel::kind) > 0;
-  std::vector<std::span<const double>> labels;
   std::vector<DurationPairs> pairs;
-  for (size_t k = 0; k < s.own.size(); ++k) {
+  for (size_t k = 0; k < s.own.size() && durations; ++k) {
     const User user = s.user(k);
-    labels.push_back(user.label);
-    if (!durations) continue;
     pairs.push_back(
         {.duration = input.video_duration.subspan(
              static_cast<size_t>(input.offsets[static_cast<size_t>(s.own[k])]), user.label.size()),
@@ -579,15 +579,22 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   std::vector<double> rows(s.own.size() * width, kAbsent);
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
   s.facts.resize(s.own.size());
+  const auto own_pairs = static_cast<size_t>(s.begin.back());
+  s.facts_row = HugeArray<uint32_t>(own_pairs);
+  s.facts_rounded = HugeArray<uint32_t>(own_pairs);
+  s.facts_relevant = HugeArray<uint16_t>(own_pairs);
   pool.parallel_for(std::ssize(s.own), [&](int64_t task, int thread) {
     const auto k = static_cast<size_t>(task);
     User user = s.user(k);
-    if (durations)
-      user.duration_p80 =
-          std::span(duration_p80).subspan(static_cast<size_t>(s.begin[k]), user.label.size());
+    const auto first = static_cast<size_t>(s.begin[k]), n = user.label.size();
+    if (durations) user.duration_p80 = std::span(duration_p80).subspan(first, n);
     Worker& worker = workers[static_cast<size_t>(thread)];
     const std::span<double> chance = std::span(rows).subspan(k * width, width);
-    s.facts[k] = user_facts(s.context, user, worker, chance);
+    s.facts[k] = user_facts(s.context, user,
+                            {.row = std::span(s.facts_row).subspan(first, n),
+                             .rounded = std::span(s.facts_rounded).subspan(first, n),
+                             .relevant = std::span(s.facts_relevant).subspan(first, n)},
+                            worker, chance);
     if (s.context.catalogue)
       catalogue_facts(s.context, user, s.facts[k], s.seen(static_cast<size_t>(s.own[k])), worker,
                       chance);
@@ -596,7 +603,12 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   s.chance = s.sum_rows(gather_to_all<double>(rows, comm), counts);
   s.count_untrained(comm);
   s.coverage = s.expected_coverage(comm, pool);
-  s.order_preparation.time([&] { s.order.emplace(labels, s.context.thresholds, comm, pool); });
+  s.order_preparation.time([&] {
+    std::vector<OrderedLabels> labels;
+    for (size_t k = 0; k < s.own.size(); ++k)
+      labels.push_back({.label = s.user(k).label, .row = s.facts[k].order.row});
+    s.order.emplace(labels, s.context.thresholds, comm, pool);
+  });
 }
 
 double TestMetrics::order_preparation_s() const { return state_->order_preparation.seconds; }
@@ -607,7 +619,7 @@ TestMetrics& TestMetrics::operator=(TestMetrics&&) noexcept = default;
 
 EvaluationResult TestMetrics::evaluate(std::span<const float> score, Communicator& comm,
                                        ThreadPool& pool, const CatalogueScorer& catalogue) const {
-  const State& s = *state_;
+  State& s = *state_;
   const EvaluationInput& input = s.input;
   EvaluationResult result;
   result.users = std::ssize(input.users);

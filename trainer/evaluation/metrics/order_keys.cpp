@@ -9,6 +9,8 @@ namespace kt::metrics {
 
 namespace {
 
+constexpr int kMostBits = 11, kMostDigits = 3;
+
 struct Extremes {
   double least, most;
 };
@@ -35,47 +37,47 @@ Extremes extremes_of(std::span<const double> values) {
 
 }  // namespace
 
-void ValueOrder::sort(std::span<const double> values, std::span<uint32_t> places,
-                      std::vector<Run>& runs) {
-  const size_t n = values.size();
-  runs.clear();
-  if (n == 0) return;
-  const auto [least, most] = extremes_of(values);
-  // The upper bits of what a value is above the least one, on a scale that is even near it and logarithmic from a
-  // 512th of the width on: no bits are lost on the many powers of two next to nothing. Halves are always finite.
-  const double even = (.5 * most - .5 * least) / 512;
-  const auto bits_of = [=](double value) {
-    return std::bit_cast<uint64_t>((.5 * value - .5 * least) + even) -
-           std::bit_cast<uint64_t>(even);
-  };
-  // As many digits as tell most of n values apart, by as many counters as are worth it.
-  constexpr int kMostBits = 11, kMostDigits = 3;
-  const int digit_bits = std::clamp(static_cast<int>(std::bit_width(n)), 8, kMostBits);
-  const int digits = std::min(
-      kMostDigits, (static_cast<int>(std::bit_width(n)) + 10 + digit_bits - 1) / digit_bits);
-  const int shift = std::max(
-      0, static_cast<int>(std::bit_width(bits_of(most))) - std::min(32, digits * digit_bits));
+/// Digit by digit from the lowest.
+template <int kDigits>
+void ValueOrder::sort_by_digits(int digit_bits) {
   const size_t counters = size_t{1} << digit_bits;
-  std::array<std::array<uint32_t, size_t{1} << kMostBits>, kMostDigits> counts;
-  for (int d = 0; d < digits; ++d) std::fill_n(counts[d].begin(), counters, 0);
-  places_.resize(n);
-  scratch_.resize(n);
-  for (size_t i = 0; i < n; ++i)
-    places_[i] = {static_cast<uint32_t>(bits_of(values[i]) >> shift), static_cast<uint32_t>(i)};
-  // Digit by digit from the lowest.
   const auto digit = [=](const Place& place, int d) {
     return place.digits >> (d * digit_bits) & (counters - 1);
   };
+  std::array<std::array<uint32_t, size_t{1} << kMostBits>, kDigits> counts;
+  for (int d = 0; d < kDigits; ++d) std::fill_n(counts[d].begin(), counters, 0);
   for (const Place& place : places_)
-    for (int d = 0; d < digits; ++d) ++counts[d][digit(place, d)];
-  for (int d = 0; d < digits; ++d) {
+    for (int d = 0; d < kDigits; ++d) ++counts[d][digit(place, d)];
+  for (int d = 0; d < kDigits; ++d) {
     std::array<uint32_t, size_t{1} << kMostBits>& at = counts[d];
-    if (at[digit(places_[0], d)] == n) continue;  // all the same
+    if (at[digit(places_[0], d)] == places_.size()) continue;  // all the same
     uint32_t begin = 0;
     for (size_t c = 0; c < counters; ++c) begin += std::exchange(at[c], begin);
     for (const Place& place : places_) scratch_[at[digit(place, d)]++] = place;
     places_.swap(scratch_);
   }
+}
+
+template <class Value, class BitsOf>
+void ValueOrder::sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t most_bits,
+                      std::span<uint32_t> places, std::vector<Run>& runs) {
+  const size_t n = values.size();
+  // As many upper bits as tell most of n values apart, by as many counters as are worth it.
+  const auto bits = static_cast<int>(std::bit_width(most_bits));
+  const int wanted = std::min(bits, static_cast<int>(std::bit_width(n)) + 8);
+  const int digits = std::clamp((wanted + kMostBits - 1) / kMostBits, 1, kMostDigits);
+  const int digit_bits = std::min((wanted + digits - 1) / digits, kMostBits);
+  const int shift = std::max(0, bits - std::min(32, digits * digit_bits));
+  places_.resize(n);
+  scratch_.resize(n);
+  for (size_t i = 0; i < n; ++i)
+    places_[i] = {static_cast<uint32_t>(bits_of(values[i]) >> shift), static_cast<uint32_t>(i)};
+  if (digits == 1)
+    sort_by_digits<1>(digit_bits);
+  else if (digits == 2)
+    sort_by_digits<2>(digit_bits);
+  else
+    sort_by_digits<3>(digit_bits);
 
   for (size_t i = 0; i < n; ++i) places[i] = places_[i].place;
   // The lower bits decide among few, or are equal.
@@ -98,6 +100,34 @@ void ValueOrder::sort(std::span<const double> values, std::span<uint32_t> places
       if (i - begin > 1) runs.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(i)});
     }
   }
+}
+
+void ValueOrder::sort(std::span<const double> values, std::span<uint32_t> places,
+                      std::vector<Run>& runs) {
+  runs.clear();
+  if (values.empty()) return;
+  const auto [least, most] = extremes_of(values);
+  // What a value is above the least one, on a scale that is even near it and logarithmic from a 512th of the width on:
+  // no bits are lost on the many powers of two next to nothing. Halves are always finite.
+  const double even = (.5 * most - .5 * least) / 512;
+  const auto bits_of = [=](double value) {
+    return std::bit_cast<uint64_t>((.5 * value - .5 * least) + even) -
+           std::bit_cast<uint64_t>(even);
+  };
+  sort(values, bits_of, bits_of(most), places, runs);
+}
+
+void ValueOrder::sort(std::span<const uint32_t> values, std::span<uint32_t> places,
+                      std::vector<Run>& runs) {
+  runs.clear();
+  if (values.empty()) return;
+  uint32_t least = values[0], most = values[0];
+  for (const uint32_t value : values) {
+    least = std::min(least, value);
+    most = std::max(most, value);
+  }
+  sort(
+      values, [=](uint32_t value) { return value - least; }, most - least, places, runs);
 }
 
 }  // namespace kt::metrics

@@ -45,18 +45,24 @@ struct Run {
   uint32_t begin, end;
 };
 
-/// Sorts places by finite values.
+/// Sorts places by values: stable, and with the runs of equal ones.
 class ValueOrder {
  public:
-  /// The places of the values in ascending order, stable, and the runs of equal ones.
-  /// Shapes: values, places [n].
+  /// In ascending order. Shapes: values, places [n]; values finite.
   void sort(std::span<const double> values, std::span<uint32_t> places, std::vector<Run>& runs);
+  void sort(std::span<const uint32_t> values, std::span<uint32_t> places, std::vector<Run>& runs);
 
  private:
   struct Place {
     uint32_t digits;  // in the order of the values
     uint32_t place;
   };
+  template <class Value, class BitsOf>
+  void sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t most_bits,
+            std::span<uint32_t> places, std::vector<Run>& runs);
+  template <int kDigits>
+  void sort_by_digits(int digit_bits);
+
   std::vector<Place> places_, scratch_;
 };
 

@@ -1,9 +1,12 @@
 #include "trainer/evaluation/metrics/pair_order.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 #include "launch/base/errors.h"
@@ -13,41 +16,207 @@ namespace kt::metrics {
 
 namespace {
 
-constexpr int kDigitBits = 4;
-constexpr size_t kDigits = size_t{1} << kDigitBits;
-/// Label ranges of a rank, and score ranges of all: enough for the threads of a rank to share them out evenly.
-constexpr size_t kPiecesPerRank = 16;
+/// Label ranges of a rank: enough for its threads to share them out evenly, and for one to be sorted in the cache.
+constexpr size_t kPiecesPerRank = 64;
+/// Digits that keys are counted by at once, of a higher and a lower half; score ranges of all ranks.
+constexpr int kHalfBits = 4, kDigitBits = 2 * kHalfBits;
+constexpr size_t kHalves = size_t{1} << kHalfBits, kDigits = size_t{1} << kDigitBits;
+/// Of few numbers, 128 share a digit at most: a bit each.
+constexpr int kFewBits = kDigitBits + 7;
+
+/// Elements ahead of which a cache line is fetched that one of many sequences will be written to.
+constexpr size_t kPrefetched = 16;
 
 int64_t choose_two(int64_t n) { return n * (n - 1) / 2; }
 
-// Eight lanes at a time: a register of the processors we need.
-using Counts8 [[gnu::vector_size(32)]] = uint32_t;
-using Lanes8 [[gnu::vector_size(32)]] = int32_t;
-
 /// [d][e]: 1 where e < d.
 alignas(32) constexpr auto kBelow = [] {
-  std::array<std::array<uint32_t, kDigits>, kDigits> table{};
-  for (size_t d = 0; d < kDigits; ++d)
+  std::array<std::array<uint16_t, kHalves>, kHalves> table{};
+  for (size_t d = 0; d < kHalves; ++d)
     for (size_t e = 0; e < d; ++e) table[d][e] = 1;
   return table;
 }();
 
-/// Keys by digit, before each of some places and in all.
-class DigitCounts {
+/// Counts digits, and tells how many of these are above one.
+class DigitsAbove {
  public:
-  explicit DigitCounts(size_t places) : places_(places) {}
+  static constexpr size_t kMost = UINT16_MAX;
 
-  /// Counts of the keys between places, which become those before them. Shapes: row t from place t - 1 to t.
-  std::array<int64_t, kDigits>& between(size_t t) { return before_[t]; }
-  void accumulate() {
-    for (size_t t = 1; t <= places_; ++t)
-      for (size_t d = 0; d < kDigits; ++d) before_[t][d] += before_[t - 1][d];
+  uint32_t of(size_t digit) const {
+    return uint32_t{high_above_[digit >> kHalfBits]} +
+           low_above_[digit >> kHalfBits][digit % kHalves];
+  }
+  void add(size_t digit) {
+    std::array<uint16_t, kHalves>& low_above = low_above_[digit >> kHalfBits];
+    high_counts_ += load(kBelow[digit >> kHalfBits]);
+    store(high_counts_, high_above_);
+    store(load(low_above) + load(kBelow[digit % kHalves]), low_above);
   }
 
-  int64_t of(size_t d) const { return before_[places_][d]; }
-  /// Of the digit, before place t.
-  int64_t before(size_t t, size_t d) const { return before_[t][d]; }
-  /// Pairs that place t parts, the later key with the lower digit.
+ private:
+  using Counts [[gnu::vector_size(32)]] = uint16_t;  // a register of the processors we need
+
+  static Counts load(const std::array<uint16_t, kHalves>& counts) {
+    Counts result;
+    std::memcpy(&result, counts.data(), sizeof(result));
+    return result;
+  }
+  static void store(Counts counts, std::array<uint16_t, kHalves>& to) {
+    std::memcpy(to.data(), &counts, sizeof(counts));
+  }
+
+  // How many have a higher half above each; of those with each higher half, how many have a lower half above each.
+  Counts high_counts_{};  // in a register, and in memory to read one of them
+  alignas(32) std::array<uint16_t, kHalves> high_above_{};
+  alignas(32) std::array<std::array<uint16_t, kHalves>, kHalves> low_above_{};
+};
+
+/// Appends each value to the range of its digit; returns the pairs whose digits descend. Shapes: digit_of(i) and
+/// value_of(i) of value i < n; to [digits], kDigits at most.
+template <class DigitOf, class ValueOf>
+int64_t distribute(size_t n, DigitOf&& digit_of, ValueOf&& value_of, std::span<uint32_t*> to) {
+  int64_t descending = 0;
+  std::array<uint32_t, kDigits> before{};  // digits above each before this chunk
+  for (size_t i = 0; i < n;) {
+    DigitsAbove above;
+    for (const size_t end = std::min(n, i + DigitsAbove::kMost); i < end; ++i) {
+      const size_t digit = digit_of(i);
+      descending += before[digit] + above.of(digit);
+      above.add(digit);
+      __builtin_prefetch(to[digit] + kPrefetched, 1);
+      *to[digit]++ = value_of(i);
+    }
+    for (size_t digit = 0; digit < to.size(); ++digit) before[digit] += above.of(digit);
+  }
+  return descending;
+}
+
+/// Pairs in descending order of different numbers below 2^bits. A digit has a word of bits, or two.
+template <size_t kWords>
+int64_t descending_of_few(std::span<const uint32_t> numbers, int bits) {
+  constexpr int kWordBits = 6;
+  const int shift = std::max(0, bits - kDigitBits), word_shift = std::min(shift, kWordBits);
+  const uint32_t last = (uint32_t{1} << word_shift) - 1;
+  DigitsAbove above;
+  std::array<uint64_t, kWords * kDigits> met;  // bits of the numbers so far
+  std::fill_n(met.begin(), size_t{1} << (bits - word_shift), 0);
+  int64_t descending = 0;
+  for (const uint32_t number : numbers) {
+    const size_t digit = number >> shift, word = number >> word_shift;
+    descending += above.of(digit) + std::popcount(met[word] >> (number & last));
+    if constexpr (kWords == 2)
+      descending += std::popcount(met[word | 1] & (word % 2 == 0 ? ~uint64_t{0} : 0));
+    above.add(digit);
+    met[word] |= uint64_t{1} << (number & last);
+  }
+  return descending;
+}
+
+/// Pairs in descending order of all numbers below n, each once.
+int64_t descending_of_all(std::span<const uint32_t> numbers) {
+  const size_t n = numbers.size();
+  if (n < 2) return 0;
+  const auto bits = static_cast<int>(std::bit_width(n - 1));
+  if (bits < kFewBits) return descending_of_few<1>(numbers, bits);
+  if (bits == kFewBits) return descending_of_few<2>(numbers, bits);
+  const int shift = std::max(bits - kDigitBits, kFewBits - 2);
+  // Upper digits, since counts of one higher half wait for each other.
+  const int up = kDigitBits - (bits - shift);
+  const auto begin_of = [=](size_t range) { return std::min(range << shift, n); };
+  std::vector<uint32_t> ranges(n);
+  std::array<uint32_t*, kDigits> to{};
+  for (size_t range = 0; range < kDigits >> up; ++range)
+    to[range << up] = ranges.data() + begin_of(range);
+  int64_t descending = distribute(
+      n, [=](size_t i) { return size_t{numbers[i] >> shift} << up; },
+      [=, last = (uint32_t{1} << shift) - 1](size_t i) { return numbers[i] & last; }, to);
+  for (size_t range = 0; range < kDigits >> up; ++range)
+    descending += descending_of_all(
+        std::span(ranges).subspan(begin_of(range), begin_of(range + 1) - begin_of(range)));
+  return descending;
+}
+
+/// Pairs of a sequence of keys, the earlier one the larger. Some places in it part pairs: one key before the place, one
+/// from it on.
+struct Inversions {
+  int64_t descending = 0;
+  int64_t equal = 0;
+  /// Of the pairs that each place parts, two for a descending one, one for an equal one.
+  std::array<int64_t, kMostThresholds> parted{};
+
+  void add(const Inversions& other) {
+    descending += other.descending;
+    equal += other.equal;
+    for (size_t t = 0; t < kMostThresholds; ++t) parted[t] += other.parted[t];
+  }
+};
+
+/// Pairs of one key before the place and one from it on, the first below the second in the order, where equal keys are
+/// in the order of the sequence.
+int64_t ascending_across(std::span<const uint32_t> order, uint32_t place) {
+  // Each late key is above as many early ones as all keys below it less the late ones of these.
+  constexpr size_t kBlock = 1024;
+  int64_t late = 0, below = 0;
+  for (size_t begin = 0; begin < order.size(); begin += kBlock) {
+    const std::span<const uint32_t> block =
+        order.subspan(begin, std::min(kBlock, order.size() - begin));
+    uint32_t count = 0, sum = 0;
+    for (uint32_t i = 0; i < block.size(); ++i) {
+      count += block[i] >= place;
+      sum += block[i] >= place ? i : 0;
+    }
+    late += count;
+    below += static_cast<int64_t>(count) * static_cast<int64_t>(begin) + sum;
+  }
+  return below - choose_two(late);
+}
+
+/// Shapes: places ascending, 0..n.
+Inversions count_inversions(std::span<const uint32_t> order, std::span<const Run> equal,
+                            std::span<const int64_t> places) {
+  Inversions sum;
+  sum.descending = descending_of_all(order);
+  for (const Run& run : equal) sum.equal += choose_two(run.end - run.begin);
+  for (size_t t = 0; t < places.size(); ++t) {
+    const int64_t early = places[t], late = std::ssize(order) - early;
+    const auto place = static_cast<uint32_t>(early);
+    sum.parted[t] = 2 * (early * late - ascending_across(order, place));
+    for (const Run& run : equal) {
+      const auto keys = order.subspan(run.begin, run.end - run.begin);
+      const auto before = std::ranges::lower_bound(keys, place) - keys.begin();
+      sum.parted[t] += before * (std::ssize(keys) - before);
+    }
+  }
+  return sum;
+}
+
+/// Sorts the keys first. Shapes: places ascending, 0..n.
+Inversions count_inversions(std::span<const uint32_t> keys, std::span<const int64_t> places,
+                            OrderBuffers& buffers) {
+  buffers.places.resize(keys.size());
+  buffers.order.sort(keys, buffers.places, buffers.runs);
+  return count_inversions(buffers.places, buffers.runs, places);
+}
+
+/// Keys by score range, before each of some places and in all.
+class RangeCounts {
+ public:
+  explicit RangeCounts(size_t places) : places_(places), before_((places + 1) * kDigits, 0) {}
+
+  /// Shapes: range_of [keys] in the order of the labels; places [places].
+  void count(std::span<const uint8_t> range_of, std::span<const int64_t> places) {
+    size_t i = 0;
+    for (size_t t = 0; t <= places_; ++t) {
+      const size_t end = t < places_ ? static_cast<size_t>(places[t]) : range_of.size();
+      for (; i < end; ++i) ++before_[t * kDigits + range_of[i]];
+      if (t == places_) break;
+      for (size_t d = 0; d < kDigits; ++d) before_[(t + 1) * kDigits + d] = before(t, d);
+    }
+  }
+  int64_t of(size_t d) const { return before(places_, d); }
+  /// Of the range, before place t.
+  int64_t before(size_t t, size_t d) const { return before_[t * kDigits + d]; }
+  /// Pairs that place t parts, the later key in the lower range.
   int64_t descending_across(size_t t) const {
     int64_t pairs = 0, above = 0;
     for (size_t d = kDigits; d-- > 0; above += before(t, d))
@@ -55,177 +224,72 @@ class DigitCounts {
     return pairs;
   }
   /// Shapes: result [places + 1, kDigits].
-  std::span<const int64_t> flat() const { return {before_[0].data(), (places_ + 1) * kDigits}; }
+  std::span<const int64_t> flat() const { return before_; }
   void add(std::span<const int64_t> flat) {
-    for (size_t t = 0; t <= places_; ++t)
-      for (size_t d = 0; d < kDigits; ++d) before_[t][d] += flat[t * kDigits + d];
+    for (size_t k = 0; k < flat.size(); ++k) before_[k] += flat[k];
   }
 
  private:
   size_t places_;
-  std::array<std::array<int64_t, kDigits>, kMostThresholds + 1> before_{};
+  std::vector<int64_t> before_;
 };
 
-template <class DigitOf>
-DigitCounts count_digits(std::span<const uint32_t> keys, std::span<const int64_t> places,
-                         DigitOf&& digit_of) {
-  DigitCounts counts(places.size());
-  size_t i = 0;
-  for (size_t t = 0; t <= places.size(); ++t) {
-    const size_t end = t < places.size() ? static_cast<size_t>(places[t]) : keys.size();
-    std::array<int64_t, kDigits>& between = counts.between(t);
-    for (; i < end; ++i) ++between[digit_of(keys[i])];
-  }
-  counts.accumulate();
-  return counts;
+/// The first key of each range but the first, of ranges that hold about as many of all ranks' keys each; then the
+/// largest integer, which no key is. Shapes: key_of(i) key i < n of this rank's, called for some, ascending; result
+/// [ranges]. Collective: all ranks.
+template <class Key, class KeyOf>
+std::vector<Key> ends_of_ranges(size_t ranges, size_t n, Communicator& comm, KeyOf&& key_of) {
+  auto total = static_cast<int64_t>(n);
+  comm.all_reduce(std::span(&total, 1), Reduction::kSum);
+  const size_t stride = static_cast<size_t>(total) / (32 * ranges) + 1;
+  std::vector<uint64_t> own;
+  for (size_t i = 0; i < n; i += stride) own.push_back(key_of(i));
+  std::vector<uint64_t> sample = gather_to_all<uint64_t>(own, comm);
+  std::sort(sample.begin(), sample.end());
+  std::vector<Key> ends(ranges, std::numeric_limits<Key>::max());
+  for (size_t r = 1; r < ranges && !sample.empty(); ++r)
+    ends[r - 1] = static_cast<Key>(sample[sample.size() * r / ranges]);
+  return ends;
 }
 
-/// Appends each key to the range of its digit; returns the pairs whose digits descend.
-template <class DigitOf>
-int64_t distribute(std::span<const uint32_t> keys, std::array<uint32_t*, kDigits>& to,
-                   DigitOf&& digit_of) {
-  // [d] keys so far with a digit above d: in two registers, and in memory to read one of them.
-  Counts8 low{}, high{};
-  alignas(32) std::array<uint32_t, kDigits> above;
-  int64_t descending = 0;
-  for (const uint32_t key : keys) {
-    const size_t digit = digit_of(key);
-    std::memcpy(above.data(), &low, sizeof(low));
-    std::memcpy(above.data() + 8, &high, sizeof(high));
-    descending += above[digit];
-    Counts8 below;
-    std::memcpy(&below, kBelow[digit].data(), sizeof(below));
-    low += below;
-    std::memcpy(&below, kBelow[digit].data() + 8, sizeof(below));
-    high += below;
-    *to[digit]++ = key;
-  }
-  return descending;
-}
-
-constexpr size_t kLeaf = 48;
-
-/// Of few pairs, each in some lane.
-struct LaneInversions {
-  Lanes8 descending{}, equal{};
-  std::array<Lanes8, kMostThresholds> parted{};
-
-  void add_to(Inversions& sum, size_t places) const {
-    for (size_t lane = 0; lane < 8; ++lane) {
-      sum.descending += descending[lane];
-      sum.equal += equal[lane];
-      for (size_t t = 0; t < places; ++t) sum.parted[t] += parted[t][lane];
-    }
-  }
-};
-
-/// Every pair of a few keys.
-void count_leaf(std::span<const uint32_t> keys, std::span<const int64_t> places,
-                LaneInversions& sum) {
-  constexpr Lanes8 kLane{0, 1, 2, 3, 4, 5, 6, 7};
-  alignas(32) std::array<int32_t, kLeaf> ordered{};  // signed, as comparisons of lanes are
-  for (size_t i = 0; i < keys.size(); ++i) ordered[i] = static_cast<int32_t>(keys[i] ^ 0x80000000u);
-
-  alignas(32) std::array<Lanes8, kLeaf + 1> halves;  // [i] with the keys of this block up to i
-  for (size_t block = 0; block < keys.size(); block += 8) {
-    Lanes8 lanes;
-    std::memcpy(&lanes, ordered.data() + block, sizeof(lanes));
-    const auto first = static_cast<int32_t>(block);
-    Lanes8 descending{}, equal{};
-    for (size_t i = block; i < keys.size(); ++i) {
-      halves[i] = descending + descending + equal;
-      const Lanes8 before = kLane < static_cast<int32_t>(i) - first;
-      descending -= (lanes > ordered[i]) & before;
-      equal -= (lanes == ordered[i]) & before;
-    }
-    halves[keys.size()] = descending + descending + equal;
-    sum.descending += descending;
-    sum.equal += equal;
-    for (size_t t = 0; t < places.size(); ++t) {
-      const Lanes8 early = kLane < static_cast<int32_t>(places[t]) - first;
-      const size_t from = std::max(block, static_cast<size_t>(places[t]));
-      sum.parted[t] += (halves[keys.size()] - halves[from]) & early;
-    }
-  }
-}
-
-void count_range(std::span<uint32_t> keys, std::span<const int64_t> places,
-                 std::span<uint32_t> scratch, Inversions& sum) {
-  if (keys.size() <= kLeaf) {
-    LaneInversions lanes;
-    count_leaf(keys, places, lanes);
-    return lanes.add_to(sum, places.size());
-  }
-  uint32_t least = keys[0], most = keys[0];
-  for (const uint32_t key : keys) {
-    least = std::min(least, key);
-    most = std::max(most, key);
-  }
-  const auto n = std::ssize(keys);
-  if (least == most) {
-    sum.equal += choose_two(n);
-    for (size_t t = 0; t < places.size(); ++t) sum.parted[t] += places[t] * (n - places[t]);
-    return;
-  }
-  const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kDigitBits);
-  const auto digit_of = [=](uint32_t key) { return static_cast<size_t>((key - least) >> shift); };
-  const DigitCounts counts = count_digits(keys, places, digit_of);
-  std::array<uint32_t*, kDigits> to{};
-  uint32_t* next = scratch.data();
-  for (size_t d = 0; d < kDigits; ++d) {
-    to[d] = next;
-    next += counts.of(d);
-  }
-  sum.descending += distribute(keys, to, digit_of);
-  for (size_t t = 0; t < places.size(); ++t) sum.parted[t] += 2 * counts.descending_across(t);
-  size_t begin = 0;
-  LaneInversions lanes;
-  std::array<int64_t, kMostThresholds> inner;
-  const std::span<const int64_t> inner_places(inner.data(), places.size());
-  for (size_t d = 0; d < kDigits; ++d) {
-    const auto size = static_cast<size_t>(counts.of(d));
-    for (size_t t = 0; t < places.size(); ++t) inner[t] = counts.before(t, d);
-    const std::span<uint32_t> range = scratch.subspan(begin, size);
-    if (size > kLeaf)
-      count_range(range, inner_places, keys.subspan(begin, size), sum);
-    else if (size > 1)
-      count_leaf(range, inner_places, lanes);
-    begin += size;
-  }
-  lanes.add_to(sum, places.size());
-}
-
-/// Which of the ranges between ascending keys a key is in.
-class Ranges {
+/// Which of kDigits ranges a key is in.
+class RangeOf {
  public:
-  /// Ranges that hold about as many of all ranks' keys each. Shapes: key_of(i) key i < n of this rank's, called for
-  /// some, ascending. Collective: all ranks.
-  template <class KeyOf>
-  Ranges(size_t ranges, size_t n, Communicator& comm, KeyOf&& key_of) {
-    auto total = static_cast<int64_t>(n);
-    comm.all_reduce(std::span(&total, 1), Reduction::kSum);
-    const size_t stride = static_cast<size_t>(total) / (128 * ranges) + 1;
-    std::vector<uint64_t> own;
-    for (size_t i = 0; i < n; i += stride) own.push_back(key_of(i));
-    std::vector<uint64_t> sample = gather_to_all<uint64_t>(own, comm);
-    std::sort(sample.begin(), sample.end());
-    first_.assign(std::bit_ceil(ranges) - 1, ~uint64_t{0});
-    for (size_t r = 1; r < ranges && !sample.empty(); ++r)
-      first_[r - 1] = sample[sample.size() * r / ranges];
+  /// Shapes: ends [kDigits].
+  explicit RangeOf(std::span<const uint32_t> ends) {
+    for (size_t d = 0; d < kDigits; ++d) ends_[d / kHalves][d % kHalves] = signed_of(ends[d]);
+    for (size_t high = 0; high < kHalves; ++high) last_[high] = ends_[high].back();
   }
-
-  /// A binary search without branches, which nobody could predict. No key is the largest integer.
-  size_t find(uint64_t key) const {
-    size_t at = 0;
-    for (size_t half = (first_.size() + 1) / 2; half > 0; half /= 2)
-      at += first_[at + half - 1] <= key ? half : 0;
-    return at;
+  size_t operator()(uint32_t key) const {
+    const __m256i lanes = _mm256_set1_epi32(signed_of(key));
+    const size_t high = up_to(last_, lanes);
+    return kHalves * high + up_to(ends_[high], lanes);
   }
 
  private:
-  std::vector<uint64_t>
-      first_;  // key of each range but the first, as many as a power of two less one
+  using Half = std::array<int32_t, kHalves>;
+
+  /// In the same order, as lanes are compared.
+  static int32_t signed_of(uint32_t key) { return static_cast<int32_t>(key ^ 0x80000000u); }
+  /// All are compared, since nobody could predict the next one.
+  static size_t up_to(const Half& ends, __m256i key) {
+    const auto above = [&](size_t first) {
+      const auto* lanes = reinterpret_cast<const __m256i*>(ends.data() + first);
+      return static_cast<uint32_t>(_mm256_movemask_ps(
+          _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_load_si256(lanes), key))));
+    };
+    return kHalves - static_cast<size_t>(std::popcount(above(0) | above(8) << 8));
+  }
+
+  alignas(32) std::array<Half, kHalves> ends_;
+  alignas(32) Half last_;
 };
+
+/// The memory for other elements, whatever it holds; more of it where that is too little.
+std::span<uint32_t> view(HugeArray<double>& memory, size_t n) {
+  if (2 * memory.size() < n) memory = HugeArray<double>((n + 1) / 2);
+  return {reinterpret_cast<uint32_t*>(memory.data()), n};
+}
 
 PairOrder pair_order(int64_t rows, std::span<const int64_t> below, int64_t same_label,
                      const Inversions& all, const Inversions& inside_runs) {
@@ -242,89 +306,107 @@ PairOrder pair_order(int64_t rows, std::span<const int64_t> below, int64_t same_
   return order;
 }
 
-/// Pairs inside the runs of equal labels: their order says nothing. `keys` is kept.
+/// Pairs inside the runs of equal labels: their order says nothing.
 Inversions count_inside_runs(const LabelOrder& order, std::span<const uint32_t> keys,
                              OrderBuffers& buffers) {
+  constexpr uint32_t kFew = 32;
   Inversions sum;
   for (const Run& run : order.runs) {
-    buffers.run.assign(keys.begin() + run.begin, keys.begin() + run.end);
-    buffers.scratch.resize(std::max(buffers.scratch.size(), buffers.run.size()));
-    count_range(buffers.run, {}, std::span(buffers.scratch).first(buffers.run.size()), sum);
+    const auto own = keys.subspan(run.begin, run.end - run.begin);
+    if (own.size() > kFew) {
+      sum.add(count_inversions(own, {}, buffers));
+      continue;
+    }
+    for (size_t i = 0; i < own.size(); ++i)
+      for (size_t j = i + 1; j < own.size(); ++j) {
+        sum.descending += own[i] > own[j];
+        sum.equal += own[i] == own[j];
+      }
   }
   return sum;
 }
 
 }  // namespace
 
-Inversions count_inversions(std::span<uint32_t> keys, std::span<const int64_t> places,
-                            std::span<uint32_t> scratch) {
-  Inversions sum;
-  count_range(keys, places, scratch, sum);
-  return sum;
-}
-
 LabelOrder order_labels(std::span<const double> labels, std::span<const double> thresholds,
-                        OrderBuffers& buffers) {
-  LabelOrder order;
-  order.row.resize(labels.size());
+                        std::span<uint32_t> row, OrderBuffers& buffers) {
+  LabelOrder order{.row = row, .runs = {}, .below = {}};
   buffers.order.sort(labels, order.row, buffers.runs);
   order.runs = buffers.runs;
   for (const Run& run : order.runs) order.same_label += choose_two(run.end - run.begin);
   for (const double threshold : thresholds)
     order.below.push_back(
         std::partition_point(order.row.begin(), order.row.end(),
-                             [&](uint32_t row) { return labels[row] < threshold; }) -
+                             [&](uint32_t one) { return labels[one] < threshold; }) -
         order.row.begin());
   return order;
 }
 
-PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scores,
-                           OrderBuffers& buffers) {
+ScoreOrder order_scores(const LabelOrder& labels, std::span<const float> scores,
+                        OrderBuffers& buffers) {
   const size_t n = labels.row.size();
   buffers.keys.resize(n);
   for (size_t i = 0; i < n; ++i) buffers.keys[i] = order_key(scores[labels.row[i]]);
-  const Inversions inside = count_inside_runs(labels, buffers.keys, buffers);
-  buffers.scratch.resize(std::max(buffers.scratch.size(), n));
-  const Inversions all =
-      count_inversions(buffers.keys, labels.below, std::span(buffers.scratch).first(n));
-  return pair_order(static_cast<int64_t>(n), labels.below, labels.same_label, all, inside);
+  buffers.scores.resize(n);
+  buffers.order.sort(buffers.keys, buffers.scores, buffers.ties);
+  return {.keys = buffers.keys, .place = buffers.scores, .runs = buffers.ties};
 }
 
-GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels,
-                         std::span<const double> thresholds, Communicator& comm, ThreadPool& pool) {
+PairOrder count_pair_order(const LabelOrder& labels, const ScoreOrder& scores,
+                           OrderBuffers& buffers) {
+  return pair_order(std::ssize(labels.row), labels.below, labels.same_label,
+                    count_inversions(scores.place, scores.runs, labels.below),
+                    count_inside_runs(labels, scores.keys, buffers));
+}
+
+GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const double> thresholds,
+                         Communicator& comm, ThreadPool& pool) {
   KT_CHECK(thresholds.size() <= kMostThresholds);
   size_t rows = 0;
-  for (const std::span<const double> part : labels) rows += part.size();
+  for (const OrderedLabels& part : labels) rows += part.label.size();
   KT_CHECK(rows <= UINT32_MAX);
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size);
   const size_t pieces = kPiecesPerRank * ranks;
-  KT_CHECK(pieces - 1 <= UINT16_MAX);
   size_t part = 0, part_begin = 0;
-  const Ranges ranges(pieces, rows, comm, [&](size_t i) {
-    for (; i - part_begin >= labels[part].size(); ++part) part_begin += labels[part].size();
-    return order_key(labels[part][i - part_begin]);
+  const auto ends = ends_of_ranges<uint64_t>(pieces, rows, comm, [&](size_t i) {
+    for (; i - part_begin >= labels[part].label.size(); ++part)
+      part_begin += labels[part].label.size();
+    return order_key(labels[part].label[i - part_begin]);
   });
-  const auto for_each_label = [&](auto&& visit) {
-    size_t i = 0;
-    for (const std::span<const double> one : labels)
-      for (const double label : one) visit(i++, label);
-  };
-
-  std::vector<uint16_t> piece_of(rows);
+  // Where pieces begin in the order of each part. [parts, pieces + 1]
+  std::vector<uint32_t> begins(labels.size() * (pieces + 1));
+  pool.parallel_for(std::ssize(labels), [&](int64_t k, int) {
+    const auto& [label, row] = labels[static_cast<size_t>(k)];
+    uint32_t* const begin = begins.data() + static_cast<size_t>(k) * (pieces + 1);
+    for (size_t piece = 0; piece < pieces; ++piece)
+      begin[piece + 1] = static_cast<uint32_t>(
+          std::partition_point(row.begin() + begin[piece], row.end(),
+                               [&](uint32_t i) { return order_key(label[i]) < ends[piece]; }) -
+          row.begin());
+  });
   std::vector<int64_t> counts(pieces, 0);  // rows of this rank in each piece
-  for_each_label([&](size_t i, double label) {
-    piece_of[i] = static_cast<uint16_t>(ranges.find(order_key(label)));
-    ++counts[piece_of[i]];
-  });
-  std::vector<int64_t> next(pieces, 0);
-  std::exclusive_scan(counts.begin(), counts.end(), next.begin(), int64_t{0});
-  send_row_.resize(rows);
-  std::vector<double> sent(rows);
-  for_each_label([&](size_t i, double label) {
-    const auto at = static_cast<size_t>(next[piece_of[i]]++);
-    send_row_[at] = static_cast<uint32_t>(i);
-    sent[at] = label;
+  std::vector<uint32_t> to(begins.size());  // [parts, pieces + 1] among the rows by piece
+  uint32_t next = 0;
+  for (size_t piece = 0; piece < pieces; ++piece)
+    for (size_t k = piece; k < begins.size(); k += pieces + 1) {
+      to[k] = next;
+      next += begins[k + 1] - begins[k];
+      counts[piece] += begins[k + 1] - begins[k];
+    }
+  std::vector<uint32_t> first_row{0};  // of each part
+  for (const OrderedLabels& one : labels)
+    first_row.push_back(first_row.back() + static_cast<uint32_t>(one.label.size()));
+  send_row_ = HugeArray<uint32_t>(rows);
+  sent_ = HugeArray<double>(rows);
+  pool.parallel_for(std::ssize(labels), [&](int64_t task, int) {
+    const auto k = static_cast<size_t>(task);
+    const auto& [label, row] = labels[k];
+    for (size_t at = k * (pieces + 1), end = at + pieces; at < end; ++at)
+      for (uint32_t i = begins[at]; i < begins[at + 1]; ++i) {
+        send_row_[to[at] + (i - begins[at])] = first_row[k] + row[i];
+        sent_[to[at] + (i - begins[at])] = label[row[i]];
+      }
   });
 
   // Of each rank's rows, those in the pieces of this one.
@@ -342,8 +424,8 @@ GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels,
   const int64_t received =
       std::accumulate(receive_counts_.begin(), receive_counts_.end(), int64_t{0});
   KT_CHECK(received <= UINT32_MAX);
-  std::vector<double> arrived(static_cast<size_t>(received));
-  comm.all_to_all<double>(sent, send_counts_, arrived, receive_counts_);
+  arrived_ = HugeArray<double>(static_cast<size_t>(received));
+  comm.all_to_all<double>(sent_, send_counts_, arrived_, receive_counts_);
 
   // Where each rank's part of each piece arrived.
   pieces_.resize(kPiecesPerRank);
@@ -355,28 +437,36 @@ GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels,
       parts[p * ranks + from] = {arrival, arrival + size};
       arrival += size;
     }
+  row_ = HugeArray<uint32_t>(arrived_.size());
+  auto row = std::span(row_);
+  for (size_t p = 0; p < kPiecesPerRank; ++p) {
+    pieces_[p].begin = row.data() - row_.data();
+    int64_t size = 0;
+    for (size_t from = 0; from < ranks; ++from) size += own_counts[from * kPiecesPerRank + p];
+    pieces_[p].order.row = row.first(static_cast<size_t>(size));
+    row = row.subspan(static_cast<size_t>(size));
+  }
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
-  pool.parallel_for(kPiecesPerRank, [&](int64_t piece, int thread) {
+  pool.parallel_for(kPiecesPerRank, [&](int64_t p, int thread) {
+    LabelOrder& order = pieces_[static_cast<size_t>(p)].order;
     OrderBuffers& own = buffers[static_cast<size_t>(thread)];
     own.labels.clear();
     std::vector<uint32_t>& place = own.keys;
-    place.clear();
+    place.resize(order.row.size());
+    auto next_place = place.begin();
     for (size_t from = 0; from < ranks; ++from) {
-      const auto [begin, end] = parts[static_cast<size_t>(piece) * ranks + from];
-      for (int64_t i = begin; i < end; ++i) {
-        own.labels.push_back(arrived[static_cast<size_t>(i)]);
-        place.push_back(static_cast<uint32_t>(i));
-      }
+      const auto [begin, end] = parts[static_cast<size_t>(p) * ranks + from];
+      own.labels.insert(own.labels.end(), arrived_.begin() + begin, arrived_.begin() + end);
+      std::iota(next_place, next_place + (end - begin), static_cast<uint32_t>(begin));
+      next_place += end - begin;
     }
-    LabelOrder order = order_labels(own.labels, thresholds, own);
-    for (uint32_t& row : order.row) row = place[row];
-    pieces_[static_cast<size_t>(piece)].order = std::move(order);
+    order = order_labels(own.labels, thresholds, order.row, own);
+    for (uint32_t& one : order.row) one = place[one];
   });
 
   // Equal labels are of one piece, so runs never go on in another.
   std::vector<int64_t> sums(2 + thresholds.size(), 0);
-  for (Piece& piece : pieces_) {
-    piece.begin = sums[0];
+  for (const Piece& piece : pieces_) {
     sums[0] += std::ssize(piece.order.row);
     sums[1] += piece.order.same_label;
     for (size_t t = 0; t < thresholds.size(); ++t) sums[2 + t] += piece.order.below[t];
@@ -387,107 +477,113 @@ GlobalOrder::GlobalOrder(std::span<const std::span<const double>> labels,
   below_.assign(sums.begin() + 2, sums.end());
 }
 
-PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
-                             ThreadPool& pool) const {
+PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) {
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size), rank = static_cast<size_t>(world.rank);
-  std::vector<float> sent(send_row_.size());
-  for (size_t i = 0; i < sent.size(); ++i) sent[i] = scores[send_row_[i]];
-  std::vector<float> arrived(static_cast<size_t>(
-      std::accumulate(receive_counts_.begin(), receive_counts_.end(), int64_t{0})));
-  comm.all_to_all<float>(sent, send_counts_, arrived, receive_counts_);
-
-  // The scores of this rank's labels, in their order.
-  std::vector<uint32_t> keys(arrived.size());
-  const auto part = [](std::vector<uint32_t>& all, const Piece& piece) {
-    return std::span(all).subspan(static_cast<size_t>(piece.begin), piece.order.row.size());
+  const std::span<uint32_t> sent = view(sent_, send_row_.size());
+  pool.parallel_for(kPiecesPerRank, [&](int64_t task, int) {
+    const auto k = static_cast<size_t>(task);
+    for (size_t i = sent.size() * k / kPiecesPerRank; i < sent.size() * (k + 1) / kPiecesPerRank;
+         ++i)
+      sent[i] = order_key(scores[send_row_[i]]);
+  });
+  // Those that arrive, and those in the order of this rank's labels.
+  const size_t own_rows = row_.size();
+  const std::span<uint32_t> both = view(arrived_, 2 * own_rows), arrived = both.first(own_rows),
+                            keys = both.last(own_rows);
+  comm.all_to_all(sent.data(), send_counts_, arrived.data(), receive_counts_, DataType::kInt32);
+  const auto part = [](std::span<uint32_t> all, const Piece& piece) {
+    return all.subspan(static_cast<size_t>(piece.begin), piece.order.row.size());
   };
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
   std::array<Inversions, kPiecesPerRank> inside_runs{};
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int thread) {
     const Piece& piece = pieces_[static_cast<size_t>(p)];
     const std::span<uint32_t> own = part(keys, piece);
-    for (size_t i = 0; i < own.size(); ++i) own[i] = order_key(arrived[piece.order.row[i]]);
+    for (size_t i = 0; i < own.size(); ++i) own[i] = arrived[piece.order.row[i]];
     inside_runs[static_cast<size_t>(p)] =
         count_inside_runs(piece.order, own, buffers[static_cast<size_t>(thread)]);
   });
 
   // All pieces of all ranks are one sequence, distributed over score ranges.
-  const Ranges ranges(kDigits, keys.size(), comm, [&](size_t i) { return keys[i]; });
-  const auto digit_of = [&](uint32_t key) { return ranges.find(key); };
-  const size_t width = (below_.size() + 1) * kDigits;  // of a piece's counts
-  std::vector<DigitCounts> own_counts(kPiecesPerRank, DigitCounts(below_.size()));
+  const RangeOf find(
+      ends_of_ranges<uint32_t>(kDigits, keys.size(), comm, [&](size_t i) { return keys[i]; }));
+  const HugeArray<uint8_t> range_of(keys.size());
+  std::vector<RangeCounts> counts(kPiecesPerRank, RangeCounts(below_.size()));
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int) {
     const Piece& piece = pieces_[static_cast<size_t>(p)];
-    own_counts[static_cast<size_t>(p)] =
-        count_digits(part(keys, piece), piece.order.below, digit_of);
+    const std::span<const uint32_t> own = part(keys, piece);
+    uint8_t* const to = range_of.data() + piece.begin;
+    for (size_t i = 0; i < own.size(); ++i) to[i] = static_cast<uint8_t>(find(own[i]));
+    counts[static_cast<size_t>(p)].count({to, own.size()}, piece.order.below);
   });
-  std::vector<int64_t> flat, all_flat(ranks * kPiecesPerRank * width);
-  for (const DigitCounts& counts : own_counts)
-    flat.insert(flat.end(), counts.flat().begin(), counts.flat().end());
-  comm.all_gather<int64_t>(flat, all_flat, std::vector<int64_t>(ranks, std::ssize(flat)));
-  std::vector<DigitCounts> counts(ranks * kPiecesPerRank, DigitCounts(below_.size()));
-  std::vector<DigitCounts> of_rank(ranks, DigitCounts(below_.size()));
-  for (size_t p = 0; p < counts.size(); ++p) {
-    counts[p].add(std::span<const int64_t>(all_flat).subspan(p * width, width));
-    of_rank[p / kPiecesPerRank].add(counts[p].flat());
-  }
+  RangeCounts own_counts(below_.size());
+  for (const RangeCounts& piece : counts) own_counts.add(piece.flat());
+  const size_t width = own_counts.flat().size();
+  std::vector<int64_t> flat(ranks * width);
+  comm.all_gather<int64_t>(own_counts.flat(), flat,
+                           std::vector<int64_t>(ranks, std::ssize(own_counts.flat())));
+  std::vector<RangeCounts> of_rank(ranks, RangeCounts(below_.size()));
+  for (size_t r = 0; r < ranks; ++r)
+    of_rank[r].add(std::span<const int64_t>(flat).subspan(r * width, width));
 
   // Pairs of different ranges: of two pieces here, of one piece as they are distributed.
   Inversions sum;
-  DigitCounts before(below_.size());  // of the pieces so far
-  for (size_t p = 0; p < counts.size(); ++p) {
-    if (p / kPiecesPerRank == rank) {
-      int64_t above = 0;
-      for (size_t d = kDigits; d-- > 0; above += before.of(d))
-        sum.descending += counts[p].of(d) * above;
-    }
-    before.add(counts[p].flat());
+  RangeCounts before(below_.size());  // of the pieces so far
+  for (size_t r = 0; r < rank; ++r) before.add(of_rank[r].flat());
+  for (const RangeCounts& piece : counts) {
+    int64_t above = 0;
+    for (size_t d = kDigits; d-- > 0; above += before.of(d)) sum.descending += piece.of(d) * above;
+    before.add(piece.flat());
   }
+  for (size_t r = rank + 1; r < ranks; ++r) before.add(of_rank[r].flat());
   for (size_t t = 0; rank == 0 && t < below_.size(); ++t)
     sum.parted[t] += 2 * before.descending_across(t);
-  std::vector<uint32_t> distributed(keys.size());
-  std::array<std::array<uint32_t*, kDigits>, kPiecesPerRank> to;
+  const std::span<uint32_t> distributed = view(sent_, keys.size());
+  std::vector<std::array<uint32_t*, kDigits>> to(kPiecesPerRank);
   uint32_t* next = distributed.data();
   for (size_t d = 0; d < kDigits; ++d)
     for (size_t p = 0; p < kPiecesPerRank; ++p) {
       to[p][d] = next;
-      next += own_counts[p].of(d);
+      next += counts[p].of(d);
     }
   std::array<int64_t, kPiecesPerRank> descending{};
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int) {
     const auto at = static_cast<size_t>(p);
-    descending[at] = distribute(part(keys, pieces_[at]), to[at], digit_of);
+    const std::span<const uint32_t> own = part(keys, pieces_[at]);
+    const uint8_t* const range = range_of.data() + pieces_[at].begin;
+    descending[at] = distribute(
+        own.size(), [=](size_t i) { return size_t{range[i]}; }, [=](size_t i) { return own[i]; },
+        to[at]);
   });
 
   // Pairs of one range: each has a rank.
-  const auto first_digit = [&](size_t r) { return r * kDigits / ranks; };
+  const auto first_range = [&](size_t r) { return r * kDigits / ranks; };
   std::vector<int64_t> send(ranks, 0), receive(ranks, 0);
   for (size_t r = 0; r < ranks; ++r) {
-    for (size_t d = first_digit(r); d < first_digit(r + 1); ++d) send[r] += of_rank[rank].of(d);
-    for (size_t d = first_digit(rank); d < first_digit(rank + 1); ++d)
+    for (size_t d = first_range(r); d < first_range(r + 1); ++d) send[r] += own_counts.of(d);
+    for (size_t d = first_range(rank); d < first_range(rank + 1); ++d)
       receive[r] += of_rank[r].of(d);
   }
-  keys.resize(static_cast<size_t>(std::accumulate(receive.begin(), receive.end(), int64_t{0})));
-  comm.all_to_all(distributed.data(), send, keys.data(), receive, DataType::kInt32);
-  const size_t digits = first_digit(rank + 1) - first_digit(rank);
-  std::vector<Inversions> of_digit(digits);
-  pool.parallel_for(static_cast<int64_t>(digits), [&](int64_t k, int thread) {
-    const size_t digit = first_digit(rank) + static_cast<size_t>(k);
+  const auto received = std::accumulate(receive.begin(), receive.end(), int64_t{0});
+  const std::span<uint32_t> of_ranges = view(arrived_, static_cast<size_t>(received));
+  comm.all_to_all(distributed.data(), send, of_ranges.data(), receive, DataType::kInt32);
+  const size_t own_ranges = first_range(rank + 1) - first_range(rank);
+  std::vector<Inversions> of_range(own_ranges);
+  pool.parallel_for(static_cast<int64_t>(own_ranges), [&](int64_t k, int thread) {
+    const size_t range = first_range(rank) + static_cast<size_t>(k);
     OrderBuffers& own = buffers[static_cast<size_t>(thread)];
     own.keys.clear();
     std::vector<int64_t> places(below_.size(), 0);
-    auto begin = keys.begin();
+    auto begin = of_ranges.begin();
     for (size_t r = 0; r < ranks; ++r) {
       auto at = begin;
-      for (size_t d = first_digit(rank); d < digit; ++d) at += of_rank[r].of(d);
-      own.keys.insert(own.keys.end(), at, at + of_rank[r].of(digit));
-      for (size_t t = 0; t < places.size(); ++t) places[t] += of_rank[r].before(t, digit);
+      for (size_t d = first_range(rank); d < range; ++d) at += of_rank[r].of(d);
+      own.keys.insert(own.keys.end(), at, at + of_rank[r].of(range));
+      for (size_t t = 0; t < places.size(); ++t) places[t] += of_rank[r].before(t, range);
       begin += receive[r];
     }
-    own.scratch.resize(std::max(own.scratch.size(), own.keys.size()));
-    of_digit[static_cast<size_t>(k)] =
-        count_inversions(own.keys, places, std::span(own.scratch).first(own.keys.size()));
+    of_range[static_cast<size_t>(k)] = count_inversions(own.keys, places, own);
   });
 
   Inversions inside;
@@ -495,7 +591,7 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm,
     inside.add(inside_runs[p]);
     sum.descending += descending[p];
   }
-  for (const Inversions& one : of_digit) sum.add(one);
+  for (const Inversions& one : of_range) sum.add(one);
   std::vector<int64_t> totals{sum.descending, sum.equal, inside.descending, inside.equal};
   totals.insert(totals.end(), sum.parted.begin(), sum.parted.end());
   comm.all_reduce(std::span<int64_t>(totals), Reduction::kSum);

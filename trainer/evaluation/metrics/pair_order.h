@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "launch/base/huge_pages.h"
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/communicator.h"
 #include "trainer/evaluation/metrics/order_keys.h"
@@ -45,28 +46,9 @@ struct PairOrder {
   }
 };
 
-/// Pairs of a sequence of keys. Some places in it part pairs: one key before the place, one from it on.
-struct Inversions {
-  int64_t descending = 0;
-  int64_t equal = 0;
-  /// Of the pairs that each place parts, two for a descending one, one for an equal one.
-  std::array<int64_t, kMostThresholds> parted{};
-
-  void add(const Inversions& other) {
-    descending += other.descending;
-    equal += other.equal;
-    for (size_t t = 0; t < kMostThresholds; ++t) parted[t] += other.parted[t];
-  }
-};
-
-/// Counts in O(n log n), by distributing the keys over 16 ranges again and again: two keys of different ranges are
-/// counted where these part. Overwrites keys and scratch. Shapes: keys, scratch [n]; places ascending, 0..n.
-Inversions count_inversions(std::span<uint32_t> keys, std::span<const int64_t> places,
-                            std::span<uint32_t> scratch);
-
-/// Rows by label, and what the labels alone decide.
+/// Rows by label, and what the labels alone decide. Borrows the rows.
 struct LabelOrder {
-  std::vector<uint32_t> row;   ///< [n] ascending label, stable
+  std::span<uint32_t> row;     ///< [n] ascending label, stable
   std::vector<Run> runs;       ///< of equal labels: places in `row`
   std::vector<int64_t> below;  ///< [thresholds] rows whose label is below each: its place in `row`
   int64_t same_label = 0;      ///< pairs inside runs
@@ -75,28 +57,43 @@ struct LabelOrder {
 /// Buffers of a thread.
 struct OrderBuffers {
   ValueOrder order;
-  std::vector<Run> runs;
+  std::vector<Run> runs, ties;
   std::vector<double> labels;
-  std::vector<uint32_t> keys, run, scratch;
+  std::vector<uint32_t> keys, scores, places;
 };
 
-/// Shapes: labels [n], finite; thresholds ascending, kMostThresholds at most.
+/// Shapes: labels, row [n], finite; thresholds ascending, kMostThresholds at most.
 LabelOrder order_labels(std::span<const double> labels, std::span<const double> thresholds,
+                        std::span<uint32_t> row, OrderBuffers& buffers);
+
+/// Rows by score, as long as the buffers keep them.
+struct ScoreOrder {
+  std::span<const uint32_t> keys;   ///< [n] of the scores, in the order of the labels
+  std::span<const uint32_t> place;  ///< [n] in the order of the labels, by ascending score, stable
+  std::span<const Run> runs;        ///< of equal scores: places in `place`
+};
+/// Shapes: scores [n], finite.
+ScoreOrder order_scores(const LabelOrder& labels, std::span<const float> scores,
                         OrderBuffers& buffers);
 
-/// Shapes: scores [n], finite.
-PairOrder count_pair_order(const LabelOrder& labels, std::span<const float> scores,
+PairOrder count_pair_order(const LabelOrder& labels, const ScoreOrder& scores,
                            OrderBuffers& buffers);
 
-/// The same over the rows of all ranks. Each rank counts for a range of labels, then for a range of scores; a row's
+/// Rows of this rank with their order by label.
+struct OrderedLabels {
+  std::span<const double> label;  ///< [n]
+  std::span<const uint32_t> row;  ///< [n] by ascending label
+};
+
+/// The same over the rows of all ranks. Each rank counts for a range of labels, then for ranges of scores; a row's
 /// score travels twice.
 class GlobalOrder {
  public:
   /// Shapes: labels [parts] that are this rank's rows one after the other. Collective: all ranks.
-  GlobalOrder(std::span<const std::span<const double>> labels, std::span<const double> thresholds,
+  GlobalOrder(std::span<const OrderedLabels> labels, std::span<const double> thresholds,
               Communicator& comm, ThreadPool& pool);
   /// The same result on all ranks. Shapes: scores [own rows]. Collective: all ranks.
-  PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) const;
+  PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool);
 
  private:
   /// A range of labels, the task of one thread.
@@ -105,9 +102,11 @@ class GlobalOrder {
     LabelOrder order;   // of places among the rows that arrive from all ranks
   };
 
-  std::vector<uint32_t> send_row_;                     // [own rows] by piece
+  HugeArray<uint32_t> send_row_;                       // [own rows] by piece
   std::vector<int64_t> send_counts_, receive_counts_;  // [ranks]
+  HugeArray<uint32_t> row_;                            // of the pieces
   std::vector<Piece> pieces_;                          // of this rank
+  HugeArray<double> sent_, arrived_;  // labels, and then the memory of what is counted
   // Of all ranks.
   int64_t rows_ = 0, same_label_ = 0;
   std::vector<int64_t> below_;  // [thresholds] rows

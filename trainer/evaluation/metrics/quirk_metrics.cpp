@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numeric>
+#include <ranges>
 
 #include "trainer/evaluation/metrics/chance.h"
 
@@ -22,7 +22,7 @@ void ncf_values(const Context& context, const UserFacts& facts, const Worker& wo
   int64_t hits = 0;
   double gain = 0;
   for (size_t i = 0; i < kNcfTop; ++i) {
-    if ((facts.relevant[position_of(worker.top[i])] >> context.top50 & 1) == 0) continue;
+    if ((facts.relevant[worker.top[i]] >> context.top50 & 1) == 0) continue;
     ++hits;
     gain += context.discount[i + 1] - context.discount[i];
   }
@@ -39,53 +39,57 @@ void ncf_values(const Context& context, const UserFacts& facts, const Worker& wo
 
 /// Candidates by their values, rounded half to even.
 struct RoundedClasses {
-  std::vector<int64_t>
-      sizes;  ///< [classes] ascending; a value that nobody has may be a class of none
-  std::vector<int64_t> ends;  ///< [classes] of each in the order of the classes
+  std::vector<double> value;   ///< [classes] ascending
+  std::vector<int64_t> sizes;  ///< [classes]
+  std::vector<int64_t> ends;   ///< [classes] of each in the order of the values
+
+  size_t of(double value_of_it) const {
+    return static_cast<size_t>(std::ranges::lower_bound(value, std::nearbyint(value_of_it)) -
+                               value.begin());
+  }
 };
 
-/// Writes the class of each value. Shapes: values, class_of [n], n > 0; least and most of the values.
-template <class Value>
-RoundedClasses round_to_classes(std::span<const Value> values, Value least, Value most,
-                                std::vector<uint32_t>& class_of) {
-  const size_t n = values.size();
-  class_of.resize(n);
+/// Shapes: value_at(i) the i-th lowest value, i < n.
+template <class ValueAt>
+RoundedClasses round_to_classes(size_t n, ValueAt&& value_at) {
   RoundedClasses classes;
-  constexpr Value kMostBins = 4096;
-  const Value first = std::nearbyint(least), width = std::nearbyint(most) - first;
-  if (width < kMostBins) {  // every integer between is a class
-    for (size_t i = 0; i < n; ++i)
-      class_of[i] = static_cast<uint32_t>(static_cast<int32_t>(std::nearbyint(values[i]) - first));
-    classes.sizes.resize(static_cast<size_t>(width) + 1);
-  } else {
-    std::vector<Value> distinct;
-    for (const Value value : values) distinct.push_back(std::nearbyint(value));
-    std::ranges::sort(distinct);
-    distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
-    for (size_t i = 0; i < n; ++i)
-      class_of[i] = static_cast<uint32_t>(
-          std::ranges::lower_bound(distinct, std::nearbyint(values[i])) - distinct.begin());
-    classes.sizes.resize(distinct.size());
+  for (size_t begin = 0; begin < n;) {
+    const double value = std::nearbyint(value_at(begin));
+    const auto is_same = [&](size_t i) { return std::nearbyint(value_at(i)) == value; };
+    size_t step = 1;
+    while (begin + step < n && is_same(begin + step)) step *= 2;
+    const auto left = std::views::iota(begin + step / 2 + 1, std::min(begin + step, n));
+    const size_t end = *std::ranges::partition_point(left, is_same);
+    classes.value.push_back(value);
+    classes.sizes.push_back(static_cast<int64_t>(end - begin));
+    classes.ends.push_back(static_cast<int64_t>(end));
+    begin = end;
   }
-  // By turns in four counters, since most of the next of one would wait for the last.
-  constexpr size_t kTurns = 4;
-  std::vector<uint32_t> counts(kTurns * classes.sizes.size());
-  for (size_t i = 0; i < n; ++i) ++counts[kTurns * class_of[i] + i % kTurns];
-  for (size_t k = 0; k < counts.size(); ++k) classes.sizes[k / kTurns] += counts[k];
-  classes.ends.resize(classes.sizes.size());
-  std::partial_sum(classes.sizes.begin(), classes.sizes.end(), classes.ends.begin());
   return classes;
 }
 
-/// Places by (rounded label, place).
-std::vector<uint32_t> order_rounded(const User& user, const LabelOrder& order, Worker& worker) {
+/// Writes places by (rounded label, place).
+void order_rounded(const User& user, const LabelOrder& order, Worker& worker,
+                   std::span<uint32_t> places) {
   const size_t n = user.label.size();
-  RoundedClasses classes = round_to_classes(user.label, user.label[order.row.front()],
-                                            user.label[order.row.back()], worker.class_of);
-  std::vector<uint32_t> places(n);
-  for (size_t i = n; i-- > 0;)  // from the last of each class on
-    places[static_cast<size_t>(--classes.ends[worker.class_of[i]])] = static_cast<uint32_t>(i);
-  return places;
+  const RoundedClasses classes =
+      round_to_classes(n, [&](size_t i) { return user.label[order.row[i]]; });
+  std::vector<uint32_t>& class_of = worker.class_of;
+  class_of.resize(n);
+  std::vector<uint32_t> begins, ends;
+  for (size_t c = 0; c < classes.ends.size(); ++c) {
+    ends.push_back(static_cast<uint32_t>(classes.ends[c]));
+    begins.push_back(static_cast<uint32_t>(classes.ends[c] - classes.sizes[c]));
+    for (size_t i = begins[c]; i < ends[c]; ++i) class_of[order.row[i]] = static_cast<uint32_t>(c);
+  }
+  // From both ends, since most of the next of one would wait for the last.
+  for (uint32_t first = 0, last = static_cast<uint32_t>(n); first < last;) {
+    places[begins[class_of[first]]++] = first;
+    ++first;
+    if (first == last) break;
+    --last;
+    places[--ends[class_of[last]]] = last;
+  }
 }
 
 /// The place of the candidate that is `rank`th by label descending, then id ascending.
@@ -96,17 +100,8 @@ size_t at_label_rank(const LabelOrder& order, size_t rank) {
   return order.row[run->begin + (rank - (n - run->end))];
 }
 
-/// How many candidates are ranked before the one at `place`.
-size_t rank_of(size_t place, const Worker& worker) {
-  const uint32_t key = worker.key[place];
-  uint32_t before = 0;
-  for (size_t j = 0; j < place; ++j) before += worker.key[j] <= key;
-  for (size_t j = place + 1; j < worker.key.size(); ++j) before += worker.key[j] < key;
-  return before;
-}
-
-void on_ids_facts(const Context& context, const User& user, Worker& worker, UserFacts& facts,
-                  std::span<double> chance) {
+void on_ids_facts(const Context& context, const User& user, std::span<uint32_t> rounded,
+                  Worker& worker, UserFacts& facts, std::span<double> chance) {
   const size_t n = user.item.size();
   if (context.number.empty() || n <= kShortTop) return;
   // By turns, since each addition to one sum would wait for the last.
@@ -117,7 +112,8 @@ void on_ids_facts(const Context& context, const User& user, Worker& worker, User
     facts.ideal_on_ids += context.number[static_cast<size_t>(user.item[n - 1 - i])] *
                           (context.discount[i + 1] - context.discount[i]);
   if (facts.ideal_on_ids == 0) return;  // no id but 0
-  facts.rounded = order_rounded(user, facts.order, worker);
+  order_rounded(user, facts.order, worker, rounded);
+  facts.rounded = rounded;
   chance[context.layout.on_ids()] =
       expected_ndcg(static_cast<int64_t>(n), sum, facts.ideal_on_ids, kShortTop, context.discount);
 }
@@ -129,18 +125,17 @@ void on_ids_values(const Context& context, const User& user, const UserFacts& fa
   const auto number_at = [&](size_t place) {
     return context.number[static_cast<size_t>(user.item[place])];
   };
-  uint32_t last_key = 0;  // of the lowest score
-  for (const uint32_t key : worker.key) last_key = std::max(last_key, key);
-  const RoundedClasses classes = round_to_classes(
-      score, value_of_key(~last_key), score[position_of(worker.top.front())], worker.class_of);
+  const RoundedClasses classes =
+      round_to_classes(n, [&](size_t i) { return worker.ranked.score(i); });
   const std::vector<int64_t>& ends = classes.ends;
   std::vector<int64_t> larger(ends.size(), 0);  // ids so far, of each class
   double gain = 0, gain_rounded = 0;
   for (size_t i = 0; i < kShortTop; ++i) {
     const size_t place = n - 1 - i;
     const double discount = context.discount[i + 1] - context.discount[i];
-    gain += number_at(at_label_rank(facts.order, rank_of(place, worker))) * discount;
-    const size_t c = worker.class_of[place];
+    const auto before = worker.ranked.before(static_cast<uint32_t>(place), score[place]);
+    gain += number_at(at_label_rank(facts.order, static_cast<size_t>(before))) * discount;
+    const size_t c = classes.of(score[place]);
     gain_rounded +=
         number_at(facts.rounded[static_cast<size_t>(ends[c] - 1 - larger[c]++)]) * discount;
   }
@@ -197,7 +192,7 @@ void relevant_rows_facts(const Context& context, const User& user, UserFacts& fa
 void relevant_rows_values(const Context& context, const User& user, const UserFacts& facts,
                           const Worker& worker, std::span<double> values) {
   if (facts.relevant_rows == 0) return;
-  const auto is_hit = [&](uint64_t key) { return user.label[position_of(key)] >= kRelevantFrom; };
+  const auto is_hit = [&](uint32_t place) { return user.label[place] >= kRelevantFrom; };
   const auto first =
       static_cast<size_t>(std::find_if(worker.top.begin(), worker.top.begin() + kShortTop, is_hit) -
                           worker.top.begin());
@@ -205,7 +200,7 @@ void relevant_rows_values(const Context& context, const User& user, const UserFa
       first < kShortTop ? context.discount[first + 1] - context.discount[first] : 0;
   std::vector<int32_t> hits;
   for (size_t i = 0; i < kShortTop; ++i) {
-    const size_t place = position_of(worker.top[i]);
+    const size_t place = worker.top[i];
     if (has_relevant_row(user, place)) hits.push_back(user.item[place]);
   }
   std::ranges::sort(hits);
@@ -216,14 +211,16 @@ void relevant_rows_values(const Context& context, const User& user, const UserFa
 
 }  // namespace
 
-void quirk_facts(const Context& context, const User& user, Worker& worker, UserFacts& facts,
-                 std::span<double> chance) {
+void quirk_facts(const Context& context, const User& user, std::span<uint32_t> rounded,
+                 Worker& worker, UserFacts& facts, std::span<double> chance) {
   if (std::ssize(user.item) > kNcfTop) {
     chance[context.layout.ncf_hit_ratio()] =
         expected_recall({.count = std::ssize(user.item), .relevant = kNcfTop}, kNcfTop);
-    chance[context.layout.jaccard()] = expected_jaccard(std::ssize(user.item), kNcfTop);
+    const auto [known, is_new] = worker.jaccard.try_emplace(std::ssize(user.item));
+    if (is_new) known->second = expected_jaccard(std::ssize(user.item), kNcfTop);
+    chance[context.layout.jaccard()] = known->second;
   }
-  on_ids_facts(context, user, worker, facts, chance);
+  on_ids_facts(context, user, rounded, worker, facts, chance);
   relevant_rows_facts(context, user, facts, chance);
 }
 

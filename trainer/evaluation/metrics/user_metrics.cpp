@@ -57,8 +57,8 @@ void binary_chance(const Context& context, size_t label, Candidates candidates, 
 /// Sets the bits of every label, and counts them; the order of `facts` is there already.
 void mark_relevant(const Context& context, const User& user, Worker& worker, UserFacts& facts) {
   const size_t n = user.label.size();
-  facts.relevant.assign(n, 0);
   const std::span<uint16_t> relevant = facts.relevant;
+  std::ranges::fill(relevant, 0);
   for (size_t k = 0; k < context.labels.size(); ++k) {
     const BinaryLabel& label = context.labels[k];
     const auto mark = [&](auto&& is_relevant) {
@@ -90,14 +90,11 @@ void mark_relevant(const Context& context, const User& user, Worker& worker, Use
   }
 }
 
-/// The order of `facts` is there already; `total` is the sum of the gains.
-void graded_facts(const Context& context, const User& user, double total, UserFacts& facts,
-                  std::span<double> chance) {
+/// The order of `facts` is there already; `total` and `total_exp` are the sums of both gains.
+void graded_facts(const Context& context, const User& user, double total, double total_exp,
+                  UserFacts& facts, std::span<double> chance) {
   if (!(total > 0)) return;
   const int64_t n = std::ssize(user.label);
-  double total_exp = 0;
-  for (const double label : user.label)
-    if (label > 0) total_exp += math::exp2(cut_ratio(label)) - 1;
   int64_t i = 0;
   double ideal = 0, ideal_exp = 0;
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
@@ -121,63 +118,40 @@ void graded_facts(const Context& context, const User& user, double total, UserFa
 void list_facts(const Context& context, const User& candidates, Worker& worker, UserFacts& facts,
                 std::span<double> chance) {
   const int64_t n = std::ssize(candidates.item);
+  // Several side by side, in a loop that is vectorized.
+  std::vector<double>& exp = worker.gain_exp;
+  exp.resize(candidates.label.size());
+  for (size_t i = 0; i < exp.size(); ++i) exp[i] = math::exp2(cut_ratio(candidates.label[i])) - 1;
   // In one loop, since each of these sums alone would wait for its own last addition.
-  double everything = 0, gain = 0;
-  for (size_t i = 0; i < candidates.label.size(); ++i) {
+  double everything = 0, gain = 0, gain_exp = 0;
+  for (size_t i = 0; i < exp.size(); ++i) {
     everything += context.information[static_cast<size_t>(candidates.item[i])];
     gain += cut_ratio(candidates.label[i]);
+    gain_exp += exp[i];
   }
   for (size_t label = 0; label < context.layout.labels; ++label)
     binary_chance(context, label, {.count = n, .relevant = facts.relevant_count[label]}, worker,
                   chance);
-  graded_facts(context, candidates, gain, facts, chance);
+  graded_facts(context, candidates, gain, gain_exp, facts, chance);
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j)
     chance[context.layout.novelty(j)] = everything / static_cast<double>(n);
 }
 
-/// The first of the ranked list, as rank keys in order, in `worker.top`; descending keys in `worker.key`.
-void rank_top(std::span<const float> score, int64_t longest, Worker& worker) {
-  const size_t n = score.size();
-  const auto count = std::min(n, static_cast<size_t>(longest));
-  worker.key.resize(n);
-  uint32_t least = ~uint32_t{0}, most = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const uint32_t key = ~order_key(score[i]);
-    worker.key[i] = key;
-    least = std::min(least, key);
-    most = std::max(most, key);
-  }
-  // Few enough keys are up to a bound that a histogram gives, and only these are sorted.
-  constexpr int kBits = 10;
-  const int shift = std::max(0, static_cast<int>(std::bit_width(most - least)) - kBits);
-  std::array<uint32_t, size_t{1} << kBits> histogram{};
-  for (const uint32_t key : worker.key) ++histogram[(key - least) >> shift];
-  uint32_t bin = 0;
-  for (size_t up_to = histogram[0]; up_to < count; up_to += histogram[bin]) ++bin;
-  worker.top.resize(n);
-  size_t kept = 0;
-  for (size_t i = 0; i < n; ++i) {
-    worker.top[kept] = rank_key(worker.key[i], i);
-    kept += (worker.key[i] - least) >> shift <= bin;
-  }
-  worker.top.resize(kept);
-  const auto end = worker.top.begin() + static_cast<std::ptrdiff_t>(count);
-  std::nth_element(worker.top.begin(), end, worker.top.end());
-  worker.top.resize(count);
-  std::sort(worker.top.begin(), worker.top.end());
+/// By the scores, whose order is left to the buffers.
+ScoreOrder rank(const Context& context, const LabelOrder& labels, std::span<const float> score,
+                Worker& worker) {
+  const ScoreOrder order = order_scores(labels, score, worker.order);
+  worker.ranked = {labels, order};
+  worker.ranked.top(context.longest(), worker.top);
+  return order;
 }
 
 /// How many come before the first relevant one in the whole list.
 int64_t before_first(size_t label, const UserFacts& facts, const Worker& worker) {
   const auto is_relevant = [&](size_t i) { return (facts.relevant[i] >> label & 1) != 0; };
-  for (size_t i = 0; i < worker.top.size(); ++i)
-    if (is_relevant(position_of(worker.top[i]))) return static_cast<int64_t>(i);
-  uint64_t first = ~uint64_t{0};
-  for (size_t i = 0; i < worker.key.size(); ++i)
-    if (is_relevant(i)) first = std::min(first, rank_key(worker.key[i], i));
-  int64_t better = 0;
-  for (size_t i = 0; i < worker.key.size(); ++i) better += rank_key(worker.key[i], i) < first;
-  return better;
+  const auto first = std::ranges::find_if(worker.top, is_relevant);
+  return first != worker.top.end() ? first - worker.top.begin()
+                                   : worker.ranked.before_first(is_relevant);
 }
 
 void binary_values(const Context& context, size_t label, const UserFacts& facts,
@@ -192,7 +166,7 @@ void binary_values(const Context& context, size_t label, const UserFacts& facts,
     const int64_t k = context.k[j];
     for (; i < k; ++i) {
       const auto at = static_cast<size_t>(i);
-      if ((facts.relevant[position_of(worker.top[at])] >> label & 1) == 0) continue;
+      if ((facts.relevant[worker.top[at]] >> label & 1) == 0) continue;
       ++hits;
       gain += context.discount[at + 1] - context.discount[at];
       precisions += static_cast<double>(hits) / static_cast<double>(i + 1);
@@ -220,7 +194,7 @@ void graded_values(const Context& context, const User& user, const UserFacts& fa
     for (; i < context.k[j]; ++i) {
       const auto at = static_cast<size_t>(i);
       const double discount = context.discount[at + 1] - context.discount[at];
-      const double here = cut_ratio(user.label[position_of(worker.top[at])]);
+      const double here = cut_ratio(user.label[worker.top[at]]);
       gain += here * discount;
       gain_exp += (math::exp2(here) - 1) * discount;
     }
@@ -236,11 +210,11 @@ void novelty_values(const Context& context, const User& user, Worker& worker,
   double sum = 0;
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j) {
     for (; i < context.k[j]; ++i) {
-      const int32_t item = user.item[position_of(worker.top[static_cast<size_t>(i)])];
+      const int32_t item = user.item[worker.top[static_cast<size_t>(i)]];
       sum += context.information[static_cast<size_t>(item)];
     }
     for (size_t listed = 0; listed < static_cast<size_t>(context.k[j]); ++listed) {
-      const int32_t item = user.item[position_of(worker.top[listed])];
+      const int32_t item = user.item[worker.top[listed]];
       worker.listed[j][static_cast<size_t>(item)] = 1;
     }
     values[context.layout.novelty(j)] = sum / static_cast<double>(context.k[j]);
@@ -261,7 +235,9 @@ struct Catalogue {
   std::vector<int32_t> item;  // ascending
   std::vector<double> label;  // 0 or more; 0 where the user has no pair of it
   std::vector<uint8_t> has_pair;
-  UserFacts facts;
+  std::vector<uint32_t> row;
+  std::vector<uint16_t> relevant;
+  UserFacts facts;  // of these
   double gain = 0;  // of all
 
   User user() const { return {.item = item, .label = label, .duration_p80 = {}}; }
@@ -289,24 +265,26 @@ Catalogue catalogue_of(const Context& context, const User& user, const UserFacts
     catalogue.label.push_back(label);
     catalogue.has_pair.push_back(has_pair);
     catalogue.gain += cut_ratio(label);
-    (label > 0 ? positive : catalogue.facts.order.row).push_back(place);
-    catalogue.facts.relevant.push_back(relevant);
+    (label > 0 ? positive : catalogue.row).push_back(place);
+    catalogue.relevant.push_back(relevant);
     for (size_t k = 0; relevant != 0 && k < context.layout.labels; ++k)
       catalogue.facts.relevant_count[k] += relevant >> k & 1;
   }
   std::ranges::stable_sort(positive, {}, [&](uint32_t place) { return catalogue.label[place]; });
-  std::vector<uint32_t>& order = catalogue.facts.order.row;
-  order.insert(order.end(), positive.begin(), positive.end());
+  catalogue.row.insert(catalogue.row.end(), positive.begin(), positive.end());
+  catalogue.facts.order.row = catalogue.row;
+  catalogue.facts.relevant = catalogue.relevant;
   return catalogue;
 }
 
-/// By threshold: what is not known to reach it is below it.
+/// By threshold: what is not known to reach it is below it. Borrows a buffer of the worker.
 LabelOrder order_of(const Context& context, const Catalogue& catalogue, Worker& worker) {
   std::vector<double> labels = catalogue.label;
   const double below = context.thresholds.empty() ? 0 : context.thresholds.front() - 1;
   for (size_t i = 0; i < labels.size(); ++i)
     if (!catalogue.has_pair[i]) labels[i] = std::min(below, 0.);
-  return order_labels(labels, context.thresholds, worker.order);
+  worker.row.resize(labels.size());
+  return order_labels(labels, context.thresholds, worker.row, worker.order);
 }
 
 }  // namespace
@@ -327,21 +305,21 @@ void catalogue_values(const Context& context, const User& user, const UserFacts&
                       std::span<double> values) {
   Catalogue catalogue = catalogue_of(context, user, facts, seen);
   std::vector<double> chance(context.layout.size());  // known already
-  graded_facts(context, catalogue.user(), catalogue.gain, catalogue.facts, chance);
+  graded_facts(context, catalogue.user(), catalogue.gain, 0, catalogue.facts, chance);
   std::vector<float> scores;
   for (const int32_t item : catalogue.item) scores.push_back(score[static_cast<size_t>(item)]);
+  const LabelOrder labels = order_of(context, catalogue, worker);
   const PairOrder order =
-      count_pair_order(order_of(context, catalogue, worker), scores, worker.order);
+      count_pair_order(labels, rank(context, labels, scores, worker), worker.order);
   for (size_t t = 0; t < context.layout.thresholds; ++t)
     if (order.classes[t].both())
       values[context.layout.gauc(t)] =
           order.classes[t].auc() * static_cast<double>(user.label.size());
-  rank_top(scores, context.longest(), worker);
   list_values(context, catalogue.user(), catalogue.facts, worker, values);
 }
 
-UserFacts user_facts(const Context& context, const User& user, Worker& worker,
-                     std::span<double> chance) {
+UserFacts user_facts(const Context& context, const User& user, const FactsMemory& memory,
+                     Worker& worker, std::span<double> chance) {
   const Layout& layout = context.layout;
   const int64_t n = std::ssize(user.label);
   Errors constant;
@@ -357,7 +335,8 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
   chance[layout.squared_deviation()] = squared_deviation;
 
   UserFacts facts;
-  facts.order = order_labels(user.label, context.thresholds, worker.order);
+  facts.order = order_labels(user.label, context.thresholds, memory.row, worker.order);
+  facts.relevant = memory.relevant;
   if (facts.order.same_label < n * (n - 1) / 2) chance[layout.xauc()] = .5;
   for (size_t t = 0; t < layout.thresholds && !context.catalogue; ++t)
     if (facts.order.below[t] > 0 && facts.order.below[t] < n)
@@ -369,7 +348,7 @@ UserFacts user_facts(const Context& context, const User& user, Worker& worker,
       if (!user.trained || context.untrained[user.item[i]] != 0) facts.untrained.push_back(i);
   untrained_errors(
       layout, user, facts, [&](int32_t) { return context.train_mean; }, chance);
-  quirk_facts(context, user, worker, facts, chance);
+  quirk_facts(context, user, memory.rounded, worker, facts, chance);
   if (!context.catalogue) list_facts(context, user, worker, facts, chance);
   return facts;
 }
@@ -385,13 +364,13 @@ void user_values(const Context& context, const User& user, const UserFacts& fact
   untrained_errors(
       layout, user, facts, [&](int32_t i) { return static_cast<double>(score[i]); }, values);
 
-  const PairOrder order = count_pair_order(facts.order, score, worker.order);
+  const PairOrder order =
+      count_pair_order(facts.order, rank(context, facts.order, score, worker), worker.order);
   if (order.pairs > 0) values[layout.xauc()] = order.xauc();
   for (size_t t = 0; t < layout.thresholds && !context.catalogue; ++t)
     if (order.classes[t].both())
       values[layout.gauc(t)] = order.classes[t].auc() * static_cast<double>(n);
 
-  rank_top(score, context.longest(), worker);
   quirk_values(context, user, facts, score, worker, values);
   if (!context.catalogue) list_values(context, user, facts, worker, values);
 }

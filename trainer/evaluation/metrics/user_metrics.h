@@ -13,6 +13,7 @@
 #include "trainer/evaluation/metrics/labels.h"
 #include "trainer/evaluation/metrics/metrics.h"
 #include "trainer/evaluation/metrics/pair_order.h"
+#include "trainer/evaluation/metrics/ranked_list.h"
 
 /// Metrics of one user as a pure function of its pairs: what labels alone decide, then what scores do.
 namespace kt::metrics {
@@ -108,15 +109,15 @@ struct Context {
   int64_t longest() const { return std::ssize(discount) - 1; }
 };
 
-/// What the labels of a user decide.
+/// What the labels of a user decide. Borrows what is of each pair.
 struct UserFacts {
   LabelOrder order;
-  std::vector<uint16_t> relevant;  ///< [n] bit L: relevant for Context::labels[L]
+  std::span<uint16_t> relevant;  ///< [n] bit L: relevant for Context::labels[L]
   std::array<int64_t, kMostLabels + 1> relevant_count{};
   std::vector<double> ideal, ideal_exp;  ///< [ks] dcg of the best order of graded5, where k < n
   std::vector<int32_t> untrained;        ///< places of pairs of an untrained user or item
   double ideal_on_ids = 0;               ///< 0: the user does not count
-  std::vector<uint32_t> rounded;         ///< [n] places by (rounded label, id), where it counts
+  std::span<uint32_t> rounded;           ///< [n] places by (rounded label, id), where it counts
   /// Of two_tower.recall_repeated_rows and als.ndcg_any_hit; 0: the user does not count.
   int64_t relevant_rows = 0;
 };
@@ -124,18 +125,28 @@ struct UserFacts {
 /// Buffers of a thread, and the items it has seen in lists.
 struct Worker {
   OrderBuffers order;
-  std::vector<uint32_t> key;
-  std::vector<uint64_t> top;
+  RankedList ranked;          ///< of the user at hand
+  std::vector<uint32_t> top;  ///< positions of the first, as many as the longest list has
   std::vector<uint8_t> relevant;
+  std::vector<double> gain_exp;
+  std::vector<uint32_t> row;  ///< of the catalogue
   std::vector<uint32_t> class_of;
-  std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;  ///< expected, by Candidates met
+  // Expected, of what was met: by Candidates; by their number.
+  std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;
+  std::map<int64_t, double> jaccard;
   std::vector<std::vector<uint8_t>> listed;                       ///< [ks][I]
+};
+
+/// What facts of users keep of each pair. Shapes: [n] each.
+struct FactsMemory {
+  std::span<uint32_t> row, rounded;
+  std::span<uint16_t> relevant;
 };
 
 /// Writes what a user counts for, in this and in the next functions; the rest of a row stays as it is.
 /// Shapes: chance [Layout::size()].
-UserFacts user_facts(const Context& context, const User& user, Worker& worker,
-                     std::span<double> chance);
+UserFacts user_facts(const Context& context, const User& user, const FactsMemory& memory,
+                     Worker& worker, std::span<double> chance);
 /// Shapes: score [n], values [Layout::size()].
 void user_values(const Context& context, const User& user, const UserFacts& facts,
                  std::span<const float> score, Worker& worker, std::span<double> values);

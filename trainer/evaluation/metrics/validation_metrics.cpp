@@ -18,6 +18,7 @@ using namespace metrics;
 
 struct ValidationMetrics::State {
   std::vector<float> label;
+  HugeArray<uint32_t> row;  // what the orders borrow
   struct Part {
     std::vector<int64_t> begin;  // [users with rows + 1] among the rows of this rank
     std::vector<LabelOrder> order;
@@ -47,20 +48,28 @@ ValidationMetrics::ValidationMetrics(std::vector<std::vector<int64_t>> user_rows
   s.first_row = std::accumulate(all_rows.begin(), all_rows.begin() + comm.world().rank, int64_t{0});
   if (s.rows == 0) return;
   const std::vector<double> labels(s.label.begin(), s.label.end());
+  s.row = HugeArray<uint32_t>(labels.size());
   // Rounded as the labels are, so that one that is written like the threshold is a positive.
   std::vector<double> thresholds;
   if (positive_from) thresholds.push_back(static_cast<float>(*positive_from));
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
   pool.parallel_for(std::ssize(s.parts), [&](int64_t task, int thread) {
     State::Part& part = s.parts[static_cast<size_t>(task)];
-    for (size_t k = 0; k + 1 < part.begin.size(); ++k)
-      part.order.push_back(order_labels(
-          std::span(labels).subspan(static_cast<size_t>(part.begin[k]),
-                                    static_cast<size_t>(part.begin[k + 1] - part.begin[k])),
-          thresholds, buffers[static_cast<size_t>(thread)]));
+    for (size_t k = 0; k + 1 < part.begin.size(); ++k) {
+      const auto begin = static_cast<size_t>(part.begin[k]),
+                 n = static_cast<size_t>(part.begin[k + 1]) - begin;
+      part.order.push_back(order_labels(std::span(labels).subspan(begin, n), thresholds,
+                                        std::span(s.row).subspan(begin, n),
+                                        buffers[static_cast<size_t>(thread)]));
+    }
   });
-  const std::array<std::span<const double>, 1> parts{labels};
-  s.order.emplace(parts, thresholds, comm, pool);
+  std::vector<OrderedLabels> users;
+  for (const State::Part& part : s.parts)
+    for (size_t k = 0; k < part.order.size(); ++k)
+      users.push_back({.label = std::span(labels).subspan(static_cast<size_t>(part.begin[k]),
+                                                          part.order[k].row.size()),
+                       .row = part.order[k].row});
+  s.order.emplace(users, thresholds, comm, pool);
 }
 
 ValidationMetrics::~ValidationMetrics() = default;
@@ -69,7 +78,7 @@ ValidationMetrics& ValidationMetrics::operator=(ValidationMetrics&&) noexcept = 
 
 ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Communicator& comm,
                                              ThreadPool& pool) const {
-  const State& s = *state_;
+  State& s = *state_;
   ValidationResult result;
   result.rows = s.rows;
   if (s.rows == 0) return result;
@@ -102,8 +111,9 @@ ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Commu
       if (labels.below.empty() || labels.below[0] == 0 ||
           labels.below[0] == static_cast<int64_t>(n))
         continue;
-      const PairOrder order =
-          count_pair_order(labels, score.subspan(begin, n), buffers[static_cast<size_t>(thread)]);
+      OrderBuffers& own_buffers = buffers[static_cast<size_t>(thread)];
+      const PairOrder order = count_pair_order(
+          labels, order_scores(labels, score.subspan(begin, n), own_buffers), own_buffers);
       sums[4] += order.classes[0].auc() * static_cast<double>(n);
       sums[5] += static_cast<double>(n);
     }
