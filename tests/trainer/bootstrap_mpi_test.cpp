@@ -47,31 +47,33 @@ TEST_F(Bootstrap, WeightsArePoissonAndEachDrawIsItsOwn) {
 }
 
 TEST_F(Bootstrap, MeansAreThoseOfPlainLoops) {
-  // Over users and over pairs; the second user has nothing of the first, and nobody anything of the last.
+  // Over users and over pairs; the second user has nothing of the first, nobody anything of the third, and the last is
+  // the first again.
   const std::vector<int32_t> users = {3, 8, 9, 40};
-  const UserValues values{
-      .names = {"users", "pairs", "none"},
-      .over_pairs = {0, 1, 0},
-      .pairs = {2, 5, 1, 4},
-      .values = {1, 10, kAbsent, kAbsent, 20, kAbsent, 4, 40, kAbsent, 9, -3, kAbsent}};
+  const UserValues values{.names = {"users", "pairs", "none", "again"},
+                          .over_pairs = {0, 1, 0, 0},
+                          .pairs = {2, 5, 1, 4},
+                          .values = {1, 10, kAbsent, 1, kAbsent, 20, kAbsent, kAbsent, 4, 40,
+                                     kAbsent, 4, 9, -3, kAbsent, 9}};
   constexpr int64_t kReplicates = 200;  // one in twenty has none of three users
   const std::vector<double> got = means(values, users, kReplicates);
-  ASSERT_EQ(std::ssize(got), 3 * kReplicates);
+  ASSERT_EQ(std::ssize(got), 4 * kReplicates);
   int without = 0;
   for (int64_t b = 0; b < kReplicates; ++b) {
     double sum = 0, weight = 0, pair_sum = 0, pair_weight = 0;
     for (size_t u = 0; u < users.size(); ++u) {
       const int times = poisson_weight(7, b, users[u]);
       if (u != 1) {
-        sum += times * values.values[3 * u];
+        sum += times * values.values[4 * u];
         weight += times;
       }
-      pair_sum += times * values.pairs[u] * values.values[3 * u + 1];
+      pair_sum += times * values.pairs[u] * values.values[4 * u + 1];
       pair_weight += times * values.pairs[u];
     }
     const auto at = static_cast<size_t>(b);
     if (weight > 0) {
       EXPECT_DOUBLE_EQ(got[at], sum / weight);
+      EXPECT_EQ(got[3 * kReplicates + at], got[at]);
     } else {
       EXPECT_TRUE(std::isnan(got[at]));
     }
@@ -85,7 +87,7 @@ TEST_F(Bootstrap, MeansAreThoseOfPlainLoops) {
 
   ThreadPool pool(1);
   const auto intervals = bootstrap_intervals(values, users, kReplicates, comm, pool);
-  EXPECT_EQ(intervals.size(), 2u);  // none of what nobody has
+  EXPECT_EQ(intervals.size(), 3u);  // none of what nobody has
   EXPECT_LT(intervals.at("users").low, intervals.at("users").high);
   EXPECT_TRUE(bootstrap_intervals(values, users, 0, comm, pool).empty());
 }

@@ -61,7 +61,7 @@ TEST(ManyRanks, TheLastPieceOfLabelsIsCounted) {
     const std::vector<float> scores{1, 4, 2, 2};
     const std::vector<uint32_t> row{0, 1, 2, 3};
     const std::array parts{metrics::OrderedLabels{labels, row}};
-    const metrics::GlobalOrder order(parts, std::array{2.}, comm, pool);
+    metrics::GlobalOrder order(parts, std::array{2.}, comm, pool);
     const metrics::PairOrder counted = order.count(scores, comm, pool);
     EXPECT_EQ(counted.classes.at(0).positives, 4) << ranks;
     EXPECT_EQ(counted.classes.at(0).negatives, 0) << ranks;

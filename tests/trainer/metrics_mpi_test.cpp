@@ -1120,7 +1120,7 @@ TEST_F(MetricsOrder, CountsEveryPair) {
         order_labels(first, {}, first_row, buffers);
         order_labels(second, {}, second_row, buffers);
         const std::vector<OrderedLabels> parts = {{first, first_row}, {}, {second, second_row}};
-        const GlobalOrder order(parts, thresholds, comm, pool);
+        GlobalOrder order(parts, thresholds, comm, pool);
         expect_same(order.count(own_scores, comm, pool));
         for (float& one : own_scores) one = -one;  // the labels' order serves again
         const PairOrder negated = order.count(own_scores, comm, pool);
@@ -1129,6 +1129,71 @@ TEST_F(MetricsOrder, CountsEveryPair) {
         EXPECT_EQ(negated.tied, expected.tied);
       }
     }
+  }
+}
+
+/// How many of some numbers are below one, in a tree of sums.
+class SumTree {
+ public:
+  explicit SumTree(size_t n) : sums_(n + 1, 0) {}
+  void add(size_t number) {
+    for (size_t i = number + 1; i < sums_.size(); i += i & (~i + 1)) ++sums_[i];
+  }
+  int64_t below(size_t number) const {
+    int64_t sum = 0;
+    for (size_t i = number; i > 0; i -= i & (~i + 1)) sum += sums_[i];
+    return sum;
+  }
+
+ private:
+  std::vector<int64_t> sums_;
+};
+
+TEST_F(MetricsOrder, CountsManyPairs) {
+  using metrics::GlobalOrder, metrics::OrderBuffers, metrics::OrderedLabels, metrics::PairOrder;
+  std::mt19937 random(6);
+  // More than numbers of one word a digit, more than of two, and so many that a score range is.
+  for (const size_t n : {20'000, 40'000, 300'000}) {
+    SCOPED_TRACE(n);
+    std::vector<double> labels;
+    std::vector<float> scores;
+    for (size_t i = 0; i < n; ++i) {
+      labels.push_back(static_cast<double>(random() % n));
+      scores.push_back(static_cast<float>(random() % (n / 3)));
+    }
+    std::vector<uint32_t> row(n);
+    OrderBuffers buffers;
+    const auto by_label = order_labels(labels, {}, row, buffers);
+    PairOrder expected;
+    SumTree tree(n);
+    for (size_t begin = 0, end = 0; begin < n; begin = end) {
+      for (; end < n && labels[row[end]] == labels[row[begin]]; ++end) {
+        const auto score = static_cast<size_t>(scores[row[end]]);
+        expected.pairs += static_cast<int64_t>(begin);
+        expected.alike += tree.below(score);
+        expected.tied += tree.below(score + 1) - tree.below(score);
+      }
+      for (size_t i = begin; i < end; ++i) tree.add(static_cast<size_t>(scores[row[i]]));
+    }
+    const auto expect_same = [&](const PairOrder& got) {
+      EXPECT_EQ(got.pairs, expected.pairs);
+      EXPECT_EQ(got.alike, expected.alike);
+      EXPECT_EQ(got.tied, expected.tied);
+    };
+    expect_same(count_pair_order(by_label, order_scores(by_label, scores, buffers), buffers));
+
+    const auto own = [&]<class T>(std::vector<T>& values) {  // every so many-th, from the rank on
+      std::vector<T> of_rank;
+      for (size_t i = world.rank; i < values.size(); i += world.size) of_rank.push_back(values[i]);
+      return of_rank;
+    };
+    const std::vector<double> own_labels = own(labels);
+    std::vector<uint32_t> own_row(own_labels.size());
+    order_labels(own_labels, {}, own_row, buffers);
+    ThreadPool pool(2);
+    const std::vector<OrderedLabels> parts = {{own_labels, own_row}};
+    GlobalOrder order(parts, {}, comm, pool);
+    expect_same(order.count(own(scores), comm, pool));
   }
 }
 
