@@ -73,7 +73,7 @@ class TenSteps : public SmallProblem,
     const auto exchange = config.parallel.reduce == Reduce::kExact
                               ? make_exact_exchange(parameters, ranks, options)
                               : make_fast_exchange(parameters, ranks, options);
-    TrainStep step(*problem.engine, parameters, *exchange, ranks, pool, samples,
+    TrainStep step(*problem.engine, parameters, *exchange, ranks, pool, schedule, samples,
                    step_columns(problem), problem.system.objective,
                    {.seed = static_cast<uint64_t>(config.train.seed)});
     for (int64_t t = 0; t < kSteps; ++t) {

@@ -85,7 +85,7 @@ class RankedSteps : public SmallProblem,
     const auto exchange = make_exact_exchange(
         parameters, ranks,
         exchange_options(*problem.engine, parameters, schedule, pool, objective.group()));
-    TrainStep step(*problem.engine, parameters, *exchange, ranks, pool, samples,
+    TrainStep step(*problem.engine, parameters, *exchange, ranks, pool, schedule, samples,
                    step_columns(problem), objective, {.seed = seed, .negatives = &negatives});
     for (int64_t t = 0; t < kSteps; ++t) {
       const TrainStep::Result of_step = step.run(kEpoch, t % schedule.steps(), kRate, t + 1);
