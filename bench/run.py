@@ -124,6 +124,18 @@ def import_files(scale):
     return run(PROGRAM, "import", csv_files(scale), "--out", folder, "--quiet")
 
 
+def spread_table(path, users, items, rows_of_user):
+    """A table of few rows a user, far apart in the file, and of as many a video."""
+    prime = 1_000_003  # shares no factor with what users and items are
+    with open(path, "w") as file:
+        file.write("user,video,ratio\n")
+        for k in range(rows_of_user):
+            for begin in range(0, users, 100_000):
+                file.writelines(
+                    f"{at * prime % users},{(at * 7 + k * users) * prime % items},{at % 199 / 100}\n"
+                    for at in range(begin, min(begin + 100_000, users)))
+
+
 def dataset_path(scale):
     return WORK / f"dataset-{scale:g}"
 
@@ -370,9 +382,59 @@ def bench_memory(report, options):
         each = [value["median"] / million for value, million in zip(cost, rows)]
         report.line(what, {"values": cost}, "  ".join(number(value["median"]) for value in cost),
                     "a million rows " + "  ".join(number(value) for value in each))
-    report.figure("peak memory a rank, largest scale", memory, "MB", most=1000)
+    report.figure("peak memory a rank, largest scale", memory, "MB", most=370)
     planned = plan(dataset(scale))["memory"]["needed_bytes"] / 2 / 1e6
     report.figure("  beside what was planned", memory, "MB", ("plan", [planned] * options.repeat))
+
+
+def bench_start(report, options):
+    """What a process needs before any data: seconds to its end, and memory; libtorch is loaded by nobody of these."""
+    source = WORK / "start.csv"
+    source.write_text("user,video,ratio\n" + "".join(f"{k % 50},{k % 7},{k % 9 / 4}\n" for k in range(1000)))
+    data, run_dir = WORK / "start", WORK / "start-run"
+    commands = {
+        "--help": ["--help"],
+        "validate": ["validate", ROOT / "configs" / "ncf.yaml"],
+        "import, 1,000 rows": ["import", source, "--map", "user=user,item=video,label=ratio", "--out", data],
+        "train, a step of one rank": ["train", f"data.path={data}", f"run.dir={run_dir}", "model.content=none",
+                                      "train.max_steps=1", "checkpoint.best=none"],
+    }
+    for what, command in commands.items():
+        seconds, memory = [], []
+        for _ in range(5 * options.repeat):
+            for folder in [data] if command[0] == "import" else [run_dir]:
+                shutil.rmtree(folder, ignore_errors=True)
+            finished = run(PROGRAM, *command, "--quiet")
+            seconds.append(1e3 * finished.seconds)
+            memory.append(finished.peak_memory_bytes / 1e6)
+        report.figure(what, seconds, "ms", most=50)
+        report.figure("  peak memory", memory, "MB", most=30)
+
+
+def bench_tables(report, options):
+    """10 million users of three rows each and a million videos, times the scale: import, a few steps, one hash."""
+    users, items = round(1e7 * options.scale), round(1e6 * options.scale)
+    table, data = WORK / f"table-{options.scale:g}.csv", WORK / f"table-{options.scale:g}"
+    if not table.exists():
+        part = table.with_suffix(".part")
+        spread_table(part, users, items, rows_of_user=3)
+        part.rename(table)
+    shutil.rmtree(data, ignore_errors=True)
+    finished = run(PROGRAM, "import", table, "--map", "user=user,item=video,label=ratio", "--out", data, "--quiet")
+    report.figure(f"import of {3 * users:,} rows", [finished.seconds], "s")
+    report.figure("  peak memory", [finished.peak_memory_bytes / 1e9], "GB")
+    overrides = ["model.content=none", "train.global_batch=65536", "train.max_steps=3", "checkpoint.best=none"]
+    hashes, before = set(), None
+    for ranks in [1, 2, 4]:
+        result = train(data, *overrides, ranks=ranks)
+        hashes.add(result["weights_hash"])
+        memory = [result["peak_memory_bytes"] / 1e9]
+        report.figure(f"peak memory a rank, {ranks} ranks", memory, "GB",
+                      ("half as many ranks", before) if before else None, most=0.6 if before else None)
+        before = memory
+    met = len(hashes) == 1
+    report.line("hashes of 1, 2, 4 ranks", {"hashes": sorted(hashes), "met": met}, f"{len(hashes)}",
+                wanted=f"1: {verdict(met)}")
 
 
 def bench_systems(report, options):
@@ -437,6 +499,7 @@ def bench_quality(report, options):
 PARTS = {"train": (bench_train, [*PYTORCH, *JAX]), "scaling": (bench_scaling, []), "bits": (bench_bits, []),
          "order": (bench_order, []), "kernels": (bench_kernels, []),
          "evaluation": (bench_evaluation, PYTORCH), "import": (bench_import, POLARS), "memory": (bench_memory, []),
+         "start": (bench_start, []), "tables": (bench_tables, []),
          "quality": (bench_quality, []), "systems": (bench_systems, MATRICES)}
 
 

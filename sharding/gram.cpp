@@ -34,15 +34,14 @@ struct Columns {
 
 Columns columns_of(const SparseRows& rows, Range items) {
   Columns columns{.begin = std::vector<int64_t>(items.size() + 1, 0), .elements = {}};
-  const auto is_in = [&](int32_t item) { return items.begin <= item && item < items.end; };
   for (const int32_t item : rows.item)
-    if (is_in(item)) ++columns.begin[item - items.begin + 1];
+    if (items.contains(item)) ++columns.begin[item - items.begin + 1];
   std::partial_sum(columns.begin.begin(), columns.begin.end(), columns.begin.begin());
   columns.elements.resize(columns.begin.back());
   std::vector<int64_t> next(columns.begin.begin(), columns.begin.end() - 1);
   for (int64_t user = 0; user < rows.rows(); ++user)
     for (int64_t k = rows.begin[user]; k < rows.begin[user + 1]; ++k)
-      if (is_in(rows.item[k]))
+      if (items.contains(rows.item[k]))
         columns.elements[next[rows.item[k] - items.begin]++] = {static_cast<int32_t>(user),
                                                                 rows.value[k]};
   return columns;

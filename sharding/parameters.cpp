@@ -13,7 +13,8 @@
 namespace kt {
 
 Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> users_per_shard,
-                       int64_t items, World world, Holding holding, const Optimizer& optimizer)
+                       int64_t items, World world, Holding holding, const Optimizer& optimizer,
+                       ParameterUse use)
     : shards_(shards_of_rank(static_cast<int64_t>(users_per_shard.size()), world)),
       shard_count_(static_cast<int64_t>(users_per_shard.size())),
       holding_(holding),
@@ -22,9 +23,10 @@ Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> us
                       ? Range{0, items}
                       : Range{item_begin_[shards_.begin], item_begin_[shards_.end]}),
       optimizer_(optimizer) {
-  for (int64_t shard = shards_.begin; shard < shards_.end; ++shard)
+  const bool trains = use == ParameterUse::kTraining;
+  for (int64_t shard = shards_.begin; trains && shard < shards_.end; ++shard)
     user_touched.resize(user_touched.size() + users_per_shard[shard], 0);
-  item_touched.resize(held_items_.size(), 0);
+  if (trains) item_touched.resize(held_items_.size(), 0);
   for (ArraySpec& spec : specs) {
     ParameterArray array;
     array.spec = std::move(spec);
@@ -44,7 +46,7 @@ Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> us
     array.held = whole ? Range{0, array.spec.rows} : array.owned;
     const auto size = static_cast<size_t>(array.held.size() * array.spec.cols);
     array.value.resize(size);
-    if (array.spec.has_gradient()) {
+    if (trains && array.spec.has_gradient()) {
       array.gradient.resize(size);
       for (int slot = 0; slot < optimizer_slots(optimizer); ++slot) array.slots[slot].resize(size);
     }
@@ -150,6 +152,16 @@ void Parameters::take_dense_gradients(std::span<const float> gradients) {
     if (array.spec.kind == ArrayKind::kDense)
       std::copy_n(gradients.begin() + array.dense_offset, array.gradient.size(),
                   array.gradient.begin());
+}
+
+void Parameters::end_training() {
+  // Not `= {}`, which keeps the memory.
+  for (ParameterArray& array : arrays) {
+    array.gradient = AlignedFloats();
+    for (AlignedFloats& slot : array.slots) slot = AlignedFloats();
+  }
+  user_touched = std::vector<uint8_t>();
+  item_touched = std::vector<uint8_t>();
 }
 
 void Parameters::copy_dense() {

@@ -46,8 +46,14 @@ enum class Holding {
   kReplica,    ///< all of them (`reduce: fast`)
 };
 
+/// What parameters are made for.
+enum class ParameterUse {
+  kTraining,
+  kPrediction,  ///< without gradients and optimizer state: none is updated
+};
+
 /// One array, as far as this rank holds it. Shapes: every vector [held.size() * cols], or empty
-/// (slots).
+/// (slots; gradients of what is not trained, or no longer).
 struct ParameterArray {
   ArraySpec spec;
   std::vector<int64_t> block_begin;  ///< [V + 1] rows
@@ -69,7 +75,8 @@ class Parameters {
  public:
   /// Shapes: users_per_shard [V]; the rows of every user table are their sum, those of every item table `items`.
   Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> users_per_shard, int64_t items,
-             World world, Holding holding, const Optimizer& optimizer);
+             World world, Holding holding, const Optimizer& optimizer,
+             ParameterUse use = ParameterUse::kTraining);
 
   std::vector<ParameterArray> arrays;  ///< in the order of the specs
   /// Throws: BugError for a name that no array has.
@@ -107,6 +114,8 @@ class Parameters {
   void fill_gradients();
   /// Takes the gradients of all dense arrays. Shapes: gradients as `dense`.
   void take_dense_gradients(std::span<const float> gradients);
+  /// Lets go of gradients and optimizer state: as if made for predictions.
+  void end_training();
 
   /// All rows of an item table on every rank. Shapes: result [items, cols]. Collective: all ranks.
   std::vector<float> gather_items(const ParameterArray& array, Communicator& comm) const;

@@ -19,6 +19,7 @@ struct Range {
   int64_t begin = 0;
   int64_t end = 0;
   int64_t size() const { return end - begin; }
+  bool contains(int64_t place) const { return begin <= place && place < end; }
   friend bool operator==(const Range&, const Range&) = default;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "io/dataset/hdf5_file.h"
 #include "io/files/checksum.h"
@@ -109,7 +110,25 @@ std::vector<double> read_cells(const Dataset& dataset, const std::string& source
   return {cells.begin(), cells.end()};
 }
 
+/// Goes through the first `rows` values of a column, a piece at a time: `visit(index, value)`.
+template <class T, class Visit>
+void for_each_value(const Hdf5File& file, const std::string& name, int64_t rows, Visit&& visit) {
+  constexpr int64_t kPiece = 1 << 16;
+  std::vector<T> piece;
+  for (int64_t begin = 0; begin < rows; begin += kPiece) {
+    piece.resize(static_cast<size_t>(std::min(kPiece, rows - begin)));
+    file.read_rows<T>(name, begin, begin + static_cast<int64_t>(piece.size()), piece);
+    for (size_t k = 0; k < piece.size(); ++k) visit(begin + static_cast<int64_t>(k), piece[k]);
+  }
+}
+
 }  // namespace
+
+std::optional<size_t> ShardUsers::find(int32_t of_user) const {
+  const auto found = std::ranges::lower_bound(user, of_user);
+  if (found == user.end() || *found != of_user) return std::nullopt;
+  return static_cast<size_t>(found - user.begin());
+}
 
 std::string shard_file_name(int64_t shard) { return fmt::format("shards/shard-{:04}.h5", shard); }
 
@@ -172,6 +191,12 @@ std::vector<int64_t> Dataset::shard_rows() const {
   return rows;
 }
 
+std::vector<int64_t> Dataset::shard_users() const {
+  std::vector<int64_t> users;
+  for (const auto& shard : manifest_.at("shards")) users.push_back(shard.at("users"));
+  return users;
+}
+
 Shard Dataset::read_shard(int64_t shard) const {
   KT_CHECK(shard >= 0 && shard < shards(), "shard {} of {}", shard, shards());
   const Hdf5File file = open_checked(*this, shard_file_name(shard));
@@ -218,6 +243,48 @@ IdTables Dataset::read_ids() const {
   return {file.read_strings("user_id"), file.read_strings("item_id"),
           file.read<int64_t>("user_rows"), file.read<int64_t>("item_rows"),
           file.read<int32_t>("user_shard")};
+}
+
+std::vector<std::string> Dataset::read_item_ids() const {
+  return open_checked(*this, "ids.h5").read_strings("item_id");
+}
+
+std::vector<int64_t> Dataset::read_item_rows() const {
+  return open_checked(*this, "ids.h5").read<int64_t>("item_rows");
+}
+
+ShardUsers Dataset::read_users(int64_t begin, int64_t end) const {
+  KT_CHECK(begin >= 0 && begin <= end && end <= shards(), "shards {} to {} of {}", begin, end,
+           shards());
+  std::vector<int64_t> next = shard_users();  // row of a shard's next user
+  const auto count =
+      static_cast<size_t>(std::accumulate(next.begin() + begin, next.begin() + end, int64_t{0}));
+  std::exclusive_scan(next.begin(), next.end(), next.begin(), int64_t{0});
+  const Hdf5File file = open_checked(*this, "ids.h5");
+  ShardUsers result;
+  result.user.reserve(count);
+  result.row.reserve(count);
+  result.user_rows.reserve(count);
+  for_each_value<int32_t>(file, "user_shard", users(), [&](int64_t user, int32_t shard) {
+    if (shard < begin || shard >= end) return;
+    result.user.push_back(static_cast<int32_t>(user));
+    result.row.push_back(static_cast<int32_t>(next[static_cast<size_t>(shard)]++));
+  });
+  for_each_value<int64_t>(file, "user_rows", users(), [&](int64_t user, int64_t rows) {
+    const size_t k = result.user_rows.size();
+    if (k < result.user.size() && result.user[k] == user) result.user_rows.push_back(rows);
+  });
+  return result;
+}
+
+TrainedCounts Dataset::count_trained() const {
+  const Hdf5File file = open_checked(*this, "ids.h5");
+  TrainedCounts counts;
+  for_each_value<int64_t>(file, "user_rows", users(),
+                          [&](int64_t, int64_t rows) { counts.users += rows > 0; });
+  for_each_value<int64_t>(file, "item_rows", items(),
+                          [&](int64_t, int64_t rows) { counts.items += rows > 0; });
+  return counts;
 }
 
 DailyFeatures Dataset::read_daily(const std::vector<std::string>& columns) const {

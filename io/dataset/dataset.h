@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,21 @@ struct IdTables {
   std::vector<int32_t> user_shard;  ///< the shard that holds each user
 };
 
+/// The users of some shards. Shapes: n users, in ascending order of their dense index.
+struct ShardUsers {
+  std::vector<int32_t> user;       ///< [n] dense index
+  std::vector<int32_t> row;        ///< [n] place among all users, by shard and then by dense index
+  std::vector<int64_t> user_rows;  ///< [n] training rows
+  int64_t size() const { return static_cast<int64_t>(user.size()); }
+  /// Where in these columns a user is; none: it is of another shard.
+  std::optional<size_t> find(int32_t of_user) const;
+};
+
+/// Users and items of all shards that have training rows.
+struct TrainedCounts {
+  int64_t users = 0, items = 0;
+};
+
 /// Columns of the daily table. Shapes: n rows.
 struct DailyFeatures {
   std::vector<int32_t> item;                 ///< [n] dense item index, in source order
@@ -111,8 +127,9 @@ class Dataset {
   bool synthetic() const;
   /// Mean of the training labels: the chance level of mse and mae.
   double train_label_mean() const;
-  /// Rows of each shard. Shapes: [V].
+  /// Rows and users of each shard. Shapes: [V].
   std::vector<int64_t> shard_rows() const;
+  std::vector<int64_t> shard_users() const;
 
   // Every reader checks the checksum of its file first.
   // Throws: UserError naming file, got and expected, for a missing, truncated or altered one.
@@ -122,6 +139,11 @@ class Dataset {
   Durations read_durations(int64_t shard) const;  ///< in the order of read_shard
   TestTable read_test() const;
   IdTables read_ids() const;
+  std::vector<std::string> read_item_ids() const;  ///< as in IdTables
+  std::vector<int64_t> read_item_rows() const;     ///< likewise
+  /// Those of the shards [begin, end). Needs memory for them alone, and so does the next.
+  ShardUsers read_users(int64_t begin, int64_t end) const;
+  TrainedCounts count_trained() const;
   DailyFeatures read_daily(const std::vector<std::string>& columns) const;
   DailyTexts read_daily_texts(const std::string& column) const;
   ItemTexts read_item_texts() const;

@@ -132,7 +132,8 @@ std::string name_of_type(hid_t type) {
   }
 }
 
-constexpr size_t kGrowth = size_t{8} << 20;  // a shard of KuaiRec without moving it
+constexpr size_t kGrowth =
+    size_t{1} << 20;  // zeroed as it is taken, so that it is still in the cache when it is written
 
 hid_t file_access() {
   const hid_t access = H5Pcreate(H5P_FILE_ACCESS);

@@ -594,14 +594,17 @@ class Import {
     const auto index = [&](const std::vector<int64_t>& side,
                            std::vector<IdDictionary> Interactions<float>::*train,
                            std::vector<IdDictionary> Interactions<double>::*test) {
+      std::vector<const IdDictionary*> dictionaries;
+      for (const IdDictionary& dictionary : train_.*train) dictionaries.push_back(&dictionary);
+      if (test_)
+        for (const IdDictionary& dictionary : (*test_).*test) dictionaries.push_back(&dictionary);
+      size_t count = side.size();
+      for (const IdDictionary* dictionary : dictionaries) count += dictionary->ids().size();
       std::vector<std::string> ids;
+      ids.reserve(count);
       for (const int64_t id : side) ids.push_back(std::to_string(id));
-      const auto append = [&](const std::vector<IdDictionary>& dictionaries) {
-        for (const IdDictionary& dictionary : dictionaries)
-          ids.insert(ids.end(), dictionary.ids().begin(), dictionary.ids().end());
-      };
-      append(train_.*train);
-      if (test_) append((*test_).*test);
+      for (const IdDictionary* dictionary : dictionaries)
+        ids.insert(ids.end(), dictionary->ids().begin(), dictionary->ids().end());
       return IdIndex(std::move(ids));
     };
     users_ = index(side_ids_.users, &Interactions<float>::users, &Interactions<double>::users);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -67,9 +68,12 @@ class IdDictionary {
 
   std::vector<Entry> table_;
   size_t used_ = 0;
-  std::deque<std::string> texts_;
+  std::deque<std::string> texts_;  ///< those that are not short
   std::deque<std::string> ids_;
 };
+
+/// The numbers that ids are; none where one is no whole number of 0 or more, or no more than the one before it.
+std::vector<int64_t> ascending_numbers(std::span<const std::string> ids);
 
 /// All ids of one kind in ascending order, which is their dense index: of numbers when every id is an integer
 /// in its plain form, of bytes otherwise.
@@ -86,7 +90,7 @@ class IdIndex {
 
  private:
   std::vector<std::string> ids_;
-  bool integers_ = false;
+  std::vector<int64_t> integers_;  ///< that the ids are; empty where not all are
 };
 
 }  // namespace kt

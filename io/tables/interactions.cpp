@@ -329,13 +329,14 @@ IdDictionary::Made IdRule::check(std::string_view column, std::string_view field
 template <class Label>
 void Interactions<Label>::index(const IdIndex& user_index, const IdIndex& item_index,
                                 ThreadPool& pool) {
-  const auto numbers = [](const std::vector<IdDictionary>& dictionaries, const IdIndex& ids) {
-    std::vector<std::vector<int32_t>> dense;
-    for (const IdDictionary& dictionary : dictionaries) {
-      auto& to = dense.emplace_back();
-      to.reserve(dictionary.ids().size());
-      for (const std::string& id : dictionary.ids()) to.push_back(ids.at(id));
-    }
+  const auto numbers = [&](const std::vector<IdDictionary>& dictionaries, const IdIndex& ids) {
+    std::vector<std::vector<int32_t>> dense(dictionaries.size());
+    pool.parallel_for(std::ssize(dictionaries), [&](int64_t thread, int) {
+      const auto& of_thread = dictionaries[static_cast<size_t>(thread)].ids();
+      auto& to = dense[static_cast<size_t>(thread)];
+      to.reserve(of_thread.size());
+      for (const std::string& id : of_thread) to.push_back(ids.at(id));
+    });
     return dense;
   };
   const auto dense_users = numbers(users, user_index), dense_items = numbers(items, item_index);
@@ -347,8 +348,8 @@ void Interactions<Label>::index(const IdIndex& user_index, const IdIndex& item_i
       row.item = dense_items[thread][static_cast<size_t>(row.item)];
     }
   });
-  users.clear();
-  items.clear();
+  users = {};
+  items = {};
 }
 
 template <class Label>

@@ -10,9 +10,9 @@
 
 namespace kt {
 
-/// Memory in huge pages, from the size of one on, where the system has them: for arrays that are read in random order,
-/// where half of the time would go into finding the pages, and for large ones that live as long as one use of them, where
-/// it would go into getting the pages.
+/// Memory in huge pages, as far as an array fills whole ones, where the system has them: for arrays that are read in random
+/// order, where half of the time would go into finding the pages, and for large ones that live as long as one use of them,
+/// where it would go into getting the pages.
 template <class T>
 struct HugePageAllocator {
   using value_type = T;
@@ -22,12 +22,12 @@ struct HugePageAllocator {
 
   T* allocate(size_t n) {
     constexpr size_t kHugePage = 2 << 20, kSmallPage = 4096;
-    const size_t page = n * sizeof(T) >= kHugePage ? kHugePage : kSmallPage;
-    const size_t bytes = (n * sizeof(T) + page - 1) / page * page;
-    void* memory = std::aligned_alloc(page, bytes);
+    const size_t bytes = (n * sizeof(T) + kSmallPage - 1) / kSmallPage * kSmallPage;
+    const size_t in_huge_pages = bytes / kHugePage * kHugePage;
+    void* memory = std::aligned_alloc(in_huge_pages > 0 ? kHugePage : kSmallPage, bytes);
     if (!memory && n > 0) throw std::bad_alloc();
-    // A wish: small pages do as well, only slower.
-    if (page == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);
+    // A wish: small pages do as well, only slower. What is left over would take a whole huge page.
+    if (in_huge_pages > 0) madvise(memory, in_huge_pages, MADV_HUGEPAGE);
     return static_cast<T*>(memory);
   }
   void deallocate(T* memory, size_t) { std::free(memory); }

@@ -126,6 +126,53 @@ TEST_F(Import, DenseIndicesFollowNumbersNotText) {
   EXPECT_THAT(ids.item_id, ElementsAre("3", "20", "100"));
 }
 
+// A rank reads what is of its shards, whichever these are: here more users than are read at once.
+TEST_F(Import, UsersOfShardsAreThoseOfTheWholeTable) {
+  constexpr int32_t kUsers = 70'000, kShards = 4;
+  options_.map = ColumnMap{"u", "i", "x", ""};
+  std::string table = "u,i,x\n";
+  for (int32_t user = 0; user < kUsers; ++user)
+    for (int32_t k = 0; k < 1 + user % 3; ++k) table += fmt::format("{},{},1\n", user, k);
+  write("table.csv", table);
+  options_.source = source() / "table.csv";
+  options_.shards = kShards;
+  options_.assign_users = [](std::span<const int64_t> rows, int64_t) {
+    std::vector<int32_t> shard;
+    for (size_t user = 0; user < rows.size(); ++user)
+      shard.push_back(static_cast<int32_t>(7 * user % 5 % kShards));
+    return shard;
+  };
+  const Dataset dataset = import();
+  const IdTables ids = dataset.read_ids();
+  std::vector<int32_t> in_order;  // of shards
+  for (int32_t shard = 0; shard < kShards; ++shard)
+    for (int32_t user = 0; user < kUsers; ++user)
+      if (ids.user_shard[user] == shard) in_order.push_back(user);
+  for (const auto& [begin, end] : {std::pair{0, 4}, {0, 1}, {1, 3}, {2, 2}}) {
+    const ShardUsers users = dataset.read_users(begin, end);
+    int64_t count = 0;
+    for (int32_t user = 0; user < kUsers; ++user) {
+      const std::optional<size_t> found = users.find(user);
+      const int32_t shard = ids.user_shard[user];
+      ASSERT_EQ(found.has_value(), shard >= begin && shard < end) << user;
+      if (!found) continue;
+      ++count;
+      ASSERT_EQ(users.user[*found], user);
+      ASSERT_EQ(in_order[users.row[*found]], user);
+      ASSERT_EQ(users.user_rows[*found], ids.user_rows[user]);
+    }
+    EXPECT_EQ(users.size(), count);
+    // A share: nothing is kept of other shards.
+    for (const size_t held :
+         {users.user.capacity(), users.row.capacity(), users.user_rows.capacity()})
+      EXPECT_EQ(static_cast<int64_t>(held), count);
+  }
+  EXPECT_EQ(dataset.read_item_ids(), ids.item_id);
+  EXPECT_EQ(dataset.read_item_rows(), ids.item_rows);
+  EXPECT_EQ(dataset.count_trained().users, kUsers);
+  EXPECT_EQ(dataset.count_trained().items, 3);
+}
+
 // Many rows that repeat one another, against a plain loop over all pairs of rows.
 TEST_F(Import, DuplicatesAreDroppedAsAPlainLoopDoes) {
   struct Event {

@@ -470,6 +470,26 @@ TEST_P(ParametersTest, TheHashIsThatOfOneProcess) {
   EXPECT_EQ(parameters.weights_hash(comm).size(), 32u);
 }
 
+// What predicts holds its values alone, whether it was trained or not.
+TEST_P(ParametersTest, WithoutTrainingTheyAreTheirValues) {
+  Parameters trained = make_weights(specs, world, GetParam());
+  const std::string hash = trained.weights_hash(comm);
+  trained.end_training();
+  const Parameters untrained(specs, kUsersPerShard, 3, world, GetParam(),
+                             {.rule = OptimizerRule::kAdam}, ParameterUse::kPrediction);
+  const auto expect_values_alone = [](const Parameters& parameters) {
+    for (const ParameterArray& array : parameters.arrays) {
+      EXPECT_EQ(std::ssize(array.value), array.held.size() * array.spec.cols);
+      EXPECT_EQ(array.gradient.capacity() + array.slots[0].capacity() + array.slots[1].capacity(),
+                0u);
+    }
+    EXPECT_EQ(parameters.user_touched.capacity() + parameters.item_touched.capacity(), 0u);
+  };
+  expect_values_alone(trained);
+  expect_values_alone(untrained);
+  EXPECT_EQ(trained.weights_hash(comm), hash);
+}
+
 TEST_P(ParametersTest, OneBitAnywhereIsAnotherHashOnAllRanks) {
   Parameters parameters = make_weights(specs, world, GetParam());
   const std::string before = parameters.weights_hash(comm);

@@ -59,7 +59,7 @@ class Als : public SmallProblem {
     initialize(parameters, problem);
     for (ParameterArray& array : parameters.arrays)
       for (float& value : array.value) value *= static_cast<float>(scale);
-    initial_ = all_arrays(problem, parameters, ranks);
+    initial_ = all_arrays(user_row, parameters, ranks);
     AlsStep step(problem, parameters, schedule, samples, nullptr, ranks, pool);
     Found found;
     for (int64_t k = 0; k < steps; ++k) {
@@ -67,7 +67,7 @@ class Als : public SmallProblem {
       found.losses.push_back(step.take_outcomes().at(0).loss /
                              static_cast<double>(schedule.batch_size(k % 2)));
     }
-    arrays_ = all_arrays(problem, parameters, ranks);
+    arrays_ = all_arrays(user_row, parameters, ranks);
     found.users = arrays_[0];
     found.videos = arrays_[1];
     found.hash = parameters.weights_hash(ranks);

@@ -70,7 +70,7 @@ class Autoencoder : public SmallProblem, public ::testing::WithParamInterface<Fo
     initialize(parameters, problem);
     Result result;
     for (const ParameterArray& array : parameters.arrays) result.names.push_back(array.spec.name);
-    result.before = all_arrays(problem, parameters, ranks);
+    result.before = all_arrays(user_row, parameters, ranks);
     const Schedule schedule(
         gather_shards<int64_t>(ranks, users_with_rows(samples), problem.dataset.shards()),
         config.train.global_batch);
@@ -81,15 +81,16 @@ class Autoencoder : public SmallProblem, public ::testing::WithParamInterface<Fo
       result.losses.push_back(step.take_outcomes().at(0).loss);
       result.batches.push_back(users_of_step(problem, schedule, t % schedule.steps()));
     }
-    result.after = all_arrays(problem, parameters, ranks);
+    result.after = all_arrays(user_row, parameters, ranks);
     result.hash = parameters.weights_hash(ranks);
     const auto predictor = make_host_predictor(problem, parameters, ranks);
+    int32_t row = 0;
     for (const ShardSamples& shard : samples)
       for (const int32_t user : shard.users) {
         std::vector<float>& scores = result.scores[user];
         scores.resize(problem.dataset.items());
-        predictor->predict(catalogue_of(std::span(&user, 1), problem.dataset.items()), pool,
-                           scores);
+        predictor->predict(catalogue_of(std::span(&row, 1), problem.dataset.items()), pool, scores);
+        ++row;
       }
     return result;
   }
@@ -100,7 +101,7 @@ class Autoencoder : public SmallProblem, public ::testing::WithParamInterface<Fo
     for (int64_t j = 0; j < kShards; ++j) {
       std::vector<int64_t> of_shard;
       for (int32_t user = 0; user < kSmallUsers; ++user)
-        if (problem.ids.user_shard[user] == j &&
+        if (ids.user_shard[user] == j &&
             std::ranges::any_of(table, [&](const PlainRow& row) { return row.user == user; }))
           of_shard.push_back(user);
       const EpochOrder order =

@@ -64,7 +64,7 @@ class TenSteps : public SmallProblem,
   Result train(const Problem& problem, MpiCommunicator& ranks, int threads) {
     Parameters parameters = make_parameters(problem, ranks.world());
     initialize(parameters, problem);
-    Result result{.before = all_arrays(problem, parameters, ranks)};
+    Result result{.before = all_arrays(user_row, parameters, ranks)};
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     const Schedule schedule(gather_train_counts(samples, kShards, ranks),
                             config.train.global_batch);
@@ -82,7 +82,7 @@ class TenSteps : public SmallProblem,
       result.losses.push_back(of_step.outcome.loss);
       result.samples.push_back(of_step.samples);
     }
-    result.after = all_arrays(problem, parameters, ranks);
+    result.after = all_arrays(user_row, parameters, ranks);
     result.hash = parameters.weights_hash(ranks);
     for (const ShardSamples& shard : samples)
       for (const int32_t user : shard.users)
@@ -92,7 +92,8 @@ class TenSteps : public SmallProblem,
     Pairs pairs;
     for (size_t k = 0; k < result.predicted.user.size(); ++k) {
       const auto item = static_cast<int32_t>(result.predicted.item[k]);
-      pairs.add_list(static_cast<int32_t>(result.predicted.user[k]), std::span(&item, 1));
+      pairs.add_list(user_row[result.predicted.user[k]] - problem.user_rows(ranks.world()).begin,
+                     std::span(&item, 1));
     }
     pairs.end_block();
     make_host_predictor(problem, parameters, ranks)->predict(pairs, pool, result.predictions);

@@ -345,11 +345,11 @@ TEST_P(Predicting, ScoresAreThoseOfTheHost) {
   // Each user of this rank with as many candidates as its number says.
   Pairs pairs;
   for (int32_t user = 0; user < kSmallUsers; ++user) {
-    const int64_t shard = problem.ids.user_shard[user];
-    if (shard < parameters.shards().begin || shard >= parameters.shards().end) continue;
+    const Range own = problem.user_rows(world);
+    if (!own.contains(user_row[user])) continue;
     std::vector<int32_t> items;
     for (int32_t k = 0; k <= user % kSmallItems; ++k) items.push_back((7 * k + user) % kSmallItems);
-    pairs.add_list(user, items);
+    pairs.add_list(user_row[user] - own.begin, items);
     pairs.end_block();
   }
   ThreadPool pool(2);

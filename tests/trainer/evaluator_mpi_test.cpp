@@ -29,6 +29,11 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
     config.model.form = GetParam().form;
     import(shards);
     problem = open_problem(config, comm);
+    whole = open_problem(config, self);
+  }
+  /// As the ranks opened it.
+  const Problem& problem_of(const Communicator& ranks) const {
+    return &ranks == &self ? whole : problem;
   }
   Parameters weights(Communicator& ranks) {
     Parameters parameters = make_parameters(problem, ranks.world());
@@ -36,11 +41,11 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
     return parameters;
   }
   std::unique_ptr<Predictor> predictor(Parameters& parameters, Communicator& ranks) const {
-    return make_host_predictor(problem, parameters, ranks);
+    return make_host_predictor(problem_of(ranks), parameters, ranks);
   }
   std::vector<float> scores_of(Parameters& parameters, const TestTable& test,
                                MpiCommunicator& ranks, ThreadPool& pool) const {
-    const Evaluator evaluator(problem, test, ranks, pool);
+    const Evaluator evaluator(problem_of(ranks), test, ranks, pool);
     return evaluator.gather(evaluator.score(*predictor(parameters, ranks)));
   }
   ValidationResult validate(Parameters& parameters, std::span<const ShardSamples> samples,
@@ -58,14 +63,14 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
       dense.insert(dense.end(), arrays[a].begin(), arrays[a].end());
     engine->set_dense(dense);
     const auto rows = static_cast<int64_t>(items.size());
-    const auto user_row = static_cast<int32_t>(problem.user_row[user]);
+    const auto table_row = static_cast<int32_t>(user_row[user]);
     std::vector<float> user_parts(kSmallUsers * engine->part_width(Side::kUser)),
         item_parts(kSmallItems * engine->part_width(Side::kItem)), scores(rows);
-    engine->forward_ids(Side::kUser, {.n = 1, .row = &user_row, .tables = {arrays[0].data()}},
+    engine->forward_ids(Side::kUser, {.n = 1, .row = &table_row, .tables = {arrays[0].data()}},
                         user_parts.data());
     engine->forward_ids(Side::kItem, {.n = rows, .row = items.data(), .tables = {arrays[1].data()}},
                         item_parts.data());
-    const std::vector<int32_t> users(rows, user_row);
+    const std::vector<int32_t> users(rows, table_row);
     engine->predict_rows({.n = rows,
                           .user_parts = user_parts.data(),
                           .item_parts = item_parts.data(),
@@ -82,7 +87,7 @@ class Evaluate : public SmallProblem, public ::testing::WithParamInterface<Compu
     return arrays;
   }
 
-  Problem problem;
+  Problem problem, whole;
 };
 
 INSTANTIATE_TEST_SUITE_P(Engines, Evaluate,
@@ -99,9 +104,10 @@ TEST_P(Evaluate, APredictorKeepsItsWeights) {
   ThreadPool pool(2);
   Pairs pairs;
   for (int32_t user = 0; user < kSmallUsers; ++user) {
-    const int32_t shard = problem.ids.user_shard[user], item = user % kSmallItems;
-    if (shard < parameters->shards().begin || shard >= parameters->shards().end) continue;
-    pairs.add_list(user, std::span(&item, 1));
+    const int32_t item = user % kSmallItems;
+    const Range own = problem.user_rows(world);
+    if (!own.contains(user_row[user])) continue;
+    pairs.add_list(user_row[user] - own.begin, std::span(&item, 1));
     if (user % 3 == 0) pairs.end_block();
   }
   pairs.end_block();
@@ -181,7 +187,7 @@ TEST_P(Evaluate, TheReportIsTheSameOnAnyNumberOfRanksAndThreads) {
     for (const TestTable* test : {&pairs, &some}) {
       ThreadPool one(1), two(2);
       const Evaluation expected =
-          Evaluator(problem, *test, self, one).evaluate(*predictor(alone, self), "step 7");
+          Evaluator(whole, *test, self, one).evaluate(*predictor(alone, self), "step 7");
       for (ThreadPool* pool : {&one, &two}) {
         Evaluator evaluator(problem, *test, comm, *pool);
         const auto of_all = predictor(parameters, comm);
@@ -222,7 +228,7 @@ TEST_P(Evaluate, ListsOfTheCatalogueAreOfAllThatAUserHasNotSeen) {
   EXPECT_EQ(report.at("candidates"), "catalogue");
   EXPECT_EQ(without_times(report),
             without_times(
-                Evaluator(problem, pairs, self, one).evaluate(*predictor(alone, self), "").report));
+                Evaluator(whole, pairs, self, one).evaluate(*predictor(alone, self), "").report));
 
   const std::vector<std::vector<float>> arrays = arrays_of(alone, self);
   std::vector<int32_t> catalogue(kSmallItems);
@@ -242,7 +248,7 @@ TEST_P(Evaluate, ListsOfTheCatalogueAreOfAllThatAUserHasNotSeen) {
     }
     users.push_back(candidates);
   }
-  const auto expected = reference::metrics(users, problem.ids.item_rows, config.evaluate.k,
+  const auto expected = reference::metrics(users, ids.item_rows, config.evaluate.k,
                                            {.thresholds = {{"ratio>=1", 1}, {"ratio>=2", 2}},
                                             .tops = {},
                                             .duration_p80 = false,
@@ -263,7 +269,7 @@ TEST_P(Evaluate, GroupsAreOfThePairsOfATenth) {
   const nlohmann::json groups = Evaluator(problem, pairs, comm, pool)
                                     .evaluate(*predictor(parameters, comm), "")
                                     .report.at("groups");
-  EXPECT_EQ(groups, Evaluator(problem, pairs, self, pool)
+  EXPECT_EQ(groups, Evaluator(whole, pairs, self, pool)
                         .evaluate(*predictor(alone, self), "")
                         .report.at("groups"));
   EXPECT_FALSE(groups.contains("duration"));  // the table has none
@@ -358,17 +364,12 @@ TEST_P(Evaluate, LabelsIdsAndUnitAreThoseOfTheRun) {
   EXPECT_EQ(orders.at("metrics").at("gauc@ratio>=1.5"), ratios.at("metrics").at("gauc@ratio>=1.5"));
   // Ids are u00, v00, ...
   EXPECT_FALSE(ratios.at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
-  problem.ids.item_id.clear();
-  for (int i = 0; i < kSmallItems; ++i) problem.ids.item_id.push_back(fmt::format("{}", 5 * i));
-  EXPECT_TRUE(report(ScoreUnit::kLabel).at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
-  problem.ids.item_id[3] = "20";  // as the next one
-  EXPECT_FALSE(report(ScoreUnit::kLabel).at("metrics").contains("feature_mlp.ndcg@10_on_ids"));
 
   // The last six users and the last item have no training rows.
   double absolute = 0, rows = 0;
   Parameters alone = weights(self);
   const Evaluation evaluation =
-      Evaluator(problem, pairs, self, pool).evaluate(*predictor(alone, self), "");
+      Evaluator(whole, pairs, self, pool).evaluate(*predictor(alone, self), "");
   for (size_t u = 0; u < pairs.users.size(); ++u)
     for (int64_t k = pairs.offsets[u]; k < pairs.offsets[u + 1]; ++k)
       if (pairs.users[u] >= kSmallUsers - 6 || pairs.item[k] == kSmallItems - 1) {
@@ -383,6 +384,18 @@ TEST_P(Evaluate, LabelsIdsAndUnitAreThoseOfTheRun) {
   EXPECT_TRUE(untrained.at("chance").contains("mse_clipped"));
 }
 
+TEST_P(Evaluate, IdsThatAreNumbersAreScoredAsSuch) {
+  item_prefix = "";
+  open(8);
+  const TestTable pairs = read_test_table(problem);
+  Parameters parameters = weights(comm);
+  ThreadPool pool(2);
+  EXPECT_TRUE(Evaluator(problem, pairs, comm, pool)
+                  .evaluate(*predictor(parameters, comm), "")
+                  .report.at("metrics")
+                  .contains("feature_mlp.ndcg@10_on_ids"));
+}
+
 TEST_P(Evaluate, TheFirstScoreThatIsNotFiniteIsNamedOnAllRanks) {
   open(8);
   const TestTable pairs = read_test_table(problem);
@@ -393,8 +406,8 @@ TEST_P(Evaluate, TheFirstScoreThatIsNotFiniteIsNamedOnAllRanks) {
       std::fill_n(users.value.begin() + (row - users.held.begin) * users.spec.cols, users.spec.cols,
                   std::nanf(""));
   };
-  spoil(problem.user_row[17]);
-  spoil(problem.user_row[5]);
+  spoil(user_row[17]);
+  spoil(user_row[5]);
   ThreadPool pool(2);
   const std::string error = user_error_of([&] {
     Evaluator(problem, pairs, comm, pool).evaluate(*predictor(parameters, comm), "step 7");

@@ -70,7 +70,7 @@ class FullSoftmax : public SmallProblem, public ::testing::WithParamInterface<Mo
   Result train(const Problem& problem, MpiCommunicator& ranks, int threads, int64_t steps) {
     Parameters parameters = make_parameters(problem, ranks.world());
     initialize(parameters, problem);
-    Result result{.losses = {}, .before = all_arrays(problem, parameters, ranks), .after = {}};
+    Result result{.losses = {}, .before = all_arrays(user_row, parameters, ranks), .after = {}};
     auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     for (ShardSamples& shard : samples)
       std::erase_if(shard.train, [](const Sample& sample) { return sample.label < 1; });
@@ -93,7 +93,7 @@ class FullSoftmax : public SmallProblem, public ::testing::WithParamInterface<Mo
         }
       }
     }
-    result.after = all_arrays(problem, parameters, ranks);
+    result.after = all_arrays(user_row, parameters, ranks);
     result.hash = parameters.weights_hash(ranks);
     return result;
   }

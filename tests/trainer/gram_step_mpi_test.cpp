@@ -46,18 +46,19 @@ class Gram : public SmallProblem {
     GramStep step(problem, parameters, samples, ranks, pool);
     step.run(0, 0, 0, 1);
     Found found{.names = {},
-                .arrays = all_arrays(problem, parameters, ranks),
+                .arrays = all_arrays(user_row, parameters, ranks),
                 .scores = {},
                 .loss = step.take_outcomes().at(0).loss,
                 .hash = parameters.weights_hash(ranks)};
     for (const ParameterArray& array : parameters.arrays) found.names.push_back(array.spec.name);
     const auto predictor = make_host_predictor(problem, parameters, ranks);
+    int32_t row = 0;
     for (const ShardSamples& shard : samples)
       for (const int32_t user : shard.users) {
         std::vector<float>& scores = found.scores[user];
         scores.resize(problem.dataset.items());
-        predictor->predict(catalogue_of(std::span(&user, 1), problem.dataset.items()), pool,
-                           scores);
+        predictor->predict(catalogue_of(std::span(&row, 1), problem.dataset.items()), pool, scores);
+        ++row;
       }
     return found;
   }

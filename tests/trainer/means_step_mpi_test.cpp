@@ -40,7 +40,7 @@ class Means : public SmallProblem {
     MeansStep step(*problem.system.means, problem.system.objective, parameters, samples, ranks,
                    pool);
     step.run(0, 0, 0, 1);
-    const auto arrays = all_arrays(problem, parameters, ranks);
+    const auto arrays = all_arrays(user_row, parameters, ranks);
     return {.users = arrays[0],
             .items = arrays[1],
             .mean = arrays[2][0],

@@ -340,7 +340,8 @@ TEST_P(CountedPlan, ASampleOfAGroupMakesAllItsRows) {
   for (int64_t r = 0; r < n; ++r) EXPECT_DOUBLE_EQ(rows[r], 5 * alone[r]);
   const Plan plan = make_plan(inputs);
   EXPECT_EQ(plan.steps, before.steps);
-  EXPECT_GT(plan.memory_bytes, before.memory_bytes);
+  EXPECT_GT(bytes_of(plan.ranks[0].memory, "samples, item parts, exchange"),
+            bytes_of(before.ranks[0].memory, "samples, item parts, exchange"));
 }
 
 TEST_P(CountedPlan, MemoryOfParametersIsThatOfTheirElements) {
@@ -457,7 +458,10 @@ TEST(PlanMemory, PeakIsWhatIsAlwaysThereAndTheLargestOfTheRest) {
   EXPECT_EQ(peak_bytes({{"a", kAlways, 5}, {"b", kStep, 3}, {"c", kStep, 4}, {"d", kLoading, 6}}),
             12);
   EXPECT_EQ(peak_bytes({{"a", kAlways, 5}, {"d", kEvaluation, 6}, {"b", kAlways, 1}}), 12);
-  EXPECT_EQ(peak_bytes({{"a", kStep, 5}, {"d", kStepAlone, 6}, {"b", kEvaluation, 7}}), 12);
+  EXPECT_EQ(peak_bytes({{"a", kStep, 5}, {"d", kStepAlone, 6}, {"b", kCheckpoint, 7}}), 12);
+  EXPECT_EQ(peak_bytes({{"a", kTraining, 5}, {"d", kLoading, 6}, {"b", kStep, 2}}), 11);
+  EXPECT_EQ(peak_bytes({{"a", kTraining, 5}, {"d", kValidation, 6}, {"b", kEvaluation, 7}}), 11);
+  EXPECT_EQ(peak_bytes({{"a", kTraining, 5}, {"d", kAlways, 6}, {"b", kEvaluation, 7}}), 13);
 }
 
 TEST(PlanMemory, SaysTheFewestRanksThatFit) {

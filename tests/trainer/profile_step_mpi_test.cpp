@@ -45,15 +45,17 @@ class Profiles : public SmallProblem {
     initialize(parameters, problem);
     ProfileStep step(problem, parameters, ranks, pool);
     step.run(0, 0, 0, 1);
-    Found found{.profiles = all_arrays(problem, parameters, ranks).at(0),
+    Found found{.profiles = all_arrays(user_row, parameters, ranks).at(0),
                 .scores = {},
                 .loss = step.take_outcomes().at(0).loss};
     const auto predictor = make_host_predictor(problem, parameters, ranks);
+    int32_t row = 0;
     for (const ShardSamples& shard : samples)
       for (const int32_t user : shard.users) {
         std::vector<float>& scores = found.scores[user];
         scores.resize(kSmallItems);
-        predictor->predict(catalogue_of(std::span(&user, 1), kSmallItems), pool, scores);
+        predictor->predict(catalogue_of(std::span(&row, 1), kSmallItems), pool, scores);
+        ++row;
       }
     return found;
   }

@@ -209,14 +209,14 @@ TEST_F(ProgramPlan, SaysWhetherItFits) {
   EXPECT_EQ(fits["memory"]["ranks_needed"], 2);
   EXPECT_EQ(fits["memory"]["available_bytes"], 100000000000);
 
-  const json tight = document({"--ranks", "1", "--memory", "0.55"});
+  const json tight = document({"--ranks", "1", "--memory", "0.27"});
   EXPECT_EQ(tight["memory"]["fits"], false);
   const int64_t needed = tight["memory"]["ranks_needed"];
   EXPECT_GT(needed, 1);
   EXPECT_EQ(document({"--ranks", std::to_string(needed), "--nodes", std::to_string(needed),
-                      "--memory", "0.55"})["memory"]["fits"],
+                      "--memory", "0.27"})["memory"]["fits"],
             true);
-  const Ended ended = plan({"--ranks", "1", "--memory", "0.55"});
+  const Ended ended = plan({"--ranks", "1", "--memory", "0.27"});
   EXPECT_EQ(ended.code, 0);
   EXPECT_THAT(ended.err, HasSubstr("does not fit"));
   EXPECT_THAT(ended.err, HasSubstr("needs at least " + std::to_string(needed) + " ranks"));

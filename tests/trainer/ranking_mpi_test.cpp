@@ -70,7 +70,7 @@ class RankedSteps : public SmallProblem,
                std::vector<Rows>* steps = nullptr) {
     Parameters parameters = make_parameters(problem, ranks.world());
     initialize(parameters, problem);
-    Result result{.losses = {}, .before = all_arrays(problem, parameters, ranks), .after = {}};
+    Result result{.losses = {}, .before = all_arrays(user_row, parameters, ranks), .after = {}};
     auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     ThreadPool pool(threads);
     const Objective& objective = problem.system.objective;
@@ -93,7 +93,7 @@ class RankedSteps : public SmallProblem,
       result.losses.push_back(of_step.outcome.loss);
       if (steps) steps->push_back(groups_of_step(samples, negatives, schedule, t));
     }
-    result.after = all_arrays(problem, parameters, ranks);
+    result.after = all_arrays(user_row, parameters, ranks);
     result.hash = parameters.weights_hash(ranks);
     return result;
   }

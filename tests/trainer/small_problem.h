@@ -71,10 +71,11 @@ inline std::vector<PlainRow> small_test() {
 }
 
 /// Ids of two digits, so that their order is that of the numbers: number = dense index.
-inline std::string csv_of(const std::vector<PlainRow>& rows, bool with_time) {
+inline std::string csv_of(const std::vector<PlainRow>& rows, bool with_time,
+                          const std::string& item_prefix) {
   std::string text = with_time ? "who,what,ratio,when\n" : "who,what,ratio\n";
   for (const PlainRow& row : rows) {
-    text += fmt::format("u{:02},v{:02},{}", row.user, row.item, row.label);
+    text += fmt::format("u{:02},{}{:02},{}", row.user, item_prefix, row.item, row.label);
     text += with_time ? fmt::format(",{}\n", row.time) : "\n";
   }
   return text;
@@ -119,8 +120,8 @@ class SmallProblem : public MpiTest {
     const std::filesystem::path out = root / fmt::format("dataset-{}", shards);
     first([&] {
       const bool timed = times == Times::kEvery;
-      std::ofstream(root / "train.csv") << csv_of(table, timed);
-      std::ofstream(root / "test.csv") << csv_of(test_table, timed);
+      std::ofstream(root / "train.csv") << csv_of(table, timed, item_prefix);
+      std::ofstream(root / "test.csv") << csv_of(test_table, timed, item_prefix);
       ImportOptions options{.source = root / "train.csv",
                             .out = out,
                             .shards = shards,
@@ -132,7 +133,14 @@ class SmallProblem : public MpiTest {
       import_dataset(options);
     });
     config.data.path = out.string();
-    return Dataset::open(out);
+    const Dataset dataset = Dataset::open(out);
+    ids = dataset.read_ids();
+    user_row.assign(ids.user_shard.size(), 0);
+    int64_t row = 0;
+    for (int64_t shard = 0; shard < shards; ++shard)
+      for (size_t user = 0; user < user_row.size(); ++user)
+        if (ids.user_shard[user] == shard) user_row[user] = row++;
+    return dataset;
   }
 
   /// Straight from the table: the training rows of each shard, as they lie in memory.
@@ -142,7 +150,7 @@ class SmallProblem : public MpiTest {
     for (uint32_t row = 0; row < table.size(); ++row)
       if (to_uniform(random_bits(seed, Purpose::kValidationSplit, row)) >=
           config.data.validation.fraction)
-        found[problem.ids.user_shard[table[row].user]].push_back(row);
+        found[ids.user_shard[table[row].user]].push_back(row);
     for (size_t j = 0; j < found.size(); ++j) {
       const std::vector<uint32_t> in_source_order = found[j];
       const Permutation order = first_order(std::ssize(found[j]), seed, static_cast<int64_t>(j));
@@ -172,6 +180,9 @@ class SmallProblem : public MpiTest {
 
   std::vector<PlainRow> table = small_table();
   std::vector<PlainRow> test_table = small_test();
+  std::string item_prefix = "v";
+  IdTables ids;                   ///< of the data set imported last
+  std::vector<int64_t> user_row;  ///< [users] in its user tables
   std::filesystem::path root;
   Config config;
   MpiCommunicator self;  ///< one process alone
@@ -189,16 +200,16 @@ inline std::vector<float> whole_array(Parameters& parameters, size_t a, Communic
   return whole;
 }
 
-/// Every array in full; the rows of user tables by dense index. Collective: all ranks.
-inline std::vector<std::vector<float>> all_arrays(const Problem& problem, Parameters& parameters,
-                                                  Communicator& comm) {
+/// Every array in full; the rows of user tables by dense index. Shapes: user_row [users]. Collective: all ranks.
+inline std::vector<std::vector<float>> all_arrays(std::span<const int64_t> user_row,
+                                                  Parameters& parameters, Communicator& comm) {
   std::vector<std::vector<float>> arrays;
   for (size_t a = 0; a < parameters.arrays.size(); ++a) {
     const ArraySpec& spec = parameters.arrays[a].spec;
     arrays.push_back(whole_array(parameters, a, comm));
     if (spec.kind != ArrayKind::kUserTable) continue;
     std::vector<float> by_user;
-    for (const int64_t row : problem.user_row)
+    for (const int64_t row : user_row)
       by_user.insert(by_user.end(), arrays[a].begin() + row * spec.cols,
                      arrays[a].begin() + (row + 1) * spec.cols);
     arrays[a] = by_user;

@@ -63,7 +63,7 @@ class OneEpoch : public SmallProblem,
   Result train(const Problem& problem, MpiCommunicator& ranks, int threads) {
     Parameters parameters = make_parameters(problem, ranks.world());
     initialize(parameters, problem);
-    Result result{.before = all_arrays(problem, parameters, ranks)};
+    Result result{.before = all_arrays(user_row, parameters, ranks)};
     const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
     const Schedule schedule(gather_train_counts(samples, run.shards, ranks),
                             config.train.global_batch);
@@ -82,7 +82,7 @@ class OneEpoch : public SmallProblem,
       result.loss += of_step.outcome.loss;
       result.samples += of_step.samples;
     }
-    result.after = all_arrays(problem, parameters, ranks);
+    result.after = all_arrays(user_row, parameters, ranks);
     result.hash = parameters.weights_hash(ranks);
     return result;
   }

@@ -64,7 +64,8 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   TestTable table;
   same_on_all(comm, [&] {
     const bool given = !arguments.pairs.empty();
-    table = given ? read_pairs(arguments.pairs, run.problem.ids) : read_test_table(run.problem);
+    table = given ? read_pairs(arguments.pairs, run.problem.dataset.read_ids())
+                  : read_test_table(run.problem);
     if (!arguments.per_user.empty() && table.label.empty())
       user_error(
           "--per-user: the pairs of {} have no labels (watch_ratio), so users have no metrics; "
@@ -86,13 +87,13 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   if (!arguments.scores.empty()) {
     const std::vector<float> scores = evaluator.gather(evaluation.scores);
     solo(comm, 0, "scores", [&] {
-      write_scores(*scores_file, table, scores, run.problem.ids);
+      write_scores(*scores_file, table, scores, run.problem.dataset.read_ids());
       log_info("scores: {}, {} pairs", arguments.scores, table.item.size());
     });
   }
   if (!arguments.per_user.empty())
     solo(comm, 0, "metrics of users", [&] {
-      write_user_values(*users_file, table, evaluation.user_values, run.problem.ids);
+      write_user_values(*users_file, table, evaluation.user_values, run.problem.dataset.read_ids());
       log_info("metrics of users: {}, {} users", arguments.per_user, table.users.size());
     });
   if (devices) devices->finish();

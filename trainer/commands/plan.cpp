@@ -84,6 +84,8 @@ const char* name_of(MemoryPhase phase) {
   switch (phase) {
     case MemoryPhase::kAlways:
       return "always";
+    case MemoryPhase::kTraining:
+      return "training";
     case MemoryPhase::kLoading:
       return "loading";
     case MemoryPhase::kStep:
@@ -92,6 +94,8 @@ const char* name_of(MemoryPhase phase) {
       return "step alone";
     case MemoryPhase::kCheckpoint:
       return "checkpoint";
+    case MemoryPhase::kValidation:
+      return "validation";
     default:
       return "evaluation";
   }
@@ -217,7 +221,7 @@ void log_memory(const PlanInputs& inputs, const Plan& plan) {
   for (const MemoryUse& use : fullest->memory)
     log_info("  {:<33}  {:>8}  {}", use.what, scaled(static_cast<double>(use.bytes), "B"),
              name_of(use.phase));
-  log_info("  {:<33}  {:>8}  always, step, and the larger rest", "peak",
+  log_info("  {:<33}  {:>8}  always, and the larger rest", "peak",
            scaled(static_cast<double>(peak_bytes(fullest->memory)), "B"));
   const std::string needed = scaled(static_cast<double>(plan.memory_bytes), "B");
   const std::string has = scaled(static_cast<double>(inputs.device.memory_bytes), "B");

@@ -55,20 +55,22 @@ std::vector<uint8_t> read_exclusions(const std::string& path, const IdTables& id
   return excluded;
 }
 
-/// The best of the whole catalogue for each user.
-std::vector<std::vector<Recommendation>> recommend(const StoredRun& run,
+/// The best of the whole catalogue for each user. Shapes: users dense.
+std::vector<std::vector<Recommendation>> recommend(const StoredRun& run, const IdTables& ids,
                                                    std::span<const int32_t> users,
                                                    const RecommendArguments& arguments,
                                                    MpiCommunicator& comm) {
   const Problem& problem = run.problem;
-  const std::vector<uint8_t> excluded = read_exclusions(arguments.exclude, problem.ids);
+  const std::vector<uint8_t> excluded = read_exclusions(arguments.exclude, ids);
   SeenItems seen;
   if (arguments.exclude_seen)
     seen = seen_items(problem, users, std::vector<int32_t>(users.size(), 0), comm);
+  std::vector<int32_t> rows;
+  for (const int32_t user : users) rows.push_back(static_cast<int32_t>(problem.user_row(user)));
   const std::unique_ptr<Devices> devices = find_scoring_devices(problem, comm);
   const auto predictor = make_predictor(run, devices.get(), comm);
   ThreadPool pool(static_cast<int>(problem.config.parallel.threads));
-  auto lists = predictor->best({users, arguments.top, excluded, seen}, pool);
+  auto lists = predictor->best({rows, arguments.top, excluded, seen}, pool);
   if (devices) devices->finish();
   return lists;
 }
@@ -92,11 +94,11 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
   if (!arguments.out.empty()) out.emplace(arguments.out);
   MpiSession& session = MpiSession::start();
   StoredRun run = open_run(arguments.run, arguments.overrides, session.communicator());
-  const IdTables& ids = run.problem.ids;
+  const IdTables ids = run.problem.dataset.read_ids();
   if (arguments.all_users) {
     std::vector<int32_t> users(ids.user_id.size());
     std::iota(users.begin(), users.end(), 0);
-    const auto lists = recommend(run, users, arguments, session.communicator());
+    const auto lists = recommend(run, ids, users, arguments, session.communicator());
     std::string text = kCsvHeader;
     for (size_t user = 0; user < lists.size(); ++user)
       text += csv_of(ids.user_id[user], lists[user], ids);
@@ -119,7 +121,7 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
     log_warning("user {} has no training rows: the scores are those of an untrained user",
                 arguments.user);
   const std::vector<Recommendation> best =
-      recommend(run, std::span(&user->second, 1), arguments, session.communicator()).front();
+      recommend(run, ids, std::span(&user->second, 1), arguments, session.communicator()).front();
   if (out) out->write(kCsvHeader + csv_of(arguments.user, best, ids));
   const ItemTexts texts = run.problem.dataset.read_item_texts();
   nlohmann::json json = nlohmann::json::array();

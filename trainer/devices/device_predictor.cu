@@ -15,9 +15,8 @@ void DevicePredictor::predict(const Pairs& pairs, ThreadPool&, std::span<float> 
   for (const Table& table : weights_.tables) block.tables.emplace_back(most * table.cols);
   for (int64_t b = 0; b < pairs.block_count(); ++b) {
     const Range range = pairs.block(b);
-    predict_block(pairs.user_rows(b, problem_.user_row, 0),
-                  std::span(pairs.item).subspan(range.begin, range.size()), block,
-                  out.subspan(range.begin, range.size()));
+    predict_block(pairs.users_of(b), std::span(pairs.item).subspan(range.begin, range.size()),
+                  block, out.subspan(range.begin, range.size()));
   }
 }
 
@@ -33,7 +32,7 @@ void DevicePredictor::predict_block(std::span<const int32_t> users, std::span<co
     float* rows = block.tables[t].data();
     for_each(n * table.cols, stream_,
              kernel::GatherRows{table.rows, table.of_users ? block.user.data() : block.item.data(),
-                                table.rows_begin, table.cols, rows});
+                                0, table.cols, rows});
     input.tables.emplace_back(rows, static_cast<size_t>(n * table.cols));
   }
   for_each(

@@ -17,8 +17,8 @@ class DevicePredictor final : public Predictor {
  public:
   struct Table {
     bool of_users;
-    int64_t rows_begin, cols;  ///< `rows` begins with row `rows_begin`
-    const float* rows;
+    int64_t cols;
+    const float* rows;  ///< of this rank's users, or of all items
   };
   /// What is predicted with. Device memory.
   struct Weights {

@@ -313,12 +313,9 @@ std::unique_ptr<Predictor> DeviceStep::State::make_predictor(const Problem& prob
       continue;
     }
     const float* rows = weights_.values(part);
-    int64_t rows_begin = part.rows_begin;
-    if (exact_ && part.kind == ArrayKind::kItemTable) {
+    if (exact_ && part.kind == ArrayKind::kItemTable)
       rows = weights.own.emplace_back(requests_.gather(rows, part.cols)).data();
-      rows_begin = 0;
-    }
-    weights.tables.push_back({part.kind == ArrayKind::kUserTable, rows_begin, part.cols, rows});
+    weights.tables.push_back({part.kind == ArrayKind::kUserTable, part.cols, rows});
   }
   return std::make_unique<DevicePredictor>(problem, engine_, std::move(weights), stream_);
 }

@@ -56,13 +56,6 @@ struct Lists {
 
 }  // namespace
 
-std::vector<int32_t> FusedPredictor::rows_of(std::span<const int32_t> users) const {
-  std::vector<int32_t> rows;
-  for (const int32_t user : users)
-    rows.push_back(static_cast<int32_t>(problem_.user_row[user] - weights_.first_user));
-  return rows;
-}
-
 DeviceArray<float> FusedPredictor::row_columns(std::span<const int32_t> rows,
                                                std::span<const int32_t> items) const {
   const std::vector<float> columns = problem_.columns.of_pairs(rows, items);
@@ -93,15 +86,14 @@ void FusedPredictor::predict(const Pairs& pairs, ThreadPool&, std::span<float> o
   const int64_t n = pairs.size();
   KT_CHECK(std::ssize(out) == n);
   if (n == 0) return;
-  const std::vector<int32_t> rows = rows_of(pairs.user);
   const DeviceArray<int64_t> offsets(pairs.offsets, stream_);
-  const DeviceArray<int32_t> row(rows, stream_), item(pairs.item, stream_);
+  const DeviceArray<int32_t> row(pairs.user, stream_), item(pairs.item, stream_);
   DeviceArray<int32_t> user(n);
   DeviceArray<float> scores(n);
   for_each(n, stream_, kernel::SpreadUsers{offsets.data(), row.data(), row.size(), user.data()});
   std::vector<int32_t> row_of_pair;
-  for (size_t list = 0; has_row_columns() && list < rows.size(); ++list)
-    row_of_pair.resize(pairs.offsets[list + 1], rows[list]);
+  for (size_t list = 0; has_row_columns() && list < pairs.user.size(); ++list)
+    row_of_pair.resize(pairs.offsets[list + 1], pairs.user[list]);
   const DeviceArray<float> columns = row_columns(row_of_pair, pairs.item);
   score(n, user.data(), item.data(), columns.data(), scores.data());
   scores.download(out, stream_);
@@ -114,8 +106,7 @@ std::vector<std::vector<Recommendation>> FusedPredictor::best(const ListsWanted&
   if (has_row_columns()) return Predictor::best(wanted, pool);
   const auto users = std::ssize(wanted.users), items = std::ssize(wanted.left_out);
   const int64_t most = std::min(users, std::max<int64_t>(1, pairs_at_once() / items));
-  const std::vector<int32_t> rows = rows_of(wanted.users);
-  const DeviceArray<int32_t> row(rows, stream_), seen(wanted.seen.item, stream_);
+  const DeviceArray<int32_t> row(wanted.users, stream_), seen(wanted.seen.item, stream_);
   const DeviceArray<int64_t> seen_offsets(wanted.seen.offsets, stream_);
   const DeviceArray<uint8_t> left_out(wanted.left_out, stream_);
   DeviceArray<int32_t> user(most * items), item(most * items);

@@ -20,7 +20,6 @@ class FusedPredictor final : public Predictor {
   struct Weights {
     DeviceArray<float> user_parts, item_parts;
     const float* columns[2];  ///< of those users, of all items
-    int64_t first_user;       ///< row in block order of the first of them
   };
 
   /// Of this thread's device. Everything but `weights` is borrowed; `model` has its dense weights and running norms. While this is used,
@@ -32,8 +31,6 @@ class FusedPredictor final : public Predictor {
                                                 ThreadPool& pool) const override;
 
  private:
-  /// Rows of the parts. Shapes: users, result [n].
-  std::vector<int32_t> rows_of(std::span<const int32_t> users) const;
   bool has_row_columns() const { return problem_.columns.of_pair.has_value(); }
   /// Of pairs, as the host finds them; waits. Shapes: rows of the parts, items [n].
   DeviceArray<float> row_columns(std::span<const int32_t> rows,

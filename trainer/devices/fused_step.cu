@@ -463,10 +463,7 @@ std::unique_ptr<Predictor> FusedStep::State::make_predictor(const Problem& probl
   model_.set_running_norms(weights_.dense(), stream_);
   FusedPredictor::Weights weights{.user_parts = all_parts(Side::kUser),
                                   .item_parts = all_parts(Side::kItem),
-                                  .columns = {columns_[0].data(), columns_[1].data()},
-                                  .first_user = 0};
-  for (int64_t shard = 0; shard < shards_.begin; ++shard)
-    weights.first_user += problem.users_per_shard[shard];
+                                  .columns = {columns_[0].data(), columns_[1].data()}};
   if (requests_) weights.item_parts = requests_->gather(weights.item_parts.data(), sides_[1].width);
   return std::make_unique<FusedPredictor>(problem, model_, std::move(weights), stream_);
 }

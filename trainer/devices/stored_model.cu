@@ -22,10 +22,7 @@ StoredModel::StoredModel(const Problem& problem, const Parameters& parameters,
   const DeviceArray<float> dense(parameters.dense, stream_);
   model_.set_dense(dense.data(), stream_);
   model_.set_running_norms(dense.data(), stream_);
-  const Range shards = parameters.shards();
-  int64_t users = 0;
-  for (int64_t shard = 0; shard < shards.end; ++shard)
-    (shard < shards.begin ? first_user_ : users) += problem.users_per_shard[shard];
+  const int64_t users = problem.user_rows(devices.world()).size();
   user_parts_ = parts_of(Side::kUser, {0, users}, parameters);
   item_parts_ = parts_of(Side::kItem, parameters.held_items(), parameters);
   if (parameters.holding() == Holding::kReplica) return;
@@ -74,8 +71,7 @@ std::unique_ptr<Predictor> StoredModel::make_predictor() {
       problem_, model_,
       FusedPredictor::Weights{.user_parts = std::move(user_parts_),
                               .item_parts = std::move(item_parts_),
-                              .columns = {columns_[0].data(), columns_[1].data()},
-                              .first_user = first_user_},
+                              .columns = {columns_[0].data(), columns_[1].data()}},
       stream_);
 }
 

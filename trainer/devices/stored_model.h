@@ -32,7 +32,6 @@ class StoredModel {
   DeviceArray<float> columns_[2];      // of this rank's users, of all items
   DeviceArray<float> own_item_parts_;  // where ranks hold their own
   std::vector<int64_t> item_floats_;   // [ranks] of those
-  int64_t first_user_ = 0;
   DeviceArray<float> user_parts_, item_parts_;
 };
 

@@ -4,10 +4,11 @@
 #include <chrono>
 #include <utility>
 
-#include "io/tables/csv.h"
+#include "io/tables/id_dictionary.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
 #include "launch/base/stopwatch.h"
+#include "launch/collectives/agree.h"
 #include "launch/process/watchdog.h"
 #include "sharding/plan.h"
 #include "trainer/evaluation/evaluation_table.h"
@@ -17,31 +18,6 @@
 #include "trainer/run/share.h"
 
 namespace kt {
-namespace {
-
-std::vector<int32_t> rank_of_users(const Problem& problem, const TestTable& table, int ranks) {
-  std::vector<int32_t> rank_of_shard;
-  for (int32_t rank = 0; rank < ranks; ++rank)
-    rank_of_shard.insert(rank_of_shard.end(),
-                         shards_of_rank(problem.dataset.shards(), {rank, ranks}).size(), rank);
-  std::vector<int32_t> result;
-  for (const int32_t user : table.users)
-    result.push_back(rank_of_shard[problem.ids.user_shard[user]]);
-  return result;
-}
-
-/// Empty where an id is no whole number, 0 or more, or is not in the order of the numbers.
-std::vector<int64_t> numbers_of(const std::vector<std::string>& ids) {
-  std::vector<int64_t> numbers;
-  for (const std::string& id : ids) {
-    const std::optional<int64_t> number = parse_integer(id);
-    if (!number || *number <= (numbers.empty() ? -1 : numbers.back())) return {};
-    numbers.push_back(*number);
-  }
-  return numbers;
-}
-
-}  // namespace
 
 TestTable read_test_table(const Problem& problem) {
   if (problem.dataset.test_rows() == 0)
@@ -58,9 +34,12 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
       comm_(comm),
       pool_(pool),
       labels_(binary_labels(problem.config.evaluate.labels)),
-      user_rank_(rank_of_users(problem, table, comm.world().size)),
-      item_number_(numbers_of(problem.ids.item_id)) {
-  for (const int32_t user : table.users) user_rows_.push_back(problem.ids.user_rows[user]);
+      own_users_(problem.user_rows(comm.world())) {
+  find_users();
+  agree(comm, [&] {
+    item_number_ = ascending_numbers(problem.dataset.read_item_ids());
+    item_rows_ = problem.dataset.read_item_rows();
+  });
   if (!table.label.empty()) {
     const Phase phase("evaluation");
     Stopwatch watch;
@@ -74,7 +53,7 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
                 .item = table.item,
                 .label = table.label,
                 .video_duration = table.video_duration,
-                .item_rows = problem.ids.item_rows,
+                .item_rows = item_rows_,
                 .item_number = item_number_,
                 .train_label_mean = mean_label(problem.dataset, problem.config.data, comm),
                 .labels = labels_,
@@ -89,10 +68,24 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
   for (size_t k = 0; k < user_rank_.size(); ++k) {
     if (user_rank_[k] != comm.world().rank) continue;
     pairs_.add_list(
-        table.users[k],
+        row_of(table.users[k]),
         std::span(table.item).subspan(table.offsets[k], table.offsets[k + 1] - table.offsets[k]));
     pairs_.end_block();
   }
+}
+
+/// Each rank tells the others of its own.
+void Evaluator::find_users() {
+  user_rank_.assign(table_.users.size(), -1);
+  user_rows_.assign(table_.users.size(), 0);
+  for (size_t u = 0; u < table_.users.size(); ++u) {
+    const std::optional<size_t> found = problem_.users.find(table_.users[u]);
+    if (!found || !own_users_.contains(problem_.users.row[*found])) continue;
+    user_rank_[u] = comm_.world().rank;
+    user_rows_[u] = problem_.users.user_rows[*found];
+  }
+  comm_.all_reduce(std::span(user_rank_), Reduction::kMax);
+  comm_.all_reduce(std::span(user_rows_), Reduction::kMax);
 }
 
 HugeArray<float> Evaluator::score(const Predictor& predictor) const {
@@ -127,7 +120,9 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
   if (metrics_) {
     result = metrics_->evaluate(evaluation.scores, comm_, pool_,
                                 [&](std::span<const int32_t> users, std::span<float> scores) {
-                                  predictor.predict(catalogue_of(users, problem_.dataset.items()),
+                                  std::vector<int32_t> rows;
+                                  for (const int32_t user : users) rows.push_back(row_of(user));
+                                  predictor.predict(catalogue_of(rows, problem_.dataset.items()),
                                                     pool_, scores);
                                 });
     intervals_time.time([&] {

@@ -54,13 +54,21 @@ class Evaluator {
   std::vector<float> gather(std::span<const float> scores) const;
 
  private:
+  void find_users();
+  /// Of a user of this rank, by its dense index: its row among those of the rank's.
+  int32_t row_of(int32_t user) const {
+    return static_cast<int32_t>(problem_.user_row(user) - own_users_.begin);
+  }
+
   const Problem& problem_;
   const TestTable& table_;
   MpiCommunicator& comm_;
   ThreadPool& pool_;
   std::vector<BinaryLabel> labels_;
+  const Range own_users_;               // rows of user tables
   std::vector<int32_t> user_rank_;      // [users of the table]
   std::vector<int64_t> user_rows_;      // [users of the table]
+  std::vector<int64_t> item_rows_;      // [items]
   std::vector<int64_t> item_number_;    // [items]; empty where ids are not numbers
   Pairs pairs_;                         // of this rank's users, a user a block
   SeenItems seen_;                      // where lists are of the catalogue

@@ -17,27 +17,44 @@ namespace {
 
 constexpr int kTenths = 10;
 
+using RowsByNumber = std::map<int64_t, int64_t>;
+
+/// Those of all ranks added up. Collective: all ranks.
+RowsByNumber over_ranks(const RowsByNumber& own, Communicator& comm) {
+  std::vector<int64_t> flat;
+  for (const auto& [number, rows] : own) flat.insert(flat.end(), {number, rows});
+  const std::vector<int64_t> all = gather_to_all<int64_t>(flat, comm);
+  RowsByNumber rows;
+  for (size_t k = 0; k < all.size(); k += 2) rows[all[k]] += all[k + 1];
+  return rows;
+}
+
 /// Training rows by the duration of their video. Collective: all ranks.
-std::map<int64_t, int64_t> rows_by_duration(const Problem& problem, MpiCommunicator& comm) {
-  std::map<int64_t, int64_t> own;
+RowsByNumber rows_by_duration(const Problem& problem, MpiCommunicator& comm) {
+  RowsByNumber own;
   agree(comm, [&] {
     const Range shards = shards_of_rank(problem.dataset.shards(), comm.world());
     for (int64_t number = shards.begin; number < shards.end; ++number)
       for (const int32_t duration : problem.dataset.read_durations(number).video_duration)
         ++own[duration];
   });
-  std::vector<int64_t> flat;
-  for (const auto& [duration, rows] : own) flat.insert(flat.end(), {duration, rows});
-  const std::vector<int64_t> all = gather_to_all<int64_t>(flat, comm);
-  std::map<int64_t, int64_t> rows;
-  for (size_t k = 0; k < all.size(); k += 2) rows[all[k]] += all[k + 1];
-  return rows;
+  return over_ranks(own, comm);
 }
 
-/// Rows by how many rows whatever has them has. Shapes: rows [users or items].
-std::map<int64_t, int64_t> rows_by_rows(std::span<const int64_t> rows) {
-  std::map<int64_t, int64_t> result;
-  for (const int64_t count : rows) result[count] += count;
+/// Training rows by how many their user has. Collective: all ranks.
+RowsByNumber rows_by_activity(const Problem& problem, Communicator& comm) {
+  const Range own = problem.user_rows(comm.world());
+  RowsByNumber rows;
+  for (int64_t k = 0; k < problem.users.size(); ++k)
+    if (own.contains(problem.users.row[k]))
+      rows[problem.users.user_rows[k]] += problem.users.user_rows[k];
+  return over_ranks(rows, comm);
+}
+
+/// Training rows by how many their video has. Shapes: item_rows [items].
+RowsByNumber rows_by_popularity(std::span<const int64_t> item_rows) {
+  RowsByNumber result;
+  for (const int64_t count : item_rows) result[count] += count;
   return result;
 }
 
@@ -149,9 +166,9 @@ nlohmann::json evaluate_groups(const EvaluationInput& input, std::span<const flo
   if (problem.dataset.has_durations() && !input.video_duration.empty())
     add("duration", Tenths(rows_by_duration(problem, comm)),
         [&](size_t, size_t pair) { return input.video_duration[pair]; });
-  add("activity", Tenths(rows_by_rows(problem.ids.user_rows)),
+  add("activity", Tenths(rows_by_activity(problem, comm)),
       [&](size_t user, size_t) { return input.user_rows[user]; });
-  add("popularity", Tenths(rows_by_rows(input.item_rows)),
+  add("popularity", Tenths(rows_by_popularity(input.item_rows)),
       [&](size_t, size_t pair) { return input.item_rows[static_cast<size_t>(input.item[pair])]; });
   return groups;
 }

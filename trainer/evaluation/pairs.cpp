@@ -4,20 +4,18 @@
 
 namespace kt {
 
-void Pairs::add_list(int32_t of_user, std::span<const int32_t> items) {
-  user.push_back(of_user);
+void Pairs::add_list(int64_t of_user, std::span<const int32_t> items) {
+  user.push_back(static_cast<int32_t>(of_user));
   item.insert(item.end(), items.begin(), items.end());
   offsets.push_back(std::ssize(item));
 }
 
-std::vector<int32_t> Pairs::user_rows(int64_t b, std::span<const int64_t> user_row,
-                                      int64_t first) const {
-  std::vector<int32_t> rows;
-  rows.reserve(block(b).size());
+std::vector<int32_t> Pairs::users_of(int64_t b) const {
+  std::vector<int32_t> users;
+  users.reserve(block(b).size());
   for (int64_t list = blocks[b]; list < blocks[b + 1]; ++list)
-    rows.insert(rows.end(), offsets[list + 1] - offsets[list],
-                static_cast<int32_t>(user_row[user[list]] - first));
-  return rows;
+    users.insert(users.end(), offsets[list + 1] - offsets[list], user[list]);
+  return users;
 }
 
 Pairs catalogue_of(std::span<const int32_t> users, int64_t items) {

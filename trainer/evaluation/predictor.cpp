@@ -25,15 +25,12 @@ class HostPredictor final : public Predictor {
         dense_(dense_of(*engine_, parameters)),
         columns_(step_columns(problem)) {
     engine_->set_dense(dense_);
-    const Range shards = parameters.shards();
-    for (int64_t shard = 0; shard < shards.end; ++shard)
-      (shard < shards.begin ? first_user_row_ : held_users_) += problem.users_per_shard[shard];
     if (problem.system.history_weights) history_.emplace(problem, parameters, comm);
     if (problem.system.encoder) {
       encoded_users_ = encode_users(problem, parameters, comm);
       columns_.users = encoded_users_.data();
     }
-    user_parts_ = parts_of(Side::kUser, {0, held_users_}, parameters);
+    user_parts_ = parts_of(Side::kUser, {0, problem.user_rows(comm.world()).size()}, parameters);
     std::vector<float> own = parts_of(Side::kItem, parameters.held_items(), parameters);
     if (parameters.holding() == Holding::kReplica) {
       item_parts_ = std::move(own);
@@ -46,8 +43,7 @@ class HostPredictor final : public Predictor {
   void predict(const Pairs& pairs, ThreadPool& pool, std::span<float> out) const override {
     pool.parallel_for(pairs.block_count(), [&](int64_t b, int) {
       const Range block = pairs.block(b);
-      predict_block(pairs.user_rows(b, problem_.user_row, first_user_row_),
-                    std::span(pairs.item).subspan(block.begin, block.size()),
+      predict_block(pairs.users_of(b), std::span(pairs.item).subspan(block.begin, block.size()),
                     out.subspan(block.begin, block.size()));
     });
   }
@@ -106,7 +102,6 @@ class HostPredictor final : public Predictor {
   const std::unique_ptr<Engine> engine_;
   const std::vector<float> dense_;
   StepColumns columns_;
-  int64_t first_user_row_ = 0, held_users_ = 0;
   std::optional<HistoryScores> history_;
   std::vector<float> encoded_users_;  // [held users, columns], where they are encoded
   std::vector<float> user_parts_;  // [held users, part width]

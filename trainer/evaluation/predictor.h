@@ -16,7 +16,7 @@ namespace kt {
 
 /// Lists of the best of all items. Shapes: U users, I items.
 struct ListsWanted {
-  std::span<const int32_t> users;     ///< [U] dense
+  std::span<const int32_t> users;     ///< [U] rows among this rank's users
   int64_t length = 0;                 ///< fewer where fewer are left
   std::span<const uint8_t> left_out;  ///< [I] 1: in nobody's list
   const SeenItems& seen;              ///< of the users, in none of their own lists; or of nobody

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
-#include <set>
 
 #include "launch/collectives/agree.h"
+#include "sharding/plan.h"
 #include "trainer/run/share.h"
 
 namespace kt {
@@ -12,23 +12,25 @@ namespace kt {
 SeenItems seen_items(const Problem& problem, std::span<const int32_t> users,
                      std::span<const int32_t> user_rank, MpiCommunicator& comm) {
   const World world = comm.world();
-  std::vector<int32_t> place(static_cast<size_t>(problem.dataset.users()), -1);  // of own users
+  const Range rows = problem.user_rows(world);
+  std::vector<int32_t> place(static_cast<size_t>(rows.size()), -1);  // of own users
   int32_t own_users = 0;
-  std::set<int64_t> shards;  // of own users
   for (size_t u = 0; u < users.size(); ++u)
-    if (user_rank[u] == world.rank) {
-      place[static_cast<size_t>(users[u])] = own_users++;
-      shards.insert(problem.ids.user_shard[users[u]]);
-    }
+    if (user_rank[u] == world.rank)
+      place[static_cast<size_t>(problem.user_row(users[u]) - rows.begin)] = own_users++;
 
   std::vector<std::vector<int32_t>> own(static_cast<size_t>(own_users));
   agree(comm, [&] {
-    for (const int64_t number : shards) {
+    const Range shards = shards_of_rank(problem.dataset.shards(), world);
+    auto next = place.begin();
+    for (int64_t number = shards.begin; number < shards.end; ++number) {
+      const auto of_shard = next;
+      next += problem.users_per_shard[number];
+      if (std::all_of(of_shard, next, [](int32_t at) { return at < 0; })) continue;
       const Shard shard = problem.dataset.read_shard(number);
-      for (int64_t k = 0; k < shard.size(); ++k) {
-        const int32_t at = place[static_cast<size_t>(shard.users[shard.user[k]])];
-        if (at >= 0) own[static_cast<size_t>(at)].push_back(shard.item[k]);
-      }
+      for (int64_t k = 0; k < shard.size(); ++k)
+        if (const int32_t at = of_shard[shard.user[k]]; at >= 0)
+          own[static_cast<size_t>(at)].push_back(shard.item[k]);
     }
   });
   std::vector<int64_t> counts;

@@ -10,16 +10,17 @@ namespace {
 /// Rows of a block of validation rows; part of a run's bits.
 constexpr int64_t kValidationBlock = 4096;
 
-/// The rows of a shard in blocks. Shapes: counts [users of the shard], items [rows], user by user.
-void add_rows(const ShardSamples& shard, std::span<const int64_t> counts,
-              std::span<const int32_t> items, Pairs& pairs) {
+/// The rows of a shard in blocks; `first_user` is its first among this rank's. Shapes: counts [users of the shard], items
+/// [rows], user by user.
+void add_rows(int64_t first_user, std::span<const int64_t> counts, std::span<const int32_t> items,
+              Pairs& pairs) {
   int64_t at = 0;
   for (size_t user = 0; user < counts.size(); ++user) {
     const int64_t end = at + counts[user];
     while (at < end) {
       const int64_t block_end = (at / kValidationBlock + 1) * kValidationBlock;
       const int64_t to = std::min(end, block_end);
-      pairs.add_list(shard.users[user], items.subspan(at, to - at));
+      pairs.add_list(first_user + static_cast<int64_t>(user), items.subspan(at, to - at));
       if (to == block_end || to == std::ssize(items)) pairs.end_block();
       at = to;
     }
@@ -30,6 +31,7 @@ void add_rows(const ShardSamples& shard, std::span<const int64_t> counts,
 ValidationMetrics prepare_validation(std::span<const ShardSamples> samples,
                                      std::span<const BinaryLabel> binary_labels, Pairs& pairs,
                                      Communicator& comm, ThreadPool& pool) {
+  int64_t first_user = 0;
   std::vector<std::vector<int64_t>> user_rows;
   std::vector<float> labels;
   for (const ShardSamples& shard : samples) {
@@ -46,7 +48,8 @@ ValidationMetrics prepare_validation(std::span<const ShardSamples> samples,
       items[at] = sample.item;
       labels[base + at] = sample.label;
     }
-    add_rows(shard, counts, items, pairs);
+    add_rows(first_user, counts, items, pairs);
+    first_user += std::ssize(counts);
   }
   const BinaryLabel* const label = highest_threshold(binary_labels);
   return {std::move(user_rows), std::move(labels),

@@ -40,11 +40,14 @@ constexpr double kSgdElement_s = .4e-9;
 constexpr double kMeansRow_s = 3.2e-9;
 constexpr double kBroughtRow_s = 45e-9;
 constexpr double kMeansVideoRow_s = 2.6e-9;
-// Memory of a process before any data; of a test pair on every rank, and on the one that has its user: score and
-// metrics. Source: likewise.
-constexpr int64_t kProcessBytes = 150'000'000;
+// Memory of a process before any data, and with libtorch; of a row held out; of a test pair on every rank, and on the one
+// that has its user: score and metrics; of an item where there are test pairs. Source: likewise.
+constexpr int64_t kProcessBytes = 41'000'000;
+constexpr int64_t kTorchProcessBytes = 164'000'000;
+constexpr double kHeldOutRowBytes = 36;
 constexpr int64_t kTestPairBytes = 19;
 constexpr int64_t kScoredPairBytes = 38;
+constexpr int64_t kTestItemBytes = 100;
 
 // Of libtorch's step on devices: an operation's launch, measured. The rest of what follows is assumed. Source: docs/plan.md,
 // "On GPUs", "Assumed constants".
@@ -663,25 +666,31 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   const bool temporal = inputs.config.data.validation.kind == ValidationKind::kTemporal &&
                         inputs.config.data.validation.fraction > 0;
   using enum MemoryPhase;
-  std::vector<MemoryUse> uses{{gpu ? "CUDA context and libraries" : "process and libraries",
-                               kAlways, gpu ? kGpuContextBytes : kProcessBytes},
-                              {"samples, 16 B a row", kAlways, 16 * rows + 4 * users}};
+  std::vector<MemoryUse> uses{
+      {gpu ? "CUDA context and libraries" : "process and libraries", kAlways,
+       gpu           ? kGpuContextBytes
+       : sizes.fused ? kProcessBytes
+                     : kTorchProcessBytes},
+      {"samples, 16 B a row", kTraining, 16 * rows + 4 * users}};
   if (gpu && sizes.fused)
-    uses.push_back({"rows prepared at once, 136 B each", kAlways,
+    uses.push_back({"rows prepared at once, 136 B each", kTraining,
                     kPreparedRowBytes * std::min(rows, kPreparedRows)});
   if (!inputs.means)
-    uses.push_back({"columns", kAlways,
-                    to_bytes(kFloat) * (inputs.items * inputs.columns[1] +
-                                        users * inputs.columns[0] + rows * inputs.columns[2])});
-  uses.push_back({"parameters", kAlways, to_bytes(kFloat * (static_cast<double>(held) + dense))});
-  uses.push_back({"gradients", kAlways, to_bytes(kFloat) * held});
-  uses.push_back({"optimizer state", kAlways, to_bytes(kFloat) * sizes.slots * held});
-  if (inputs.group > 1)
-    uses.push_back({"what negatives are drawn from", kAlways, 12 * rows + 8 * users});
-  // Of all ids; marks and places of a step's.
-  if (!gpu)
     uses.push_back(
-        {"ids", kAlways, 52 * inputs.users + 40 * inputs.items + 5 * users + 17 * inputs.items});
+        {"columns", kAlways,
+         to_bytes(kFloat) * (inputs.items * inputs.columns[1] + users * inputs.columns[0])});
+  uses.push_back({"parameters", kAlways, to_bytes(kFloat * (static_cast<double>(held) + dense))});
+  uses.push_back({"gradients", kTraining, to_bytes(kFloat) * held});
+  uses.push_back({"optimizer state", kTraining, to_bytes(kFloat) * sizes.slots * held});
+  if (inputs.columns[2] > 0)
+    uses.push_back({"columns of rows", kTraining, to_bytes(kFloat) * rows * inputs.columns[2]});
+  if (inputs.group > 1)
+    uses.push_back({"what negatives are drawn from", kTraining, 12 * rows + 8 * users});
+  if (!gpu) {
+    uses.push_back({"ids of the rank's users", kAlways, 16 * users});
+    uses.push_back({"marks and places of ids", kTraining,
+                    users + 8 * inputs.items + 6 * to_bytes(held_items(inputs, sizes))});
+  }
   if (inputs.means) {
     for (const MemoryUse& use : means_memory(inputs, sizes, rank, samples, users, requests))
       uses.push_back(use);
@@ -696,28 +705,31 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   }
   if (!gpu)
     uses.push_back({"reading shards", kLoading, 32 * largest_shard + (temporal ? 8 * rows : 0)});
-  if (gpu && !sizes.fused)
-    uses.push_back(
-        {"item tables in full", kEvaluation, sizes.exact ? to_bytes(kFloat) * item_tables : 0});
-  else
-    uses.push_back(
-        {"parts of users and items", kEvaluation,
-         to_bytes(kFloat) * (users * inputs.user_part + inputs.items * inputs.item_part)});
-  // The file of a checkpoint is made in memory; another model is read beside the one that was trained.
+  // On devices training stays till the end; an evaluation in between has all of it beside it too.
+  const MemoryPhase evaluation =
+      gpu || inputs.config.evaluate.every > 0 ? kValidation : kEvaluation;
+  const int64_t parts =
+      gpu && !sizes.fused
+          ? (sizes.exact ? to_bytes(kFloat) * item_tables : 0)
+          : to_bytes(kFloat) * (users * inputs.user_part + inputs.items * inputs.item_part);
+  uses.push_back({gpu && !sizes.fused ? "item tables in full" : "parts of users and items",
+                  evaluation, parts});
+  // The file of a checkpoint is made in memory.
   if (!gpu) {
     int64_t written = 0;
     for (size_t a = 0; a < inputs.parameters.size(); ++a)
       written += sizes.owned(a, rank).size() * inputs.parameters[a].cols;
     uses.push_back(
         {"checkpoint being written", kCheckpoint, to_bytes(kFloat) * written * (1 + sizes.slots)});
-    if (inputs.config.evaluate.checkpoint == EvaluatedCheckpoint::kBest)
-      uses.push_back({"parameters of the best checkpoint", kEvaluation,
-                      to_bytes(kFloat * (static_cast<double>((2 + sizes.slots) * held) + dense))});
+    const double held_out = inputs.config.data.validation.fraction * static_cast<double>(rows);
+    if (held_out > 0 && evaluation == kEvaluation)
+      uses.push_back({"validation: rows held out, parts", kValidation,
+                      to_bytes(kHeldOutRowBytes * held_out) + parts});
+    uses.push_back({"test table, scores, metrics", evaluation,
+                    kTestPairBytes * inputs.test_pairs +
+                        kScoredPairBytes * inputs.test_pairs / sizes.ranks +
+                        (inputs.test_pairs > 0 ? kTestItemBytes * inputs.items : 0)});
   }
-  if (!gpu)
-    uses.push_back(
-        {"test table, scores, metrics", kEvaluation,
-         kTestPairBytes * inputs.test_pairs + kScoredPairBytes * inputs.test_pairs / sizes.ranks});
   return uses;
 }
 
@@ -1002,8 +1014,9 @@ int64_t peak_bytes(const std::vector<MemoryUse>& uses) {
     return bytes;
   };
   using enum MemoryPhase;
-  return in(kAlways) + std::max(in(kLoading), in(kStep) + std::max({in(kStepAlone), in(kCheckpoint),
-                                                                    in(kEvaluation)}));
+  const int64_t beside_steps = std::max({in(kStepAlone), in(kCheckpoint), in(kValidation)});
+  const int64_t training = in(kTraining) + std::max(in(kLoading), in(kStep) + beside_steps);
+  return in(kAlways) + std::max(training, in(kEvaluation));
 }
 
 Plan make_plan(const PlanInputs& inputs) {

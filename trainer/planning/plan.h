@@ -83,9 +83,19 @@ StepItems expected_requests(const PlanInputs& inputs, const std::vector<double>&
 /// do, and the request at the step's end.
 std::vector<Collective> step_collectives(const PlanInputs& inputs, const StepItems& requests);
 
-/// When memory is needed. The most a rank needs is what it always needs, and then what loading needs, or a step (kept
-/// till the end) with what it needs for itself alone, a checkpoint being written or an evaluation.
-enum class MemoryPhase { kAlways, kLoading, kStep, kStepAlone, kCheckpoint, kEvaluation };
+/// When memory is needed. The most a rank needs is what it always needs, and the larger of training and the evaluation
+/// after it. Training needs its own all the while, and then what loading needs, or a step (kept) with what it needs for
+/// itself alone, a checkpoint being written or a validation; an evaluation in between counts as one.
+enum class MemoryPhase {
+  kAlways,
+  kTraining,
+  kLoading,
+  kStep,
+  kStepAlone,
+  kCheckpoint,
+  kValidation,
+  kEvaluation
+};
 
 struct MemoryUse {
   std::string what;

@@ -61,13 +61,6 @@ SparseRows history_of(std::span<const ShardSamples> samples, const Objective& ob
   return all;
 }
 
-std::vector<int32_t> history_columns(const Problem& problem) {
-  std::vector<int32_t> columns;
-  for (int32_t item = 0; item < problem.dataset.items(); ++item)
-    if (problem.ids.item_rows[item] > 0) columns.push_back(item);
-  return columns;
-}
-
 SparseRows history_targets(const Problem& problem, const Parameters& parameters,
                            Communicator& comm) {
   const System& system = problem.system;
@@ -95,7 +88,7 @@ SparseRows history_matrix(const Problem& problem, const Parameters& parameters,
   drop_zeros(targets);
   std::vector<int32_t> column_of(problem.dataset.items(), -1);
   int32_t next = 0;
-  for (const int32_t item : history_columns(problem)) column_of[item] = next++;
+  for (const int32_t item : problem.history_items) column_of[item] = next++;
   for (int32_t& item : targets.item) item = column_of[item];
   return targets;
 }

@@ -21,9 +21,6 @@ namespace kt {
 SparseRows history_of(std::span<const ShardSamples> samples, const Objective& objective,
                       ThreadPool& pool);
 
-/// The items that have training rows, ascending: the columns of the matrix below.
-std::vector<int32_t> history_columns(const Problem& problem);
-
 /// The targets of the histories of `problem`, less the additive means that the system has. Collective: all ranks.
 SparseRows history_targets(const Problem& problem, const Parameters& parameters,
                            Communicator& comm);

@@ -1,6 +1,7 @@
 #include "trainer/run/problem.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "launch/base/errors.h"
 #include "models/features/content_features.h"
@@ -30,13 +31,19 @@ std::vector<float> load_item_features(const Dataset& dataset, const Config& conf
 namespace {
 
 SystemInputs inputs_of(const Problem& problem) {
-  const auto with_rows = [](const std::vector<int64_t>& rows) {
-    return std::ranges::count_if(rows, [](int64_t n) { return n > 0; });
-  };
   SystemInputs inputs = system_inputs(problem.config, problem.described, problem.dataset);
-  inputs.users_with_rows = with_rows(problem.ids.user_rows);
-  inputs.items_with_rows = with_rows(problem.ids.item_rows);
+  const TrainedCounts trained = problem.dataset.count_trained();
+  inputs.users_with_rows = trained.users;
+  inputs.items_with_rows = trained.items;
   return inputs;
+}
+
+std::vector<int32_t> items_with_rows(const Dataset& dataset) {
+  const std::vector<int64_t> rows = dataset.read_item_rows();
+  std::vector<int32_t> items;
+  for (int32_t item = 0; item < std::ssize(rows); ++item)
+    if (rows[item] > 0) items.push_back(item);
+  return items;
 }
 
 /// Throws: UserError for a target that cannot be made, or that its loss does not fit.
@@ -144,6 +151,18 @@ std::vector<float> ProblemColumns::of_pairs(std::span<const int32_t> user_rows,
   return columns;
 }
 
+Range Problem::user_rows(World world) const {
+  const Range shards = shards_of_rank(std::ssize(users_per_shard), world);
+  const auto first = users_per_shard.begin();
+  return {std::accumulate(first, first + shards.begin, int64_t{0}),
+          std::accumulate(first, first + shards.end, int64_t{0})};
+}
+
+int64_t Problem::user_row(int32_t user) const {
+  const std::optional<size_t> found = users.find(user);
+  return found ? users.row[*found] : -1;
+}
+
 StepColumns step_columns(const Problem& problem) {
   const ProblemColumns& columns = problem.columns;
   StepColumns result{.users = columns.users.data(), .items = columns.items.data(), .rows = {}};
@@ -166,18 +185,17 @@ Problem open_problem(const Config& config, MpiCommunicator& comm) {
             config.data.path);
       problem.columns.items = load_item_features(problem.dataset, config);
     }
-    problem.ids = problem.dataset.read_ids();
+    const Range shards = shards_of_rank(problem.dataset.shards(), comm.world());
+    problem.users = problem.dataset.read_users(shards.begin, shards.end);
     problem.described = columns_of(config);
     problem.system = make_system(problem);
+    if (problem.system.gram || problem.system.encoder)
+      problem.history_items = items_with_rows(problem.dataset);
     problem.kept = kept_arrays(problem);
     problem.engine = make_engine(problem.system, engine);
     return Facts{{"hash of the data set", problem.dataset.hash()}};
   });
-  problem.users_per_shard.assign(problem.dataset.shards(), 0);
-  for (const int32_t shard : problem.ids.user_shard) ++problem.users_per_shard[shard];
-  std::vector<int64_t> next(problem.users_per_shard.size(), 0);
-  for (size_t j = 1; j < next.size(); ++j) next[j] = next[j - 1] + problem.users_per_shard[j - 1];
-  for (const int32_t shard : problem.ids.user_shard) problem.user_row.push_back(next[shard]++);
+  problem.users_per_shard = problem.dataset.shard_users();
   return problem;
 }
 

@@ -33,13 +33,13 @@ struct ProblemColumns {
                               std::span<const int32_t> of_items) const;
 };
 
-/// What a configuration and a data set make together: the system and its inputs. The same on every rank.
+/// What a configuration and a data set make together: the system and its inputs. The same on every rank, less what is said
+/// to be of its users.
 struct Problem {
   Config config;
   Dataset dataset;
-  IdTables ids;
   std::vector<int64_t> users_per_shard;  ///< [V]
-  std::vector<int64_t> user_row;  ///< [users] row of a user in block order: by shard, then by id
+  ShardUsers users;                      ///< of this rank's shards; `row` is theirs in user tables
   System system;
   std::unique_ptr<Engine> engine;  ///< of the system
   std::vector<Column> described;   ///< what the system reads beside ids and labels
@@ -47,8 +47,14 @@ struct Problem {
       kept;                ///< arrays that are fitted on the training rows (trainer/run/fitting.h)
   ProblemColumns columns;  ///< of `described` once they are fitted, or read from a checkpoint
   double target_mean = 0;  ///< of the training rows, where initial weights take it
-  std::optional<SparseRows>
-      history;  ///< of this rank's users, where it is read (trainer/run/history.h)
+  // Where the system reads histories (trainer/run/history.h).
+  std::optional<SparseRows> history;   ///< of this rank's users
+  std::vector<int32_t> history_items;  ///< that have training rows, ascending
+
+  /// Rows of user tables that are of a rank's users.
+  Range user_rows(World world) const;
+  /// The row of a user, by its dense index; -1: its shard is another rank's.
+  int64_t user_row(int32_t user) const;
 };
 
 /// Whether the system reads the daily table's content features.

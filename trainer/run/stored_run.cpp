@@ -55,7 +55,7 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
       user_error("{}: the checkpoint does not fit: {}; give these keys their stored values",
                  checkpoint->path().string(), fmt::join(differences, "; "));
   });
-  Parameters parameters = make_parameters(problem, comm.world());
+  Parameters parameters = make_parameters(problem, comm.world(), ParameterUse::kPrediction);
   restore_parameters(*checkpoint, parameters, Restore::kWeights, comm);
   take_fitted(problem, parameters, comm);
   return {.problem = std::move(problem),

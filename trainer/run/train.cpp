@@ -1,6 +1,7 @@
 #include "trainer/run/train.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <array>
@@ -96,10 +97,11 @@ class TrainingRun {
   void report_interval(ProgressBar& bar);
   void save();
   nlohmann::json stored_result();
+  void end_training();
   nlohmann::json final_evaluation();
   nlohmann::json evaluate_now(const std::string& checkpoint);
   std::unique_ptr<Predictor> make_predictor();
-  nlohmann::json result(nlohmann::json evaluation);
+  nlohmann::json result(const std::string& weights_hash, nlohmann::json evaluation);
   void report_seconds();
   void record(const nlohmann::json& line);
 
@@ -185,7 +187,9 @@ nlohmann::json TrainingRun::run() {
     check_selection();
     train_steps();
   }
-  nlohmann::json json = result(final_evaluation());
+  end_training();
+  const std::string weights_hash = parameters_.weights_hash(comm_);
+  nlohmann::json json = result(weights_hash, final_evaluation());
   // Of another evaluation of the same weights: what is told of their training stays.
   if (!stored.is_null()) {
     for (const char* key : {"config", "evaluation"}) stored[key] = std::move(json[key]);
@@ -286,7 +290,9 @@ std::vector<int64_t> TrainingRun::keep_ranked_rows(int64_t all) {
   ExcludedBlock excluded;
   if (problem_.system.objective.exclude_block) {
     const TestedRows tested = tested_rows(problem_, comm_);
-    for (const int64_t row : problem_.user_row) excluded.users.push_back(tested.users[row]);
+    excluded.users.resize(dataset.users(), 0);
+    for (int64_t k = 0; k < problem_.users.size(); ++k)
+      excluded.users[problem_.users.user[k]] = tested.users[problem_.users.row[k]];
     excluded.items = tested.videos;
   }
   negatives_.emplace(problem_.system.objective, samples_, dataset.items(),
@@ -767,6 +773,19 @@ void TrainingRun::save() {
   tick_ = Clock::now();
 }
 
+/// Lets go of what no evaluation reads. On devices the steps, which predict there, go on with all of it.
+void TrainingRun::end_training() {
+  if (options_.devices) return;
+  validator_.reset();
+  steps_.reset();
+  negatives_.reset();
+  samples_ = {};
+  problem_.columns.train_rows = {};
+  parameters_.end_training();
+  ::malloc_trim(0);
+}
+
+/// Leaves in `parameters_` what was evaluated.
 nlohmann::json TrainingRun::final_evaluation() {
   if (problem_.dataset.test_rows() == 0) {
     log_info("no evaluation: the data set has no test table");
@@ -784,13 +803,9 @@ nlohmann::json TrainingRun::final_evaluation() {
                         {.which = CheckpointChoice::Which::kPath,
                          .path = checkpoint_path(config_.run.dir, progress_.best.step)},
                         comm_);
-    Parameters weights = make_parameters(problem_, comm_.world());
-    restore_parameters(*checkpoint, weights, Restore::kWeights, comm_);
-    std::swap(weights, parameters_);
+    restore_parameters(*checkpoint, parameters_, Restore::kWeights, comm_);
     if (steps_) steps_->upload(parameters_);
-    nlohmann::json json = evaluate_now(fmt::format("step {} (best)", progress_.best.step));
-    std::swap(weights, parameters_);
-    return json;
+    return evaluate_now(fmt::format("step {} (best)", progress_.best.step));
   }
   return evaluate_now(fmt::format("step {} ({})", progress_.step, best ? "best" : "last"));
 }
@@ -815,7 +830,7 @@ std::unique_ptr<Predictor> TrainingRun::make_predictor() {
                 : make_host_predictor(problem_, parameters_, comm_);
 }
 
-nlohmann::json TrainingRun::result(nlohmann::json evaluation) {
+nlohmann::json TrainingRun::result(const std::string& weights_hash, nlohmann::json evaluation) {
   nlohmann::json json = run_facts(comm_, config_.parallel.threads);
   json["config"] = to_json(config_);
   json["backend"] = options_.devices ? "nccl" : "mpi";
@@ -828,7 +843,7 @@ nlohmann::json TrainingRun::result(nlohmann::json evaluation) {
                      {"small_pairs", problem_.dataset.test_rows()}};
   if (cleans(config_.data)) json["dataset"]["dropped_at_load"] = to_json(dropped_);
   json["parameters"] = parameters_.count();
-  json["weights_hash"] = parameters_.weights_hash(comm_);
+  json["weights_hash"] = weights_hash;
   json["steps"] = progress_.step;
   json["updates"] = progress_.updates;
   json["bad_steps"] = progress_.bad_steps;

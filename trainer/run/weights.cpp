@@ -85,7 +85,7 @@ std::vector<ParameterSpec> specs_of(const Problem& problem) {
 
 }  // namespace
 
-Parameters make_parameters(const Problem& problem, World world) {
+Parameters make_parameters(const Problem& problem, World world, ParameterUse use) {
   std::vector<ArraySpec> specs;
   for (const ParameterSpec& spec : specs_of(problem))
     specs.push_back(
@@ -96,7 +96,7 @@ Parameters make_parameters(const Problem& problem, World world) {
   const bool replica = problem.config.parallel.reduce == Reduce::kFast && !of_blocks;
   const Holding holding = replica ? Holding::kReplica : Holding::kOwnBlocks;
   Parameters parameters(std::move(specs), problem.users_per_shard, problem.dataset.items(), world,
-                        holding, optimizer_of(problem.config));
+                        holding, optimizer_of(problem.config), use);
   parameters.simd = engine_options(problem.config).simd;
   return parameters;
 }
@@ -114,9 +114,9 @@ void initialize(Parameters& parameters, const Problem& problem) {
             spec, problem.target_mean, seed, a, static_cast<uint64_t>(id * spec.cols + c));
     };
     if (array.spec.kind == ArrayKind::kUserTable) {
-      for (int64_t user = 0; user < spec.rows; ++user) {
-        const int64_t row = problem.user_row[user];
-        if (row >= array.held.begin && row < array.held.end) fill(row, user);
+      for (int64_t k = 0; k < problem.users.size(); ++k) {
+        const int64_t row = problem.users.row[k];
+        if (array.held.contains(row)) fill(row, problem.users.user[k]);
       }
     } else {
       for (int64_t row = array.held.begin; row < array.held.end; ++row) fill(row, row);

@@ -1,5 +1,7 @@
 #include "trainer/steps/encoder_batches.h"
 
+#include <algorithm>
+
 #include "launch/base/random.h"
 #include "sharding/gather_shards.h"
 #include "sharding/rows_of_blocks.h"
@@ -13,7 +15,7 @@ EncoderBatches::EncoderBatches(const Problem& problem, const Parameters& paramet
     : problem_(problem),
       schedule_(schedule),
       seed_(static_cast<uint64_t>(problem.config.train.seed)),
-      outputs_of_all_(std::ssize(history_columns(problem))) {
+      outputs_of_all_(std::ssize(problem.history_items)) {
   const SparseRows own = encoder_targets(problem, parameters, comm);
   std::vector<int64_t> lengths;
   for (int64_t user = 0; user < own.rows(); ++user)
@@ -21,9 +23,10 @@ EncoderBatches::EncoderBatches(const Problem& problem, const Parameters& paramet
   lengths_ = gather_to_all<int64_t>(lengths, comm);
   cells_ = exchange_rows(own, parameters.item_begin(), comm);
 
-  ids_.resize(problem.dataset.users());
-  for (int32_t user = 0; user < problem.dataset.users(); ++user)
-    ids_[problem.user_row[user]] = user;
+  std::vector<int32_t> ids;
+  for (const ShardSamples& shard : samples)
+    ids.insert(ids.end(), shard.users.begin(), shard.users.end());
+  ids_ = gather_to_all<int32_t>(ids, comm);
   std::vector<int32_t> rows;  // of each user
   for (const ShardSamples& shard : samples) {
     std::vector<int32_t> of_shard(shard.users.size(), 0);
@@ -66,10 +69,11 @@ std::vector<std::vector<int32_t>> encoder_outputs(const Problem& problem,
   const std::vector<int64_t>& begin = parameters.item_begin();
   const int64_t first = parameters.held_items().begin;
   std::vector<std::vector<int32_t>> outputs;
+  auto next = std::ranges::lower_bound(problem.history_items, first);
   for (int64_t block = parameters.shards().begin; block < parameters.shards().end; ++block) {
     std::vector<int32_t>& rows = outputs.emplace_back();
-    for (int64_t item = begin[block]; item < begin[block + 1]; ++item)
-      if (problem.ids.item_rows[item] > 0) rows.push_back(static_cast<int32_t>(item - first));
+    for (; next != problem.history_items.end() && *next < begin[block + 1]; ++next)
+      rows.push_back(static_cast<int32_t>(*next - first));
   }
   return outputs;
 }

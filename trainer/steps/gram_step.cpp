@@ -16,13 +16,6 @@
 namespace kt {
 namespace {
 
-/// Rows of this rank's users among those of all.
-Range own_users(const Problem& problem, Range shards) {
-  const auto first = problem.users_per_shard.begin();
-  return {std::accumulate(first, first + shards.begin, int64_t{0}),
-          std::accumulate(first, first + shards.end, int64_t{0})};
-}
-
 /// Without the rows of users that are `marked`.
 SparseRows without(const SparseRows& rows, std::span<const uint8_t> marked) {
   SparseRows rest;
@@ -33,8 +26,6 @@ SparseRows without(const SparseRows& rows, std::span<const uint8_t> marked) {
   }
   return rest;
 }
-
-bool is_in(Range range, int64_t row) { return range.begin <= row && row < range.end; }
 
 ParallelFor parallel_for(ThreadPool& pool) {
   return [&pool](int64_t n, const auto& work) { pool.parallel_for(n, work); };
@@ -50,7 +41,7 @@ double shared(double value, Communicator& comm) {
 GramStep::GramStep(const Problem& problem, Parameters& parameters,
                    std::span<const ShardSamples> samples, MpiCommunicator& comm, ThreadPool& pool)
     : problem_(problem),
-      columns_(history_columns(problem)),
+      columns_(problem.history_items),
       parameters_(parameters),
       samples_(samples),
       comm_(comm),
@@ -73,7 +64,7 @@ double GramStep::find_weights(const SparseRows& targets) {
   std::vector<uint8_t> items(problem_.dataset.items(), 1);
   if (!problem_.system.gram->exclude_block) return find_weights_of(items, targets);
   const TestedRows tested = tested_rows(problem_, comm_);
-  const Range own = own_users(problem_, parameters_.shards());
+  const Range own = problem_.user_rows(comm_.world());
   std::ranges::transform(tested.videos, items.begin(), std::logical_not<>());
   const double loss = find_weights_of(items, targets);
   return loss +
@@ -115,7 +106,7 @@ double GramStep::find_weights_of(const std::vector<uint8_t>& items, const Sparse
     }
     comm_.broadcast(std::span(rows), 0);
     for (int64_t j = begin; j < end; ++j)
-      if (const int64_t item = columns_[j]; items[item] && is_in(weights.held, item))
+      if (const int64_t item = columns_[j]; items[item] && weights.held.contains(item))
         std::copy_n(rows.begin() + (j - begin) * n, n,
                     weights.value.begin() + (item - weights.held.begin) * n);
   }
@@ -139,7 +130,7 @@ double GramStep::find_factors(const SparseRows& targets) {
 
   ParameterArray& items = parameters_.find("video_factors");
   for (int64_t j = 0; j < n; ++j)
-    for (int64_t c = 0; c < rank && is_in(items.held, columns_[j]); ++c)
+    for (int64_t c = 0; c < rank && items.held.contains(columns_[j]); ++c)
       items.value[(columns_[j] - items.held.begin) * rank + c] =
           static_cast<float>(factors[j * rank + c]);
   ParameterArray& users = parameters_.find("user_factors");

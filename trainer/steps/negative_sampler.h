@@ -11,7 +11,7 @@
 
 namespace kt {
 
-/// Users who draw none of some items. Shapes: users, items by dense index, 0 or 1; empty: nobody.
+/// Users who draw none of some items. Shapes: users, items by dense index, 0 or 1 (users of other ranks: 0); empty: nobody.
 struct ExcludedBlock {
   std::vector<uint8_t> users, items;
 };

@@ -2,12 +2,14 @@
 
 #include "launch/base/errors.h"
 #include "launch/collectives/agree.h"
+#include "sharding/gather_shards.h"
 
 namespace kt {
 
 TestedRows tested_rows(const Problem& problem, MpiCommunicator& comm) {
-  TestedRows tested{.users = std::vector<uint8_t>(problem.dataset.users(), 0),
-                    .videos = std::vector<uint8_t>(problem.dataset.items(), 0)};
+  const Range own = problem.user_rows(comm.world());
+  std::vector<uint8_t> users(own.size(), 0);
+  TestedRows tested{.users = {}, .videos = std::vector<uint8_t>(problem.dataset.items(), 0)};
   agree(comm, [&] {
     if (problem.dataset.test_rows() == 0)
       user_error(
@@ -18,9 +20,11 @@ TestedRows tested_rows(const Problem& problem, MpiCommunicator& comm) {
                                                  : "model.exclude_block",
           problem.dataset.path().string());
     const TestTable table = problem.dataset.read_test();
-    for (const int32_t user : table.users) tested.users[problem.user_row[user]] = 1;
+    for (const int32_t user : table.users)
+      if (const int64_t row = problem.user_row(user); own.contains(row)) users[row - own.begin] = 1;
     for (const int32_t video : table.item) tested.videos[video] = 1;
   });
+  tested.users = gather_to_all<uint8_t>(users, comm);
   return tested;
 }
 
