@@ -79,7 +79,7 @@ class Autoencoder : public SmallProblem, public ::testing::WithParamInterface<Fo
     for (int64_t t = 0; t < 5; ++t) {
       step.run(kEpoch, t % schedule.steps(), kRate, t + 1);
       result.losses.push_back(step.take_outcomes().at(0).loss);
-      result.batches.push_back(users_of_step(problem, schedule, t % schedule.steps()));
+      result.batches.push_back(users_of_step(schedule, t % schedule.steps()));
     }
     result.after = all_arrays(user_row, parameters, ranks);
     result.hash = parameters.weights_hash(ranks);
@@ -95,8 +95,7 @@ class Autoencoder : public SmallProblem, public ::testing::WithParamInterface<Fo
     return result;
   }
 
-  std::vector<int64_t> users_of_step(const Problem& problem, const Schedule& schedule,
-                                     int64_t step) const {
+  std::vector<int64_t> users_of_step(const Schedule& schedule, int64_t step) const {
     std::vector<int64_t> users;
     for (int64_t j = 0; j < kShards; ++j) {
       std::vector<int64_t> of_shard;

@@ -233,8 +233,8 @@ TEST_F(ProgramPlan, SaysWhereScalingEnds) {
               ElementsAre("communication_s", "compute_s", "incoming_bytes", "longest", "longest_s",
                           "nodes", "peak_memory_bytes", "ranks", "rounds", "waiting_s", "waits"));
   EXPECT_EQ(points[1]["waits"], got["step"]["waits"]);
-  EXPECT_EQ(got["step"]["waits"], 7);
-  EXPECT_EQ(points[2]["waits"], 11);  // two nodes: by messages and in place
+  EXPECT_EQ(got["step"]["waits"], 3);
+  EXPECT_EQ(points[2]["waits"], 5);  // two nodes: by messages and in place
   EXPECT_EQ(points[6]["nodes"], 32);
   const int64_t end = got["scaling"]["ends_at_ranks"];
   for (const json& point : points) {
@@ -242,7 +242,7 @@ TEST_F(ProgramPlan, SaysWhereScalingEnds) {
     EXPECT_EQ(over, point["ranks"] >= end) << point;
   }
   const std::string text = plan(arguments).out;
-  EXPECT_THAT(text, HasSubstr("7 waits a step"));
+  EXPECT_THAT(text, HasSubstr("3 waits a step"));
   EXPECT_THAT(text, HasSubstr(fmt::format("ends at {} ranks: ", end)));
   EXPECT_THAT(text, HasSubstr("counts as given, else KuaiRec's"));
 }

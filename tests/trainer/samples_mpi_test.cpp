@@ -257,10 +257,10 @@ TEST_F(Samples, AShardThatOneRankCannotReadEndsAllWithOneMessage) {
 TEST_F(Samples, TrainCountsOfAllShardsOnEveryRank) {
   const Dataset dataset = import(8);
   std::vector<int64_t> expected(8, 0);
-  const IdTables ids = dataset.read_ids();
+  const IdTables tables = dataset.read_ids();
   const std::vector<int64_t> held = held_out(dataset, self);
   for (size_t row = 0; row < table.size(); ++row)
-    expected[ids.user_shard[table[row].user]] += 1 - held[row];
+    expected[tables.user_shard[table[row].user]] += 1 - held[row];
   EXPECT_EQ(gather_train_counts(load(dataset, comm), 8, comm), expected);
 }
 

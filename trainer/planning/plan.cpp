@@ -367,10 +367,10 @@ class StepCollectives {
     if (inputs_.ranks == 1) return all_;
     const auto threads = static_cast<double>(inputs_.config.parallel.threads);
     const double part = kFloat * static_cast<double>(inputs_.item_part);
-    in_place_or_sent("item parts, next counts", [&](int64_t r, int64_t s) {
+    in_place_or_sent("item parts", [&](int64_t r, int64_t s) {
       return part * requests_.parts[s][r] + kLong * threads;
     });
-    in_place_or_sent("item gradients, next items", [&](int64_t r, int64_t s) {
+    in_place_or_sent("item gradients", [&](int64_t r, int64_t s) {
       return part * requests_.rows[r][s] + kInt * requests_.next_rows[r][s];
     });
     if (sizes_.in_slices)
@@ -384,7 +384,7 @@ class StepCollectives {
       told.push_back(kDouble * (shards_[r] * static_cast<double>(1 + sizes_.trained_tables) + 1) +
                      2 * kFloat * std::ceil(floats / 2));
     }
-    constexpr const char* kTold = "dense gradients, losses, norms, requests";
+    constexpr const char* kTold = "dense gradients";  // with losses, norms and requests
     if (inputs_.nodes > 1)
       add(traffic_.all_gather(kTold, 1, told));
     else
