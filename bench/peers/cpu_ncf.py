@@ -15,6 +15,8 @@ def parse_options(doc, forms=()):
     parser.add_argument("--videos", type=int, default=10_728)
     parser.add_argument("--seconds", type=float, default=6, help="measured at least (default 6)")
     options = parser.parse_args()
+    if options.global_batch <= 0 or options.seconds <= 0:
+        parser.error(f"--global-batch, --seconds: got {options.global_batch}, {options.seconds}, expected numbers above 0")
     if options.rows < options.global_batch:
         parser.error(f"--rows: {options.rows} are fewer than a batch of {options.global_batch}")
     return options
@@ -22,7 +24,8 @@ def parse_options(doc, forms=()):
 
 def measure(training, options):
     """training.take(STEPS) takes steps and returns their seconds and losses. The first are not counted: caches are warm
-    and compilers are done after them. Returns: what a peer prints."""
+    and compilers are done after them. Returns: what a peer prints, with the loss of the first step and the mean of the
+    last ones."""
     _, first = training.take(STEPS)
     seconds = steps = 0
     while seconds < options.seconds:
