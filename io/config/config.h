@@ -87,6 +87,12 @@ struct Config {
       double min_lr = 0;
     } plateau;
     OnBadStep on_bad_step = OnBadStep::kStop;
+    /// A step that is so many standard deviations above the mean of the last `window` sound ones is a bad one.
+    struct Outliers {
+      double loss = 0;  ///< 0: off
+      double gradient_norm = 0;
+      int64_t window = 128;  ///< steps; before so many there are no outliers
+    } outliers;
   } train;
 
   struct Parallel {

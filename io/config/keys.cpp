@@ -174,8 +174,16 @@ std::vector<Key> keys_of(Config& config, std::span<const ModelDeclaration> model
       "epochs without improvement before it falls");
   add("train.plateau.min_lr", train.plateau.min_lr, of_a_float_or_zero(), "it falls no further");
   add("train.on_bad_step", train.on_bad_step, Any{},
-      "at a loss or gradient that is not finite: end, leave the step out, or go back to the last "
+      "at a loss or gradient that is not finite, or an outlier: end, leave the step out, or go "
+      "back to the last "
       "checkpoint and leave it out");
+  add("train.outliers.loss", train.outliers.loss, of_a_float_or_zero(),
+      "a step whose loss is so many standard deviations above the mean of the last is a bad step; "
+      "0: off");
+  add("train.outliers.gradient_norm", train.outliers.gradient_norm, of_a_float_or_zero(),
+      "likewise by the gradient's norm; 0: off");
+  add("train.outliers.window", train.outliers.window, whole(2, 100'000),
+      "steps that mean and deviation are of; before so many there are no outliers");
 
   auto& parallel = config.parallel;
   add("parallel.backend", parallel.backend, Any{},

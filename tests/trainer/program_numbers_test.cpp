@@ -124,6 +124,39 @@ TEST_F(Numbers, TheNormOfTheGradientIsInTheLog) {
   EXPECT_THAT(file_text(shop_.path() / "work" / "run" / "log.txt"), HasSubstr("gradient norm "));
 }
 
+// Finite, but far from what the last steps were.
+TEST_F(Numbers, AnOutlierIsABadStepOnAnyNumberOfRanksAndAfterAResume) {
+  import("odd", "400");
+  const auto with = [](const Arguments& more) {
+    Arguments all{"train.outliers.loss=8", "train.outliers.window=12", "checkpoint.every_steps=1",
+                  "train.schedule.steps=1"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const Arguments skip = with({"train.on_bad_step=skip"});
+  ASSERT_EQ(train("odd", "whole", skip).code, 0);
+  EXPECT_EQ(result("whole").at("bad_steps"), 2);  // its row, in both epochs
+  ASSERT_EQ(train("odd", "ranks", skip, 2).code, 0);
+  Arguments first = skip;
+  first.push_back("train.max_steps=70");
+  ASSERT_EQ(train("odd", "parts", first).code, 0);
+  ASSERT_EQ(train("odd", "parts", skip).code, 0);
+  for (const char* run : {"ranks", "parts"})
+    EXPECT_EQ(result(run).at("weights_hash"), result("whole").at("weights_hash")) << run;
+
+  const Ended stopped = train("odd", "stop", with({}));
+  EXPECT_EQ(stopped.code, 2);
+  EXPECT_THAT(stopped.errors(),
+              ElementsAre(AllOf(HasSubstr("an outlier: train.outliers.loss allows"),
+                                HasSubstr("train.on_bad_step=skip"))));
+  ASSERT_EQ(train("odd", "norm",
+                  {"train.outliers.gradient_norm=8", "train.outliers.window=12",
+                   "train.on_bad_step=skip"})
+                .code,
+            0);
+  EXPECT_EQ(result("norm").at("bad_steps"), 2);
+}
+
 // One unit whatever a run trains on.
 TEST_F(Numbers, ValidationIsInTheUnitOfTheLabels) {
   import("wide", "900", 10);

@@ -168,5 +168,21 @@ TEST(ProgressState, TheBestIsTheSmallestErrorOrTheLargestShare) {
   EXPECT_FALSE(update_best(clipped, SelectionMetric::kMseClipped, .6, 20));
 }
 
+TEST(Outliers, AreSoManyDeviationsAboveTheLastSoundSteps) {
+  ProgressState::Recent recent;
+  const Config::Train::Outliers outliers{.loss = 3, .gradient_norm = 0, .window = 4};
+  for (const double loss : {100., 2., 4., 2.}) {
+    EXPECT_EQ(limits_of(recent, outliers, 5).loss, HUGE_VAL);  // not enough steps yet
+    remember(recent, {.loss = 10 * loss, .gradient_norm = 1}, 10, outliers.window);
+  }
+  remember(recent, {.loss = 40, .gradient_norm = 1}, 10, outliers.window);  // 100 is forgotten
+  // 2, 4, 2, 4 a sample: mean 3, deviation 1.
+  const StepLimits limits = limits_of(recent, outliers, 5);
+  EXPECT_EQ(limits.loss, 5 * (3 + 3 * 1));
+  EXPECT_EQ(limits.gradient_norm, HUGE_VAL);  // off
+  EXPECT_TRUE(is_sound({.loss = 30, .gradient_norm = 1}, 0, limits));
+  EXPECT_FALSE(is_sound({.loss = 30.1, .gradient_norm = 1}, 0, limits));
+}
+
 }  // namespace
 }  // namespace kt

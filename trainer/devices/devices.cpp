@@ -85,6 +85,11 @@ std::string refusal(const Problem& problem) {
 }  // namespace
 
 void expect_device_form(const Problem& problem) {
+  const auto& outliers = problem.config.train.outliers;
+  if (outliers.loss > 0 || outliers.gradient_norm > 0)
+    throw AgreedError(
+        "train.outliers: on devices the host sees losses some steps later; set "
+        "parallel.backend=mpi, or 0 for train.outliers.loss and train.outliers.gradient_norm");
   const std::string why = refusal(problem);
   if (!why.empty()) throw AgreedError(why + "; set parallel.backend=mpi");
 }

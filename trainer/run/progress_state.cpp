@@ -68,7 +68,41 @@ ProgressState::Interval interval_from_json(const json& state) {
           .seconds = object.at("seconds")};
 }
 
+/// None in checkpoints of before there was one.
+ProgressState::Recent recent_from_json(const json& state) {
+  if (!state.contains("recent")) return {};
+  const json& object = state.at("recent");
+  return {.losses = list(object, "losses"), .norms = list(object, "norms")};
+}
+
+/// So many deviations above the mean.
+double limit_of(const std::vector<double>& values, double deviations, int64_t window) {
+  if (deviations == 0 || std::ssize(values) < window) return HUGE_VAL;
+  const double n = static_cast<double>(values.size());
+  const double mean = std::accumulate(values.begin(), values.end(), 0.) / n;
+  double squares = 0;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  return mean + deviations * std::sqrt(squares / n);
+}
+
 }  // namespace
+
+StepLimits limits_of(const ProgressState::Recent& recent, const Config::Train::Outliers& outliers,
+                     int64_t samples) {
+  return {.loss = limit_of(recent.losses, outliers.loss, outliers.window) *
+                  static_cast<double>(samples),
+          .gradient_norm = limit_of(recent.norms, outliers.gradient_norm, outliers.window)};
+}
+
+void remember(ProgressState::Recent& recent, const StepOutcome& outcome, int64_t samples,
+              int64_t window) {
+  const auto take = [window](std::vector<double>& values, double value) {
+    values.push_back(value);
+    if (std::ssize(values) > window) values.erase(values.begin());
+  };
+  take(recent.losses, outcome.loss / static_cast<double>(samples));
+  take(recent.norms, outcome.gradient_norm);
+}
 
 nlohmann::json to_json(const ProgressState& state) {
   return {{"step", state.step},
@@ -76,6 +110,7 @@ nlohmann::json to_json(const ProgressState& state) {
           {"pass_over", state.pass_over},
           {"bad_steps", state.bad_steps},
           {"health", to_json(state.health)},
+          {"recent", {{"losses", state.recent.losses}, {"norms", state.recent.norms}}},
           {"epoch_loss", state.epoch_loss},
           {"epoch_samples", state.epoch_samples},
           {"epoch_seconds", state.epoch_seconds},
@@ -102,6 +137,7 @@ ProgressState progress_from_json(const nlohmann::json& json) try {
           .pass_over = count_at(json, "pass_over"),
           .bad_steps = count_at(json, "bad_steps"),
           .health = health_from_json(json),
+          .recent = recent_from_json(json),
           .epoch_loss = json.at("epoch_loss"),
           .epoch_samples = count_at(json, "epoch_samples"),
           .epoch_seconds = json.at("epoch_seconds"),

@@ -4,9 +4,11 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "io/config/config.h"
 #include "trainer/evaluation/metrics/validation_metrics.h"
+#include "trainer/steps/step_outcome.h"
 
 namespace kt {
 
@@ -27,6 +29,13 @@ struct ProgressState {
     int64_t usual_samples = 0;
   };
   Health health;
+
+  /// The last sound steps, oldest first, where `train.outliers` looks at them.
+  struct Recent {
+    std::vector<double> losses;  ///< means over the samples
+    std::vector<double> norms;   ///< of the gradients
+  };
+  Recent recent;
 
   double epoch_loss = 0;  ///< sum over the samples of the current epoch so far
   int64_t epoch_samples = 0;
@@ -63,8 +72,15 @@ struct ProgressState {
 /// Whether a step's loss, a sum over `samples`, is at most a thousand times the mean so far; then it is added to it.
 bool is_usual_loss(ProgressState::Health& health, double loss, int64_t samples);
 
+/// What the next step, of so many samples, may not be above.
+StepLimits limits_of(const ProgressState::Recent& recent, const Config::Train::Outliers& outliers,
+                     int64_t samples);
+/// Takes the outcome of a sound step of so many samples.
+void remember(ProgressState::Recent& recent, const StepOutcome& outcome, int64_t samples,
+              int64_t window);
+
 nlohmann::json to_json(const ProgressState& state);
-/// Throws: UserError when a key is absent or holds what it cannot; `health`, `interval`, `plateau` may be absent.
+/// Throws: UserError when a key is absent or holds what it cannot; `health`, `interval`, `plateau`, `recent` may be absent.
 ProgressState progress_from_json(const nlohmann::json& json);
 
 /// Errors are better when smaller; the other metrics are of an order alone.

@@ -90,6 +90,9 @@ class TrainingRun {
   void begin_step();
   bool settle();
   bool bad_step(const StepOutcome& outcome);
+  bool looks_for_outliers() const {
+    return config_.train.outliers.loss > 0 || config_.train.outliers.gradient_norm > 0;
+  }
   void rewind(const std::string& fault);
   double rate_of(int64_t step) const;
   void end_epoch();
@@ -128,6 +131,7 @@ class TrainingRun {
   std::unique_ptr<Steps> steps_;
   bool proven_ = false;  // whether a step from the weights of `saved_step_` has been looked at
   std::vector<int64_t> begun_;  // steps whose outcomes are not taken yet
+  StepLimits limits_;           // of the last that was begun
 
   // This invocation's time in the loop.
   Clock::time_point train_start_;
@@ -559,6 +563,9 @@ void TrainingRun::begin_step() {
   const int64_t step_of_epoch = progress_.step % schedule_->steps();
   if (progress_.step >= progress_.pass_over && schedule_->batch_size(step_of_epoch) > 0) {
     begun_.push_back(progress_.step);
+    if (looks_for_outliers())
+      steps_->set_limits(limits_ = limits_of(progress_.recent, config_.train.outliers,
+                                             schedule_->batch_size(step_of_epoch)));
     steps_->run(epoch(), step_of_epoch, rate_of(progress_.step),
                 progress_.updates + std::ssize(begun_));
   }
@@ -573,13 +580,15 @@ bool TrainingRun::settle() {
   for (size_t k = 0; k < begun.size(); ++k) {
     const auto& [loss, gradient_norm] = outcomes[k];
     const bool is_first_since_save = !std::exchange(proven_, true) && saved_step_ >= 0;
-    if (!is_sound(outcomes[k], config_.train.clip_norm)) {
+    if (!is_sound(outcomes[k], config_.train.clip_norm, limits_)) {
       // The steps begun after it changed nothing: they are taken again.
       progress_.step = begun[k];
       return bad_step(outcomes[k]);
     }
     const int64_t samples = schedule_->batch_size(begun[k] % schedule_->steps());
     ++progress_.updates;
+    if (looks_for_outliers())
+      remember(progress_.recent, outcomes[k], samples, config_.train.outliers.window);
     progress_.health.bad_in_a_row = 0;
     if (is_usual_loss(progress_.health, loss, samples) && is_first_since_save)
       progress_.health.good_checkpoint = saved_step_;
@@ -600,7 +609,7 @@ bool TrainingRun::bad_step(const StepOutcome& outcome) {
   // So many in a row come from the weights, not from the rows.
   constexpr int64_t kMostInARow = 32;
   const int64_t step = progress_.step, good = progress_.health.good_checkpoint;
-  const std::string fault = fault_of(outcome);
+  const std::string fault = fault_of(outcome, limits_);
   const OnBadStep policy = config_.train.on_bad_step;
   if (policy == OnBadStep::kStop)
     throw AgreedError(

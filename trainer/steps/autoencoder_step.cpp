@@ -51,7 +51,8 @@ void AutoencoderStep::run(int64_t epoch, int64_t step, double learning_rate, int
   outcomes_.push_back(finish_step(parameters_, loss * scale * static_cast<double>(users),
                                   {.learning_rate = learning_rate,
                                    .update = update,
-                                   .clip_norm = problem_.config.train.clip_norm},
+                                   .clip_norm = problem_.config.train.clip_norm,
+                                   .limits = limits_},
                                   comm_, pool_, ends_));
 }
 

@@ -17,7 +17,7 @@ StepOutcome finish_step(Parameters& parameters, double loss, const FinishOptions
     outcome.gradient_norm =
         std::sqrt(tree_sum(gather_shards<double>(comm, norms, parameters.shard_count())));
   });
-  if (is_sound(outcome, options.clip_norm)) {
+  if (is_sound(outcome, options.clip_norm, options.limits)) {
     update.time([&] {
       parameters.update(options.learning_rate, options.update,
                         clip_factor(outcome.gradient_norm, options.clip_norm), pool);

@@ -14,6 +14,7 @@ struct FinishOptions {
   double learning_rate = 0;
   int64_t update = 0;    ///< number of the update, from 1
   double clip_norm = 0;  ///< as in `train.clip_norm`
+  StepLimits limits;
 };
 
 /// The end of a step whose gradients stand in `parameters`, of own blocks: their norm over all ranks, and the update

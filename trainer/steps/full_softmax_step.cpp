@@ -70,7 +70,8 @@ void FullSoftmaxStep::run(int64_t epoch, int64_t step, double learning_rate, int
   outcomes_.push_back(finish_step(parameters_, loss,
                                   {.learning_rate = learning_rate,
                                    .update = update,
-                                   .clip_norm = problem_.config.train.clip_norm},
+                                   .clip_norm = problem_.config.train.clip_norm,
+                                   .limits = limits_},
                                   comm_, pool_, ends_));
 }
 

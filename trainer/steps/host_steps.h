@@ -31,7 +31,7 @@ class HostSteps final : public StepsHere {
                .request = [&requests, world = comm.world()] { return requests.pending(world); }}) {}
 
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
-    const TrainStep::Result result = step_.run(epoch, step, learning_rate, update);
+    const TrainStep::Result result = step_.run(epoch, step, learning_rate, update, limits_);
     outcomes_.push_back(result.outcome);
     request_ = result.request;
   }

@@ -18,12 +18,20 @@ struct StepOutcome {
 /// stays finite. One that became infinite would hold its weight still for ever.
 inline constexpr double kLargestGradientNorm = 1.8e19;
 
-/// Whether the update that follows leaves weights and moments finite; otherwise it is not made.
-/// `clip_norm` as in `train.clip_norm`; 0: off.
-KT_HOST_DEVICE inline bool is_sound(const StepOutcome& outcome, double clip_norm) {
+/// What a step may not be above; infinite: anything.
+struct StepLimits {
+  double loss = HUGE_VAL;  ///< sum over the samples
+  double gradient_norm = HUGE_VAL;
+};
+
+/// Whether the update that follows leaves weights and moments finite; otherwise it is not made, nor
+/// when the outcome is above the limits. `clip_norm` as in `train.clip_norm`; 0: off.
+KT_HOST_DEVICE inline bool is_sound(const StepOutcome& outcome, double clip_norm,
+                                    const StepLimits& limits = {}) {
   const bool finite =
       outcome.loss - outcome.loss == 0 && outcome.gradient_norm - outcome.gradient_norm == 0;
-  return finite && (clip_norm > 0 || outcome.gradient_norm <= kLargestGradientNorm);
+  const bool usual = outcome.loss <= limits.loss && outcome.gradient_norm <= limits.gradient_norm;
+  return finite && usual && (clip_norm > 0 || outcome.gradient_norm <= kLargestGradientNorm);
 }
 
 /// What the gradients are multiplied by.
@@ -33,6 +41,6 @@ KT_HOST_DEVICE inline float clip_factor(double gradient_norm, double clip_norm) 
 }
 
 /// What is wrong with an outcome that is not sound, for people: "the loss is nan".
-std::string fault_of(const StepOutcome& outcome);
+std::string fault_of(const StepOutcome& outcome, const StepLimits& limits);
 
 }  // namespace kt

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "launch/base/errors.h"
 #include "sharding/parameters.h"
 #include "trainer/evaluation/predictor.h"
 #include "trainer/run/requests.h"
@@ -33,6 +34,8 @@ class Steps {
   /// The outcomes of the steps since the last call; waits for them. A step whose outcome is not sound changes nothing,
   /// nor does any step begun after it before this call. Collective: all ranks. Throws: PeerError.
   virtual std::vector<StepOutcome> take_outcomes() = 0;
+  /// For the steps begun from now on; those on devices know none. The same on all ranks.
+  virtual void set_limits(const StepLimits&) { KT_CHECK(false, "steps without limits"); }
   /// What is asked of the run at the end of a step, the same on all ranks: the largest of their own. Collective: all
   /// ranks.
   virtual int32_t agree_request(Requests& requests, Communicator& comm) {
@@ -57,12 +60,14 @@ class Steps {
 class StepsHere : public Steps {
  public:
   int64_t most_ahead() const final { return 1; }
+  void set_limits(const StepLimits& limits) final { limits_ = limits; }
   std::vector<StepOutcome> take_outcomes() final { return std::exchange(outcomes_, {}); }
   void upload(const Parameters&) override {}
   void download(Parameters&) final {}
 
  protected:
   std::vector<StepOutcome> outcomes_;  ///< of the steps since they were last taken
+  StepLimits limits_;
 };
 
 }  // namespace kt

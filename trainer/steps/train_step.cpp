@@ -63,8 +63,8 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
   }
 }
 
-TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_rate,
-                                 int64_t update) {
+TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_rate, int64_t update,
+                                 const StepLimits& limits) {
   Result result{.samples = schedule_.batch_size(step)};
   if (result.samples == 0) return result;
 
@@ -87,7 +87,7 @@ TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_ra
     result.outcome = {.loss = all.loss, .gradient_norm = std::sqrt(all.squared_norm)};
     result.request = all.request;
   });
-  if (!is_sound(result.outcome, options_.clip_norm)) return result;
+  if (!is_sound(result.outcome, options_.clip_norm, limits)) return result;
 
   update_.time([&] {
     const float scale = clip_factor(result.outcome.gradient_norm, options_.clip_norm);

@@ -65,7 +65,8 @@ class TrainStep {
 
   /// Step `step` of `epoch`, as update number `update` (from 1). The one after it is drawn on the way: going on with
   /// another costs a wait more. Collective: all ranks; the result is the same on each.
-  Result run(int64_t epoch, int64_t step, double learning_rate, int64_t update);
+  Result run(int64_t epoch, int64_t step, double learning_rate, int64_t update,
+             const StepLimits& limits = {});
 
   /// Of all steps so far.
   StepSeconds seconds() const;
