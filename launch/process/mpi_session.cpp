@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "launch/base/errors.h"
 #include "launch/collectives/agree.h"
@@ -32,6 +33,25 @@ bool has_pmi() {
   return std::ranges::any_of(std::array{"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"},
                              [](const char* name) { return std::getenv(name) != nullptr; });
 }
+
+/// Variables of the environment for the start of MPI alone, where the user has not set them: what this process starts
+/// itself later may do without.
+class StartVariables {
+ public:
+  StartVariables() = default;
+  StartVariables(const StartVariables&) = delete;
+  ~StartVariables() {
+    for (const char* name : names_) unsetenv(name);
+  }
+  void set(const char* name, const char* value) {
+    if (std::getenv(name)) return;
+    setenv(name, value, 1);
+    names_.push_back(name);
+  }
+
+ private:
+  std::vector<const char*> names_;
+};
 
 }  // namespace
 
@@ -106,14 +126,19 @@ MpiSession& MpiSession::start() {
   if (launched_tasks() == 1) setenv("OMPI_MCA_pml", "ob1", 0);
   // Between ranks of a host, messages up to this size (bytes) go without a handshake: dense gradients of a small MLP.
   setenv("OMPI_MCA_btl_vader_eager_limit", "32768", 0);
-  // Processes that start alone at the same time race for one session directory, of which they have no use. What they
-  // start themselves may have.
-  constexpr const char* kSessionDirectories = "OMPI_MCA_orte_create_session_dirs";
-  const bool without = !has_pmi() && !std::getenv(kSessionDirectories);
-  if (without) setenv(kSessionDirectories, "0", 1);
   int provided = MPI_THREAD_SINGLE;
-  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
-  if (without) unsetenv(kSessionDirectories);
+  {
+    StartVariables variables;
+    // Processes that start alone at the same time race for one session directory, of which they have no use.
+    if (!has_pmi()) variables.set("OMPI_MCA_orte_create_session_dirs", "0");
+    // Alone, there are no network cards to choose among: to look for them takes a third of a small run.
+    if (launched_tasks() == 1) {
+      variables.set("HWLOC_COMPONENTS", "-linuxio");
+      variables.set("HWLOC_PLUGINS_PATH", "/dev/null");
+    }
+    check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided),
+              "MPI_Init_thread");
+  }
   session = &started;
   KT_CHECK(provided >= MPI_THREAD_SERIALIZED, "this MPI is for one thread alone");
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");

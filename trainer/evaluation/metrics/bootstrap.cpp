@@ -56,12 +56,24 @@ std::vector<Drawn> draw_users(uint64_t seed, int64_t replicate, std::span<const 
   return drawn;
 }
 
+/// Columns that are summed together: so many as there are registers for.
+struct Sums {
+  static constexpr size_t kColumns = 32;
+
+  void add(double times, const Sums& terms) {
+    for (size_t k = 0; k < lanes.size(); ++k) lanes[k] += times * terms.lanes[k];
+  }
+  double& operator[](size_t column) { return reinterpret_cast<double*>(lanes.data())[column]; }
+
+  using Lanes [[gnu::vector_size(32)]] = double;
+  std::array<Lanes, kColumns / 4> lanes{};
+};
+
 /// What users add to numerators and denominators of means. Many are equal: whoever counts for a label counts for all of
 /// its lists.
 struct Terms {
   std::vector<size_t> numerator, denominator;  // [names] columns
-  size_t columns = 0;
-  std::vector<double> rows;  // [U, columns]
+  std::vector<std::vector<Sums>> rows;         // [columns / Sums::kColumns, U]
 };
 
 Terms terms_of(const UserValues& values) {
@@ -81,10 +93,11 @@ Terms terms_of(const UserValues& values) {
     terms.numerator.push_back(number_of(value));
     terms.denominator.push_back(number_of(weight));
   }
-  terms.columns = columns.size();
-  terms.rows.resize(users * terms.columns);
+  terms.rows.resize((columns.size() + Sums::kColumns - 1) / Sums::kColumns,
+                    std::vector<Sums>(users));
   for (const auto& [column, number] : columns)
-    for (size_t u = 0; u < users; ++u) terms.rows[u * terms.columns + number] = column[u];
+    for (size_t u = 0; u < users; ++u)
+      terms.rows[number / Sums::kColumns][u][number % Sums::kColumns] = column[u];
   return terms;
 }
 
@@ -105,10 +118,12 @@ std::vector<double> bootstrap_means(const UserValues& values, std::span<const in
   const int64_t last = replicates * (world.rank + 1) / world.size;
   std::vector<double> own(static_cast<size_t>(last - first) * width);  // [own replicates, width]
   pool.parallel_for(last - first, [&](int64_t task, int) {
-    std::vector<double> sums(terms.columns, 0);
-    for (const auto [user, times] : draw_users(seed, first + task, users)) {
-      const double* const of_user = terms.rows.data() + user * terms.columns;
-      for (size_t c = 0; c < sums.size(); ++c) sums[c] += times * of_user[c];
+    const std::vector<Drawn> drawn = draw_users(seed, first + task, users);
+    std::vector<double> sums;
+    for (const std::vector<Sums>& of_users : terms.rows) {
+      Sums sum;
+      for (const auto [user, times] : drawn) sum.add(times, of_users[user]);
+      for (size_t c = 0; c < Sums::kColumns; ++c) sums.push_back(sum[c]);
     }
     for (size_t c = 0; c < width; ++c)
       own[static_cast<size_t>(task) * width + c] =

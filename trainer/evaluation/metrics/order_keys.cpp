@@ -9,7 +9,11 @@ namespace kt::metrics {
 
 namespace {
 
-constexpr int kMostBits = 11, kMostDigits = 3;
+/// Bits beyond those of n that tell most of n values apart.
+constexpr int kSpareBits = 6;
+/// Of a digit: of more counters, most would be written to in the second-level cache.
+constexpr int kMostBits = 10;
+constexpr int kMostDigits = 3;
 
 struct Extremes {
   double least, most;
@@ -35,60 +39,59 @@ Extremes extremes_of(std::span<const double> values) {
           *std::max_element(most.begin(), most.end())};
 }
 
-}  // namespace
-
 /// Digit by digit from the lowest.
-template <int kDigits>
-void ValueOrder::sort_by_digits(int digit_bits) {
+template <int kDigits, class Packed>
+void sort_by_digits(std::vector<Packed>& packed, std::vector<Packed>& scratch, int place_bits,
+                    int digit_bits) {
   const size_t counters = size_t{1} << digit_bits;
-  const auto digit = [=](const Place& place, int d) {
-    return place.digits >> (d * digit_bits) & (counters - 1);
+  const auto digit = [=](Packed one, int d) {
+    return one >> (place_bits + d * digit_bits) & (counters - 1);
   };
   std::array<std::array<uint32_t, size_t{1} << kMostBits>, kDigits> counts;
   for (int d = 0; d < kDigits; ++d) std::fill_n(counts[d].begin(), counters, 0);
-  for (const Place& place : places_)
-    for (int d = 0; d < kDigits; ++d) ++counts[d][digit(place, d)];
+  for (const Packed one : packed)
+    for (int d = 0; d < kDigits; ++d) ++counts[d][digit(one, d)];
   for (int d = 0; d < kDigits; ++d) {
     std::array<uint32_t, size_t{1} << kMostBits>& at = counts[d];
-    if (at[digit(places_[0], d)] == places_.size()) continue;  // all the same
+    if (at[digit(packed[0], d)] == packed.size()) continue;  // all the same
     uint32_t begin = 0;
     for (size_t c = 0; c < counters; ++c) begin += std::exchange(at[c], begin);
-    for (const Place& place : places_) scratch_[at[digit(place, d)]++] = place;
-    places_.swap(scratch_);
+    for (const Packed one : packed) scratch[at[digit(one, d)]++] = one;
+    packed.swap(scratch);
   }
 }
 
-template <class Value, class BitsOf>
-void ValueOrder::sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t most_bits,
-                      std::span<uint32_t> places, std::vector<Run>& runs) {
-  const size_t n = values.size();
-  // As many upper bits as tell most of n values apart, by as many counters as are worth it.
-  const auto bits = static_cast<int>(std::bit_width(most_bits));
-  const int wanted = std::min(bits, static_cast<int>(std::bit_width(n)) + 8);
-  const int digits = std::clamp((wanted + kMostBits - 1) / kMostBits, 1, kMostDigits);
-  const int digit_bits = std::min((wanted + digits - 1) / digits, kMostBits);
-  const int shift = std::max(0, bits - std::min(32, digits * digit_bits));
-  places_.resize(n);
-  scratch_.resize(n);
-  for (size_t i = 0; i < n; ++i)
-    places_[i] = {static_cast<uint32_t>(bits_of(values[i]) >> shift), static_cast<uint32_t>(i)};
-  if (digits == 1)
-    sort_by_digits<1>(digit_bits);
-  else if (digits == 2)
-    sort_by_digits<2>(digit_bits);
-  else
-    sort_by_digits<3>(digit_bits);
+}  // namespace
 
-  for (size_t i = 0; i < n; ++i) places[i] = places_[i].place;
+template <class Packed, class Value, class BitsOf>
+void ValueOrder::sort_packed(Places<Packed>& by, int place_bits, int digits, int digit_bits,
+                             std::span<const Value> values, BitsOf&& bits_of,
+                             std::span<uint32_t> places, std::vector<Run>& runs) {
+  const size_t n = values.size();
+  by.packed.resize(n);
+  by.scratch.resize(n);
+  for (size_t i = 0; i < n; ++i)
+    by.packed[i] = static_cast<Packed>(bits_of(values[i])) << place_bits | static_cast<Packed>(i);
+  if (digits == 1)
+    sort_by_digits<1>(by.packed, by.scratch, place_bits, digit_bits);
+  else if (digits == 2)
+    sort_by_digits<2>(by.packed, by.scratch, place_bits, digit_bits);
+  else
+    sort_by_digits<3>(by.packed, by.scratch, place_bits, digit_bits);
+
+  const std::span<const Packed> packed = by.packed;
+  const Packed place = (Packed{1} << place_bits) - 1;
+  for (size_t i = 0; i < n; ++i) places[i] = static_cast<uint32_t>(packed[i] & place);
   // The lower bits decide among few, or are equal.
+  const auto same_digits = [=](size_t i, size_t j) { return (packed[i] ^ packed[j]) <= place; };
   for (size_t i = 0; i + 1 < n;) {
-    if (places_[i].digits != places_[i + 1].digits) {
+    if (!same_digits(i, i + 1)) {
       ++i;
       continue;
     }
     size_t end = i + 1;
     bool sorted = true;
-    for (; end < n && places_[end].digits == places_[i].digits; ++end)
+    for (; end < n && same_digits(i, end); ++end)
       sorted = sorted && values[places[end - 1]] <= values[places[end]];
     if (!sorted)
       std::sort(&places[i], &places[i] + (end - i), [&](uint32_t a, uint32_t b) {
@@ -100,6 +103,27 @@ void ValueOrder::sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t 
       if (i - begin > 1) runs.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(i)});
     }
   }
+}
+
+template <class Value, class BitsOf>
+void ValueOrder::sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t most_bits,
+                      std::span<uint32_t> places, std::vector<Run>& runs) {
+  // As many upper bits as tell most of n values apart, and a few more where they cost no digit.
+  const auto bits = static_cast<int>(std::bit_width(most_bits));
+  const auto place_bits = static_cast<int>(std::bit_width(values.size() - 1));
+  const int wanted = std::min(bits, place_bits + kSpareBits);
+  const int digits = std::clamp((wanted + kMostBits - 1) / kMostBits, 1, kMostDigits);
+  const bool few = place_bits + wanted <= 32;
+  const int room = (few ? 32 : 64) - place_bits;
+  const int used = std::min({bits, wanted + 2, digits * kMostBits, room});
+  const int digit_bits = (used + digits - 1) / digits;
+  const auto upper_bits = [&, shift = bits - used](const Value& value) {
+    return bits_of(value) >> shift;
+  };
+  if (few)
+    sort_packed(few_, place_bits, digits, digit_bits, values, upper_bits, places, runs);
+  else
+    sort_packed(many_, place_bits, digits, digit_bits, values, upper_bits, places, runs);
 }
 
 void ValueOrder::sort(std::span<const double> values, std::span<uint32_t> places,
@@ -117,17 +141,27 @@ void ValueOrder::sort(std::span<const double> values, std::span<uint32_t> places
   sort(values, bits_of, bits_of(most), places, runs);
 }
 
-void ValueOrder::sort(std::span<const uint32_t> values, std::span<uint32_t> places,
+void ValueOrder::sort(std::span<const uint32_t> keys, std::span<uint32_t> places,
                       std::vector<Run>& runs) {
   runs.clear();
-  if (values.empty()) return;
-  uint32_t least = values[0], most = values[0];
-  for (const uint32_t value : values) {
-    least = std::min(least, value);
-    most = std::max(most, value);
+  if (keys.empty()) return;
+  uint32_t least = keys[0], most = keys[0];
+  for (const uint32_t key : keys) {
+    least = std::min(least, key);
+    most = std::max(most, key);
   }
-  sort(
-      values, [=](uint32_t value) { return value - least; }, most - least, places, runs);
+  if (std::bit_width(most - least) <= std::bit_width(keys.size()) + kSpareBits) {
+    sort(
+        keys, [=](uint32_t key) { return key - least; }, most - least, places, runs);
+    return;
+  }
+  // On an even scale: half of all keys are those of values next to nothing.
+  const double lowest = value_of_key(least), width = value_of_key(most) - lowest;
+  const auto scaled = [=](uint32_t key) {
+    return static_cast<uint32_t>(
+        static_cast<int32_t>((value_of_key(key) - lowest) * (0x1p30 / width)));
+  };
+  sort(keys, scaled, scaled(most), places, runs);
 }
 
 }  // namespace kt::metrics

@@ -48,22 +48,27 @@ struct Run {
 /// Sorts places by values: stable, and with the runs of equal ones.
 class ValueOrder {
  public:
-  /// In ascending order. Shapes: values, places [n]; values finite.
+  /// In ascending order. Shapes: values or their keys, places [n]; values finite.
   void sort(std::span<const double> values, std::span<uint32_t> places, std::vector<Run>& runs);
-  void sort(std::span<const uint32_t> values, std::span<uint32_t> places, std::vector<Run>& runs);
+  void sort(std::span<const uint32_t> keys, std::span<uint32_t> places, std::vector<Run>& runs);
 
  private:
-  struct Place {
-    uint32_t digits;  // in the order of the values
-    uint32_t place;
+  /// Digits in the order of the values, and below them the place.
+  template <class Packed>
+  struct Places {
+    std::vector<Packed> packed, scratch;
   };
+
   template <class Value, class BitsOf>
   void sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t most_bits,
             std::span<uint32_t> places, std::vector<Run>& runs);
-  template <int kDigits>
-  void sort_by_digits(int digit_bits);
+  template <class Packed, class Value, class BitsOf>
+  static void sort_packed(Places<Packed>& by, int place_bits, int digits, int digit_bits,
+                          std::span<const Value> values, BitsOf&& bits_of,
+                          std::span<uint32_t> places, std::vector<Run>& runs);
 
-  std::vector<Place> places_, scratch_;
+  Places<uint32_t> few_;  // half the memory, where it suffices
+  Places<uint64_t> many_;
 };
 
 }  // namespace kt::metrics

@@ -359,6 +359,13 @@ PairOrder count_pair_order(const LabelOrder& labels, const ScoreOrder& scores,
                     count_inside_runs(labels, scores.keys, buffers));
 }
 
+template <class Visit>
+void GlobalOrder::send(const Part& part, Visit&& visit) {
+  for (size_t piece = 0; piece < part.to.size(); ++piece)
+    for (uint32_t i = part.begin[piece], at = part.to[piece]; i < part.begin[piece + 1]; ++i, ++at)
+      visit(at, part.first_row + part.row[i]);
+}
+
 GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const double> thresholds,
                          Communicator& comm, ThreadPool& pool) {
   KT_CHECK(thresholds.size() <= kMostThresholds);
@@ -368,45 +375,39 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size);
   const size_t pieces = kPiecesPerRank * ranks;
-  size_t part = 0, part_begin = 0;
-  const auto ends = ends_of_ranges<uint64_t>(pieces, rows, comm, [&](size_t i) {
-    for (; i - part_begin >= labels[part].label.size(); ++part)
-      part_begin += labels[part].label.size();
-    return order_key(labels[part].label[i - part_begin]);
-  });
-  // Where pieces begin in the order of each part. [parts, pieces + 1]
-  std::vector<uint32_t> begins(labels.size() * (pieces + 1));
-  pool.parallel_for(std::ssize(labels), [&](int64_t k, int) {
-    const auto& [label, row] = labels[static_cast<size_t>(k)];
-    uint32_t* const begin = begins.data() + static_cast<size_t>(k) * (pieces + 1);
-    for (size_t piece = 0; piece < pieces; ++piece)
-      begin[piece + 1] = static_cast<uint32_t>(
-          std::partition_point(row.begin() + begin[piece], row.end(),
-                               [&](uint32_t i) { return order_key(label[i]) < ends[piece]; }) -
-          row.begin());
+  auto sampled = labels.begin();
+  const auto ends =
+      ends_of_ranges<uint64_t>(pieces, rows, comm, [&, first = size_t{0}](size_t i) mutable {
+        for (; i - first >= sampled->label.size(); ++sampled) first += sampled->label.size();
+        return order_key(sampled->label[i - first]);
+      });
+  for (uint32_t first_row = 0; const auto& [label, row] : labels) {
+    parts_.push_back({.first_row = first_row, .row = row, .begin = {}, .to = {}});
+    first_row += static_cast<uint32_t>(label.size());
+  }
+  pool.parallel_for(std::ssize(parts_), [&](int64_t k, int) {
+    Part& part = parts_[static_cast<size_t>(k)];
+    const std::span<const double> label = labels[static_cast<size_t>(k)].label;
+    part.begin.push_back(0);
+    for (const uint64_t end : ends)
+      part.begin.push_back(static_cast<uint32_t>(
+          std::partition_point(part.row.begin() + part.begin.back(), part.row.end(),
+                               [&](uint32_t i) { return order_key(label[i]) < end; }) -
+          part.row.begin()));
   });
   std::vector<int64_t> counts(pieces, 0);  // rows of this rank in each piece
-  std::vector<uint32_t> to(begins.size());  // [parts, pieces + 1] among the rows by piece
   uint32_t next = 0;
   for (size_t piece = 0; piece < pieces; ++piece)
-    for (size_t k = piece; k < begins.size(); k += pieces + 1) {
-      to[k] = next;
-      next += begins[k + 1] - begins[k];
-      counts[piece] += begins[k + 1] - begins[k];
+    for (Part& part : parts_) {
+      part.to.push_back(next);
+      next += part.begin[piece + 1] - part.begin[piece];
+      counts[piece] += part.begin[piece + 1] - part.begin[piece];
     }
-  std::vector<uint32_t> first_row{0};  // of each part
-  for (const OrderedLabels& one : labels)
-    first_row.push_back(first_row.back() + static_cast<uint32_t>(one.label.size()));
-  send_row_ = HugeArray<uint32_t>(rows);
   sent_ = HugeArray<double>(rows);
-  pool.parallel_for(std::ssize(labels), [&](int64_t task, int) {
-    const auto k = static_cast<size_t>(task);
-    const auto& [label, row] = labels[k];
-    for (size_t at = k * (pieces + 1), end = at + pieces; at < end; ++at)
-      for (uint32_t i = begins[at]; i < begins[at + 1]; ++i) {
-        send_row_[to[at] + (i - begins[at])] = first_row[k] + row[i];
-        sent_[to[at] + (i - begins[at])] = label[row[i]];
-      }
+  pool.parallel_for(std::ssize(parts_), [&](int64_t k, int) {
+    const Part& part = parts_[static_cast<size_t>(k)];
+    const std::span<const double> label = labels[static_cast<size_t>(k)].label;
+    send(part, [&](uint32_t at, uint32_t row) { sent_[at] = label[row - part.first_row]; });
   });
 
   // Of each rank's rows, those in the pieces of this one.
@@ -480,12 +481,10 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
 PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) {
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size), rank = static_cast<size_t>(world.rank);
-  const std::span<uint32_t> sent = view(sent_, send_row_.size());
-  pool.parallel_for(kPiecesPerRank, [&](int64_t task, int) {
-    const auto k = static_cast<size_t>(task);
-    for (size_t i = sent.size() * k / kPiecesPerRank; i < sent.size() * (k + 1) / kPiecesPerRank;
-         ++i)
-      sent[i] = order_key(scores[send_row_[i]]);
+  const std::span<uint32_t> sent = view(sent_, scores.size());
+  pool.parallel_for(std::ssize(parts_), [&](int64_t k, int) {
+    send(parts_[static_cast<size_t>(k)],
+         [&](uint32_t at, uint32_t row) { sent[at] = order_key(scores[row]); });
   });
   // Those that arrive, and those in the order of this rank's labels.
   const size_t own_rows = row_.size();

@@ -89,7 +89,7 @@ struct OrderedLabels {
 /// score travels twice.
 class GlobalOrder {
  public:
-  /// Shapes: labels [parts] that are this rank's rows one after the other. Collective: all ranks.
+  /// Borrows the orders. Shapes: labels [parts] that are this rank's rows one after the other. Collective: all ranks.
   GlobalOrder(std::span<const OrderedLabels> labels, std::span<const double> thresholds,
               Communicator& comm, ThreadPool& pool);
   /// The same result on all ranks. Shapes: scores [own rows]. Collective: all ranks.
@@ -102,7 +102,19 @@ class GlobalOrder {
     LabelOrder order;   // of places among the rows that arrive from all ranks
   };
 
-  HugeArray<uint32_t> send_row_;                       // [own rows] by piece
+  /// Rows of this rank.
+  struct Part {
+    uint32_t first_row = 0;
+    std::span<const uint32_t> row;  // by ascending label, from the first on
+    std::vector<uint32_t> begin;    // [pieces + 1] in `row`
+    std::vector<uint32_t> to;  // [pieces] where the rows of a piece go among those that are sent
+  };
+
+  /// Calls visit(at, row) for each row of the part, which goes to `at`.
+  template <class Visit>
+  static void send(const Part& part, Visit&& visit);
+
+  std::vector<Part> parts_;
   std::vector<int64_t> send_counts_, receive_counts_;  // [ranks]
   HugeArray<uint32_t> row_;                            // of the pieces
   std::vector<Piece> pieces_;                          // of this rank
