@@ -1,5 +1,4 @@
 """Small runs of the built program for tests in Python."""
-import json
 import os
 import pathlib
 import subprocess
@@ -30,9 +29,6 @@ class SmallRuns:
         self.run("--config", CONFIGS / f"{config}.yaml", "--quiet", "data.path=dataset", f"run.dir={run}", "train.global_batch=3000", "train.epochs=2",
                  "train.schedule.name=constant", "evaluate.bootstrap=0", *keys, **options)
         return self.path / run
-
-    def result(self, run):
-        return json.loads((self.path / run / "result.json").read_text())
 
     def close(self):
         self.folder.cleanup()

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "docs"), str(ROOT / "tests" / "support")]
+import schemas  # noqa: E402
 import score_export  # noqa: E402
 from small_runs import CONFIGS, SmallRuns  # noqa: E402
 
@@ -59,7 +60,8 @@ class Exports(unittest.TestCase):
                 file = self.runs.path / f"of-{k}.{['npz', 'safetensors'][k % 2]}"
                 self.export(run, file)
                 arrays, document = score_export.load(str(file))
-                result = self.runs.result(run)
+                schemas.validate(run)
+                result = schemas.result_of(run)
                 self.assertEqual((document["system"], document["step"], document["weights_hash"], document["dataset_hash"]),
                                  (result["config"]["model"]["name"], result["steps"], result["weights_hash"], result["dataset"]["hash"]))
                 self.expect_scores(arrays, document, run)
@@ -98,19 +100,19 @@ class Exports(unittest.TestCase):
 
     def test_the_checkpoint_is_the_one_that_evaluate_takes(self):
         worse = self.runs.train("ncf", "worse", "train.optimizer.lr=0.1", "train.epochs=4", "train.seed=3", "checkpoint.best=mse", "checkpoint.keep=9")
-        validation = [epoch["validation"]["mse"] for epoch in self.runs.result(worse)["epochs"]]
-        best = self.runs.result(worse)["epochs"][int(np.argmin(validation))]["step"]
+        validation = [epoch["validation"]["mse"] for epoch in schemas.result_of(worse)["epochs"]]
+        best = schemas.result_of(worse)["epochs"][int(np.argmin(validation))]["step"]
         report, _ = self.export("worse", "best.safetensors", "evaluate.checkpoint=best")
         self.assertIn(f"arrays of worse, step {best} (best)", report)
         arrays, document = score_export.load(str(self.runs.path / "best.safetensors"))
         self.assertEqual((document["step"], document["checkpoint"]), (best, f"step {best} (best)"))
         self.expect_scores(arrays, document, "worse", "evaluate.checkpoint=best")
-        self.assertNotEqual(best, self.runs.result(worse)["steps"], validation)
+        self.assertNotEqual(best, schemas.result_of(worse)["steps"], validation)
 
     def test_json_says_what_was_written(self):
         out, _ = self.export("run", "j.npz", "--json")
         told = json.loads(out)
-        self.assertEqual((told["path"], told["format"], told["weights_hash"]), ("j.npz", "npz", self.runs.result("run")["weights_hash"]))
+        self.assertEqual((told["path"], told["format"], told["weights_hash"]), ("j.npz", "npz", schemas.result_of(self.runs.path / "run")["weights_hash"]))
         self.assertEqual(told["arrays"]["user_embedding"], [321, 32])
 
     def refuse(self, message, *arguments, **options):
