@@ -76,7 +76,8 @@ class RunFiles(unittest.TestCase):
         complete = json.loads(self.runs.run("--config", "run/config.yaml", "run.dir=run", "--json")[0])
         self.assertTrue(complete["already_complete"])
         schemas.RESULT.validate(complete)
-        schemas.EVALUATION.validate(json.loads(self.runs.run("evaluate", "run", "--json")[0]))
+        for arguments in [["run"], ["run", self.runs.train("mf", "other"), "--blend"]]:
+            schemas.EVALUATION.validate(json.loads(self.runs.run("evaluate", *arguments, "--json")[0]))
 
     def test_other_documents_are_not(self):
         def refused(validator, document, change):
