@@ -69,7 +69,7 @@ int64_t arrays_of(LayerKind kind) {
   }
 }
 
-/// A layer, and the number of the next.
+/// Writes the layers one after the other; each `push` and `add` returns the number of the layer that stands for it.
 class GraphWriter {
  public:
   explicit GraphWriter(const Problem& problem) : problem_(problem) {}
