@@ -42,7 +42,7 @@ fetch() {  # packages of PyPI into build/wheels
 
 packages=(g++ cmake ninja-build ccache python3-pip unzip
   openmpi-bin libopenmpi-dev libhdf5-dev libyaml-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev
-  libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libfast-float-dev libjs-chart.js shellcheck)
+  libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libminizip-dev libfast-float-dev libjs-chart.js shellcheck)
 # What the tests read our files with: pages, exports, schemas.
 [ ${#targets[@]} -gt 0 ] || packages+=(python3-venv python3-numpy python3-pandas python3-jsonschema chromium)
 missing=()
@@ -146,16 +146,17 @@ if [ "$preset" = gpu ]; then
   own_nccl || need NCCL "NCCL_ROOT, the CUDA toolkit, /usr/local, /usr" nccl nccl nvidia-nccl-cu13==2.30.7
 fi
 
-# The reader of event files, for the tests.
-if [ ${#targets[@]} = 0 ] && [ ! -e build/test-tools/complete ]; then
+# The readers of event files and exports, for the tests; Debian's python3, which has the packages above.
+tools=(tensorboard==2.21.0 safetensors==0.6.2)
+if [ ${#targets[@]} = 0 ] && [ "$(cat build/test-tools/complete 2>/dev/null)" != "${tools[*]}" ]; then
   if [ $install = no ]; then
     echo "setup: no build/test-tools; run again without --no-install" >&2
     exit 2
   fi
-  say "fetching tensorboard from PyPI (20 MB, once)"
-  python3 -m venv --clear --system-site-packages build/test-tools
-  build/test-tools/bin/pip install --quiet tensorboard==2.21.0
-  touch build/test-tools/complete
+  say "fetching ${tools[*]} from PyPI (20 MB, once)"
+  /usr/bin/python3 -m venv --clear --system-site-packages build/test-tools
+  build/test-tools/bin/pip install --quiet "${tools[@]}"
+  echo "${tools[*]}" >build/test-tools/complete
 fi
 
 say "building preset $preset"

@@ -87,6 +87,7 @@ int run(int argc, char** argv) {
   add_plan(app, action);
   add_evaluate(app, action);
   add_recommend(app, action);
+  add_export(app, action);
   add_compare(app, action);
   add_supervise(app, action);
   add_slurm(app, action);

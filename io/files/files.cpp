@@ -35,16 +35,11 @@ constexpr size_t kLargestWrite = size_t{256} << 10;
                                                                   : "mend the path or permissions");
 }
 
-/// Writes all. Returns 0 or what errno said.
-int write_all(int file, std::span<const std::byte> bytes, Sync sync) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(file, bytes.data(), std::min(bytes.size(), kLargestWrite));
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return written == 0 ? ENOSPC : errno;
-    heartbeat();
-    bytes = bytes.subspan(static_cast<size_t>(written));
-  }
-  if (sync == Sync::kNow) return ::fsync(file) == 0 ? 0 : errno;
+/// Returns: 0, or what errno said.
+int sync_now(int file) { return ::fsync(file) == 0 ? 0 : errno; }
+int write_and_sync(int file, std::span<const std::byte> bytes, Sync sync) {
+  if (const int error = write_all(file, bytes); error != 0) return error;
+  if (sync == Sync::kNow) return sync_now(file);
   // Only a head start: what fails here fails again in the fsync to come.
   ::sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE);
   return 0;
@@ -54,7 +49,7 @@ void sync_file(const std::filesystem::path& path) {
   const DiskWait wait("syncing", path);
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) write_failed(path, errno);
-  const int error = ::fsync(file) == 0 ? 0 : errno;
+  const int error = sync_now(file);
   ::close(file);
   if (error != 0) write_failed(path, error);
 }
@@ -159,14 +154,45 @@ int open_stream(const std::filesystem::path& path) {
   return file;
 }
 
+void replace_file(const fs::path& path, const FileWriter& writer) {
+  const fs::path folder = parent_of(path);
+  const DiskWait wait("writing", path);
+  const Temporary made = make_temporary(folder, file_prefix(path), make_file);
+  int error = made.error;
+  if (error == 0) error = writer(made.file);
+  if (error == 0) error = sync_now(made.file);
+  keep_at_stop(made.path, [&] {
+    if (error == 0 && ::rename(made.path.c_str(), path.c_str()) != 0) error = errno;
+    if (error != 0 && made.file >= 0) ::unlink(made.path.c_str());
+  });
+  if (made.file >= 0) ::close(made.file);
+  if (error != 0) write_failed(path, error);
+  sync_folder(folder);
+}
+
+FileWriter writer_of(std::string_view text) {
+  return [text](int file) { return write_all(file, std::as_bytes(std::span(text))); };
+}
+
 }  // namespace
+
+int write_all(int file, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(file, bytes.data(), std::min(bytes.size(), kLargestWrite));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return written == 0 ? ENOSPC : errno;
+    heartbeat();
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+  return 0;
+}
 
 void write_new_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
                     Sync sync) {
   const DiskWait wait("writing", path);
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file < 0) write_failed(path, errno);
-  int error = write_all(file, bytes, sync);
+  int error = write_and_sync(file, bytes, sync);
   if (::close(file) != 0 && error == 0) error = errno;
   if (error == 0) return;
   ::unlink(path.c_str());
@@ -178,18 +204,7 @@ void write_new_file(const std::filesystem::path& path, std::string_view text, Sy
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view text) {
-  const fs::path folder = parent_of(path);
-  const DiskWait wait("writing", path);
-  const Temporary made = make_temporary(folder, file_prefix(path), make_file);
-  int error = made.error;
-  if (error == 0) error = write_all(made.file, std::as_bytes(std::span(text)), Sync::kNow);
-  keep_at_stop(made.path, [&] {
-    if (error == 0 && ::rename(made.path.c_str(), path.c_str()) != 0) error = errno;
-    if (error != 0 && made.file >= 0) ::unlink(made.path.c_str());
-  });
-  if (made.file >= 0) ::close(made.file);
-  if (error != 0) write_failed(path, error);
-  sync_folder(folder);
+  replace_file(path, writer_of(text));
 }
 
 ResultFile::ResultFile(const fs::path& path) : path_(path), target_(path) {
@@ -228,15 +243,17 @@ ResultFile::ResultFile(const fs::path& path) : path_(path), target_(path) {
   ::unlink(temporary.c_str());
 }
 
-void ResultFile::write(std::string_view text) const {
-  if (stream_ < 0 && !is_stream_) return replace_file(target_, text);
+void ResultFile::write(std::string_view text) const { write(writer_of(text)); }
+
+void ResultFile::write(const FileWriter& writer) const {
+  if (!is_stream()) return replace_file(target_, writer);
   const DiskWait wait("writing", path_);
   std::fflush(nullptr);  // what was printed before comes before
   const int file = stream_ >= 0 ? ::fcntl(stream_, F_DUPFD_CLOEXEC, 3) : open_stream(target_);
   if (file < 0 && errno == ENXIO)
     user_error("{}: nobody reads this pipe; start its reader, then run again", path_.string());
   if (file < 0) write_failed(path_, errno);
-  int error = write_all(file, std::as_bytes(std::span(text)), Sync::kOnCommit);
+  int error = writer(file);
   if (::close(file) != 0 && error == 0) error = errno;
   if (error != 0 && error != EPIPE) write_failed(path_, error);
 }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,6 +24,10 @@ void write_new_file(const std::filesystem::path& path, std::string_view text,
 /// hosts may do so at once: the last to rename wins. Removes what killed processes left of doing so: of this host at
 /// once, of others when it is a day old.
 void replace_file(const std::filesystem::path& path, std::string_view text);
+/// Writes all bytes to a file descriptor. Returns: 0, or what errno said.
+int write_all(int file, std::span<const std::byte> bytes);
+/// Writes a file to a descriptor, piece by piece. Returns: 0, or what errno said.
+using FileWriter = std::function<int(int file)>;
 /// A file that a user names for results: regular ones are replaced as a whole, links followed; pipes, devices and what
 /// is standard output are written to as they are.
 class ResultFile {
@@ -31,6 +36,9 @@ class ResultFile {
   ResultFile(const std::filesystem::path& path);
   /// A reader of a pipe that goes away is no error.
   void write(std::string_view text) const;
+  /// What need not be in memory as a whole. A stream cannot go back to what was written.
+  void write(const FileWriter& writer) const;
+  bool is_stream() const { return stream_ >= 0 || is_stream_; }
 
  private:
   std::filesystem::path path_, target_;

@@ -6,10 +6,12 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
 
 #include "io/files/files.h"
+#include "io/files/json_text.h"
 #include "launch/base/errors.h"
 #include "launch/process/watchdog.h"
 
@@ -65,6 +67,16 @@ void put_bytes(std::string& out, uint64_t field, std::string_view bytes) {
   out += bytes;
 }
 
+void put_double(std::string& out, uint64_t field, double value) {
+  put_tag(out, field, kFixed64);
+  put(out, value);
+}
+std::string bytes_field(uint64_t field, std::string_view bytes) {
+  std::string out;
+  put_bytes(out, field, bytes);
+  return out;
+}
+
 std::string record(std::string_view data) {
   std::string out;
   put(out, static_cast<uint64_t>(data.size()));
@@ -80,8 +92,7 @@ constexpr size_t kFooterBytes = 4;
 /// Event: wall_time = 1 (double), step = 2 (varint). `rest`: its further fields.
 std::string event(double wall_time, int64_t step, std::string_view rest) {
   std::string out;
-  put_tag(out, 1, kFixed64);
-  put(out, wall_time);
+  put_double(out, 1, wall_time);
   put_tag(out, 2, kVarint);
   put_varint(out, static_cast<uint64_t>(step));
   out += rest;
@@ -100,6 +111,79 @@ std::optional<int64_t> step_of(std::string_view data) {
   return std::nullopt;
 }
 
+/// Event: summary = 5. Shapes: values Summary.Value one after the other, as `bytes_field(1, ..)`.
+std::string summary_record(double time, int64_t step, std::string_view values) {
+  return record(event(time, step, bytes_field(5, values)));
+}
+
+// What a session tells of itself is at no step.
+constexpr int64_t kSessionStep = -1;
+
+/// HistogramProto: min = 1, max = 2, num = 3, sum = 4, sum_squares = 5 (doubles), bucket_limit = 6, bucket = 7 (packed).
+std::string histogram_message(const Histogram& histogram) {
+  std::string out, ends, counts;
+  int64_t all = 0;
+  for (const auto& [end, count] : histogram.buckets) {
+    put(ends, end);
+    put(counts, static_cast<double>(count));
+    all += count;
+  }
+  put_double(out, 1, histogram.least);
+  put_double(out, 2, histogram.largest);
+  put_double(out, 3, static_cast<double>(all));
+  put_double(out, 4, histogram.sum);
+  put_double(out, 5, histogram.squares);
+  put_bytes(out, 6, ends);
+  put_bytes(out, 7, counts);
+  return out;
+}
+
+/// google.protobuf.Value: number_value = 2 (double), string_value = 3, bool_value = 4.
+std::string value_message(const nlohmann::json& value) {
+  std::string out;
+  if (value.is_boolean()) {
+    put_tag(out, 4, kVarint);
+    put_varint(out, value.get<bool>() ? 1 : 0);
+  } else if (value.is_number()) {
+    put_double(out, 2, value.get<double>());
+  } else {
+    put_bytes(out, 3, value.is_string() ? value.get<std::string>() : to_text(value));
+  }
+  return out;
+}
+
+/// Of the plugin hparams. Summary.Value: tag = 1, tensor = 8, metadata = 9; the tensor has no elements (dtype = 1: float,
+/// shape = 2: one dimension of size 0). SummaryMetadata: plugin_data = 1 {plugin_name = 1, content = 2}. The content:
+/// version = 1, left at 0, and `data` in a field of its own.
+std::string session_record(double time, const std::string& tag, uint64_t field,
+                           std::string_view data) {
+  std::string plugin = bytes_field(1, "hparams");
+  put_bytes(plugin, 2, bytes_field(field, data));
+  std::string value = bytes_field(1, "_hparams_/" + tag);
+  put_bytes(value, 8, std::string_view("\x08\x01\x12\x02\x12\x00", 6));
+  put_bytes(value, 9, bytes_field(1, plugin));
+  return summary_record(time, kSessionStep, bytes_field(1, value));
+}
+
+/// SessionStartInfo: hparams = 1 (a map: key = 1, value = 2), start_time_secs = 5.
+std::string session_start_record(double time, const nlohmann::json& hyper_parameters) {
+  std::string info;
+  for (const auto& [key, value] : hyper_parameters.items()) {
+    std::string entry = bytes_field(1, key);
+    put_bytes(entry, 2, value_message(value));
+    put_bytes(info, 1, entry);
+  }
+  put_double(info, 5, time);
+  return session_record(time, "session_start_info", 3, info);
+}
+
+/// SessionEndInfo: status = 1 (1: success), end_time_secs = 2.
+std::string session_end_record(double time) {
+  std::string info("\x08\x01", 2);
+  put_double(info, 2, time);
+  return session_record(time, "session_end_info", 4, info);
+}
+
 /// The records of steps up to `last_step`, as far as they are whole.
 std::string records_up_to(std::string_view text, int64_t last_step) {
   std::string kept;
@@ -112,7 +196,7 @@ std::string records_up_to(std::string_view text, int64_t last_step) {
     const size_t whole = kHeaderBytes + size + kFooterBytes;
     const std::optional<int64_t> step = step_of(data);
     if (!step) break;
-    if (*step <= last_step) kept += text.substr(0, whole);
+    if (*step != kSessionStep && *step <= last_step) kept += text.substr(0, whole);
     text.remove_prefix(whole);
   }
   return kept;
@@ -120,7 +204,8 @@ std::string records_up_to(std::string_view text, int64_t last_step) {
 
 }  // namespace
 
-EventFile::EventFile(const fs::path& folder, int64_t last_step)
+EventFile::EventFile(const fs::path& folder, int64_t last_step, double start_time,
+                     const nlohmann::json& hyper_parameters)
     : path_(folder / "events.out.tfevents.0.kuaitrain") {
   std::error_code error;
   fs::create_directories(folder, error);
@@ -129,12 +214,8 @@ EventFile::EventFile(const fs::path& folder, int64_t last_step)
                error.message());
   const std::string before = fs::exists(path_) ? read_text_file(path_) : std::string();
   std::string kept = records_up_to(before, last_step);
-  if (kept.empty()) {
-    std::string version;
-    put_bytes(version, 3, "brain.Event:2");
-    kept = record(event(0, 0, version));
-  }
-  if (kept != before) replace_file(path_, kept);
+  if (kept.empty()) kept = record(event(0, 0, bytes_field(3, "brain.Event:2")));
+  replace_file(path_, kept + session_start_record(start_time, hyper_parameters));
   file_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
   if (file_ < 0)
     user_error("{}: cannot write it: {}; mend the permissions, then run again", path_.string(),
@@ -148,22 +229,35 @@ EventFile::~EventFile() {
   if (file_ >= 0) ::close(file_);
 }
 
-void EventFile::add(int64_t step, double wall_time,
+void EventFile::add(int64_t step, double time,
                     const std::vector<std::pair<std::string, double>>& scalars) {
-  std::string summary;
-  for (const auto& [tag, value] : scalars) {
-    std::string entry;  // Summary.Value: tag = 1, simple_value = 2 (float)
-    put_bytes(entry, 1, tag);
-    put_tag(entry, 2, kFixed32);
-    put(entry, static_cast<float>(value));
-    put_bytes(summary, 1, entry);
+  std::string values;
+  for (const auto& [tag, number] : scalars) {
+    std::string value = bytes_field(1, tag);  // Summary.Value: tag = 1, simple_value = 2 (float)
+    put_tag(value, 2, kFixed32);
+    put(value, static_cast<float>(number));
+    put_bytes(values, 1, value);
   }
-  std::string rest;
-  put_bytes(rest, 5, summary);
-  const std::string bytes = record(event(wall_time, step, rest));
+  append(summary_record(time, step, values));
+}
+
+void EventFile::add(int64_t step, double time,
+                    const std::vector<std::pair<std::string, Histogram>>& histograms) {
+  std::string values;
+  for (const auto& [tag, histogram] : histograms) {
+    std::string value = bytes_field(1, tag);  // Summary.Value: tag = 1, histo = 5
+    put_bytes(value, 5, histogram_message(histogram));
+    put_bytes(values, 1, value);
+  }
+  append(summary_record(time, step, values));
+}
+
+void EventFile::end_session(double time) { append(session_end_record(time)); }
+
+void EventFile::append(const std::string& record) {
   const DiskWait wait("writing", path_);
-  const ssize_t written = ::write(file_, bytes.data(), bytes.size());
-  if (written != static_cast<ssize_t>(bytes.size()))
+  const ssize_t written = ::write(file_, record.data(), record.size());
+  if (written != static_cast<ssize_t>(record.size()))
     user_error("{}: cannot write it: {}; free space or mend the permissions, then run again",
                path_.string(), std::strerror(written < 0 ? errno : ENOSPC));
 }

@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "io/files/files.h"
 #include "launch/base/errors.h"
@@ -144,7 +145,7 @@ class EventFileTest : public ::testing::Test {
 };
 
 TEST_F(EventFileTest, AnIndependentReaderFindsTheScalars) {
-  EventFile file(folder_, -1);
+  EventFile file(folder_, -1, 0, {});
   EXPECT_THAT(file.path().filename().string(), HasSubstr("tfevents"));
   file.add(1, 1000.5, {{"train/loss", 0.25}, {"train/lr", 1e-3}});
   file.add(5000000000, 1001, {{"train/loss", -2}});
@@ -156,12 +157,12 @@ TEST_F(EventFileTest, AnIndependentReaderFindsTheScalars) {
 TEST_F(EventFileTest, AResumedRunGoesOnFromItsStep) {
   fs::path path;
   {
-    EventFile file(folder_, -1);
+    EventFile file(folder_, -1, 0, {});
     path = file.path();
     for (const int64_t step : {100, 200, 300}) file.add(step, 1, {{"loss", step}});
   }
   std::ofstream(path, std::ios::app) << "torn";
-  EventFile file(folder_, 200);
+  EventFile file(folder_, 200, 0, {});
   file.add(250, 2, {{"loss", 9}});
   EXPECT_EQ(file.path(), path);
   EXPECT_THAT(read_scalars(path),
@@ -170,15 +171,15 @@ TEST_F(EventFileTest, AResumedRunGoesOnFromItsStep) {
 }
 
 TEST_F(EventFileTest, ANewRunStartsAnew) {
-  { EventFile(folder_, -1).add(1, 1, {{"loss", 1}}); }
-  EventFile file(folder_, -1);
+  { EventFile(folder_, -1, 0, {}).add(1, 1, {{"loss", 1}}); }
+  EventFile file(folder_, -1, 0, {});
   EXPECT_THAT(read_scalars(file.path()), IsEmpty());
 }
 
 TEST_F(EventFileTest, NothingBehindADamagedRecordIsKept) {
   fs::path path;
   {
-    EventFile file(folder_, -1);
+    EventFile file(folder_, -1, 0, {});
     path = file.path();
     file.add(1, 1, {{"loss", 1}});
     file.add(2, 1, {{"loss", 2}});
@@ -186,14 +187,14 @@ TEST_F(EventFileTest, NothingBehindADamagedRecordIsKept) {
   std::string text = read_text_file(path);
   text[text.size() - 5] = static_cast<char>(text[text.size() - 5] ^ 1);
   replace_file(path, text);
-  EventFile file(folder_, 10);
+  EventFile file(folder_, 10, 0, {});
   EXPECT_THAT(read_scalars(path), ElementsAre(Scalar{1, 1, "loss", 1}));
 }
 
 TEST_F(EventFileTest, AFolderThatIsAFileIsRefused) {
   std::ofstream(folder_) << "text";
   try {
-    EventFile file(folder_, -1);
+    EventFile file(folder_, -1, 0, {});
     FAIL() << "no UserError";
   } catch (const UserError& error) {
     EXPECT_THAT(error.what(), HasSubstr(folder_.string()));

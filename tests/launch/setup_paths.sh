@@ -16,10 +16,10 @@ printf '#!/bin/sh\nexit 0\n' >"$work/bin/python3"
 chmod +x "$work"/bin/* "$work/here/toolkit/bin/nvcc"
 cd "$work/here"
 PATH=$work/bin:/usr/bin:/bin CMAKE_PREFIX_PATH=torch CUDAToolkit_ROOT=toolkit NCCL_ROOT=nccl CUDACXX='' \
-  "../a clone/launch/setup.sh" --no-install gpu
+  "../a clone/launch/setup.sh" --no-install --program-only gpu
 own="$work/here/torch $work/here/toolkit $work/here/nccl"
 diff "$work/log" - <<EOF
 $work/a clone $own --preset gpu
-$work/a clone $own --build build/gpu
+$work/a clone $own --build build/gpu --target kuaitrain
 EOF
 [ -e "$work/a clone/build/configure-gpu.log" ]

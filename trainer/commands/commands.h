@@ -56,6 +56,7 @@ void add_inspect(CLI::App& app, Action& action);
 void add_validate(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_evaluate(CLI::App& app, Action& action);
+void add_export(CLI::App& app, Action& action);
 void add_recommend(CLI::App& app, Action& action);
 void add_compare(CLI::App& app, Action& action);
 void add_supervise(CLI::App& app, Action& action);

@@ -114,7 +114,7 @@ nlohmann::json evaluate_part(const Part& part, std::span<const BinaryLabel> labe
   input.item_number = {};
   input.seen_offsets = {};
   const EvaluationResult result = TestMetrics(input, comm, pool).evaluate(part.score, comm, pool);
-  nlohmann::json metrics, chance;
+  nlohmann::json metrics = nlohmann::json::object(), chance = metrics;
   for (const auto& [name, value] : result.metrics) {
     if (name != "mse_clipped" && name != "mae_clipped" && !name.starts_with("gauc@") &&
         !name.starts_with("ndcg@"))

@@ -35,8 +35,8 @@ bool starts_from_target_mean(const Problem& problem) {
 /// Puts fitted arrays where predictions look for them.
 void use(std::vector<FittedArray> arrays, Problem& problem) {
   for (FittedArray& array : arrays) {
-    if (array.spec.name == "columns.user") problem.columns.users = array.values;
-    if (array.spec.name == "columns.item") problem.columns.items = array.values;
+    if (array.spec.name == "columns.user") problem.columns.users = std::move(array.values);
+    if (array.spec.name == "columns.item") problem.columns.items = std::move(array.values);
   }
   if (width_of(problem.described, Side::kRow) > 0)
     problem.columns.of_pair.emplace(problem.described, std::move(arrays));

@@ -60,7 +60,8 @@ StoredRun open_run(const std::filesystem::path& run_dir, const std::vector<std::
   take_fitted(problem, parameters, comm);
   return {.problem = std::move(problem),
           .parameters = std::move(parameters),
-          .checkpoint = fmt::format("step {} ({})", checkpoint->step(), best ? "best" : "last")};
+          .checkpoint = fmt::format("step {} ({})", checkpoint->step(), best ? "best" : "last"),
+          .step = checkpoint->step()};
 }
 
 std::unique_ptr<Predictor> make_predictor(const StoredRun& run, Devices* devices,

@@ -18,6 +18,7 @@ struct StoredRun {
   Problem problem;
   Parameters parameters;
   std::string checkpoint;  ///< e.g. "step 1200 (best)"
+  int64_t step = 0;        ///< its own
 };
 
 /// Opens the checkpoint that `evaluate.checkpoint` of the run's own configuration names. `overrides` change that

@@ -24,6 +24,7 @@
 #include "launch/process/signals.h"
 #include "launch/process/watchdog.h"
 #include "sharding/gather_shards.h"
+#include "sharding/weight_histograms.h"
 #include "trainer/evaluation/evaluation_table.h"
 #include "trainer/evaluation/evaluator.h"
 #include "trainer/evaluation/validator.h"
@@ -47,6 +48,11 @@ namespace {
 
 constexpr const char* kEarlyStop = "train.early_stop.metric";
 constexpr const char* kBest = "checkpoint.best";
+
+/// Units: seconds since the epoch.
+double now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 class TrainingRun {
  public:
@@ -85,6 +91,7 @@ class TrainingRun {
   void check_identity(const Checkpoint& checkpoint);
   void restore(Checkpoint& checkpoint);
   void begin_interval();
+  nlohmann::json hyper_parameters() const;
   void cut_records(int64_t last_step);
   void train_steps();
   void begin_step();
@@ -107,6 +114,7 @@ class TrainingRun {
   nlohmann::json result(const std::string& weights_hash, nlohmann::json evaluation);
   void report_seconds();
   void record(const nlohmann::json& line);
+  void record_weights();
 
   const Config& config_;
   MpiCommunicator& comm_;
@@ -182,6 +190,7 @@ nlohmann::json TrainingRun::run() {
         !lacks_intervals(stored.at("evaluation"), config_)) {
       if (is_first() && !stored["evaluation"].is_null())
         print_evaluation(problem_, stored["evaluation"]);
+      solo(comm_, 0, "run folder", [&] { events_->end_session(now()); });
       stored["already_complete"] = true;
       return stored;
     }
@@ -199,7 +208,10 @@ nlohmann::json TrainingRun::run() {
     for (const char* key : {"config", "evaluation"}) stored[key] = std::move(json[key]);
     json = std::move(stored);
   }
-  solo(comm_, 0, "result", [&] { json = folder_->write_result(std::move(json)); });
+  solo(comm_, 0, "result", [&] {
+    json = folder_->write_result(std::move(json));
+    events_->end_session(now());
+  });
   return json;
 }
 
@@ -455,11 +467,19 @@ void TrainingRun::check_identity(const Checkpoint& checkpoint) {
   });
 }
 
+/// What makes this run another than others, for people to compare.
+nlohmann::json TrainingRun::hyper_parameters() const {
+  nlohmann::json keys = identity_;
+  keys["train.epochs"] = config_.train.epochs;
+  keys["train.max_steps"] = config_.train.max_steps;
+  return keys;
+}
+
 void TrainingRun::cut_records(int64_t last_step) {
   solo(comm_, 0, "run folder", [&] {
     folder_->cut_metrics_at(last_step);
     events_.reset();
-    events_.emplace(folder_->tensorboard_path(), last_step);
+    events_.emplace(folder_->tensorboard_path(), last_step, now(), hyper_parameters());
   });
 }
 
@@ -740,6 +760,7 @@ void TrainingRun::end_epoch() {
   lower_rate_on_plateau(validation);
   line["kind"] = "epoch";
   record(line);
+  record_weights();
   progress_.epoch_loss = 0;
   progress_.epoch_samples = 0;
   progress_.epoch_seconds = 0;
@@ -877,9 +898,15 @@ void TrainingRun::record(const nlohmann::json& line) {
       for (const auto& [name, number] : value.items())
         scalars.emplace_back((key == "metrics" ? "evaluation/" : "validation/") + name, number);
   }
-  const double now =
-      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-  events_->add(line.at("step"), now, scalars);
+  events_->add(line.at("step"), now(), scalars);
+}
+
+void TrainingRun::record_weights() {
+  std::vector<std::pair<std::string, Histogram>> histograms =
+      weight_histograms(parameters_, comm_, pool_);
+  if (!is_first()) return;
+  for (auto& [name, histogram] : histograms) name = "weights/" + name;
+  events_->add(progress_.step, now(), histograms);
 }
 
 }  // namespace
