@@ -57,7 +57,8 @@ TEST(RunCurves, JoinManyLinesIntoFewPointsOfTheirMeans) {
   const Workshop shop("run-curves");
   constexpr int64_t kLines = 3001;
   std::string lines;
-  for (int64_t step = 1; step <= kLines; ++step) lines += interval_line(step, .5 * step);
+  for (int64_t step = 1; step <= kLines; ++step)
+    lines += interval_line(step, .5 * static_cast<double>(step));
   const json curves = read_run_curves(made_up(shop.path() / "long", lines));
   EXPECT_EQ(curves.at("lines"), kLines);
   EXPECT_EQ(curves.at("last_step"), kLines);

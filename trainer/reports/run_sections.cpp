@@ -263,9 +263,11 @@ void add_validation(Page& page, const json& runs) {
   page.section("validation", "Validation");
   std::set<std::string> metrics;
   for (const json& run : runs)
-    for (const json& epoch : run.at("epochs"))
-      for (const auto& [name, value] : epoch.value("validation", json::object()).items())
+    for (const json& epoch : run.at("epochs")) {
+      if (!epoch.contains("validation")) continue;
+      for (const auto& [name, value] : epoch.at("validation").items())
         if (name != "rows" && !name.starts_with("rmse")) metrics.insert(name);
+    }
   if (metrics.empty()) {
     page.text("No epoch has ended with validation rows.");
     return;
