@@ -152,7 +152,7 @@ TEST_F(ProgramReport, ShowsRunsASweepAndAComparisonSideBySide) {
             3 * static_cast<int>(lines(kResumed, "interval")));
   for (const json& trial : board.at("trials"))
     EXPECT_THAT(text, HasSubstr(trial.at("trial").get<std::string>() + "\n" +
-                                number_text(trial.at("objective"))));
+                                fmt::format("{:.5f}", trial.at("objective").get<double>())));
 
   const json comparison = json::parse(compared);
   EXPECT_EQ(marks(seen, "ndcg@2/ratio>=4, less that of means"), 2);

@@ -44,19 +44,27 @@ Cell cell_of(const json& value) {
   return value_text(value);
 }
 
-void add_leaderboard(Page& page, const json& sweep, const ObjectiveTitle& objective,
-                     const std::vector<std::string>& keys) {
+/// To five digits behind the point, as the log has it: trials are often near each other.
+std::string objective_text(const json& trial) {
+  const json& objective = trial.at("objective");
+  return objective.is_null() ? "" : fmt::format("{:.5f}", objective.get<double>());
+}
+
+constexpr size_t kTop = 10;  // places that are shown before the pictures
+
+/// The first `most` places.
+PageTable leaderboard(const json& sweep, const ObjectiveTitle& objective,
+                      const std::vector<std::string>& keys, size_t most, const char* title) {
   PageTable table{
-      .title = "Leaderboard, the best first",
+      .title = title,
       .columns = {"place", "trial", objective.title, "epochs", "steps", "seconds", "state"},
       .rows = {}};
   table.columns.insert(table.columns.end(), keys.begin(), keys.end());
-  PageTable failed{.title = "Trials that ended badly", .columns = {"trial", "why"}, .rows = {}};
-  int64_t place = 0;
   for (const json& trial : sweep.at("trials")) {
-    std::vector<Cell> row{++place,
+    if (table.rows.size() == most) break;
+    std::vector<Cell> row{std::ssize(table.rows) + 1,
                           value_text(trial.at("trial")),
-                          number_at(trial, "objective"),
+                          objective_text(trial),
                           trial.at("epochs").get<int64_t>(),
                           trial.at("steps").get<int64_t>(),
                           number_at(trial, "seconds"),
@@ -64,10 +72,15 @@ void add_leaderboard(Page& page, const json& sweep, const ObjectiveTitle& object
     for (const std::string& key : keys)
       row.push_back(cell_of(trial.at("values").value(key, json())));
     table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
+void add_failures(Page& page, const json& sweep) {
+  PageTable failed{.title = "Trials that ended badly", .columns = {"trial", "why"}, .rows = {}};
+  for (const json& trial : sweep.at("trials"))
     if (trial.contains("fault"))
       failed.rows.push_back({value_text(trial.at("trial")), value_text(trial.at("fault"))});
-  }
-  page.add(table);
   if (!failed.rows.empty()) page.add(failed);
 }
 
@@ -198,11 +211,15 @@ void add_sweep(Page& page, std::string_view id, const json& sweep) {
                         sweep.at("trials").size(), states, to_text(sweep.at("steps")),
                         sweep.at("complete").get<bool>() ? "complete" : "not complete yet"));
   const std::vector<std::string> keys = keys_of(sweep);
-  add_leaderboard(page, sweep, objective, keys);
+  const size_t trials = sweep.at("trials").size();
+  page.add(leaderboard(sweep, objective, keys, kTop,
+                       trials > kTop ? "Leaderboard, the first ten" : "Leaderboard"));
+  add_failures(page, sweep);
   add_parallel(page, sweep, objective, keys);
   add_importance(page, sweep);
   for (const std::string& key : keys) add_against(page, sweep, objective, key);
   add_trial_curves(page, sweep, objective);
+  if (trials > kTop) page.add(leaderboard(sweep, objective, keys, trials, "The whole leaderboard"));
 }
 
 }  // namespace kt
