@@ -206,8 +206,23 @@ json RunFolder::write_result(json result) {
   return result;
 }
 
-std::optional<json> RunFolder::read_result() const {
-  const fs::path file = path_ / kResult;
+bool is_run_folder_free(const fs::path& run_dir) {
+  const int lock = ::open((run_dir / kLock).c_str(), O_RDWR | O_CLOEXEC);
+  if (lock < 0) return true;
+  const bool is_free = ::flock(lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+  ::close(lock);
+  return is_free;
+}
+
+json read_identity(const fs::path& run_dir) {
+  const fs::path file = run_dir / kIdentity;
+  if (!fs::exists(file))
+    user_error("{}: no such file, expected the folder of a run; check the path", file.string());
+  return parse_file(file);
+}
+
+std::optional<json> read_result(const fs::path& run_dir) {
+  const fs::path file = run_dir / kResult;
   if (!fs::exists(file)) return std::nullopt;
   std::string fault;
   try {
@@ -222,21 +237,6 @@ std::optional<json> RunFolder::read_result() const {
     fault = error.what();
   }
   user_error("{}: is damaged or was changed: {}", file.string(), fault);
-}
-
-bool is_run_folder_free(const fs::path& run_dir) {
-  const int lock = ::open((run_dir / kLock).c_str(), O_RDWR | O_CLOEXEC);
-  if (lock < 0) return true;
-  const bool is_free = ::flock(lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
-  ::close(lock);
-  return is_free;
-}
-
-json read_identity(const fs::path& run_dir) {
-  const fs::path file = run_dir / kIdentity;
-  if (!fs::exists(file))
-    user_error("{}: no such file, expected the folder of a run; check the path", file.string());
-  return parse_file(file);
 }
 
 }  // namespace kt

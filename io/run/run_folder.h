@@ -45,8 +45,6 @@ class RunFolder {
   /// Replaces result.json as a whole. Returns: what it holds, `result` and a checksum of it (`xxh128`).
   /// Throws: UserError when it cannot be written.
   nlohmann::json write_result(nlohmann::json result);
-  /// The result of an earlier start of this run, as it was given. Throws: UserError when it is damaged.
-  std::optional<nlohmann::json> read_result() const;
 
  private:
   /// Keeps the whole lines of metrics.jsonl that `keep` says. Returns: the number of lines dropped.
@@ -63,5 +61,7 @@ bool is_run_folder_free(const std::filesystem::path& run_dir);
 
 /// The identity a run folder was claimed with. Throws: UserError when there is none.
 nlohmann::json read_identity(const std::filesystem::path& run_dir);
+/// The result of an earlier start of a run, as it was given. Throws: UserError when it is damaged.
+std::optional<nlohmann::json> read_result(const std::filesystem::path& run_dir);
 
 }  // namespace kt

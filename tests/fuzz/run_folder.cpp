@@ -19,7 +19,7 @@ void run(const std::vector<std::string>& parts) {
     RunFolder folder(path);
     fuzz::accepted([&] { folder.claim({}, identity({}, "hash")); });
     fuzz::accepted([&] { read_identity(path); });
-    fuzz::accepted([&] { folder.read_result(); });
+    fuzz::accepted([&] { read_result(folder.path()); });
     fuzz::accepted([&] {
       folder.cut_metrics_at(100);
       folder.append_metrics({{"step", 101}});

@@ -218,12 +218,12 @@ TEST_F(RunFolderTest, MetricsAreCutAtAStep) {
 
 TEST_F(RunFolderTest, ResultIsReplacedAsAWhole) {
   RunFolder folder(run_);
-  EXPECT_FALSE(folder.read_result().has_value());
+  EXPECT_FALSE(read_result(folder.path()).has_value());
   folder.write_result({{"wall_seconds", 1}});
   folder.write_result({{"wall_seconds", 2}});
-  EXPECT_EQ(*folder.read_result(), (json{{"wall_seconds", 2}}));
+  EXPECT_EQ(*read_result(folder.path()), (json{{"wall_seconds", 2}}));
   std::ofstream(run_ / "result.json") << "{";
-  EXPECT_THAT(message_of([&] { folder.read_result(); }), HasSubstr("result.json: is damaged"));
+  EXPECT_THAT(message_of([&] { read_result(folder.path()); }), HasSubstr("result.json: is damaged"));
 }
 
 TEST_F(RunFolderTest, AResultThatWasChangedIsRefused) {
@@ -236,7 +236,7 @@ TEST_F(RunFolderTest, AResultThatWasChangedIsRefused) {
   const auto refused = [&](const std::string& content) {
     std::ofstream(run_ / "result.json") << content;
     try {
-      folder.read_result();
+      read_result(folder.path());
     } catch (const UserError&) {
       return true;
     }
@@ -252,7 +252,7 @@ TEST_F(RunFolderTest, AResultThatWasChangedIsRefused) {
   for (const char* other : {"[]", "1", "null", "{}", "{\"mse\": 1}", "{\"xxh128\": 5}"})
     EXPECT_TRUE(refused(other)) << other;
   EXPECT_FALSE(refused(text));
-  EXPECT_EQ(folder.read_result(), result);
+  EXPECT_EQ(read_result(folder.path()), result);
 }
 
 TEST_F(RunFolderTest, LinesOfAKindAreDropped) {

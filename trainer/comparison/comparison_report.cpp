@@ -63,11 +63,13 @@ std::string costs_table(const Comparison& comparison) {
 }  // namespace
 
 nlohmann::json comparison_json(const Comparison& comparison) {
-  nlohmann::json json{
-      {"dataset", {{"path", comparison.dataset}, {"hash", comparison.dataset_hash}}},
-      {"users", comparison.users},
-      {"replicates", comparison.replicates},
-      {"systems", nlohmann::json::array()}};
+  nlohmann::json json{{"dataset",
+                       {{"path", comparison.dataset},
+                        {"hash", comparison.dataset_hash},
+                        {"synthetic", comparison.synthetic}}},
+                      {"users", comparison.users},
+                      {"replicates", comparison.replicates},
+                      {"systems", nlohmann::json::array()}};
   for (size_t s = 0; s < comparison.systems.size(); ++s) {
     const ComparedRuns& system = comparison.systems[s];
     nlohmann::json one{{"name", system.name},

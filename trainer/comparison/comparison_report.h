@@ -33,7 +33,7 @@ struct Comparison {
   std::vector<std::vector<std::optional<ComparedMetric>>> values;  ///< [metrics][systems]
 };
 
-/// {dataset{path,hash}, users, replicates, systems[]{name, runs[], seeds[], train_seconds, evaluate_seconds,
+/// {dataset{path,hash,synthetic}, users, replicates, systems[]{name, runs[], seeds[], train_seconds, evaluate_seconds,
 /// peak_memory_bytes, metrics{name: {chance, mean, spread, interval[2], difference{to, mean, interval[2], p, p_holm}}}}};
 /// what is not there is left out.
 nlohmann::json comparison_json(const Comparison& comparison);

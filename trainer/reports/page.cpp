@@ -15,10 +15,6 @@ namespace {
 
 using nlohmann::json;
 
-std::string number_text(double value) {
-  return std::isfinite(value) ? fmt::format("{:.4g}", value) : std::string();
-}
-
 std::string text_of(const Cell& cell) {
   if (const auto* text = std::get_if<std::string>(&cell)) return *text;
   if (const auto* whole = std::get_if<int64_t>(&cell)) return fmt::format("{}", *whole);
@@ -30,7 +26,7 @@ json json_of(double value) { return std::isfinite(value) ? json(value) : json();
 json json_of(const Axis& axis) { return {{"label", axis.label}, {"log", axis.log}}; }
 
 json json_of(const Series& series) {
-  constexpr const char* kMarks[] = {"line", "steps", "points"};
+  constexpr const char* kMarks[] = {"line", "steps", "points", "events"};
   json points = json::array();
   for (size_t i = 0; i < series.x.size(); ++i)
     points.push_back({json_of(series.x[i]), json_of(series.y[i])});
@@ -142,11 +138,22 @@ std::vector<double> places_on_axis(const ParallelCoordinates& lines, size_t axis
     low = std::min(low, value);
     high = std::max(high, value);
   }
+  if (texts.empty() && low > 0 && high > 30 * low) {
+    for (double& place : places) place = std::log(place);
+    low = std::log(low);
+    high = std::log(high);
+  }
   for (double& place : places) place = high > low ? (place - low) / (high - low) : place - low + .5;
   return places;
 }
 
 }  // namespace
+
+std::string number_text(double value) {
+  if (!std::isfinite(value)) return {};
+  const double size = std::abs(value);
+  return size >= 1e4 && size < 1e15 ? fmt::format("{:.0f}", value) : fmt::format("{:.4g}", value);
+}
 
 std::string html_escaped(std::string_view text) {
   std::string escaped;

@@ -12,7 +12,7 @@
 /// beside it as a table. Whatever text comes in is escaped.
 namespace kt {
 
-/// A number is written to four digits, one that is not finite as missing.
+/// A number is written by `number_text`.
 using Cell = std::variant<std::string, double, int64_t>;
 
 /// Shapes: rows [n][columns].
@@ -27,7 +27,8 @@ struct Axis {
   bool log = false;   ///< what is not above 0 is left out
 };
 
-enum class Mark { kLine, kSteps, kPoints };
+/// kEvents: large and of a form of their own, for what happened at places of a curve.
+enum class Mark { kLine, kSteps, kPoints, kEvents };
 
 /// Shapes: x, y [n], and colour [n] or empty. A y that is not finite is a gap.
 struct Series {
@@ -76,7 +77,8 @@ struct ParallelLine {
 };
 struct ParallelCoordinates {
   std::string title;
-  std::vector<std::string> axes;  ///< texts on one are placed in order of appearance
+  /// Texts on one are placed in order of appearance; numbers above 0 of which one is 30 times another, by logarithms.
+  std::vector<std::string> axes;
   std::vector<ParallelLine> lines;
   size_t colour_axis = 0;  ///< numbers, which colour the lines
 };
@@ -108,6 +110,9 @@ class Page {
   bool in_section_ = false;
   int64_t pictures_ = 0;
 };
+
+/// A number as tables have it: four digits, or whole from 10,000 on; empty for one that is not finite.
+std::string number_text(double value);
 
 /// `text` for the inside of an element or of an attribute in quotes.
 std::string html_escaped(std::string_view text);

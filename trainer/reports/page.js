@@ -5,8 +5,11 @@ const kColours = [
   '#1f77d0', '#e07b19', '#2b9e5a', '#c8362f', '#8a63c9', '#8c6a4f', '#d65fa8', '#7b8794', '#a8a51e',
   '#17a2b8'
 ];
+const kForms = ['triangle', 'rectRot', 'star', 'rect'];
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const short = (value) => typeof value === 'number' ? String(Number(value.toPrecision(4))) : value;
+const short = (value) => value === null ? 'none' :
+    typeof value === 'number'           ? String(Number(value.toPrecision(4))) :
+                                          value;
 
 // From blue over green to yellow; `place` is 0 to 1.
 function shade(place) {
@@ -57,6 +60,7 @@ function chart(spec) {
     const colour = kColours[i % kColours.length];
     const order = series.points.map((_, k) => k).filter((k) => kept(series.points[k]));
     const shades = series.colour.length ? places(series.colour).map(shade) : [];
+    const happened = series.mark === 'events';
     const fills = shades.length ? order.map((k) => shades[k]) : colour;
     return {
       label: series.name,
@@ -64,7 +68,10 @@ function chart(spec) {
                         x: series.points[k][0],
                         y: spec.y.log && !(series.points[k][1] > 0) ? null : series.points[k][1]
                       })),
-      showLine: series.mark !== 'points',
+      showLine: series.mark !== 'points' && !happened,
+      order: happened ? 0 : 1,
+      pointStyle: happened ? kForms[i % kForms.length] : 'circle',
+      pointRotation: happened && i % 2 ? 180 : 0,
       stepped: series.mark === 'steps' ? 'before' : false,
       fill: series.fill ? 'origin' : false,
       backgroundColor: series.fill ? colour + '40' : fills,
@@ -73,9 +80,10 @@ function chart(spec) {
       pointBackgroundColor: fills,
       pointBorderWidth: 0,
       spanGaps: false,
-      pointRadius: series.mark === 'points' ? 2.2 :
-          order.length > 60                 ? 0 :
-                                              2,
+      pointRadius: happened        ? 7 :
+          series.mark === 'points' ? 2.2 :
+          order.length > 60        ? 0 :
+                                     2,
       pointHitRadius: 6,
     };
   });
@@ -102,7 +110,9 @@ function bars(spec) {
         data: series.low.map(
             (low, k) => low === null || series.high[k] === null ? null : [low, series.high[k]]),
         told: series.values.map(
-            (v, k) => `${short(v)} (${short(series.low[k])} to ${short(series.high[k])})`)
+            (v, k) => series.low[k] === null ?
+                short(v) :
+                `${short(v)} (${short(series.low[k])} to ${short(series.high[k])})`)
       });
       datasets.push({
         type: 'scatter',

@@ -220,7 +220,7 @@ nlohmann::json TrainingRun::stored_result() {
   std::string text;
   solo(comm_, 0, "stored result", [&] {
     try {
-      if (const auto json = folder_->read_result()) text = json->dump();
+      if (const auto json = read_result(config_.run.dir)) text = json->dump();
     } catch (const UserError& error) {
       log_warning("{}; it is made again from the checkpoint", error.what());
     }
@@ -671,7 +671,11 @@ void TrainingRun::rewind(const std::string& fault) {
   restore(*checkpoint);
   steps_->upload(parameters_);
   cut_records(progress_.step);
-  solo(comm_, 0, "checkpoints", [&] { drop_checkpoints_after(config_.run.dir, progress_.step); });
+  solo(comm_, 0, "run folder", [&] {
+    folder_->drop_metrics("rewind", progress_.step);  // of an earlier start that saved nothing since
+    drop_checkpoints_after(config_.run.dir, progress_.step);
+  });
+  record({{"kind", "rewind"}, {"step", progress_.step}, {"bad_step", step}});
   if (is_first())
     log_warning("step {}: {}; back to step {}, and the steps up to {} are passed over", step, fault,
                 progress_.step, step);
