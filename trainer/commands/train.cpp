@@ -12,7 +12,6 @@
 #include "launch/process/mpi_session.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
-#include "trainer/run/progress.h"
 #include "trainer/run/same_on_all.h"
 #include "trainer/run/settle.h"
 
@@ -42,9 +41,7 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
            config.parallel.threads, config.parallel.threads == 1 ? "" : "s",
            name_of(config.parallel.reduce));
 
-  const nlohmann::json result =
-      train(config, comm,
-            {.progress_bar = stderr_is_terminal() && !global.quiet, .devices = devices.get()});
+  const nlohmann::json result = train(config, comm, devices.get());
   if (devices) devices->finish();
   if (session.world().rank == 0) {
     log_info("weights_hash {}\nresult: {}/result.json",

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "launch/base/progress.h"
+
 namespace kt {
 
 namespace {
@@ -63,6 +65,7 @@ Validator::Validator(std::span<const ShardSamples> samples, std::span<const Bina
     : comm_(comm), pool_(pool), metrics_(prepare_validation(samples, labels, pairs_, comm, pool)) {}
 
 ValidationResult Validator::validate(const Predictor& predictor) const {
+  const ProgressBar bar("validation", pairs_.size(), "rows");
   std::vector<float> scores(pairs_.size());
   predictor.predict(pairs_, pool_, scores);
   return metrics_.evaluate(scores, comm_, pool_);
