@@ -43,5 +43,6 @@ void add_compare(CLI::App& app, Action& action);
 void add_supervise(CLI::App& app, Action& action);
 void add_slurm(CLI::App& app, Action& action);
 void add_sweep(CLI::App& app, Action& action);
+void add_completion(CLI::App& app, Action& action);
 
 }  // namespace kt

@@ -14,6 +14,7 @@
 #include "trainer/commands/commands.h"
 #include "trainer/run/same_on_all.h"
 #include "trainer/run/settle.h"
+#include "trainer/run/summary.h"
 
 namespace kt {
 namespace {
@@ -44,8 +45,7 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
   const nlohmann::json result = train(config, comm, devices.get());
   if (devices) devices->finish();
   if (session.world().rank == 0) {
-    log_info("weights_hash {}\nresult: {}/result.json",
-             result.at("weights_hash").get<std::string>(), config.run.dir);
+    log_info("\n{}", training_summary(result));
     if (global.json) fmt::print("{}\n", to_text(result, 2));
   }
   return kExitDone;
