@@ -41,7 +41,7 @@ class ProgressBar {
   const int64_t first_;
   const Clock::time_point start_ = Clock::now();
   std::atomic<int64_t> done_;
-  std::atomic<Clock::time_point> drawn_ = start_;
+  std::atomic<Clock::time_point> drawn_{};
   ProgressBar* const outer_;
 };
 

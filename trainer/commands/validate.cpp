@@ -36,7 +36,7 @@ void add_validate(CLI::App& app, Action& action) {
         options->reference = true;
         file->required(false);
       },
-      "Print docs/configuration.md in place: every key, and the options of every system");
+      "Print docs/configuration.md: every key, and the options of every system");
   command->footer(
       "Example:\n"
       "  kuaitrain validate configs/ncf.yaml train.epochs=2\n\n"

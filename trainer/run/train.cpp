@@ -488,12 +488,12 @@ void TrainingRun::train_steps() {
   answer_stops(StopAnswer::kSave);
   while (!complete()) {
     begin_step();
-    bar.update(samples_until(progress_.step), [this] { return loss_text(); });
     // On devices the host looks at nothing until it has to: neither at outcomes nor at requests.
     if (std::ssize(begun_) < steps_->most_ahead() && steps_->most_ahead() > 1 && !ended() &&
         !due(config_.log.every_steps) && !due(config_.checkpoint.every_steps))
       continue;
     if (!settle()) continue;
+    bar.update(samples_until(progress_.step), [this] { return loss_text(); });
     if (due(config_.log.every_steps) || ended()) report_interval();
     if (ended()) steps_->download(parameters_);
     const bool save_now = ended();  // before an early stop changes what is complete
