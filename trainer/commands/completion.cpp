@@ -58,15 +58,17 @@ std::vector<std::string> choices(const CLI::Option& option) {
 /// What may stand in place of the last of `words`, which follow the program's name.
 std::vector<std::string> completions(const CLI::App& app, const std::vector<std::string>& words) {
   const std::string word = words.empty() ? "" : words.back();
-  const CLI::App* command = nullptr;
-  for (size_t k = 0; k + 1 < words.size() && command == nullptr; ++k)
-    command = app.get_subcommand_no_throw(words[k]);
+  const std::vector<const CLI::App*> commands =
+      app.get_subcommands([](const CLI::App*) { return true; });
+  const CLI::App* named = nullptr;
+  for (size_t k = 0; k + 1 < words.size() && named == nullptr; ++k)
+    for (const CLI::App* one : commands)
+      if (one->get_name() == words[k]) named = one;
   std::vector<std::string> found;
-  if (command == nullptr) {
-    for (const CLI::App* one : app.get_subcommands([](const CLI::App*) { return true; }))
-      found.push_back(one->get_name() + " ");
-    command = app.get_subcommand("train");  // as the program itself takes it
-  }
+  if (named == nullptr)
+    for (const CLI::App* one : commands) found.push_back(one->get_name() + " ");
+  const CLI::App* command =
+      named != nullptr ? named : app.get_subcommand("train");  // as the program itself takes it
   const CLI::Option* before =
       words.size() < 2 ? nullptr : command->get_option_no_throw(words[words.size() - 2]);
   if (before != nullptr && !before->get_positional() && before->get_expected_max() > 0) {
