@@ -39,7 +39,7 @@ def left_standing(written):
     for line in written.split("\n"):
         shown = ""
         for part in line.split("\r"):
-            shown = part.removesuffix("\x1b[K") if "\x1b[K" in part else part + shown[len(part):]
+            shown = part.replace("\x1b[K", "") if "\x1b[K" in part else part + shown[len(part):]
         lines.append(shown)
     return "\n".join(lines)
 

@@ -259,7 +259,7 @@ void add_compare(CLI::App& app, Action& action) {
       ->add_option(
           "--against", arguments->against,
           "What the others are compared with: the first system, or the best by each metric")
-      ->check(CLI::IsMember({"first", "best"}))
+      ->check(CLI::IsMember({"first", "best"}).description(""))
       ->type_name("first|best")
       ->capture_default_str();
   command->footer(

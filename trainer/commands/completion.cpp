@@ -44,7 +44,7 @@ complete -c kuaitrain -a '(kuaitrain completion words -- (commandline -opc)[2..]
 )"}};
 constexpr const char* kWords = "words";  // what the scripts ask for
 
-/// The words that the type of an option names, as double|none; none of NAME.
+/// The words that the type of an option names, as double|none does; NAME names none.
 std::vector<std::string> choices(const CLI::Option& option) {
   const std::string type = option.get_type_name();
   std::vector<std::string> words;

@@ -234,7 +234,7 @@ void add_slurm(CLI::App& app, Action& action) {
   command->add_option("--account", arguments->account, "Default: the user's")->type_name("A");
   command->add_option("--launcher", arguments->launcher, "What starts the ranks: mpirun or srun")
       ->capture_default_str()
-      ->check(CLI::IsMember({"mpirun", "srun"}))
+      ->check(CLI::IsMember({"mpirun", "srun"}).description(""))
       ->type_name("mpirun|srun");
   command->footer(
       "Example:\n"
