@@ -122,7 +122,7 @@ class Completion(unittest.TestCase):
         # Beside keys, folders.
         with tempfile.TemporaryDirectory() as folder:
             (pathlib.Path(folder) / "data set").mkdir()
-            self.assertIn("data set/", self.complete("evaluate", "data", folder=folder))
+            self.assertIn(r"data\ set/", self.complete("evaluate", "data", folder=folder))
 
     def test_other_shells_and_none(self):
         self.assertIn("compdef _kuaitrain kuaitrain", run("completion", "zsh"))

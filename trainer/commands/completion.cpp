@@ -24,9 +24,10 @@ const std::map<std::string, const char*> kScripts = {
 _kuaitrain() {
   mapfile -t COMPREPLY < <("${COMP_WORDS[0]}" completion words -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
   [ ${#COMPREPLY[@]} -gt 0 ] || return
-  local folder
-  while IFS= read -r folder; do COMPREPLY+=("$folder/"); done < <(compgen -d -- "${COMP_WORDS[COMP_CWORD]}")
   compopt -o nospace 2>/dev/null
+  [[ ${COMPREPLY[-1]} == *= ]] || return  # a key: a file may stand there as well
+  local folder
+  while IFS= read -r folder; do COMPREPLY+=("$(printf %q "$folder")/"); done < <(compgen -d -- "${COMP_WORDS[COMP_CWORD]}")
 }
 complete -o bashdefault -o default -F _kuaitrain kuaitrain
 )"},
@@ -34,7 +35,7 @@ complete -o bashdefault -o default -F _kuaitrain kuaitrain
 _kuaitrain() {
   local -a found
   found=("${(@f)$("${words[1]}" completion words -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-  [[ -n ${found[1]} ]] && compadd -S '' -- "${found[@]}"
+  [[ -n ${found[1]} ]] && compadd -Q -S '' -- "${found[@]}"
   _files
 }
 compdef _kuaitrain kuaitrain
