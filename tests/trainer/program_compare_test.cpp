@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/support/run_program.h"
 
@@ -101,6 +102,78 @@ TEST_F(ProgramCompare, TrainsOnceAndComparesOnAnyNumberOfRanks) {
   EXPECT_FALSE(second.at("metrics").at("auc@ratio>=4").contains("interval"));
   EXPECT_TRUE(second.at("metrics").at("mae").contains("difference"));
   EXPECT_THAT(second.at("metrics"), SizeIs(2));
+}
+
+/// Of each pair of a file of scores.
+std::vector<double> scores_in(const fs::path& file) {
+  std::vector<double> scores;
+  std::istringstream lines(file_text(file));
+  std::string line;
+  std::getline(lines, line);
+  while (std::getline(lines, line)) scores.push_back(std::stod(line.substr(line.rfind(',') + 1)));
+  return scores;
+}
+
+TEST_F(ProgramCompare, BlendsRunsIntoASystemOfItsOwn) {
+  const Ended compared = compare({"means.yaml", "factors.yaml", "--blend", "--weights",
+                                  "validation", "--seeds", "2", "--json"});
+  ASSERT_EQ(compared.code, 0) << compared.err;
+  const json systems = json::parse(compared.out).at("systems");
+  ASSERT_THAT(systems, SizeIs(3));
+  EXPECT_EQ(systems.at(2).at("name"), "blend");
+  ASSERT_THAT(systems.at(2).at("runs"), SizeIs(2));
+  EXPECT_TRUE(systems.at(2).at("metrics").at("ndcg@2/ratio>=4").contains("difference"));
+
+  const std::string means = systems.at(0).at("runs").at(0),
+                    factors = systems.at(1).at("runs").at(0);
+  const auto evaluate = [&](Arguments arguments, int ranks = 0) {
+    arguments.insert(arguments.begin(), "evaluate");
+    return run_program(work(), arguments, {.ranks = ranks});
+  };
+  ASSERT_EQ(evaluate({means, "--scores", "means.csv"}).code, 0);
+  ASSERT_EQ(evaluate({factors, "--scores", "factors.csv"}).code, 0);
+  const Ended blended = evaluate(
+      {means, factors, "--blend", "--weights", ".75,.5", "--scores", "blend.csv", "--json"}, 2);
+  ASSERT_EQ(blended.code, 0) << blended.err;
+  const std::vector<double> a = scores_in(work() / "means.csv"),
+                            b = scores_in(work() / "factors.csv"),
+                            sum = scores_in(work() / "blend.csv");
+  ASSERT_EQ(sum.size(), a.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(sum[i], .75 * a[i] + .5 * b[i], 1e-6);
+  const json blend = json::parse(blended.out).at("blend");
+  EXPECT_EQ(blend.at("runs").at(1).at("system"), "mf");
+  EXPECT_EQ(blend.at("runs").at(1).at("weight"), .5);
+
+  // Weights of the held-out rows, the same on any number of ranks; an order alone has no errors.
+  const Arguments fitted{means, factors, "--blend", "--weights", "validation", "--json"};
+  const json one = json::parse(evaluate(fitted).out), two = json::parse(evaluate(fitted, 2).out);
+  EXPECT_EQ(one.at("blend"), two.at("blend"));
+  EXPECT_EQ(one.at("metrics"), two.at("metrics"));
+  const Ended ranks = evaluate({means, factors, "--blend", "--of", "ranks", "--json"});
+  ASSERT_EQ(ranks.code, 0) << ranks.err;
+  EXPECT_FALSE(json::parse(ranks.out).at("metrics").contains("mse"));
+
+  const Ended list = run_program(
+      work(), {"recommend", means, factors, "--blend", "--user", "user 3", "--top", "3", "--json"});
+  ASSERT_EQ(list.code, 0) << list.err;
+  EXPECT_THAT(json::parse(list.out).at("recommendations"), SizeIs(3));
+
+  const auto expect_refused = [&](const Arguments& arguments, const std::string& message) {
+    const Ended ended = evaluate(arguments);
+    EXPECT_EQ(ended.code, 2) << ended.out << ended.err;
+    EXPECT_THAT(ended.errors(), ElementsAre(HasSubstr(message))) << ended.err;
+  };
+  expect_refused({means, factors}, "got 2 runs; to score them as one, add --blend");
+  expect_refused({means, "--blend"}, "--blend: got one run, expected two or more");
+  expect_refused({means, "--of", "ranks"}, "--of and --weights are those of a --blend");
+  expect_refused({means, factors, "--blend", "--weights", "1"}, "got 1 numbers for 2 runs");
+  expect_refused({means, factors, "--blend", "--weights", "1,x"},
+                 "--weights: got 1,x, expected equal");
+  expect_refused({means, factors, "--blend", "--of", "votes"},
+                 "--of: got votes, expected scores or ranks");
+  expect_refused({"data.path=../ratings"}, "got no run, expected the folder of one");
+  const std::string other = systems.at(1).at("runs").at(1);
+  expect_refused({means, other, "--blend", "--weights", "validation"}, "holds other rows out than");
 }
 
 TEST_F(ProgramCompare, RefusesWhatCannotBeCompared) {

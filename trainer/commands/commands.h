@@ -14,6 +14,8 @@ class App;
 /// runs. An action returns an exit code or throws (launch/base/errors.h).
 namespace kt {
 
+struct ScoredRunsOptions;
+
 /// Options every command has.
 struct GlobalOptions {
   bool json = false;   ///< one JSON document on stdout, people's text on stderr
@@ -30,6 +32,22 @@ NumberCheck number(double low, double high);
 
 /// What is to be trained: --config F.yaml, and overrides of its keys.
 void add_configuration(CLI::App& command, std::string& config, std::vector<std::string>& overrides);
+
+/// How several runs score as one (trainer/run/scored_runs.h).
+struct BlendArguments {
+  bool blend = false;
+  std::string of = "scores";
+  std::string weights = "equal";
+};
+void add_blend(CLI::App& command, BlendArguments& arguments);
+
+/// Whose scores are wanted: runs, overrides of their keys among them, and how several are blended.
+struct RunArguments {
+  std::vector<std::string> words;
+  BlendArguments blend;
+  ScoredRunsOptions options() const;
+};
+void add_runs(CLI::App& command, RunArguments& arguments);
 
 void add_train(CLI::App& app, Action& action);
 void add_synth(CLI::App& app, Action& action);

@@ -21,12 +21,11 @@
 #include "trainer/comparison/comparison_report.h"
 #include "trainer/comparison/systems.h"
 #include "trainer/evaluation/evaluator.h"
-#include "trainer/evaluation/predictor.h"
 #include "trainer/run/run_facts.h"
 #include "trainer/run/same_on_all.h"
+#include "trainer/run/scored_runs.h"
 #include "trainer/run/settle.h"
 #include "trainer/run/share.h"
-#include "trainer/run/stored_run.h"
 #include "trainer/run/train.h"
 
 namespace kt {
@@ -39,6 +38,7 @@ struct CompareArguments {
   std::string csv;
   std::vector<std::string> metrics;
   std::string against = "first";
+  BlendArguments blend;
 };
 
 /// What a run says of itself; nothing where it has no result.
@@ -80,24 +80,42 @@ struct EvaluatedRun {
   double seconds;
 };
 
-EvaluatedRun evaluate_run(const std::string& dir, const std::vector<std::string>& overrides,
-                          MpiCommunicator& comm) {
-  StoredRun run = open_run(dir, overrides, comm);
-  Config& config = run.problem.config;
+EvaluatedRun evaluate(const ScoredRunsOptions& runs, MpiCommunicator& comm) {
+  ScoredRuns scored = open_scored_runs(runs, comm);
+  Problem& problem = scored.runs.front()->problem;
+  Config& config = problem.config;
   config.evaluate.bootstrap = 0;  // that of the comparison is of all runs together
   config.evaluate.groups = false;
   watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
   ThreadPool pool(static_cast<int>(config.parallel.threads));
   TestTable table;
-  agree(comm, [&] { table = read_test_table(run.problem); });
-  const auto predictor = make_host_predictor(run.problem, run.parameters, comm);
-  Evaluation evaluation =
-      Evaluator(run.problem, table, comm, pool).evaluate(*predictor, run.checkpoint);
+  agree(comm, [&] { table = read_test_table(problem); });
+  scored.prepare(comm, pool);
+  Evaluation evaluation = Evaluator(problem, table, comm, pool, scored.unit)
+                              .evaluate(*scored.predictor, scored.checkpoint);
   return {.result = {.metrics = evaluation.report.at("metrics"),
                      .chance = evaluation.report.at("chance"),
                      .users = std::move(evaluation.user_values)},
           .users = std::move(table.users),
           .seconds = evaluation.report.at("seconds")};
+}
+
+/// What several runs cost together: their times, and the largest rank. What one does not say, no sum does.
+nlohmann::json sum_costs(const std::vector<nlohmann::json>& runs) {
+  nlohmann::json sum{{"wall_seconds", 0.}, {"peak_memory_bytes", int64_t{0}}};
+  const auto say = [&](const char* key) {
+    return std::ranges::all_of(runs, [&](const auto& run) { return run.contains(key); });
+  };
+  for (const nlohmann::json& run : runs) {
+    if (say("wall_seconds"))
+      sum["wall_seconds"] = sum["wall_seconds"].get<double>() + run["wall_seconds"].get<double>();
+    if (say("peak_memory_bytes"))
+      sum["peak_memory_bytes"] = std::max(sum["peak_memory_bytes"].get<int64_t>(),
+                                          run["peak_memory_bytes"].get<int64_t>());
+  }
+  for (const char* key : {"wall_seconds", "peak_memory_bytes"})
+    if (!say(key)) sum.erase(key);
+  return sum;
 }
 
 /// Means of what all runs of a system say.
@@ -125,6 +143,37 @@ class Costs {
 
   std::vector<double> train_, evaluate_, memory_;
 };
+
+/// All systems as one more, a blend of the runs of each seed; of a system with one run, that.
+void add_blend_of(Comparison& comparison, std::vector<std::vector<SystemRun>>& results,
+                  const BlendArguments& arguments, MpiCommunicator& comm) {
+  size_t seeds = 1;
+  for (const ComparedRuns& system : comparison.systems)
+    seeds = std::max(seeds, system.folders.size());
+  ComparedRuns blend{.name = "blend"};
+  std::vector<SystemRun> of_seeds;
+  Costs costs;
+  for (size_t k = 0; k < seeds; ++k) {
+    ScoredRunsOptions options{.runs = {},
+                              .overrides = {},
+                              .blend = true,
+                              .of = arguments.of,
+                              .weights = arguments.weights};
+    std::vector<nlohmann::json> stored;
+    for (const ComparedRuns& system : comparison.systems) {
+      options.runs.push_back(system.folders[std::min(k, system.folders.size() - 1)]);
+      stored.push_back(stored_result(options.runs.back(), comm));
+    }
+    EvaluatedRun run = evaluate(options, comm);
+    costs.add(sum_costs(stored), run.seconds);
+    of_seeds.push_back(std::move(run.result));
+    blend.folders.push_back(fmt::format("{}", fmt::join(options.runs, " + ")));
+    blend.seeds.push_back(static_cast<int64_t>(k + 1));
+  }
+  costs.write(blend);
+  comparison.systems.push_back(std::move(blend));
+  results.push_back(std::move(of_seeds));
+}
 
 /// What most look at, of the labels and the shortest lists of the first system.
 std::vector<std::string> usual_metrics(const Config::Evaluate& evaluate) {
@@ -174,7 +223,8 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
                  {"--runs", arguments.runs},
                  {"--csv", arguments.csv.empty() ? "none" : arguments.csv},
                  {"--metrics", fmt::format("{}", fmt::join(arguments.metrics, ","))},
-                 {"--against", arguments.against}};
+                 {"--against", arguments.against},
+                 {"--blend", arguments.blend.blend ? "given" : "none"}};
   });
   const std::vector<ComparedSystem> systems = read_systems(given, overrides, comm);
 
@@ -191,14 +241,17 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
       runs.seeds.push_back(config.train.seed);
       runs.folders.push_back(system.is_run ? system.argument
                                            : train_run(system, config, arguments, comm));
-      EvaluatedRun run = evaluate_run(runs.folders.back(),
-                                      system.is_run ? overrides : std::vector<std::string>(), comm);
+      EvaluatedRun run =
+          evaluate({.runs = {runs.folders.back()},
+                    .overrides = system.is_run ? overrides : std::vector<std::string>()},
+                   comm);
       costs.add(stored_result(runs.folders.back(), comm), run.seconds);
       results.back().push_back(std::move(run.result));
       users = std::move(run.users);
     }
     costs.write(runs);
   }
+  if (arguments.blend.blend) add_blend_of(comparison, results, arguments.blend, comm);
 
   const Config& first = systems.front().config;
   ThreadPool pool(static_cast<int>(first.parallel.threads));
@@ -262,6 +315,7 @@ void add_compare(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"first", "best"}).description(""))
       ->type_name("first|best")
       ->capture_default_str();
+  add_blend(*command, arguments->blend);
   command->footer(
       "Example:\n  mpirun -np 2 kuaitrain compare configs/additive_means.yaml configs/mf.yaml "
       "--seeds 3 data.path=DATASET data.validation.fraction=0.1");

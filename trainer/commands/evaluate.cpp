@@ -12,21 +12,19 @@
 #include "launch/process/mpi_session.h"
 #include "launch/process/watchdog.h"
 #include "trainer/commands/commands.h"
-#include "trainer/devices/devices.h"
 #include "trainer/evaluation/evaluator.h"
 #include "trainer/evaluation/score_files.h"
 #include "trainer/run/same_on_all.h"
-#include "trainer/run/stored_run.h"
+#include "trainer/run/scored_runs.h"
 
 namespace kt {
 namespace {
 
 struct EvaluateArguments {
-  std::string run;
+  RunArguments runs;
   std::string scores;
   std::string pairs;
   std::string per_user;
-  std::vector<std::string> overrides;
 };
 
 /// A file that rank 0 writes at the end; refused now if it could not be. Collective: all ranks.
@@ -55,8 +53,9 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   const std::optional<ResultFile> scores_file = open_result(arguments.scores, "scores", comm);
   const std::optional<ResultFile> users_file =
       open_result(arguments.per_user, "metrics of users", comm);
-  StoredRun run = open_run(arguments.run, arguments.overrides, comm);
-  const Config& config = run.problem.config;
+  ScoredRuns scored = open_scored_runs(arguments.runs.options(), comm);
+  const Problem& problem = scored.problem();
+  const Config& config = problem.config;
   expect_ranks(session.world(), config.parallel.ranks);
   watchdog_set_timeout(static_cast<double>(config.parallel.timeout_s));
   ThreadPool pool(static_cast<int>(config.parallel.threads));
@@ -64,8 +63,8 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   TestTable table;
   same_on_all(comm, [&] {
     const bool given = !arguments.pairs.empty();
-    table = given ? read_pairs(arguments.pairs, run.problem.dataset.read_ids())
-                  : read_test_table(run.problem);
+    table =
+        given ? read_pairs(arguments.pairs, problem.dataset.read_ids()) : read_test_table(problem);
     if (!arguments.per_user.empty() && table.label.empty())
       user_error(
           "--per-user: the pairs of {} have no labels (watch_ratio), so users have no metrics; "
@@ -79,24 +78,25 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
                  {"--scores", arguments.scores.empty() ? "none" : arguments.scores},
                  {"--per-user", arguments.per_user.empty() ? "none" : arguments.per_user}};
   });
-  const std::unique_ptr<Devices> devices = find_scoring_devices(run.problem, comm);
-  const auto predictor = make_predictor(run, devices.get(), comm);
-  Evaluator evaluator(run.problem, table, comm, pool);
-  const Evaluation evaluation = evaluator.evaluate(*predictor, run.checkpoint);
-  if (session.world().rank == 0) print_evaluation(run.problem, evaluation.report);
+  scored.find_devices(comm);
+  scored.prepare(comm, pool);
+  Evaluator evaluator(problem, table, comm, pool, scored.unit);
+  Evaluation evaluation = evaluator.evaluate(*scored.predictor, scored.checkpoint);
+  if (!scored.blend.is_null()) evaluation.report["blend"] = scored.blend;
+  if (session.world().rank == 0) print_evaluation(problem, evaluation.report);
   if (!arguments.scores.empty()) {
     const std::vector<float> scores = evaluator.gather(evaluation.scores);
     solo(comm, 0, "scores", [&] {
-      write_scores(*scores_file, table, scores, run.problem.dataset.read_ids());
+      write_scores(*scores_file, table, scores, problem.dataset.read_ids());
       log_info("scores: {}, {} pairs", arguments.scores, table.item.size());
     });
   }
   if (!arguments.per_user.empty())
     solo(comm, 0, "metrics of users", [&] {
-      write_user_values(*users_file, table, evaluation.user_values, run.problem.dataset.read_ids());
+      write_user_values(*users_file, table, evaluation.user_values, problem.dataset.read_ids());
       log_info("metrics of users: {}, {} users", arguments.per_user, table.users.size());
     });
-  if (devices) devices->finish();
+  if (scored.devices) scored.devices->finish();
   if (session.world().rank == 0 && global.json) fmt::print("{}\n", to_text(evaluation.report, 2));
   return kExitDone;
 }
@@ -107,7 +107,7 @@ void add_evaluate(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
       "evaluate", "Score the small matrix, or given pairs, with a trained run: all metrics");
   const auto arguments = std::make_shared<EvaluateArguments>();
-  command->add_option("run", arguments->run, "Folder of the run")->required()->type_name("RUN");
+  add_runs(*command, arguments->runs);
   command
       ->add_option("--scores", arguments->scores,
                    "Also write user_id,video_id,watch_ratio,score of every pair")
@@ -122,13 +122,10 @@ void add_evaluate(CLI::App& app, Action& action) {
       ->add_option("--per-user", arguments->per_user,
                    "Also write user_id,pairs and every metric of each user: one line a user")
       ->type_name("F.csv");
-  command
-      ->add_option("overrides", arguments->overrides,
-                   "Changes to the run's configuration, e.g. evaluate.checkpoint=best")
-      ->type_name("key.path=value");
   command->footer(
-      "Example:\n  mpirun -np 2 kuaitrain evaluate runs/ncf --scores scores.csv "
-      "evaluate.checkpoint=best");
+      "Examples:\n"
+      "  mpirun -np 2 kuaitrain evaluate runs/ncf --scores scores.csv evaluate.checkpoint=best\n"
+      "  mpirun -np 2 kuaitrain evaluate runs/ncf runs/mf --blend --weights validation");
   command->callback([arguments, &action] {
     action = [arguments](const GlobalOptions& global) { return run_evaluate(*arguments, global); };
   });

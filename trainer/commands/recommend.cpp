@@ -16,24 +16,22 @@
 #include "launch/base/log.h"
 #include "launch/process/mpi_session.h"
 #include "trainer/commands/commands.h"
-#include "trainer/devices/devices.h"
 #include "trainer/evaluation/predictor.h"
 #include "trainer/evaluation/score_files.h"
 #include "trainer/evaluation/seen_items.h"
-#include "trainer/run/stored_run.h"
+#include "trainer/run/scored_runs.h"
 
 namespace kt {
 namespace {
 
 struct RecommendArguments {
-  std::string run;
+  RunArguments runs;
   std::string user;
   bool all_users = false;
   std::string out;
   int64_t top = 10;
   bool exclude_seen = false;
   std::string exclude;
-  std::vector<std::string> overrides;
 };
 
 constexpr const char* kCsvHeader = "user_id,rank,video_id,score\n";
@@ -56,22 +54,22 @@ std::vector<uint8_t> read_exclusions(const std::string& path, const IdTables& id
 }
 
 /// The best of the whole catalogue for each user. Shapes: users dense.
-std::vector<std::vector<Recommendation>> recommend(const StoredRun& run, const IdTables& ids,
+std::vector<std::vector<Recommendation>> recommend(ScoredRuns& scored, const IdTables& ids,
                                                    std::span<const int32_t> users,
                                                    const RecommendArguments& arguments,
                                                    MpiCommunicator& comm) {
-  const Problem& problem = run.problem;
+  const Problem& problem = scored.problem();
   const std::vector<uint8_t> excluded = read_exclusions(arguments.exclude, ids);
   SeenItems seen;
   if (arguments.exclude_seen)
     seen = seen_items(problem, users, std::vector<int32_t>(users.size(), 0), comm);
   std::vector<int32_t> rows;
   for (const int32_t user : users) rows.push_back(static_cast<int32_t>(problem.user_row(user)));
-  const std::unique_ptr<Devices> devices = find_scoring_devices(problem, comm);
-  const auto predictor = make_predictor(run, devices.get(), comm);
   ThreadPool pool(static_cast<int>(problem.config.parallel.threads));
-  auto lists = predictor->best({rows, arguments.top, excluded, seen}, pool);
-  if (devices) devices->finish();
+  scored.find_devices(comm);
+  scored.prepare(comm, pool);
+  auto lists = scored.predictor->best({rows, arguments.top, excluded, seen}, pool);
+  if (scored.devices) scored.devices->finish();
   return lists;
 }
 
@@ -93,12 +91,13 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
   std::optional<ResultFile> out;
   if (!arguments.out.empty()) out.emplace(arguments.out);
   MpiSession& session = MpiSession::start();
-  StoredRun run = open_run(arguments.run, arguments.overrides, session.communicator());
-  const IdTables ids = run.problem.dataset.read_ids();
+  ScoredRuns scored = open_scored_runs(arguments.runs.options(), session.communicator());
+  const Dataset& dataset = scored.problem().dataset;
+  const IdTables ids = dataset.read_ids();
   if (arguments.all_users) {
     std::vector<int32_t> users(ids.user_id.size());
     std::iota(users.begin(), users.end(), 0);
-    const auto lists = recommend(run, ids, users, arguments, session.communicator());
+    const auto lists = recommend(scored, ids, users, arguments, session.communicator());
     std::string text = kCsvHeader;
     for (size_t user = 0; user < lists.size(); ++user)
       text += csv_of(ids.user_id[user], lists[user], ids);
@@ -107,7 +106,7 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
     if (global.json)
       fmt::print("{}\n", to_text({{"path", arguments.out},
                                   {"users", ids.user_id.size()},
-                                  {"checkpoint", run.checkpoint}},
+                                  {"checkpoint", scored.checkpoint}},
                                  2));
     return kExitDone;
   }
@@ -121,9 +120,10 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
     log_warning("user {} has no training rows: the scores are those of an untrained user",
                 arguments.user);
   const std::vector<Recommendation> best =
-      recommend(run, ids, std::span(&user->second, 1), arguments, session.communicator()).front();
+      recommend(scored, ids, std::span(&user->second, 1), arguments, session.communicator())
+          .front();
   if (out) out->write(kCsvHeader + csv_of(arguments.user, best, ids));
-  const ItemTexts texts = run.problem.dataset.read_item_texts();
+  const ItemTexts texts = dataset.read_item_texts();
   nlohmann::json json = nlohmann::json::array();
   log_info("{:>4}  {:>10}  {:>8}  {:<14}  {}", "rank", "video", "score", "category", "caption");
   for (size_t k = 0; k < best.size(); ++k) {
@@ -141,7 +141,7 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
   }
   if (global.json)
     fmt::print("{}\n", to_text({{"user_id", arguments.user},
-                                {"checkpoint", run.checkpoint},
+                                {"checkpoint", scored.checkpoint},
                                 {"recommendations", json}},
                                2));
   return kExitDone;
@@ -153,7 +153,7 @@ void add_recommend(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
       "recommend", "The best videos of the whole catalogue for a user, with a trained run");
   const auto arguments = std::make_shared<RecommendArguments>();
-  command->add_option("run", arguments->run, "Folder of the run")->required()->type_name("RUN");
+  add_runs(*command, arguments->runs);
   command->add_option("--user", arguments->user, "Id of the user")->type_name("U");
   command->add_option("--top", arguments->top, "How many")
       ->check(whole_number(1, std::numeric_limits<int32_t>::max()))
@@ -168,10 +168,6 @@ void add_recommend(CLI::App& app, Action& action) {
   command->add_flag("--all-users", arguments->all_users, "For every user; needs --out");
   command->add_option("--out", arguments->out, "CSV to write: user_id,rank,video_id,score")
       ->type_name("FILE");
-  command
-      ->add_option("overrides", arguments->overrides,
-                   "Changes to the run's configuration, e.g. evaluate.checkpoint=best")
-      ->type_name("key.path=value");
   command->footer("Example:\n  kuaitrain recommend runs/ncf --user 14 --top 10 --exclude-seen");
   command->callback([arguments, &action] {
     action = [arguments](const GlobalOptions& global) { return run_recommend(*arguments, global); };

@@ -29,7 +29,7 @@ TestTable read_test_table(const Problem& problem) {
 }
 
 Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
-                     ThreadPool& pool)
+                     ThreadPool& pool, std::optional<ScoreUnit> unit)
     : problem_(problem),
       table_(table),
       comm_(comm),
@@ -59,7 +59,7 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
                 .train_label_mean = mean_label(problem.dataset, problem.config.data, comm),
                 .labels = labels_,
                 .k = problem.config.evaluate.k,
-                .score_unit = problem.system.objective.unit(),
+                .score_unit = unit.value_or(problem.system.objective.unit()),
                 .seen_offsets = seen_.offsets,
                 .seen = seen_.item};
       metrics_.emplace(input_, comm, pool);

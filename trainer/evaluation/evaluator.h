@@ -37,11 +37,11 @@ struct Evaluation {
 /// Evaluates on one table, any number of times.
 class Evaluator {
  public:
-  /// Borrows problem, table, communicator and pool. A table without labels is scored alone.
+  /// Borrows problem, table, communicator and pool. `unit`: of the scores, where it is not that of the problem's system. A table without labels is scored alone.
   /// Collective: all ranks, with the same table. Throws: UserError for `evaluate.labels` and for a shard of a run with
   /// `data.target.clip` that cannot be read, the same on all ranks.
-  Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm,
-            ThreadPool& pool);
+  Evaluator(const Problem& problem, const TestTable& table, MpiCommunicator& comm, ThreadPool& pool,
+            std::optional<ScoreUnit> unit = {});
 
   /// Scores the pairs and computes all metrics with their chance levels under a named phase.
   /// `checkpoint` says whose weights these are. Collective: all ranks.

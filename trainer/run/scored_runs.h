@@ -1,0 +1,46 @@
+#pragma once
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "launch/collectives/mpi_communicator.h"
+#include "models/graph/objective.h"
+#include "trainer/devices/devices.h"
+#include "trainer/evaluation/predictor.h"
+#include "trainer/run/stored_run.h"
+
+namespace kt {
+
+/// What scores: a run, or several as one.
+struct ScoredRunsOptions {
+  std::vector<std::string> runs;       ///< folders
+  std::vector<std::string> overrides;  ///< of their configurations
+  bool blend = false;
+  std::string of = "scores";      ///< or "ranks" (trainer/evaluation/blend.h)
+  std::string weights = "equal";  ///< or "validation", or a number a run, separated by commas
+};
+
+struct ScoredRuns {
+  ScoredRunsOptions options;
+  std::vector<std::unique_ptr<StoredRun>> runs;  ///< of one data set
+  ScoreUnit unit = ScoreUnit::kLabel;
+  std::unique_ptr<Devices> devices;  ///< where `find_devices` found them
+  // What `prepare` makes.
+  std::unique_ptr<Predictor> predictor;  ///< borrows runs and devices
+  std::string checkpoint;                ///< for people, as "step 1200 (best)"
+  nlohmann::json blend;  ///< {of, weights, runs[]{path, system, checkpoint, weight}}; null for one
+
+  const Problem& problem() const { return runs.front()->problem; }
+  /// Has one run score on devices, where it may; several are scored here. Collective: all ranks. Throws: AgreedError.
+  void find_devices(MpiCommunicator& comm);
+  /// Reads what scoring takes; finds the weights of a blend. Collective: all ranks. Throws: UserError, the same on all.
+  void prepare(MpiCommunicator& comm, ThreadPool& pool);
+};
+
+/// Opens the runs. Collective: all ranks. Throws: UserError, the same on all ranks: for runs of different data sets,
+/// scores of different units, and weights that cannot be found.
+ScoredRuns open_scored_runs(const ScoredRunsOptions& options, MpiCommunicator& comm);
+
+}  // namespace kt
