@@ -102,6 +102,7 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("import", "--scale"), [])
 
     def test_words_of_an_option(self):
+        self.assertEqual(self.complete("evaluate", "run", "--weights", ""), ["equal ", "validation "])
         self.assertEqual(self.complete("import", "--quote", ""), ["double ", "none "])
         self.assertEqual(self.complete("completion", "z"), ["zsh "])
 

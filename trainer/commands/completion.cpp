@@ -45,14 +45,15 @@ complete -c kuaitrain -a '(kuaitrain completion words -- (commandline -opc)[2..]
 )"}};
 constexpr const char* kWords = "words";  // what the scripts ask for
 
-/// The words that the type of an option names, as double|none does; NAME names none.
+/// The words that an option may be, as its type names them: double|none; NAME names none.
 std::vector<std::string> choices(const CLI::Option& option) {
-  const std::string type = option.get_type_name();
   std::vector<std::string> words;
-  if (type.find_first_of("|") == std::string::npos || type.find_first_of("[=") != std::string::npos)
-    return words;
-  std::istringstream parts(type);
+  std::istringstream parts(option.get_type_name());
   for (std::string word; std::getline(parts, word, '|');) words.push_back(word);
+  if (words.size() == 1) words.clear();
+  std::erase_if(words, [](const std::string& word) {
+    return word.find_first_not_of("abcdefghijklmnopqrstuvwxyz") != std::string::npos;
+  });
   return words;
 }
 
