@@ -93,6 +93,7 @@ int run(int argc, char** argv) {
   add_slurm(app, action);
   add_sweep(app, action);
   add_report(app, action);
+  add_completion(app, action);
   for (CLI::App* part : app.get_subcommands([](CLI::App*) { return true; })) {
     part->add_flag("--json", global.json, "One JSON document on stdout; text goes to stderr");
     part->add_flag("--quiet", global.quiet, "Warnings and errors only");

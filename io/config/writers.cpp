@@ -11,11 +11,8 @@
 #include "io/config/keys.h"
 
 namespace kt {
-namespace {
-
 using nlohmann::json;
 
-/// A value as YAML. Numbers: the shortest text that reads back to the same value.
 std::string yaml_value(const json& value) {
   if (value.is_string()) {
     YAML::Emitter emitter;
@@ -30,6 +27,8 @@ std::string yaml_value(const json& value) {
   }
   return value.dump();
 }
+
+namespace {
 
 std::vector<std::string> split(const std::string& path) {
   std::vector<std::string> parts;

@@ -12,7 +12,9 @@ namespace kt {
 
 /// The effective configuration, every key; reads back to an equal one.
 std::string to_yaml(const Config& config);
-/// The same as nested objects, for result.json.
+/// One value of it. Numbers: the shortest text that reads back to the same value.
+std::string yaml_value(const nlohmann::json& value);
+/// The effective configuration as nested objects, for result.json.
 nlohmann::json to_json(const Config& config);
 
 /// All keys with their default, range and use, for people: those of all runs, then the options of each model.

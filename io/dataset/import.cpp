@@ -18,6 +18,7 @@
 #include "io/tables/column_file.h"
 #include "io/tables/side_tables.h"
 #include "launch/base/errors.h"
+#include "launch/base/progress.h"
 #include "launch/base/random.h"
 #include "launch/process/cpus.h"
 #include "launch/process/watchdog.h"
@@ -470,6 +471,7 @@ class ShardWriter {
       file.write("date", column(int32_t{}, [](const auto& row) { return row.date; }));
     }
     out.file = file.close();
+    advance_progress(out.rows);
     if (!label.empty()) {
       const auto [least, most] = std::minmax_element(label.begin(), label.end());
       out.min = *least;
@@ -573,6 +575,12 @@ class Import {
                    side_ids_.items_from};
     }
     label_ = columns.label;
+    const auto bytes = [](const std::filesystem::path& path) {
+      std::error_code absent;  // which reading it will say
+      const auto size = std::filesystem::file_size(path, absent);
+      return absent ? 0 : static_cast<int64_t>(size);
+    };
+    const ProgressBar bar("import: reading", bytes(train) + (test ? bytes(*test) : 0), "B");
     const Dialect dialect = options_.map ? options_.dialect : Dialect();
     train_ = read_interactions<float>(train, dialect, columns, user_rule, item_rule,
                                       options_.on_fault, pool_);
@@ -679,6 +687,7 @@ class Import {
     pairs_.reset();
     keep_ = {};
     std::vector<WrittenShard> shards(at(options_.shards));
+    const ProgressBar bar("import: writing", report_.rows, "rows");
     SideFiles side;
     // The side tables are one long piece among many, so they begin first.
     pool_.parallel_for(1 + options_.shards, [&](int64_t piece, int) {

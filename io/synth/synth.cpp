@@ -13,6 +13,7 @@
 #include "io/synth/synth_tables.h"
 #include "io/synth/synth_text.h"
 #include "launch/base/errors.h"
+#include "launch/base/progress.h"
 #include "launch/process/cpus.h"
 
 namespace kt {
@@ -232,6 +233,7 @@ void big_rows_of(const Model& model, const PlayCurve& curve, int64_t u, std::str
     event.date += place.other_date;
     put_row(text, u, event, DateForm::kInteger, TimeColumns::kFilled);
   }
+  advance_progress(std::ssize(places));
 }
 
 void small_rows_of(const Model& model, const PlayCurve& curve, int64_t i, int64_t without_time,
@@ -268,6 +270,7 @@ void small_rows_of(const Model& model, const PlayCurve& curve, int64_t i, int64_
   for (size_t k = 0; k < events.size(); ++k)
     put_row(text, u, events[k], DateForm::kFloat,
             empty[k] ? TimeColumns::kEmpty : TimeColumns::kFilled);
+  advance_progress(std::ssize(events));
 }
 
 int64_t write_big(const Model& model, const PlayCurve& curve, const std::filesystem::path& folder,
@@ -313,6 +316,7 @@ SynthReport synthesize(const SynthOptions& options) {
   pool.parallel_for(2, [&](int64_t matrix, int) {
     matrix == 0 ? small.emplace(small_play_curve(model)) : big.emplace(big_play_curve(model));
   });
+  const ProgressBar bar("synth", model.sizes.small_rows() + model.sizes.big_rows, "rows");
   bytes += write_small(model, *small, folder.path(), pool);
   bytes += write_big(model, *big, folder.path(), pool);
   const std::string marker =

@@ -8,6 +8,7 @@
 
 #include "io/tables/csv.h"
 #include "launch/base/errors.h"
+#include "launch/base/progress.h"
 #include "launch/base/text.h"
 #include "launch/process/watchdog.h"
 
@@ -375,12 +376,14 @@ Interactions<Label> read_interactions(const std::filesystem::path& path, const D
     while (!log.failed() && reader.next(block)) {
       if (block.first_line + block.lines > int64_t{std::numeric_limits<uint32_t>::max()})
         user_error("{}: more than 2^32 lines; split the table", path.string());
+      const int64_t bytes = std::ssize(block.text);
       RowBlock<Label> rows = read_block(block, table.first_line, dialect, parser, log);
       rows.thread = thread;
       const std::lock_guard<std::mutex> lock(mutex);
       table.rows_read += rows.records;
       table.blocks.push_back(std::move(rows));
       heartbeat();
+      advance_progress(bytes);
     }
   });
   log.check();

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "launch/base/errors.h"
+#include "launch/base/progress.h"
 #include "launch/base/text.h"
 #include "launch/process/watchdog.h"
 
@@ -72,10 +73,13 @@ void log_line(LogLevel level, std::string_view text) {
   const DiskWait wait("writing", where);  // a full pipe makes it wait, too
   const std::string line = tag(level).append(printable(text));
   const bool is_info = level == LogLevel::kInfo;
+  clear_progress();
   if (!is_info) log().problems->info(line);
-  if (is_info && log().world.rank == 0 && !log().quiet) log().info->info(line);
+  if (is_info && log_prints_info()) log().info->info(line);
   if (log().file) log().file->info(line);
 }
+
+bool log_prints_info() { return log().world.rank == 0 && !log().quiet; }
 
 void log_flush() {
   log().info->flush();

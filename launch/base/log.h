@@ -21,6 +21,8 @@ void log_start(World world, LogStream stream, bool quiet);
 /// Throws: UserError when it cannot be opened.
 void log_to_file(const std::string& path);
 void log_line(LogLevel level, std::string_view text);
+/// Whether this process prints info: rank 0, not quiet.
+bool log_prints_info();
 /// Everything logged so far is on its way to the operating system.
 void log_flush();
 

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "launch/base/errors.h"
+#include "launch/base/progress.h"
 #include "launch/process/mpi_session.h"
 #include "launch/process/watchdog.h"
 
@@ -62,6 +63,7 @@ void say(const std::string& text) {
 }
 
 [[noreturn]] void end(State& s, int number) {
+  clear_progress();
   if (launched_rank() > 0) nanosleep(&kFirstSpeaks, nullptr);
   for (const auto& path : s.removed) {
     // Other threads may still write into it.

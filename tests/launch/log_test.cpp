@@ -8,6 +8,7 @@
 #include <string>
 
 #include "launch/base/errors.h"
+#include "launch/base/progress.h"
 
 namespace kt {
 namespace {
@@ -87,6 +88,27 @@ TEST(Log, FileThatCannotBeOpenedIsNamed) {
   } catch (const UserError& error) {
     EXPECT_THAT(error.what(), HasSubstr(path + ": the log cannot be opened"));
   }
+}
+
+TEST(Progress, LineSaysShareRateAndTimeLeft) {
+  EXPECT_EQ(progress_line("training", 500'000, 2'000'000, 2, "rows", "loss .412"),
+            "training [======>                 ]  25 % 250k rows/s, 6 s left  loss .412");
+  EXPECT_EQ(progress_line("import", 10, 10, 1, "rows", ""),
+            "import [========================] 100 % 10 rows/s, 0 s left");
+  // What was there before the time began has no part in the rate.
+  EXPECT_EQ(progress_line("sweep", 6, 27, 600, "epochs", "", 3),
+            "sweep [=====>                  ]  22 % 0.005 epochs/s, 70 min left");
+}
+
+TEST(Progress, NothingIsDrawnWithoutATerminal) {
+  CaptureStderr();
+  {
+    ProgressBar bar("training", 10, "rows");
+    bar.update(5, [] { return std::string("loss .5"); });
+    advance_progress(5);
+    clear_progress();
+  }
+  EXPECT_EQ(GetCapturedStderr(), "");
 }
 
 }  // namespace

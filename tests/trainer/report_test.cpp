@@ -4,7 +4,6 @@
 #include <sstream>
 
 #include "trainer/evaluation/evaluation_table.h"
-#include "trainer/run/progress.h"
 
 namespace kt {
 namespace {
@@ -93,35 +92,6 @@ TEST(EvaluationTable, SaysWhatHasNoTrainingRows) {
   EXPECT_THAT(evaluation_table(title, result),
               HasSubstr("without training rows: 2 users, 1,234 items, 5,678 pairs of either,\n"
                         "  mae 0.5000 (0.7500), mse 0.2500 (1.0000)\n"));
-}
-
-TEST(Progress, LineSaysShareRateAndTimeLeft) {
-  EXPECT_EQ(progress_line("epoch 1/5", 500'000, 2'000'000, 2, "samples", "loss .412"),
-            "epoch 1/5 [======>                 ]  25 % 250k samples/s, 6 s left  loss .412");
-  EXPECT_EQ(progress_line("import", 10, 10, 1, "rows", ""),
-            "import [========================] 100 % 10 rows/s, 0 s left");
-}
-
-TEST(Progress, SilentUnlessShown) {
-  ::testing::internal::CaptureStderr();
-  {
-    ProgressBar hidden(false, "epoch", 10, "samples");
-    hidden.update(10);
-  }
-  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
-}
-
-TEST(Progress, RedrawsInPlaceAndClearsItsLine) {
-  ::testing::internal::CaptureStderr();
-  {
-    ProgressBar bar(true, "epoch", 10, "samples");
-    bar.update(10, "loss .5");
-  }
-  const std::string text = ::testing::internal::GetCapturedStderr();
-  EXPECT_TRUE(text.starts_with("\repoch [====")) << text;
-  EXPECT_THAT(text, HasSubstr("loss .5"));
-  EXPECT_TRUE(text.ends_with(" \r")) << text;
-  EXPECT_EQ(text.find('\n'), std::string::npos);
 }
 
 }  // namespace

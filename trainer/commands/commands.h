@@ -63,5 +63,6 @@ void add_supervise(CLI::App& app, Action& action);
 void add_slurm(CLI::App& app, Action& action);
 void add_sweep(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
+void add_completion(CLI::App& app, Action& action);
 
 }  // namespace kt

@@ -21,7 +21,6 @@
 #include "trainer/comparison/comparison_report.h"
 #include "trainer/comparison/systems.h"
 #include "trainer/evaluation/evaluator.h"
-#include "trainer/run/progress.h"
 #include "trainer/run/run_facts.h"
 #include "trainer/run/same_on_all.h"
 #include "trainer/run/scored_runs.h"
@@ -59,7 +58,7 @@ nlohmann::json stored_result(const std::filesystem::path& run_dir, MpiCommunicat
 
 /// Trains what is not trained yet, in the folder that it belongs to. Returns: the folder.
 std::string train_run(const ComparedSystem& system, Config config,
-                      const CompareArguments& arguments, bool progress_bar, MpiCommunicator& comm) {
+                      const CompareArguments& arguments, MpiCommunicator& comm) {
   const std::unique_ptr<Devices> devices = settle(config, comm);
   agree(comm, [&] {
     config.run.dir =
@@ -68,7 +67,7 @@ std::string train_run(const ComparedSystem& system, Config config,
   });
   log_info("compare: {}, train.seed={}, in {}", system.name, config.train.seed, config.run.dir);
   restart_peak_memory();
-  train(config, comm, {.progress_bar = progress_bar, .devices = devices.get()});
+  train(config, comm, devices.get());
   if (devices) devices->finish();
   log_to_file("/dev/null");  // what follows is not of this run
   return config.run.dir;
@@ -240,10 +239,8 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
       Config config = system.config;
       config.train.seed += k;
       runs.seeds.push_back(config.train.seed);
-      runs.folders.push_back(
-          system.is_run
-              ? system.argument
-              : train_run(system, config, arguments, stderr_is_terminal() && !global.quiet, comm));
+      runs.folders.push_back(system.is_run ? system.argument
+                                           : train_run(system, config, arguments, comm));
       EvaluatedRun run =
           evaluate({.runs = {runs.folders.back()},
                     .overrides = system.is_run ? overrides : std::vector<std::string>()},
@@ -315,7 +312,7 @@ void add_compare(CLI::App& app, Action& action) {
       ->add_option(
           "--against", arguments->against,
           "What the others are compared with: the first system, or the best by each metric")
-      ->check(CLI::IsMember({"first", "best"}))
+      ->check(CLI::IsMember({"first", "best"}).description(""))
       ->type_name("first|best")
       ->capture_default_str();
   add_blend(*command, arguments->blend);

@@ -111,7 +111,7 @@ void add_import(CLI::App& app, Action& action) {
       ->add_option("--quote", arguments->quote,
                    "With --map: double: a field may be in \"quotes\"; none: a quote is text")
       ->type_name("double|none")
-      ->check(CLI::IsMember({"double", "none"}))
+      ->check(CLI::IsMember({"double", "none"}).description(""))
       ->capture_default_str();
   command->add_flag("--no-header", arguments->no_header,
                     "With --map: the tables have no line of names; COL is a number, from 1");

@@ -234,8 +234,8 @@ void add_slurm(CLI::App& app, Action& action) {
   command->add_option("--account", arguments->account, "Default: the user's")->type_name("A");
   command->add_option("--launcher", arguments->launcher, "What starts the ranks: mpirun or srun")
       ->capture_default_str()
-      ->check(CLI::IsMember({"mpirun", "srun"}))
-      ->type_name("NAME");
+      ->check(CLI::IsMember({"mpirun", "srun"}).description(""))
+      ->type_name("mpirun|srun");
   command->footer(
       "Example:\n"
       "  kuaitrain slurm configs/ncf.yaml --nodes 4 --ranks-per-node 8 --time 02:00:00 \\\n"

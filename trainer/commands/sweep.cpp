@@ -9,7 +9,6 @@
 #include "launch/base/log.h"
 #include "launch/process/mpi_session.h"
 #include "trainer/commands/commands.h"
-#include "trainer/run/progress.h"
 #include "trainer/sweeps/leaderboard.h"
 #include "trainer/sweeps/worker.h"
 
@@ -26,8 +25,7 @@ int run_sweep_command(const SweepArguments& arguments, const GlobalOptions& glob
   refuse_several_ranks("sweep");
   const Sweep sweep = load_sweep(arguments.file, arguments.overrides);
   Obituary obituary;
-  const Board board = arguments.status ? read_board(sweep, obituary)
-                                       : run_sweep(sweep, stderr_is_terminal() && !global.quiet);
+  const Board board = arguments.status ? read_board(sweep, obituary) : run_sweep(sweep);
   log_info("{}", leaderboard_text(sweep, board, arguments.status ? sweep.trials.size() : 20));
   if (!arguments.status)
     log_info("best: {0}/best.yaml; all: {0}/leaderboard.csv, {0}/leaderboard.json",

@@ -12,9 +12,9 @@
 #include "launch/process/mpi_session.h"
 #include "models/systems/registry.h"
 #include "trainer/commands/commands.h"
-#include "trainer/run/progress.h"
 #include "trainer/run/same_on_all.h"
 #include "trainer/run/settle.h"
+#include "trainer/run/summary.h"
 
 namespace kt {
 namespace {
@@ -42,13 +42,10 @@ int run_train(const TrainArguments& arguments, const GlobalOptions& global) {
            config.parallel.threads, config.parallel.threads == 1 ? "" : "s",
            name_of(config.parallel.reduce));
 
-  const nlohmann::json result =
-      train(config, comm,
-            {.progress_bar = stderr_is_terminal() && !global.quiet, .devices = devices.get()});
+  const nlohmann::json result = train(config, comm, devices.get());
   if (devices) devices->finish();
   if (session.world().rank == 0) {
-    log_info("weights_hash {}\nresult: {}/result.json",
-             result.at("weights_hash").get<std::string>(), config.run.dir);
+    log_info("\n{}", training_summary(result));
     if (global.json) fmt::print("{}\n", to_text(result, 2));
   }
   return kExitDone;

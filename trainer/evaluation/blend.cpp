@@ -1,9 +1,12 @@
 #include "trainer/evaluation/blend.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "launch/base/progress.h"
 #include "sharding/gather_shards.h"
 #include "sharding/tree_sum.h"
 #include "trainer/evaluation/held_out_rows.h"
@@ -63,6 +66,8 @@ Blend::Blend(std::vector<std::unique_ptr<Predictor>> parts, BlendOf of, std::vec
 
 void Blend::predict_part(size_t part, const Pairs& pairs, ThreadPool& pool,
                          std::span<float> out) const {
+  const ProgressBar bar(fmt::format("scores of run {} of {}", part + 1, parts_.size()),
+                        pairs.size(), "pairs");
   parts_[part]->predict(pairs, pool, out);
   if (of_ == BlendOf::kRanks) rank_lists(pairs, pool, out);
 }

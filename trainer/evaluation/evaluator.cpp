@@ -7,6 +7,7 @@
 #include "io/tables/id_dictionary.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
+#include "launch/base/progress.h"
 #include "launch/base/stopwatch.h"
 #include "launch/collectives/agree.h"
 #include "launch/process/watchdog.h"
@@ -89,6 +90,7 @@ void Evaluator::find_users() {
 }
 
 HugeArray<float> Evaluator::score(const Predictor& predictor) const {
+  const ProgressBar bar("evaluation: scores", pairs_.size(), "pairs");
   HugeArray<float> scores(static_cast<size_t>(pairs_.size()));
   predictor.predict(pairs_, pool_, scores);
   return scores;

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "launch/base/flush_small.h"
+#include "launch/base/progress.h"
 #include "sharding/gather_shards.h"
 #include "trainer/evaluation/encoded_users.h"
 #include "trainer/evaluation/history_scores.h"
@@ -45,6 +46,7 @@ class HostPredictor final : public Predictor {
       const Range block = pairs.block(b);
       predict_block(pairs.users_of(b), std::span(pairs.item).subspan(block.begin, block.size()),
                     out.subspan(block.begin, block.size()));
+      advance_progress(block.size());
     });
   }
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "launch/base/progress.h"
 #include "trainer/evaluation/held_out_rows.h"
 
 namespace kt {
@@ -25,6 +26,7 @@ Validator::Validator(std::span<const ShardSamples> samples, std::span<const Bina
     : comm_(comm), pool_(pool), metrics_(prepare_validation(samples, labels, pairs_, comm, pool)) {}
 
 ValidationResult Validator::validate(const Predictor& predictor) const {
+  const ProgressBar bar("validation", pairs_.size(), "rows");
   std::vector<float> scores(pairs_.size());
   predictor.predict(pairs_, pool_, scores);
   return metrics_.evaluate(scores, comm_, pool_);

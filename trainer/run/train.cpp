@@ -18,6 +18,7 @@
 #include "io/run/tensorboard.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
+#include "launch/base/progress.h"
 #include "launch/base/stopwatch.h"
 #include "launch/collectives/agree.h"
 #include "launch/process/cpus.h"
@@ -33,7 +34,6 @@
 #include "trainer/run/fitting.h"
 #include "trainer/run/lr_schedule.h"
 #include "trainer/run/problem.h"
-#include "trainer/run/progress.h"
 #include "trainer/run/progress_state.h"
 #include "trainer/run/requests.h"
 #include "trainer/run/run_facts.h"
@@ -56,15 +56,15 @@ double now() {
 
 class TrainingRun {
  public:
-  TrainingRun(const Config& config, MpiCommunicator& comm, const TrainOptions& options)
+  TrainingRun(const Config& config, MpiCommunicator& comm, Devices* devices)
       : config_(config),
         comm_(comm),
-        options_(options),
+        devices_(devices),
         pool_(static_cast<int>(config.parallel.threads)),
         problem_(open_problem(config, comm)),
         parameters_(make_parameters(problem_, comm.world())),
         identity_(identity(config, problem_.dataset.hash())) {
-    if (options.devices) expect_device_form(problem_);
+    if (devices) expect_device_form(problem_);
   }
 
   nlohmann::json run();
@@ -102,9 +102,11 @@ class TrainingRun {
   }
   void rewind(const std::string& fault);
   double rate_of(int64_t step) const;
+  int64_t samples_until(int64_t step) const;
+  std::string loss_text() const;
   void end_epoch();
   void lower_rate_on_plateau(const ValidationResult& validation);
-  void report_interval(ProgressBar& bar);
+  void report_interval();
   void save();
   nlohmann::json stored_result();
   void end_training();
@@ -118,7 +120,7 @@ class TrainingRun {
 
   const Config& config_;
   MpiCommunicator& comm_;
-  const TrainOptions& options_;
+  Devices* const devices_;
   ThreadPool pool_;
   Problem problem_;
   Parameters parameters_;
@@ -499,10 +501,10 @@ void TrainingRun::begin_interval() {
 }
 
 void TrainingRun::train_steps() {
-  steps_ =
-      make_steps(problem_, parameters_, *schedule_, samples_, negatives_ ? &*negatives_ : nullptr,
-                 *requests_, options_.devices, comm_, pool_);
-  ProgressBar bar(options_.progress_bar && is_first(), "training", total_steps_, "steps");
+  steps_ = make_steps(problem_, parameters_, *schedule_, samples_,
+                      negatives_ ? &*negatives_ : nullptr, *requests_, devices_, comm_, pool_);
+  ProgressBar bar("training", samples_until(total_steps_),
+                  problem_.system.encoder ? "users" : "rows", samples_until(progress_.step));
   train_start_ = tick_ = Clock::now();
   begin_interval();
   const auto due = [this](int64_t every) { return every > 0 && progress_.step % every == 0; };
@@ -510,13 +512,13 @@ void TrainingRun::train_steps() {
   answer_stops(StopAnswer::kSave);
   while (!complete()) {
     begin_step();
-    bar.update(progress_.step);
     // On devices the host looks at nothing until it has to: neither at outcomes nor at requests.
     if (std::ssize(begun_) < steps_->most_ahead() && steps_->most_ahead() > 1 && !ended() &&
         !due(config_.log.every_steps) && !due(config_.checkpoint.every_steps))
       continue;
     if (!settle()) continue;
-    if (due(config_.log.every_steps) || ended()) report_interval(bar);
+    bar.update(samples_until(progress_.step), [this] { return loss_text(); });
+    if (due(config_.log.every_steps) || ended()) report_interval();
     if (ended()) steps_->download(parameters_);
     const bool save_now = ended();  // before an early stop changes what is complete
     if (at_epoch_end()) end_epoch();
@@ -562,7 +564,7 @@ void TrainingRun::report_seconds() {
               {"update", update},
               {"validation", validation},
               {"checkpoint", checkpoint}};
-  if (!options_.devices)
+  if (!devices_)
     log_info(
         "trained for {:.2f} s: input {:.2f}, compute {:.2f}, exposed communication {:.2f}, "
         "optimizer "
@@ -576,6 +578,19 @@ double TrainingRun::rate_of(int64_t step) const {
   return progress_.rate_factor == 1
              ? rate
              : std::max(rate * progress_.rate_factor, config_.train.plateau.min_lr);
+}
+
+/// Of all ranks, in the steps before this one, which are as long as they come.
+int64_t TrainingRun::samples_until(int64_t step) const {
+  return static_cast<int64_t>(static_cast<double>(step) / static_cast<double>(schedule_->steps()) *
+                              static_cast<double>(schedule_->samples()));
+}
+
+/// Of the interval of the log so far; empty while no step of it is settled.
+std::string TrainingRun::loss_text() const {
+  const ProgressState::Interval& interval = progress_.interval;
+  if (interval.samples == 0) return {};
+  return fmt::format("loss {:.4f}", interval.loss / static_cast<double>(interval.samples));
 }
 
 void TrainingRun::begin_step() {
@@ -684,14 +699,13 @@ void TrainingRun::rewind(const std::string& fault) {
   progress_.health.bad_in_a_row = in_a_row + 1;
 }
 
-void TrainingRun::report_interval(ProgressBar& bar) {
+void TrainingRun::report_interval() {
   const ProgressState::Interval interval = std::exchange(progress_.interval, {});
   const double seconds = seconds_since(interval_start_);
   const double loss =
       interval.samples > 0 ? interval.loss / static_cast<double>(interval.samples) : std::nan("");
   const double rate = static_cast<double>(interval.samples) / std::max(seconds, 1e-9);
   const double lr = rate_of(progress_.step - 1);
-  bar.clear();
   const int64_t epoch_number = (progress_.step - 1) / schedule_->steps() + 1;
   const double norm = interval.norms / static_cast<double>(std::max<int64_t>(interval.updates, 1));
   log_info(
@@ -809,7 +823,7 @@ void TrainingRun::save() {
 
 /// Lets go of what no evaluation reads. On devices the steps, which predict there, go on with all of it.
 void TrainingRun::end_training() {
-  if (options_.devices) return;
+  if (devices_) return;
   validator_.reset();
   steps_.reset();
   negatives_.reset();
@@ -867,7 +881,7 @@ std::unique_ptr<Predictor> TrainingRun::make_predictor() {
 nlohmann::json TrainingRun::result(const std::string& weights_hash, nlohmann::json evaluation) {
   nlohmann::json json = run_facts(comm_, config_.parallel.threads);
   json["config"] = to_json(config_);
-  json["backend"] = options_.devices ? "nccl" : "mpi";
+  json["backend"] = devices_ ? "nccl" : "mpi";
   json["reduce"] = name_of(config_.parallel.reduce);
   json["dataset"] = {{"path", config_.data.path},
                      {"hash", problem_.dataset.hash()},
@@ -915,8 +929,8 @@ void TrainingRun::record_weights() {
 
 }  // namespace
 
-nlohmann::json train(const Config& config, MpiCommunicator& comm, const TrainOptions& options) {
-  TrainingRun run(config, comm, options);
+nlohmann::json train(const Config& config, MpiCommunicator& comm, Devices* devices) {
+  TrainingRun run(config, comm, devices);
   return run.run();
 }
 

@@ -8,15 +8,11 @@
 
 namespace kt {
 
-struct TrainOptions {
-  bool progress_bar = false;   ///< shown by rank 0
-  Devices* devices = nullptr;  ///< where to train; null: here
-};
-
 /// The whole training of a configuration: resumes the newest good checkpoint of `run.dir` if there is one, trains
-/// what is left, evaluates, and writes every file of the run. A complete run is not trained further.
+/// what is left, evaluates, and writes every file of the run. A complete run is not trained further. Trains on
+/// `devices`; null: here.
 /// Returns what `result.json` holds, on every rank.
 /// Collective: all ranks. Throws: UserError; SavedOnRequest after saving; PeerError.
-nlohmann::json train(const Config& config, MpiCommunicator& comm, const TrainOptions& options);
+nlohmann::json train(const Config& config, MpiCommunicator& comm, Devices* devices);
 
 }  // namespace kt

@@ -90,6 +90,22 @@ std::string counts_text(const Sweep& sweep, const Board& board) {
                      steps_of(board));
 }
 
+SweepEpochs epochs_of(const Sweep& sweep, const Board& board) {
+  SweepEpochs epochs;
+  for (const Standing& standing : board.standings) {
+    const Trial& trial = sweep.trials[standing.trial];
+    epochs.done += standing.state == TrialState::kFailed ? sweep.epochs_of(trial, standing.rung)
+                                                         : standing.epochs;
+    epochs.total += sweep.epochs_of(trial, 0);
+  }
+  size_t members = sweep.trials.size();
+  for (size_t rung = 1; rung < sweep.rungs.size(); ++rung) {
+    members = std::max<size_t>(1, members / static_cast<size_t>(sweep.file.search.eta));
+    epochs.total += static_cast<int64_t>(members) * (sweep.rungs[rung] - sweep.rungs[rung - 1]);
+  }
+  return epochs;
+}
+
 std::string leaderboard_text(const Sweep& sweep, const Board& board, size_t most) {
   std::vector<std::vector<std::string>> rows = {
       {"", "trial", sweep.objective.metric, "epochs", "steps", "seconds", "state"}};

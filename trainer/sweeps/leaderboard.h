@@ -12,6 +12,12 @@ namespace kt {
 /// "24 trials: 20 finished, 1 failed, 3 running".
 std::string counts_text(const Sweep& sweep, const Board& board);
 
+/// Epochs that the trials train, over all rungs, and those that are done; of a trial that ended early or failed, all.
+struct SweepEpochs {
+  int64_t done = 0, total = 0;
+};
+SweepEpochs epochs_of(const Sweep& sweep, const Board& board);
+
 /// For people: the first `most` trials, what failed, and the importance of the parameters.
 std::string leaderboard_text(const Sweep& sweep, const Board& board, size_t most);
 nlohmann::json leaderboard_json(const Sweep& sweep, const Board& board);

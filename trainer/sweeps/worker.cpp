@@ -1,19 +1,20 @@
 #include "trainer/sweeps/worker.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <list>
+#include <optional>
 #include <sstream>
 #include <utility>
 
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
+#include "launch/base/progress.h"
 #include "launch/process/signals.h"
+#include "launch/process/terminal.h"
 #include "trainer/sweeps/leaderboard.h"
 #include "trainer/sweeps/trial_process.h"
 
@@ -29,20 +30,19 @@ constexpr std::chrono::seconds kLookEvery{1};
 /// The leaderboard in place on the terminal.
 class Screen {
  public:
-  explicit Screen(bool shown) : shown_(shown) {}
+  Screen() = default;
   ~Screen() { clear(); }
   Screen(const Screen&) = delete;
   Screen& operator=(const Screen&) = delete;
 
   void draw(const std::string& text) {
-    if (!shown_ || text == text_) return;
+    if (!shows_progress() || text == text_) return;
     clear();
     // A line that wraps would be two to go back over.
-    winsize size{};
-    const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    const auto columns = static_cast<size_t>(terminal_columns());
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);)
-      fmt::print(stderr, "{}\n", line.substr(0, known ? size.ws_col : line.npos));
+      fmt::print(stderr, "{}\n", line.substr(0, columns));
     text_ = text;
   }
   void clear() {
@@ -53,13 +53,12 @@ class Screen {
   }
 
  private:
-  bool shown_;
   std::string text_;
 };
 
 class SweepRun {
  public:
-  SweepRun(const Sweep& sweep, bool live) : sweep_(sweep), screen_(live) {}
+  explicit SweepRun(const Sweep& sweep) : sweep_(sweep) {}
 
   Board run() {
     log_info("{}: {} trials, by {}{}", sweep_.file.folder.string(), sweep_.trials.size(),
@@ -108,7 +107,11 @@ class SweepRun {
   void look() {
     board_ = read_board(sweep_, obituary_);
     looked_ = Clock::now();
-    screen_.draw(leaderboard_text(sweep_, board_, 10));
+    const SweepEpochs epochs = epochs_of(sweep_, board_);
+    if (!first_) first_ = epochs.done;
+    const double seconds = std::chrono::duration<double>(looked_ - start_).count();
+    screen_.draw(leaderboard_text(sweep_, board_, 10) + "\n" +
+                 progress_line("sweep", epochs.done, epochs.total, seconds, "epochs", "", *first_));
   }
 
   bool take_ended() {
@@ -167,13 +170,15 @@ class SweepRun {
   Board board_;
   std::list<TrialProcess> running_;
   bool asked_ = false;
+  const Clock::time_point start_ = Clock::now();
   Clock::time_point looked_{}, beat_{};
+  std::optional<int64_t> first_;  // epochs that were done before
 };
 
 }  // namespace
 
-Board run_sweep(const Sweep& sweep, bool live) {
-  Board board = SweepRun(sweep, live).run();
+Board run_sweep(const Sweep& sweep) {
+  Board board = SweepRun(sweep).run();
   const auto first = ranking_of(sweep, board).front();
   if (last_objective(board.standings[first])) return board;
   std::string fault = "no trial has a finite one";

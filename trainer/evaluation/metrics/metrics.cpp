@@ -10,6 +10,7 @@
 
 #include "launch/base/errors.h"
 #include "launch/base/math.h"
+#include "launch/base/progress.h"
 #include "launch/base/stopwatch.h"
 #include "launch/collectives/agree.h"
 #include "sharding/plan.h"
@@ -467,6 +468,10 @@ std::vector<double> TestMetrics::State::rows_of_users(std::span<const float> sco
   std::vector<float> bad(own.size(), 0);  // the first score of the catalogue that is not finite
   std::vector<int64_t> bad_item(own.size());
   std::vector<double> rows(own.size() * width, kAbsent);
+  // Of the catalogue, scores are most of the work, and who predicts them counts them.
+  const ProgressBar bar(
+      "evaluation: metrics",
+      context.catalogue ? std::ssize(own) * static_cast<int64_t>(items) : begin.back(), "pairs");
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
   for (Worker& worker : workers) worker.listed.assign(ks.size(), std::vector<uint8_t>(items));
   std::vector<int32_t> users;
@@ -479,7 +484,7 @@ std::vector<double> TestMetrics::State::rows_of_users(std::span<const float> sco
     const std::span<double> values = std::span(rows).subspan(k * width, width);
     user_values(context, of_user, facts[k],
                 score.subspan(static_cast<size_t>(begin[k]), of_user.label.size()), worker, values);
-    if (!context.catalogue) return;
+    if (!context.catalogue) return advance_progress(std::ssize(of_user.label));
     const auto all = std::span<const float>(scores).subspan((k - first) * items, items);
     const auto wrong = std::ranges::find_if_not(all, [](float one) { return std::isfinite(one); });
     if (wrong != all.end()) {
