@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
-#include <unordered_map>
 
-#include "io/dataset/hdf5_file.h"
+#include "io/dataset/checked_file.h"
 #include "io/files/checksum.h"
 #include "io/files/files.h"
 #include "io/files/json_text.h"
@@ -71,6 +70,10 @@ void expect_keys(const std::filesystem::path& path, const nlohmann::json& object
     if (!object.is_object() || !object.contains(key) || !is_like(object.at(key), example))
       user_error("{}: has no {} as this program writes it: another version made it; {}",
                  path.string(), key, kAgain);
+}
+
+bool has_file(const Dataset& dataset, const std::string& name) {
+  return dataset.manifest().at("files").contains(name);
 }
 
 /// Throws: UserError when the source lacked the side table `source`.
@@ -174,10 +177,7 @@ int64_t Dataset::train_rows() const { return manifest_.at("train_rows"); }
 int64_t Dataset::test_rows() const { return manifest_.at("test_rows"); }
 bool Dataset::has_timestamps() const { return manifest_.at("has_timestamps"); }
 bool Dataset::has_durations() const { return manifest_.at("kind") == "official"; }
-bool Dataset::has_daily() const { return has_file("daily.h5"); }
-bool Dataset::has_file(const std::string& name) const {
-  return manifest_.at("files").contains(name);
-}
+bool Dataset::has_daily() const { return has_file(*this, "daily.h5"); }
 bool Dataset::has_table(const std::string& source) const {
   return manifest_.contains("tables") && manifest_.at("tables").contains(source);
 }
@@ -213,13 +213,6 @@ std::vector<double> Dataset::read_timestamps(int64_t shard) const {
   return open_checked(*this, shard_file_name(shard)).read<double>("timestamp");
 }
 
-std::optional<std::vector<double>> Dataset::find_timestamps(int64_t shard) const {
-  KT_CHECK(shard >= 0 && shard < shards(), "shard {} of {}", shard, shards());
-  const Hdf5File file = open_checked(*this, shard_file_name(shard));
-  if (!file.has("timestamp")) return std::nullopt;
-  return file.read<double>("timestamp");
-}
-
 Durations Dataset::read_durations(int64_t shard) const {
   KT_CHECK(shard >= 0 && shard < shards(), "shard {} of {}", shard, shards());
   if (!has_durations())
@@ -232,7 +225,7 @@ Durations Dataset::read_durations(int64_t shard) const {
 }
 
 TestTable Dataset::read_test() const {
-  if (!has_file("test.h5"))
+  if (!has_file(*this, "test.h5"))
     user_error("{}: has no test table; import again with --test TABLE", path_.string());
   const Hdf5File file = open_checked(*this, "test.h5");
   TestTable table{file.read<int32_t>("users"),
@@ -384,40 +377,6 @@ CodeLists Dataset::read_friends() const {
   return lists;
 }
 
-SideColumn Dataset::read_side_column(const std::string& source, const std::string& column) const {
-  expect_table(*this, source);
-  const Hdf5File file = open_checked(*this, manifest_.at("tables").at(source).at("file"));
-  SideColumn cells;
-  if (file.has(column + ".codes")) {
-    cells.codes = file.read<int32_t>(column + ".codes");
-    cells.texts = file.read_strings(column + ".values");
-  } else if (file.has(column + ".bytes")) {
-    std::unordered_map<std::string, int32_t> code;
-    for (std::string& text : file.read_strings(column)) {
-      const auto [place, is_new] = code.try_emplace(text, static_cast<int32_t>(code.size()));
-      if (is_new) cells.texts.push_back(std::move(text));
-      cells.codes.push_back(place->second);
-    }
-  } else {
-    cells.numbers = read_cells(*this, source, file, column);
-    if (source == "kuairec_caption_category.csv")
-      std::ranges::replace(cells.numbers, double{kNoCategory},
-                           std::numeric_limits<double>::quiet_NaN());
-  }
-  return cells;
-}
-
-std::vector<int32_t> Dataset::read_side_ids(const std::string& source) const {
-  expect_table(*this, source);
-  const std::string name = manifest_.at("tables").at(source).at("file");
-  if (name == "items.h5") {
-    std::vector<int32_t> all(static_cast<size_t>(items()));
-    std::iota(all.begin(), all.end(), 0);
-    return all;
-  }
-  return open_checked(*this, name).read<int32_t>(name == "daily.h5" ? "item" : "user");
-}
-
 void Dataset::verify() const {
   for (const auto& [name, entry] : manifest_.at("files").items()) check_file(*this, name);
 }
@@ -440,7 +399,7 @@ nlohmann::json describe_dataset_file(const std::filesystem::path& file) {
     if (!std::filesystem::exists(folder / "manifest.json")) continue;
     const Dataset dataset = Dataset::open(folder);
     const std::string name = absolute.lexically_relative(folder).generic_string();
-    if (!dataset.has_file(name))
+    if (!has_file(dataset, name))
       user_error("{}: is not a file of the data set {}; expected one that its manifest lists",
                  file.string(), folder.string());
     const Hdf5File open = open_checked(dataset, name);

@@ -104,15 +104,6 @@ struct ItemTexts {
   std::vector<std::string> category;  ///< first level name
 };
 
-/// A column of a side table as its source has it: numbers or texts. Shapes: n rows.
-struct SideColumn {
-  std::vector<double> numbers;     ///< [n] missing is NaN; empty for texts
-  std::vector<int32_t> codes;      ///< [n] into `texts`; empty for numbers
-  std::vector<std::string> texts;  ///< missing is the empty text
-};
-
-class Hdf5File;
-
 class Dataset {
  public:
   /// Reads the manifest. Throws: UserError when it is absent, damaged or of another schema version.
@@ -130,7 +121,6 @@ class Dataset {
   bool has_timestamps() const;  ///< every training row has one
   bool has_durations() const;   ///< every training row has a play_duration and a video_duration
   bool has_daily() const;
-  bool has_file(const std::string& name) const;  ///< relative to the data set
   /// Whether the source had this side table, as "user_features.csv".
   bool has_table(const std::string& source) const;
   /// Whether the source was a synthetic replica (io/synth/synth.h).
@@ -146,8 +136,6 @@ class Dataset {
   Shard read_shard(int64_t shard) const;
   /// Units: seconds since the epoch. Shapes: [rows of the shard], the order of read_shard.
   std::vector<double> read_timestamps(int64_t shard) const;
-  /// Also where some rows alone have one, NaN for the others; nothing: no row has one.
-  std::optional<std::vector<double>> find_timestamps(int64_t shard) const;
   Durations read_durations(int64_t shard) const;  ///< in the order of read_shard
   TestTable read_test() const;
   IdTables read_ids() const;
@@ -169,11 +157,6 @@ class Dataset {
   CodeLists read_categories(const std::string& column) const;
   /// Friends of each user, dense indices (social_network.csv).
   CodeLists read_friends() const;
-  /// A column of user_features.csv, item_daily_features.csv or kuairec_caption_category.csv, and the user or item of
-  /// each row, in the order of the source; of the last, a row an item in the order of their indices, where a missing
-  /// category is NaN.
-  SideColumn read_side_column(const std::string& source, const std::string& column) const;
-  std::vector<int32_t> read_side_ids(const std::string& source) const;
   /// Checks every file. Throws: UserError naming the first that is missing or damaged.
   void verify() const;
 
@@ -181,9 +164,6 @@ class Dataset {
   std::filesystem::path path_;
   nlohmann::json manifest_;
 };
-
-/// Opens a file of the data set, its checksum verified. Throws: UserError as the readers do.
-Hdf5File open_checked(const Dataset& dataset, const std::string& name);
 
 /// What a data set holds, every checksum verified. Throws: UserError as the readers do.
 nlohmann::json describe_dataset(const std::filesystem::path& folder);

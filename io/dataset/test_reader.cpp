@@ -2,12 +2,14 @@
 
 #include <string>
 
+#include "io/dataset/checked_file.h"
 #include "launch/base/errors.h"
 
 namespace kt {
 
 TestReader::TestReader(const Dataset& dataset) : pairs_(open_checked(dataset, "test.h5")) {
-  if (dataset.has_file("test_events.h5")) events_.emplace(open_checked(dataset, "test_events.h5"));
+  if (dataset.manifest().at("files").contains("test_events.h5"))
+    events_.emplace(open_checked(dataset, "test_events.h5"));
   users_ = pairs_.read<int32_t>("users");
   offsets_ = pairs_.read<int64_t>("offsets");
 }

@@ -22,14 +22,14 @@ constexpr std::array kComponentFeatures{"engagement_rate", "completion_rate", "l
                                         "avg_watch_ratio", "video_duration"};
 constexpr int64_t kWidth = std::ssize(kComponentFeatures);
 
-using Columns = std::vector<std::vector<double>>;  ///< [features][videos]
+using FeatureColumns = std::vector<std::vector<double>>;  ///< [features][videos]
 
-Columns features_of(const Dataset& dataset) {
+FeatureColumns features_of(const Dataset& dataset) {
   const DailyFeatures daily = dataset.read_daily(content_columns());
   DailyRows rows{.item = daily.item, .date = daily.date};
   rows.columns.assign(daily.columns.begin(), daily.columns.end());
   const std::vector<double> table = unscaled_content_features(rows, dataset.items(), 0);
-  Columns columns(kContentFeatures);
+  FeatureColumns columns(kContentFeatures);
   for (size_t k = 0; k < table.size(); ++k) columns[k % kContentFeatures].push_back(table[k]);
   return columns;
 }
@@ -53,7 +53,7 @@ json points_of(const std::vector<int64_t>& videos, const std::vector<double>& va
 }
 
 /// The features that go with the mean label most, and some of their points.
-json scatter_of(const Columns& columns, const std::vector<double>& correlations,
+json scatter_of(const FeatureColumns& columns, const std::vector<double>& correlations,
                 const std::vector<double>& mean) {
   std::vector<size_t> order;
   for (size_t f = 0; f < correlations.size(); ++f)
@@ -73,7 +73,8 @@ json scatter_of(const Columns& columns, const std::vector<double>& correlations,
 
 /// Of the videos that have the five features and rows: less the mean, by the population's deviation, then the two
 /// eigenvectors of the covariance with the greatest eigenvalues, their greatest element positive.
-json components_of(const Columns& columns, const std::vector<double>& mean, ThreadPool& pool) {
+json components_of(const FeatureColumns& columns, const std::vector<double>& mean,
+                   ThreadPool& pool) {
   std::vector<const std::vector<double>*> used;
   for (const char* name : kComponentFeatures)
     used.push_back(&columns[std::ranges::find(content_names(), name) - content_names().begin()]);
@@ -84,7 +85,7 @@ json components_of(const Columns& columns, const std::vector<double>& mean, Thre
       videos.push_back(item);
   const int64_t n = std::ssize(videos);
   json out = {{"features", kComponentFeatures}, {"videos", n}};
-  Columns scaled;
+  FeatureColumns scaled;
   for (const auto* column : used) {
     std::vector<double> values;
     for (const int64_t video : videos) values.push_back((*column)[video]);
@@ -135,7 +136,7 @@ json components_of(const Columns& columns, const std::vector<double>& mean, Thre
 
 json engagement_of(const Dataset& dataset, const RowNumbers& training, ThreadPool& pool) {
   if (!dataset.has_daily()) return {{"absent", "the source had no item_daily_features.csv"}};
-  const Columns columns = features_of(dataset);
+  const FeatureColumns columns = features_of(dataset);
   const std::vector<std::string>& names = content_names();
   std::vector<double> correlations(kContentFeatures);
   std::vector<std::vector<double>> matrix(kContentFeatures, std::vector<double>(kContentFeatures));

@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "io/dataset/side_columns.h"
+
 namespace kt {
 namespace {
 
@@ -55,7 +57,7 @@ json tags_of(const Dataset& dataset, const RowNumbers& training) {
 json categories_of(const Dataset& dataset, const RowNumbers& training) {
   constexpr const char* kTable = "kuairec_caption_category.csv";
   if (!dataset.has_table(kTable)) return absent(kTable);
-  const SideColumn names = dataset.read_side_column(kTable, "first_level_category_name");
+  const SideColumn names = read_side_column(dataset, kTable, "first_level_category_name");
   std::map<std::string, Group> groups;
   for (int64_t item = 0; item < dataset.items(); ++item)
     groups[names.texts[names.codes[item]]].add(training.item_rows[item], training.item_sum[item]);
@@ -65,12 +67,12 @@ json categories_of(const Dataset& dataset, const RowNumbers& training) {
 json user_columns_of(const Dataset& dataset, const RowNumbers& training) {
   constexpr const char* kTable = "user_features.csv";
   if (!dataset.has_table(kTable)) return absent(kTable);
-  const std::vector<int32_t> user = dataset.read_side_ids(kTable);
+  const std::vector<int32_t> user = read_side_ids(dataset, kTable);
   json columns = json::object();
   for (const char* column : {"user_active_degree", "is_lowactive_period", "is_live_streamer",
                              "is_video_author", "follow_user_num_range", "fans_user_num_range",
                              "friend_user_num_range", "register_days_range"}) {
-    const SideColumn cells = dataset.read_side_column(kTable, column);
+    const SideColumn cells = read_side_column(dataset, kTable, column);
     std::map<std::string, Group> groups;
     for (size_t k = 0; k < user.size(); ++k) {
       const std::string value = cells.numbers.empty() ? cells.texts[cells.codes[k]]

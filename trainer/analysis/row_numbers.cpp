@@ -274,7 +274,7 @@ class Look {
     });
     found_.label_to_5 = label_to_5_.all();
     const auto whole = [](const OrderCounts& order) {
-      return [&order](int64_t place) { return double{whole_of_key(order.at(place))}; };
+      return [&order](int64_t place) { return static_cast<double>(whole_of_key(order.at(place))); };
     };
     found_.has_durations = play_orders_.back().size() > 0;
     if (!found_.has_durations) return std::move(found_);

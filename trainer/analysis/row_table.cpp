@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "io/dataset/checked_file.h"
 #include "io/dataset/test_reader.h"
 
 namespace kt {
@@ -11,18 +12,23 @@ namespace {
 
 constexpr int64_t kTestPieces = 64;
 
+/// Also where some rows alone have one.
+std::vector<double> timestamps_of(const Dataset& dataset, int64_t shard) {
+  const Hdf5File file = open_checked(dataset, shard_file_name(shard));
+  return file.has("timestamp") ? file.read<double>("timestamp") : std::vector<double>();
+}
+
 }  // namespace
 
 RowTable training_rows(const Dataset& dataset) {
   return {dataset.shards(), [&dataset](int64_t index) {
             Shard shard = dataset.read_shard(index);
-            RowPiece piece{
-                .users = std::move(shard.users),
-                .user = std::move(shard.user),
-                .item = std::move(shard.item),
-                .label = std::move(shard.label),
-                .timestamp = dataset.find_timestamps(index).value_or(std::vector<double>()),
-                .row = std::move(shard.row)};
+            RowPiece piece{.users = std::move(shard.users),
+                           .user = std::move(shard.user),
+                           .item = std::move(shard.item),
+                           .label = std::move(shard.label),
+                           .timestamp = timestamps_of(dataset, index),
+                           .row = std::move(shard.row)};
             if (dataset.has_durations()) {
               Durations durations = dataset.read_durations(index);
               piece.play_duration = std::move(durations.play_duration);

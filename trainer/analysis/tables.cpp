@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "io/dataset/side_columns.h"
 #include "io/tables/side_tables.h"
 
 namespace kt {
@@ -69,10 +70,10 @@ ColumnFacts facts_of(const SideColumn& column) {
 json cells_table(const Dataset& dataset, const std::string& source,
                  const std::vector<std::string>& entity_ids, ThreadPool& pool) {
   const std::vector<std::string>& names = side_table_columns(source);
-  const std::vector<int32_t> of_row = dataset.read_side_ids(source);
+  const std::vector<int32_t> of_row = read_side_ids(dataset, source);
   std::vector<ColumnFacts> facts(names.size());
   pool.parallel_for(std::ssize(names) - 1, [&](int64_t c, int) {
-    facts[c + 1] = facts_of(dataset.read_side_column(source, names[c + 1]));
+    facts[c + 1] = facts_of(read_side_column(dataset, source, names[c + 1]));
   });
   json head = json::array(), described = json::object(), texts = json::object(),
        missing = json::object();
