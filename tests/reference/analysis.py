@@ -158,7 +158,7 @@ category_of = {} if captions is None else dict(zip(captions["video_id"], caption
 # --- tables of rows
 
 def row_table(rows):
-    timed = rows["timestamp"].notna().any()
+    timed = bool(rows["timestamp"].notna().any())
     columns = ["user_id", "video_id", "play_duration", "video_duration"] + ["timestamp"] * timed
     shown = [[str(r.user_id), str(r.video_id), r.play_duration, r.video_duration]
              + ([number(r.timestamp)] if timed else []) + [r.label] for r in rows.head(5).itertuples()]

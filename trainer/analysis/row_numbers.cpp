@@ -23,7 +23,8 @@ int64_t length_class(int32_t video_duration) {
 
 /// Moments of a column, a piece at a time.
 struct PieceMoments {
-  explicit PieceMoments(int64_t pieces) : leaves(pieces * 3), least(pieces), most(pieces) {}
+  explicit PieceMoments(int64_t pieces)
+      : leaves(pieces * 3), least(pieces, INFINITY), most(pieces, -INFINITY) {}
 
   template <class Value>
   void take(int64_t piece, const std::vector<Value>& column, Value limit) {
@@ -43,6 +44,7 @@ struct PieceMoments {
     leaves[3 * piece] = static_cast<double>(count);
     leaves[3 * piece + 1] = mean;
     leaves[3 * piece + 2] = squares;
+    if (count == 0) return;
     least[piece] = low;
     most[piece] = high;
   }

@@ -115,12 +115,13 @@ json lists_table(const Dataset& dataset, const std::string& source, const CodeLi
     head.push_back({entity_ids[k], text + "]"});
   }
   const int64_t rows = dataset.manifest().at("tables").at(source).at("rows");
+  json missing = missing_of(rows - std::ssize(lengths), rows);
   return {{"rows", rows},
           {"columns", std::ssize(names)},
           {"head", {{"columns", names}, {"rows", std::move(head)}}},
           {"describe", {{names[1] + " length", describe(std::move(lengths))}}},
           {"texts", json::object()},
-          {"missing", {{names[1], missing_of(rows - std::ssize(lengths), rows)}}}};
+          {"missing", {{names[1], std::move(missing)}}}};
 }
 
 }  // namespace

@@ -35,9 +35,12 @@ std::string percent(const json& share) {
 }
 
 std::string thousands(const json& count) {
-  std::string text = std::to_string(count.get<int64_t>());
-  for (auto place = static_cast<int64_t>(text.size()) - 3; place > 0; place -= 3)
-    text.insert(static_cast<size_t>(place), ",");
+  const std::string digits = std::to_string(count.get<int64_t>());
+  std::string text;
+  for (size_t k = 0; k < digits.size(); ++k) {
+    if (k > 0 && (digits.size() - k) % 3 == 0) text += ',';
+    text += digits[k];
+  }
   return text;
 }
 
