@@ -34,6 +34,10 @@ std::string percent(const json& share) {
   return share.is_null() ? kUndefined : fmt::format("{:.2f} %", 100 * share.get<double>());
 }
 
+Cell percent_cell(const json& share) {
+  return share.is_null() ? Cell(std::string(kUndefined)) : Cell(100 * share.get<double>());
+}
+
 std::string thousands(const json& count) {
   const std::string digits = std::to_string(count.get<int64_t>());
   std::string text;
@@ -54,12 +58,13 @@ std::vector<double> reals(const json& values) {
 PageTable table_of(const std::string& title, const json& rows,
                    const std::vector<std::pair<const char*, std::string>>& columns) {
   PageTable table{.title = title};
-  for (const auto& [key, name] : columns) table.columns.push_back(name);
+  const auto is_share = [](std::string_view key) { return key.starts_with("share"); };
+  for (const auto& [key, name] : columns)
+    table.columns.push_back(name + (is_share(key) ? ", %" : ""));
   for (const json& row : rows) {
     auto& cells = table.rows.emplace_back();
     for (const auto& [key, name] : columns) {
-      const std::string text = key;
-      cells.push_back(text.starts_with("share") ? Cell(percent(row.at(key))) : cell(row.at(key)));
+      cells.push_back(is_share(key) ? percent_cell(row.at(key)) : cell(row.at(key)));
     }
   }
   return table;
@@ -191,19 +196,18 @@ class DataPage {
                                                              : get(numbers_.at(part)));
       table.rows.push_back(std::move(cells));
     };
-    row("rows", [](const json& of) { return Cell(thousands(of.at("rows"))); });
-    row("users", [](const json& of) { return Cell(thousands(of.at("users"))); });
-    row("videos", [](const json& of) { return Cell(thousands(of.at("videos"))); });
-    row("pairs of a user and a video",
-        [](const json& of) { return Cell(thousands(of.at("pairs"))); });
-    row("density: rows / (users x videos)",
-        [](const json& of) { return Cell(percent(of.at("cells_filled_by_rows"))); });
-    row("density: pairs / (users x videos)",
-        [](const json& of) { return Cell(percent(of.at("cells_filled_by_pairs"))); });
+    row("rows", [](const json& of) { return cell(of.at("rows")); });
+    row("users", [](const json& of) { return cell(of.at("users")); });
+    row("videos", [](const json& of) { return cell(of.at("videos")); });
+    row("pairs of a user and a video", [](const json& of) { return cell(of.at("pairs")); });
+    row("density: rows / (users x videos), %",
+        [](const json& of) { return percent_cell(of.at("cells_filled_by_rows")); });
+    row("density: pairs / (users x videos), %",
+        [](const json& of) { return percent_cell(of.at("cells_filled_by_pairs")); });
     row(label_ + ", mean", [](const json& of) { return cell(of.at("label").at("mean")); });
     row(label_ + ", median", [](const json& of) { return cell(of.at("label").at("50%")); });
-    row("positive: " + label_ + " >= 1",
-        [](const json& of) { return Cell(percent(of.at("positive_share"))); });
+    row("positive: " + label_ + " >= 1, %",
+        [](const json& of) { return percent_cell(of.at("positive_share")); });
     page_.add(table);
     page_.add(
         table_of("Ten users whose " + label_ + " varies most, training rows",
@@ -231,14 +235,19 @@ class DataPage {
       }
       page_.add(first);
       std::vector<std::pair<std::string, json>> described;
-      for (const auto& [column, numbers] : table->at("describe").items())
-        described.push_back({column, numbers});
-      if (!described.empty()) page_.add(descriptions(name + ": numbers", "column", described));
       PageTable texts{.title = name + ": texts",
                       .columns = {"column", "count", "different", "most frequent", "its rows"}};
-      for (const auto& [column, facts] : table->at("texts").items())
+      for (const std::string column : head.at("columns")) {
+        if (table->at("describe").contains(column))
+          described.push_back({column, table->at("describe").at(column)});
+        if (table->at("describe").contains(column + " length"))
+          described.push_back({column + " length", table->at("describe").at(column + " length")});
+        if (!table->at("texts").contains(column)) continue;
+        const json& facts = table->at("texts").at(column);
         texts.rows.push_back({column, cell(facts.at("count")), cell(facts.at("unique")),
                               cell(facts.at("top")), cell(facts.at("top_rows"))});
+      }
+      if (!described.empty()) page_.add(descriptions(name + ": numbers", "column", described));
       if (!texts.rows.empty()) page_.add(texts);
     }
   }
@@ -255,12 +264,13 @@ class DataPage {
   void missing() {
     page_.section("missing", "Missing values");
     PageTable table{.title = "Columns with missing cells",
-                    .columns = {"table", "column", "missing", "share of rows"}};
+                    .columns = {"table", "column", "missing", "% of rows"}};
     for (const auto& [name, one] : ordered_tables()) {
-      if (!has(*one, name)) continue;
+      if (one->contains("absent")) continue;
       for (const auto& [column, facts] : one->at("missing").items())
         if (facts.at("count") != 0)
-          table.rows.push_back({name, column, cell(facts.at("count")), percent(facts.at("share"))});
+          table.rows.push_back(
+              {name, column, cell(facts.at("count")), percent_cell(facts.at("share"))});
     }
     if (table.rows.empty())
       page_.text("No cell is missing.");
@@ -386,7 +396,7 @@ class DataPage {
   }
 
   void components() {
-    page_.section("components", "Two principal components of daily features");
+    page_.section("components", "Principal components");
     const json& of = numbers_.at("engagement");
     if (!has(of, "Daily features")) return;
     const json& found = of.at("components");
@@ -436,7 +446,7 @@ class DataPage {
     bars.names_label = label_ + " above";
     bars.values.label = "% of the table's rows";
     for (const auto& [name, rows] : both()) {
-      table.columns.insert(table.columns.end(), {name + ", rows", name + ", share"});
+      table.columns.insert(table.columns.end(), {name + ", rows", name + ", %"});
       BarSeries series{.name = name};
       for (size_t t = 0; t < rows->at("thresholds").size(); ++t) {
         const json& one = rows->at("thresholds")[t];
@@ -445,7 +455,7 @@ class DataPage {
           bars.names.push_back(fmt::format("{:g}", one.at("threshold").get<double>()));
         }
         table.rows[t].push_back(cell(one.at("rows_above")));
-        table.rows[t].push_back(percent(one.at("share_above")));
+        table.rows[t].push_back(percent_cell(one.at("share_above")));
         series.values.push_back(100 * real(one.at("share_above")));
       }
       bars.series.push_back(std::move(series));
@@ -666,13 +676,12 @@ class DataPage {
         "this synthetic one. Real training figures count duplicates, which the import of the "
         "replica dropped.");
     PageTable table{.title = "Figures that do not depend on scale",
-                    .columns = {"", "KuaiRec 2.0", "replica", "off by"}};
+                    .columns = {"", "KuaiRec 2.0", "replica", "off by, %"}};
     for (const json& one : of.at("figures")) {
       const double theirs = real(one.at("kuairec")), here = real(one.at("here"));
       table.rows.push_back({one.at("what").get<std::string>(), theirs, cell(one.at("here")),
-                            std::isfinite(here)
-                                ? fmt::format("{:+.1f} %", 100 * (here - theirs) / std::abs(theirs))
-                                : std::string(kUndefined)});
+                            std::isfinite(here) ? Cell(100 * (here - theirs) / std::abs(theirs))
+                                                : Cell(std::string(kUndefined))});
     }
     page_.add(table);
   }
