@@ -287,16 +287,16 @@ rows_of_user = big.groupby("user_id")["label"].agg(["size", "sum"])
 
 
 def groups(pairs, of, key):
-    """Members of each group and their training rows; most members first."""
+    """Members of each group and their training rows."""
     found = pd.DataFrame(pairs, columns=["id", "key"]).merge(of, left_on="id", right_index=True, how="left").fillna(0)
     by = found.groupby("key").agg(members=("id", "size"), rows=("size", "sum"), sum=("sum", "sum")).reset_index()
     return [{key: k, "members": int(m), "rows": int(r), "mean": number(s / r) if r else None}
             for k, m, r, s in by.itertuples(index=False)]
 
 
-def members_as(name, found, most_first=True):
+def members_as(name, found):
     renamed = [{name if k == "members" else k: v for k, v in group.items()} for group in found]
-    return sorted(renamed, key=lambda group: -group[name]) if most_first else renamed
+    return sorted(renamed, key=lambda group: -group[name])
 
 
 def by_tag():
@@ -319,7 +319,7 @@ def by_user_column():
     found = {}
     for column in USER_COLUMNS:
         values = users[column].fillna("").map(lambda x: x if isinstance(x, str) else str(int(x)))
-        found[column] = members_as("users", groups(list(zip(users["user_id"], values)), rows_of_user, "value"), False)
+        found[column] = members_as("users", groups(list(zip(users["user_id"], values)), rows_of_user, "value"))
     return found
 
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "trainer/analysis/days.h"
 #include "trainer/analysis/describe.h"
 #include "trainer/analysis/order_counts.h"
 #include "trainer/analysis/row_numbers.h"
@@ -78,6 +79,13 @@ TEST(Histogram, PutsTheUpperEndIntoTheLastBinAndTheRestAbove) {
   EXPECT_EQ(bins.above, 1);
   EXPECT_EQ(histogram_of_counts({}).to_json()["counts"], json::array());
   EXPECT_EQ(histogram_of(std::vector{NAN, 2., 2.}).to_json()["counts"], json::array({2}));
+}
+
+TEST(Days, GoToDatesAndBack) {
+  EXPECT_EQ(date_text(0), "1970-01-01");
+  EXPECT_EQ(date_text(18448), "2020-07-05");
+  for (const int64_t day : {-719'162, -1, 0, 11'016, 2'932'896})
+    EXPECT_EQ(day_of(date_text(day)), day);
 }
 
 /// Two pieces: user 0 sees video 0 twice, user 2 sees videos 0 and 1; user 1 has no rows.

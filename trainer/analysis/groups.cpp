@@ -28,7 +28,7 @@ struct Group {
 
 /// Most members first, of equally many the lesser key.
 template <class Key>
-json by_members(const std::map<Key, Group>& groups, const char* key_name) {
+json by_members(const std::map<Key, Group>& groups, const char* key_name, const char* members) {
   std::vector<const std::pair<const Key, Group>*> order;
   for (const auto& group : groups) order.push_back(&group);
   std::ranges::stable_sort(order, std::greater<>(),
@@ -36,7 +36,7 @@ json by_members(const std::map<Key, Group>& groups, const char* key_name) {
   json list = json::array();
   for (const auto* group : order)
     list.push_back({{key_name, group->first},
-                    {"videos", group->second.members},
+                    {members, group->second.members},
                     {"rows", group->second.rows},
                     {"mean", number(group->second.mean())}});
   return list;
@@ -51,7 +51,7 @@ json tags_of(const Dataset& dataset, const RowNumbers& training) {
   for (int64_t item = 0; item < dataset.items(); ++item)
     for (int64_t k = tags.offsets[item]; k < tags.offsets[item + 1]; ++k)
       groups[tags.code[k]].add(training.item_rows[item], training.item_sum[item]);
-  return {{"tags", std::ssize(tags.code)}, {"by_tag", by_members(groups, "tag")}};
+  return {{"tags", std::ssize(tags.code)}, {"by_tag", by_members(groups, "tag", "videos")}};
 }
 
 json categories_of(const Dataset& dataset, const RowNumbers& training) {
@@ -61,7 +61,7 @@ json categories_of(const Dataset& dataset, const RowNumbers& training) {
   std::map<std::string, Group> groups;
   for (int64_t item = 0; item < dataset.items(); ++item)
     groups[names.texts[names.codes[item]]].add(training.item_rows[item], training.item_sum[item]);
-  return {{"by_category", by_members(groups, "category")}};
+  return {{"by_category", by_members(groups, "category", "videos")}};
 }
 
 json user_columns_of(const Dataset& dataset, const RowNumbers& training) {
@@ -81,13 +81,7 @@ json user_columns_of(const Dataset& dataset, const RowNumbers& training) {
                                     : std::to_string(static_cast<int64_t>(cells.numbers[k]));
       groups[value].add(training.user_rows[user[k]], training.user_sum[user[k]]);
     }
-    json list = json::array();
-    for (const auto& [value, group] : groups)
-      list.push_back({{"value", value},
-                      {"users", group.members},
-                      {"rows", group.rows},
-                      {"mean", number(group.mean())}});
-    columns[column] = std::move(list);
+    columns[column] = by_members(groups, "value", "users");
   }
   return columns;
 }

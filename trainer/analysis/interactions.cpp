@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
+
+#include "trainer/analysis/days.h"
 
 namespace kt {
 namespace {
@@ -30,12 +31,6 @@ json lengths_of(const RowNumbers& rows) {
                        {"share_of_2", share(rows.lengths[c].liked, rows.lengths[c].rows)},
                        {"median_play_duration", number(rows.lengths[c].median_play_ms)}});
   return classes;
-}
-
-std::string date_text(int64_t day) {
-  const std::chrono::year_month_day date{std::chrono::sys_days{std::chrono::days{day}}};
-  return fmt::format("{:04}-{:02}-{:02}", int{date.year()}, unsigned{date.month()},
-                     unsigned{date.day()});
 }
 
 json activity_of(const RowNumbers& rows) {

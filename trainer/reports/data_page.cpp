@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "trainer/analysis/days.h"
 #include "trainer/reports/page.h"
 
 namespace kt {
@@ -15,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kDrawnDays = 1500;
+constexpr int64_t kDrawnDays = 1500;
 constexpr size_t kListedGroups = 40;
 constexpr const char* kUndefined = "undefined";
 
@@ -385,7 +386,7 @@ class DataPage {
     bars.series.push_back(std::move(series));
     page_.add(bars);
     for (const json& one : of.at("scatter"))
-      page_.add(Chart{.title = one.at("feature").get<std::string>(),
+      page_.add(Chart{.title = one.at("feature").get<std::string>() + " and the mean " + label_,
                       .x = {.label = one.at("feature")},
                       .y = {.label = "mean " + label_ + " of a video", .log = true},
                       .series = {{.name = "videos",
@@ -565,9 +566,21 @@ class DataPage {
     bars.names_label = "day, " + dataset_.at("time_zone").get<std::string>();
     bars.values.label = "rows";
     BarSeries series{.name = name};
-    for (const size_t day : thinned(days.size(), kDrawnDays)) {
-      bars.names.push_back(days[day].at("date"));
-      series.values.push_back(real(days[day].at("rows")));
+    const auto bar = [&](const std::string& date, double rows) {
+      bars.names.push_back(date);
+      series.values.push_back(rows);
+    };
+    const int64_t first = day_of(days.front().at("date")), last = day_of(days.back().at("date"));
+    if (last - first < kDrawnDays) {
+      size_t next = 0;
+      for (int64_t day = first; day <= last; ++day) {
+        const bool has_rows = day_of(days[next].at("date")) == day;
+        bar(date_text(day), has_rows ? real(days[next++].at("rows")) : 0);
+      }
+    } else {
+      for (const size_t day : thinned(days.size(), kDrawnDays))
+        bar(days[day].at("date"), real(days[day].at("rows")));
+      bars.title += "; some of the days that have rows";
     }
     bars.series.push_back(std::move(series));
     page_.add(bars);
