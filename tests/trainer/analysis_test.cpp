@@ -68,8 +68,8 @@ TEST(Describe, IsNullWhereAColumnSaysNothing) {
 
 TEST(Correlation, IsUndefinedForEqualValuesAndFewerThanTwoPairs) {
   EXPECT_TRUE(std::isnan(correlation(std::vector{.1, .1, .1}, std::vector{1., 2., 3.})));
-  EXPECT_TRUE(std::isnan(correlation(std::vector{1., NAN}, std::vector{1., 2.})));
-  EXPECT_DOUBLE_EQ(correlation(std::vector{1., 2., NAN, 4.}, std::vector{2., 1., 9., -1.}), -1);
+  EXPECT_TRUE(std::isnan(correlation(std::vector<double>{1., NAN}, std::vector{1., 2.})));
+  EXPECT_DOUBLE_EQ(correlation(std::vector<double>{1., 2., NAN, 4.}, std::vector{2., 1., 9., -1.}), -1);
 }
 
 TEST(Histogram, PutsTheUpperEndIntoTheLastBinAndTheRestAbove) {
@@ -78,7 +78,7 @@ TEST(Histogram, PutsTheUpperEndIntoTheLastBinAndTheRestAbove) {
   EXPECT_THAT(bins.counts, ElementsAre(2, 2));
   EXPECT_EQ(bins.above, 1);
   EXPECT_EQ(histogram_of_counts({}).to_json()["counts"], json::array());
-  EXPECT_EQ(histogram_of(std::vector{NAN, 2., 2.}).to_json()["counts"], json::array({2}));
+  EXPECT_EQ(histogram_of(std::vector<double>{NAN, 2., 2.}).to_json()["counts"], json::array({2}));
 }
 
 TEST(Days, GoToDatesAndBack) {
