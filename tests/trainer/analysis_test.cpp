@@ -69,7 +69,8 @@ TEST(Describe, IsNullWhereAColumnSaysNothing) {
 TEST(Correlation, IsUndefinedForEqualValuesAndFewerThanTwoPairs) {
   EXPECT_TRUE(std::isnan(correlation(std::vector{.1, .1, .1}, std::vector{1., 2., 3.})));
   EXPECT_TRUE(std::isnan(correlation(std::vector<double>{1., NAN}, std::vector{1., 2.})));
-  EXPECT_DOUBLE_EQ(correlation(std::vector<double>{1., 2., NAN, 4.}, std::vector{2., 1., 9., -1.}), -1);
+  EXPECT_DOUBLE_EQ(correlation(std::vector<double>{1., 2., NAN, 4.}, std::vector{2., 1., 9., -1.}),
+                   -1);
 }
 
 TEST(Histogram, PutsTheUpperEndIntoTheLastBinAndTheRestAbove) {

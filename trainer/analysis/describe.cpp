@@ -29,9 +29,11 @@ double in_order(std::vector<double>& values, int64_t place) {
   return values[place];
 }
 
-double between_places(int64_t count, double share, const std::function<double(int64_t)>& at) {
-  const QuantilePlace place = quantile_place(count, share);
-  return place.between(at(place.below), at(std::min(place.below + 1, count - 1)));
+/// Changes the order of the values.
+std::vector<double> quantiles_of(std::vector<double>& values, std::span<const double> quantiles) {
+  if (values.empty()) return {};
+  return quantile_values(std::ssize(values), quantiles,
+                         [&](int64_t place) { return in_order(values, place); });
 }
 
 }  // namespace
@@ -47,19 +49,29 @@ std::span<const double> quartiles() {
   return kQuartiles;
 }
 
+std::vector<double> quantile_values(int64_t count, std::span<const double> quantiles,
+                                    const std::function<double(int64_t)>& in_order) {
+  std::vector<double> values;
+  for (const double quantile : quantiles) {
+    const QuantilePlace place = quantile_place(count, quantile);
+    const double low = in_order(place.below);
+    values.push_back(place.between(low, in_order(std::min(place.below + 1, count - 1))));
+  }
+  return values;
+}
+
 json description(const ColumnMoments& moments, std::span<const double> quantiles,
-                 const std::function<double(int64_t)>& in_order) {
+                 std::span<const double> values) {
   const auto known = [&](double value) { return moments.count > 0 ? number(value) : json(); };
+  const double variance =
+      moments.count > 1 ? moments.squares / static_cast<double>(moments.count - 1) : kUndefined;
   json out = {{"count", moments.count},
               {"mean", known(moments.mean)},
-              {"std", number(moments.count > 1 ? std::sqrt(moments.squares /
-                                                           static_cast<double>(moments.count - 1))
-                                               : kUndefined)},
+              {"std", number(std::sqrt(variance))},
               {"min", known(moments.min)},
               {"max", known(moments.max)}};
-  for (const double q : quantiles)
-    out[fmt::format("{:g}%", 100 * q)] =
-        moments.count > 0 ? number(between_places(moments.count, q, in_order)) : json();
+  for (size_t k = 0; k < quantiles.size(); ++k)
+    out[fmt::format("{:g}%", 100 * quantiles[k])] = values.empty() ? json() : number(values[k]);
   return out;
 }
 
@@ -77,14 +89,13 @@ json describe(std::vector<double> values, std::span<const double> quantiles) {
     // Rounding could leave a mean beside values that are all equal.
     if (least == most) moments.mean = least, moments.squares = 0;
   }
-  return description(moments, quantiles, [&](int64_t place) { return in_order(values, place); });
+  return description(moments, quantiles, quantiles_of(values, quantiles));
 }
 
 double quantile(std::vector<double> values, double share) {
   leave_out_missing(values);
   if (values.empty()) return kUndefined;
-  return between_places(std::ssize(values), share,
-                        [&](int64_t place) { return in_order(values, place); });
+  return quantiles_of(values, {&share, 1})[0];
 }
 
 void Histogram::add(double value) {

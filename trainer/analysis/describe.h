@@ -25,10 +25,15 @@ struct ColumnMoments {
   double min = 0, max = 0;
 };
 
-/// {count, mean, std, min, 25%, 50%, 75%, max}, as `describe` of pandas: the deviation of a sample, quantiles linear between
-/// two places in order. `in_order(place)`: the value at a place in ascending order.
+/// The values of quantiles, linear between two places in order. `in_order(place)`: the value at a place in ascending order,
+/// of `count` > 0.
+std::vector<double> quantile_values(int64_t count, std::span<const double> quantiles,
+                                    const std::function<double(int64_t place)>& in_order);
+
+/// {count, mean, std, min, 25%, 50%, 75%, max}, as `describe` of pandas: the deviation is that of a sample. Shapes: values
+/// as quantiles, or empty without any value.
 nlohmann::json description(const ColumnMoments& moments, std::span<const double> quantiles,
-                           const std::function<double(int64_t place)>& in_order);
+                           std::span<const double> values);
 /// Of values, NaN left out.
 nlohmann::json describe(std::vector<double> values,
                         std::span<const double> quantiles = quartiles());

@@ -47,6 +47,10 @@ json activity_of(const RowNumbers& rows) {
 
 }  // namespace
 
+json column_of(const RowColumn& column) {
+  return description(column.moments, kRowQuantiles, column.quantiles);
+}
+
 json interactions_of(const RowNumbers& rows) {
   const int64_t users = with_rows(rows.user_rows), items = with_rows(rows.item_rows);
   json thresholds = json::array();
@@ -60,7 +64,7 @@ json interactions_of(const RowNumbers& rows) {
               {"pairs", rows.pairs},
               {"cells_filled_by_rows", share(rows.rows, users * items)},
               {"cells_filled_by_pairs", share(rows.pairs, users * items)},
-              {"label", rows.label},
+              {"label", column_of(rows.label)},
               {"label_to_5", description(rows.label_to_5, {}, {})},
               {"label_histogram", rows.labels.to_json()},
               {"positive_share", share(rows.positive, rows.rows)},
@@ -72,8 +76,8 @@ json interactions_of(const RowNumbers& rows) {
                 {"most_of_a_pair", rows.most_repeats}}},
               {"activity", activity_of(rows)}};
   if (rows.has_durations) {
-    out["play_duration"] = rows.play_duration;
-    out["video_duration"] = rows.video_duration;
+    out["play_duration"] = column_of(rows.play_duration);
+    out["video_duration"] = column_of(rows.video_duration);
     out["lengths"] = lengths_of(rows);
   } else {
     for (const char* key : {"play_duration", "video_duration", "lengths"})

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -271,17 +272,16 @@ class Look {
         found_.item_mean[item] =
             found_.item_sum[item] / static_cast<double>(found_.item_rows[item]);
     if (label.min == label.max) make_all_equal(label.min);
-    found_.label = description(label, kRowQuantiles, [&](int64_t place) {
-      return double{float_of_key(label_order_.at(place))};
-    });
-    found_.label_to_5 = label_to_5_.all();
+    const auto real = [&](int64_t place) { return double{float_of_key(label_order_.at(place))}; };
     const auto whole = [](const OrderCounts& order) {
       return [&order](int64_t place) { return static_cast<double>(whole_of_key(order.at(place))); };
     };
+    found_.label = column(label, real);
+    found_.label_to_5 = label_to_5_.all();
     found_.has_durations = play_orders_.back().size() > 0;
     if (!found_.has_durations) return std::move(found_);
-    found_.play_duration = description(play_.all(), kRowQuantiles, whole(play_orders_.back()));
-    found_.video_duration = description(length_.all(), kRowQuantiles, whole(length_order_));
+    found_.play_duration = column(play_.all(), whole(play_orders_.back()));
+    found_.video_duration = column(length_.all(), whole(length_order_));
     for (int64_t c = 0; c < kLengths; ++c) {
       const int64_t rows = play_orders_[c].size();
       const auto at = whole(play_orders_[c]);
@@ -289,6 +289,12 @@ class Look {
           rows == 0 ? kUndefined : (at((rows - 1) / 2) + at(rows / 2)) / 2;
     }
     return std::move(found_);
+  }
+
+  static RowColumn column(const ColumnMoments& moments,
+                          const std::function<double(int64_t)>& in_order) {
+    if (moments.count == 0) return {moments, {}};
+    return {moments, quantile_values(moments.count, kRowQuantiles, in_order)};
   }
 
   /// Of rows that are all equal: rounding would leave means that differ, and correlations with them.

@@ -3,7 +3,6 @@
 #include <array>
 #include <cstdint>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
@@ -55,11 +54,17 @@ struct HeadRow {
   double timestamp = 0;
 };
 
+/// Shapes: quantiles as kRowQuantiles; empty without rows.
+struct RowColumn {
+  ColumnMoments moments;
+  std::vector<double> quantiles;
+};
+
 struct RowNumbers {
   int64_t rows = 0;
   bool has_durations = false, has_timestamps = false;
-  nlohmann::json label, play_duration, video_duration;  ///< descriptions
-  ColumnMoments label_to_5;                             ///< of rows with a label of at most 5
+  RowColumn label, play_duration, video_duration;
+  ColumnMoments label_to_5;  ///< of rows with a label of at most 5
   std::array<int64_t, kThresholds.size()> above{};
   int64_t positive = 0;  ///< label >= 1
   int64_t liked = 0;     ///< label >= 2

@@ -6,6 +6,7 @@
 
 #include "io/dataset/side_columns.h"
 #include "io/tables/side_tables.h"
+#include "trainer/analysis/interactions.h"
 
 namespace kt {
 namespace {
@@ -132,7 +133,7 @@ json row_table_of(const Dataset& dataset, const RowNumbers& rows, const IdTables
   if (rows.has_durations) columns.insert(columns.end(), {"play_duration", "video_duration"});
   if (rows.has_timestamps) columns.push_back("timestamp");
   columns.push_back(label);
-  json head = json::array(), described = {{label, rows.label}}, missing = json::object();
+  json head = json::array(), described = {{label, column_of(rows.label)}}, missing = json::object();
   for (const HeadRow& row : rows.head) {
     json cells = json::array({ids.user_id[row.user], ids.item_id[row.item]});
     if (rows.has_durations) cells.insert(cells.end(), {row.play_duration, row.video_duration});
@@ -141,8 +142,8 @@ json row_table_of(const Dataset& dataset, const RowNumbers& rows, const IdTables
     head.push_back(std::move(cells));
   }
   if (rows.has_durations) {
-    described["play_duration"] = rows.play_duration;
-    described["video_duration"] = rows.video_duration;
+    described["play_duration"] = column_of(rows.play_duration);
+    described["video_duration"] = column_of(rows.video_duration);
   }
   for (const std::string& column : columns)
     missing[column] = missing_of(column == "timestamp" ? rows.activity.without_time : 0, rows.rows);
