@@ -33,9 +33,11 @@ TEST(OrderCounts, FindsThePlacesOfQuantilesAsSortingDoes) {
       values.push_back(static_cast<float>((k * 7919) % 1009) / 100 - 3);
     constexpr std::array kQuantiles{0., .25, .5, .99, 1.};
     OrderCounts counts(3);
-    for (int64_t k = 0; k < n; ++k) counts.count_upper(order_key(values[k]), static_cast<int>(k % 3));
+    for (int64_t k = 0; k < n; ++k)
+      counts.count_upper(order_key(values[k]), static_cast<int>(k % 3));
     counts.want(kQuantiles);
-    for (int64_t k = 0; k < n; ++k) counts.count_lower(order_key(values[k]), static_cast<int>((k + 1) % 3));
+    for (int64_t k = 0; k < n; ++k)
+      counts.count_lower(order_key(values[k]), static_cast<int>((k + 1) % 3));
     ASSERT_EQ(counts.size(), n);
     std::ranges::sort(values);
     for (const double q : kQuantiles) {
