@@ -57,18 +57,29 @@ std::string script_json(const json& document) {
   return escaped;
 }
 
+/// Long texts are what a table may break into lines.
+const char* class_of(const Cell& cell) {
+  constexpr size_t kLongText = 40;
+  const auto* text = std::get_if<std::string>(&cell);
+  if (!text) return "";
+  return text->size() > kLongText ? " class=\"text long\"" : " class=\"text\"";
+}
+
 std::string table_html(const PageTable& table) {
   std::string html = "<div class=\"scroll\"><table>";
   if (!table.title.empty()) html += "<caption>" + html_escaped(table.title) + "</caption>";
   html += "<thead><tr>";
-  for (const std::string& column : table.columns)
-    html += "<th scope=\"col\">" + html_escaped(column) + "</th>";
+  for (size_t c = 0; c < table.columns.size(); ++c) {
+    const bool is_text = !table.rows.empty() && c < table.rows[0].size() &&
+                         std::holds_alternative<std::string>(table.rows[0][c]);
+    html += std::string("<th scope=\"col\"") + (is_text ? " class=\"text\">" : ">") +
+            html_escaped(table.columns[c]) + "</th>";
+  }
   html += "</tr></thead><tbody>";
   for (const std::vector<Cell>& row : table.rows) {
     html += "<tr>";
     for (const Cell& cell : row)
-      html += (std::holds_alternative<std::string>(cell) ? "<td class=\"text\">" : "<td>") +
-              html_escaped(text_of(cell)) + "</td>";
+      html += std::string("<td") + class_of(cell) + ">" + html_escaped(text_of(cell)) + "</td>";
     html += "</tr>";
   }
   return html + "</tbody></table></div>\n";
