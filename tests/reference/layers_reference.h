@@ -9,6 +9,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softplus.h>
@@ -199,6 +200,8 @@ class LayersReference {
           }
           case LayerKind::kDense:
             return at::addmm(of(1), in(), of(0));
+          case LayerKind::kProduct:
+            return at::mm(in(), of());
           case LayerKind::kRelu:
             return at::relu(in());
           case LayerKind::kSigmoid:
@@ -220,6 +223,17 @@ class LayersReference {
             return in(0) + in(1);
           case LayerKind::kMultiply:
             return in(0) * in(1);
+          case LayerKind::kFold:
+            return at::sum(in().view({in().size(0), -1, layer.vector_width}), {1});
+          case LayerKind::kPairDots: {
+            std::vector<at::Tensor> dots;
+            for (int64_t i = 0; i < in().size(1) / layer.vector_width; ++i)
+              for (int64_t j = 0; j < i; ++j)
+                dots.push_back(at::sum(in().narrow(1, i * layer.vector_width, layer.vector_width) *
+                                           in().narrow(1, j * layer.vector_width, layer.vector_width),
+                                       {1}, true));
+            return at::cat(dots, 1);
+          }
           case LayerKind::kScale:
             return in() * layer.value;
           case LayerKind::kBias:
