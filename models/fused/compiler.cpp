@@ -352,8 +352,7 @@ class Compiler {
       for (const auto& [side, terms] : shares) {
         Op& share = add_op(side, OpKind::kDense, layer.width);
         add_terms(side, share, terms);
-        if (has_bias && side == shares.begin()->first)
-          add_bias(share, layer, layer.parameter + 1);
+        if (has_bias && side == shares.begin()->first) add_bias(share, layer, layer.parameter + 1);
         columns[side == Level::kItem] = output(side, value_of(side, share));
       }
       Op& sum = add_op(level, OpKind::kGather, layer.width);

@@ -375,8 +375,7 @@ __attribute__((noinline)) void forward_fold(const Block& block, const Op& op) {
     for (int64_t c = 0; c < width; c += kLanes) {
       const float* a = block.workspace + op.a + r * a_stride + c;
       Floats sum = load_up_to(a, width - c);
-      for (int64_t v = width; v < op.a_width; v += width)
-        sum = sum + load_up_to(a + v, width - c);
+      for (int64_t v = width; v < op.a_width; v += width) sum = sum + load_up_to(a + v, width - c);
       store(block.workspace + op.y + r * stride + c, sum);
     }
 }

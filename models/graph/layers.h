@@ -16,7 +16,7 @@ enum class LayerKind {
   kUserTable,  ///< the user's row of a table
   kItemTable,  ///< the item's row of a table
   kColumns,    ///< what is known of the row's user, of its item, or of the row: not trained
-  kLookup,    ///< of some columns, which are codes: each one's row of a table, side by side
+  kLookup,     ///< of some columns, which are codes: each one's row of a table, side by side
   kDense,      ///< x W + b, W stored [in, out]
   kProduct,    ///< x W
   kRelu,

@@ -36,8 +36,8 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
   for (int64_t layer = 1; layer <= values.whole("cross.layers"); ++layer)
     x = cross_layer(m, "cross" + std::to_string(layer), x0, x, values.whole("cross.rank"));
   const bool beside = values.word("cross.place") == "beside";
-  const int hidden = hidden_layers(m, "hidden", beside ? x0 : x, values.list("hidden"),
-                                   values.number("dropout"));
+  const int hidden =
+      hidden_layers(m, "hidden", beside ? x0 : x, values.list("hidden"), values.number("dropout"));
   m.dense("output", beside ? m.concat({x, hidden}) : hidden, 1, Initializer::kTargetMean);
   return {std::move(m), objective_of(values)};
 }

@@ -1,5 +1,6 @@
 #include "models/systems/dlrm.h"
 
+#include "launch/base/errors.h"
 #include "models/systems/common_options.h"
 #include "models/systems/fields.h"
 #include "models/systems/hidden_layers.h"
@@ -34,8 +35,15 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
   }
   vectors.push_back(fields);
   if (values.flag("embeddings_to_top")) top.push_back(fields);
-  top.push_back(m.pair_dots(m.concat(vectors), width));
-  const int x = hidden_layers(m, "top", m.concat(top), values.list("top"), values.number("dropout"));
+  const int all = m.concat(vectors);
+  if (m.width(all) == width)
+    user_error(
+        "model.ids: got false, and the one field that is left has no other to take the dot with; "
+        "set it to true, or choose another of model.user_codes, model.categories, model.tags, "
+        "model.duration, model.friends and model.daily");
+  top.push_back(m.pair_dots(all, width));
+  const int x =
+      hidden_layers(m, "top", m.concat(top), values.list("top"), values.number("dropout"));
   m.dense("output", x, 1, Initializer::kTargetMean);
   return {std::move(m), objective_of(values)};
 }

@@ -33,8 +33,9 @@ void add_field_options(std::vector<OptionDeclaration>& to) {
   to.push_back(flag_option("daily", true, "numbers of the daily table, for videos: logs of means"));
   to.push_back(number_option("init_deviation", .05, {0, 100},
                              "initial deviation of embeddings (normal, cut at twice that)"));
-  to.push_back(number_option("penalty", 0, {0, 1e6},
-                             "times the squared embeddings that a row looks up, added to its loss"));
+  to.push_back(
+      number_option("penalty", 0, {0, 1e6},
+                    "times the squared embeddings that a row looks up, added to its loss"));
 }
 
 std::vector<Column> field_columns(const OptionValues& values) {

@@ -121,11 +121,11 @@ struct Model {
   const char* name;
   Layers (*layers)();
 };
-const Model kModels[] = {{"Ncf", small_ncf},    {"NcfWithoutContent", ncf_without_content},
-                         {"Towers", towers},    {"Shared", shared},
-                         {"Linear", linear},    {"Joined", joined},
-                         {"Fields", fields},
-                         {"OfUsers", of_users}, {"OfRows", of_rows}};
+const Model kModels[] = {{"Ncf", small_ncf}, {"NcfWithoutContent", ncf_without_content},
+                         {"Towers", towers}, {"Shared", shared},
+                         {"Linear", linear}, {"Joined", joined},
+                         {"Fields", fields}, {"OfUsers", of_users},
+                         {"OfRows", of_rows}};
 
 /// Weights and rows of a leaf for a model. What an engine is given, whole or in pieces.
 struct Leaf {

@@ -229,9 +229,10 @@ class LayersReference {
             std::vector<at::Tensor> dots;
             for (int64_t i = 0; i < in().size(1) / layer.vector_width; ++i)
               for (int64_t j = 0; j < i; ++j)
-                dots.push_back(at::sum(in().narrow(1, i * layer.vector_width, layer.vector_width) *
-                                           in().narrow(1, j * layer.vector_width, layer.vector_width),
-                                       {1}, true));
+                dots.push_back(
+                    at::sum(in().narrow(1, i * layer.vector_width, layer.vector_width) *
+                                in().narrow(1, j * layer.vector_width, layer.vector_width),
+                            {1}, true));
             return at::cat(dots, 1);
           }
           case LayerKind::kScale:
