@@ -29,27 +29,31 @@ void TouchedRows::clear(int64_t leaf, float* buffer) {
     const Array& array = arrays_[a];
     for (const int32_t row : list(leaf, a)) {
       std::fill_n(buffer + array.begin + row * array.cols, array.cols, 0.f);
-      marks_[leaf * rows_ + first_row_[a] + row] = 0;
+      marks_[place(leaf, a, row)] = 0;
     }
     list(leaf, a).clear();
   }
 }
 
 void TouchedRows::sum_subtrees(std::span<float> buffers, Range leaves, ThreadPool& pool) {
-  kt::sum_subtrees(buffers, width_, leaves, pool, others_);
+  kt::sum_subtrees(buffers, width_, leaves, others_, pool);
   if (arrays_.empty()) return;
   const std::vector<TreeAdd> adds = subtree_adds(leaves);
   pool.parallel_for(std::ssize(arrays_), [&](int64_t a, int) {
     const FlushSmall flush;
     const Array& array = arrays_[a];
-    for (const TreeAdd& add : adds)
+    for (const TreeAdd& add : adds) {
+      float* __restrict__ into = buffers.data() + add.into * width_ + array.begin;
+      const float* __restrict__ from = buffers.data() + add.from * width_ + array.begin;
+      // -0 + 0 is 0.
+      for (const int32_t row : list(add.into, a))
+        if (!is_touched(add.from, a, row))
+          for (int64_t c = 0; c < array.cols; ++c) into[row * array.cols + c] += 0.f;
       for (const int32_t row : list(add.from, a)) {
         touch(add.into, a, row);
-        const int64_t at = array.begin + row * array.cols;
-        float* __restrict__ into = buffers.data() + add.into * width_ + at;
-        const float* __restrict__ from = buffers.data() + add.from * width_ + at;
-        for (int64_t c = 0; c < array.cols; ++c) into[c] += from[c];
+        for (int64_t c = row * array.cols; c < (row + 1) * array.cols; ++c) into[c] += from[c];
       }
+    }
   });
 }
 

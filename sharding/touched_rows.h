@@ -21,11 +21,15 @@ class TouchedRows {
   /// Shapes: a leaf's buffer [width]. The arrays are in order. Without any, every column is summed.
   TouchedRows(std::vector<Array> arrays, int64_t leaves, int64_t width);
 
+  int64_t width() const { return width_; }
   /// The leaf is to have a gradient of that row.
   void touch(int64_t leaf, int64_t array, int64_t row) {
-    uint8_t& mark = marks_[leaf * rows_ + first_row_[array] + row];
+    uint8_t& mark = marks_[place(leaf, array, row)];
     if (mark == 0) list(leaf, array).push_back(static_cast<int32_t>(row));
     mark = 1;
+  }
+  bool is_touched(int64_t leaf, int64_t array, int64_t row) const {
+    return marks_[place(leaf, array, row)] != 0;
   }
   /// Makes a leaf's buffer 0, of which no row is touched then.
   void clear(int64_t leaf, float* buffer);
@@ -33,6 +37,9 @@ class TouchedRows {
   void sum_subtrees(std::span<float> buffers, Range leaves, ThreadPool& pool);
 
  private:
+  int64_t place(int64_t leaf, int64_t array, int64_t row) const {
+    return leaf * rows_ + first_row_[array] + row;
+  }
   std::vector<int32_t>& list(int64_t leaf, int64_t array) {
     return lists_[leaf * std::ssize(arrays_) + array];
   }
