@@ -3,6 +3,7 @@
 #include "launch/base/simd.h"
 #include "models/fused/dense_tiles.h"
 #include "models/fused/program.h"
+#include "models/fused/transpose.h"
 
 namespace kt::fused::KT_SIMD_LEVEL {
 namespace {
@@ -389,19 +390,6 @@ __attribute__((noinline)) void backward_fold(const Block& block, const Op& op) {
       float* da = block.workspace + op.a_gradient + r * a_stride + c;
       for (int64_t v = 0; v < op.a_width; v += width)
         store_up_to(da + v, op.add_a ? load_up_to(da + v, width - c) + dy : dy, width - c);
-    }
-}
-
-// 16 rows, column by column.
-KT_INLINE void to_columns(const float* rows, int64_t stride, int64_t width, float* columns) {
-  for (int64_t c = 0; c < width; ++c)
-    for (int64_t l = 0; l < kLanes; ++l) columns[c * kLanes + l] = rows[l * stride + c];
-}
-KT_INLINE void to_rows(const float* columns, int64_t width, bool add, float* rows, int64_t stride) {
-  for (int64_t l = 0; l < kLanes; ++l)
-    for (int64_t c = 0; c < width; ++c) {
-      const float value = columns[c * kLanes + l];
-      rows[l * stride + c] = add ? rows[l * stride + c] + value : value;
     }
 }
 

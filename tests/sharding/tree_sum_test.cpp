@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "launch/base/random.h"
 #include "sharding/touched_rows.h"
 
