@@ -393,21 +393,32 @@ __attribute__((noinline)) void backward_fold(const Block& block, const Op& op) {
     }
 }
 
+// Of a vector with N that lie one after the other. `size`: of a vector of 16 rows.
+template <int N>
+KT_INLINE void dots_with(const float* vector, const float* others, int64_t size, float* to) {
+  Floats sum[N];
+  for (Floats& s : sum) s = zero();
+  for (int64_t c = 0; c < size; c += kLanes) {
+    const Floats x = load(vector + c);
+    for (int k = 0; k < N; ++k) sum[k] = fma(x, load(others + k * size + c), sum[k]);
+  }
+  for (int k = 0; k < N; ++k) store(to + k * kLanes, sum[k]);
+}
+
 // Vectors side by side, 16 rows at once: the dot of vectors i and j < i is column i (i - 1) / 2 + j.
 __attribute__((noinline)) void forward_pair_dots(const Block& block, const Op& op) {
-  const int64_t stride = padded(op.width), a_stride = padded(op.a_width), width = op.field_width;
+  const int64_t stride = padded(op.width), a_stride = padded(op.a_width);
+  const int64_t size = op.field_width * kLanes;
   float* a = block.workspace + op.scratch;
   float* y = a + 2 * op.a_width * kLanes;
   for (int64_t first = 0; first < block.n; first += kLanes) {
     to_columns(block.workspace + op.a + first * a_stride, a_stride, op.a_width, a);
     float* dot = y;
-    for (const float* i = a; i < a + op.a_width * kLanes; i += width * kLanes)
-      for (const float* j = a; j < i; j += width * kLanes, dot += kLanes) {
-        Floats sum = zero();
-        for (int64_t c = 0; c < width * kLanes; c += kLanes)
-          sum = fma(load(i + c), load(j + c), sum);
-        store(dot, sum);
-      }
+    for (const float* i = a; i < a + op.a_width * kLanes; i += size) {
+      const float* j = a;
+      for (; j + 4 * size <= i; j += 4 * size, dot += 4 * kLanes) dots_with<4>(i, j, size, dot);
+      for (; j < i; j += size, dot += kLanes) dots_with<1>(i, j, size, dot);
+    }
     to_rows(y, op.width, false, block.workspace + op.y + first * stride, stride);
   }
 }
