@@ -298,8 +298,8 @@ class ExactExchange : public Exchange {
       for (const int32_t item : requests_from(rank)) ++counts[item - first_item_];
   }
 
-  Totals reduce(std::span<float> leaves, TouchedRows& touched, std::span<const double> losses,
-                int32_t request, ThreadPool& pool) override {
+  Totals reduce(std::span<float> leaves, std::span<const double> losses, int32_t request,
+                ThreadPool& pool) override {
     // What this rank tells: numbers, then floats.
     const auto tables = std::ssize(tree_.tables), columns = 1 + tables;
     auto* numbers = in_slot<double>(self(), layout_.told);
@@ -311,11 +311,11 @@ class ExactExchange : public Exchange {
     });
     numbers[std::ssize(losses) * columns] = request;
     auto* floats = reinterpret_cast<float*>(numbers + tree_.numbers_of_rank[self()]);
-    const std::vector<const float*> sums = sum_own(leaves, touched, pool);
+    const std::span<const float> sums = sum_own(leaves, pool);
     if (tree_.in_slices)
       sum_slice(sums, {floats, static_cast<size_t>(tree_.slices[self()].size())}, pool);
     else
-      for (const float* of_subtree : sums) floats = std::copy_n(of_subtree, tree_.width, floats);
+      std::ranges::copy(sums, floats);
     communication_.time([&] { tell(); });
 
     std::vector<const double*> numbers_of;
@@ -531,19 +531,22 @@ class ExactExchange : public Exchange {
     });
   }
 
-  /// This rank's sums of leaves: its subtrees, or what its threads have. Shapes: [sums of this rank] of [width] each.
-  std::vector<const float*> sum_own(std::span<float> leaves, TouchedRows& touched,
-                                    ThreadPool& pool) {
+  /// This rank's sums of leaves, one after the other: its subtrees, or what its threads have.
+  std::span<const float> sum_own(std::span<float> leaves, ThreadPool& pool) {
     const int64_t width = tree_.width;
     if (leaves_ == Leaves::kOfThreads) {
       add_leaves(leaves, width, pool);
-      return {leaves.data()};
+      return leaves.first(width);
     }
-    touched.sum_subtrees(leaves, parameters_.shards(), pool);
-    std::vector<const float*> sums;
-    for (const TreeNode& node : subtrees(parameters_.shards()))
-      sums.push_back(leaves.data() + (node.first_leaf() - parameters_.shards().begin) * width);
-    return sums;
+    sum_subtrees(leaves, width, parameters_.shards(), pool);
+    int64_t at = 0;
+    for (const TreeNode& node : subtrees(parameters_.shards())) {
+      const int64_t leaf = node.first_leaf() - parameters_.shards().begin;
+      if (leaf * width != at)
+        std::copy_n(leaves.begin() + leaf * width, width, leaves.begin() + at);
+      at += width;
+    }
+    return leaves.first(at);
   }
 
   /// The rest of the tree. Shapes: of_rank [ranks] its sums one after the other, [.., sum.size()].
@@ -556,14 +559,15 @@ class ExactExchange : public Exchange {
   }
 
   /// This rank's slice of the sum over all ranks.
-  void sum_slice(std::span<const float* const> sums, std::span<float> slice, ThreadPool& pool) {
-    const int64_t mine = std::ssize(slice);
+  void sum_slice(std::span<const float> sums, std::span<float> slice, ThreadPool& pool) {
+    const int64_t width = tree_.width, mine = std::ssize(slice);
     std::vector<float> outgoing;
     std::vector<int64_t> send_counts, receive_counts;
     for (int rank = 0; rank < size(); ++rank) {
       const Range columns = tree_.slices[rank];
-      for (const float* of_subtree : sums)
-        outgoing.insert(outgoing.end(), of_subtree + columns.begin, of_subtree + columns.end);
+      for (int64_t k = 0; k < tree_.sums_of_rank[self()]; ++k)
+        outgoing.insert(outgoing.end(), sums.begin() + k * width + columns.begin,
+                        sums.begin() + k * width + columns.end);
       send_counts.push_back(tree_.sums_of_rank[self()] * columns.size());
       receive_counts.push_back(tree_.sums_of_rank[rank] * mine);
     }
@@ -697,8 +701,8 @@ class FastExchange : public Exchange {
     for (const int32_t item : part_of_row_) ++counts[item];
   }
 
-  Totals reduce(std::span<float> leaves, TouchedRows&, std::span<const double> losses,
-                int32_t request, ThreadPool& pool) override {
+  Totals reduce(std::span<float> leaves, std::span<const double> losses, int32_t request,
+                ThreadPool& pool) override {
     const auto width = static_cast<int64_t>(parameters_.dense.size());
     add_leaves(leaves, width, pool);
     parameters_.fill_gradients();

@@ -11,7 +11,6 @@
 #include "launch/collectives/communicator.h"
 #include "launch/collectives/shared_slots.h"
 #include "sharding/parameters.h"
-#include "sharding/touched_rows.h"
 
 /// What crosses ranks in a step: parts of items on their way in, their gradients and the dense ones on their way
 /// back. A part is what a row needs of its item: rows of tables, or what an engine computes from them.
@@ -86,10 +85,9 @@ class Exchange {
   virtual void count_rows(std::span<int32_t> counts) const = 0;
 
   /// Fills the gradients of the dense arrays, and in fast form sums those of the item tables. `request`: 0, 1 or 2.
-  /// `touched`: of leaves of units; those of threads are summed whole. Shapes: leaves [units or threads, dense size],
-  /// overwritten where they are not 0; losses [units]. Collective: all ranks.
-  virtual Totals reduce(std::span<float> leaves, TouchedRows& touched,
-                        std::span<const double> losses, int32_t request, ThreadPool& pool) = 0;
+  /// Shapes: leaves [units or threads, dense size], destroyed; losses [units]. Collective: all ranks.
+  virtual Totals reduce(std::span<float> leaves, std::span<const double> losses, int32_t request,
+                        ThreadPool& pool) = 0;
 
   /// Of all calls: waiting for other ranks included.
   double communication_s() const { return communication_.seconds; }

@@ -71,8 +71,7 @@ std::vector<TreeAdd> finish_adds(const std::vector<TreeNode>& nodes) {
   return adds;
 }
 
-void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves,
-                  std::span<const Range> columns, ThreadPool& pool) {
+void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadPool& pool) {
   KT_CHECK(static_cast<int64_t>(buffers.size()) == leaves.size() * width);
   // A thread sums what it most likely wrote: the subtrees of an aligned stretch of leaves. Then all of them those of
   // the stretches.
@@ -87,16 +86,17 @@ void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves,
                   from = (leaves.begin + add.from) >> level;
     (into == from ? inside[into - first] : between).push_back(add);
   }
-  std::vector<Range> pieces;
-  for (const Range& some : columns)
-    for (int64_t begin = some.begin; begin < some.end; begin += kColumns)
-      pieces.push_back({begin, std::min(begin + kColumns, some.end)});
+  const int64_t pieces = (width + kColumns - 1) / kColumns;
+  const auto columns = [&](int64_t piece) {
+    return Range{piece * kColumns, std::min((piece + 1) * kColumns, width)};
+  };
   pool.parallel_for(stretches, [&](int64_t stretch, int) {
-    for (const Range& piece : pieces) add_all(buffers, width, inside[stretch], piece);
+    for (int64_t piece = 0; piece < pieces; ++piece)
+      add_all(buffers, width, inside[stretch], columns(piece));
   });
   if (between.empty()) return;
-  pool.parallel_for(std::ssize(pieces),
-                    [&](int64_t k, int) { add_all(buffers, width, between, pieces[k]); });
+  pool.parallel_for(pieces,
+                    [&](int64_t piece, int) { add_all(buffers, width, between, columns(piece)); });
 }
 
 void finish_tree(std::span<const float* const> sums, std::span<const TreeAdd> adds,

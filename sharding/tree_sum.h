@@ -34,14 +34,8 @@ std::vector<TreeAdd> subtree_adds(Range leaves);
 std::vector<TreeAdd> finish_adds(const std::vector<TreeNode>& nodes);
 
 /// Sums the whole subtrees of `leaves`, in place: afterwards the buffer of a subtree's first leaf
-/// holds its sum, in these columns. Shapes: buffers [leaves.size(), width].
-void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves,
-                  std::span<const Range> columns, ThreadPool& pool);
-/// In all columns.
-inline void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadPool& pool) {
-  const Range all{0, width};
-  sum_subtrees(buffers, width, leaves, std::span(&all, 1), pool);
-}
+/// holds its sum. Shapes: buffers [leaves.size(), width].
+void sum_subtrees(std::span<float> buffers, int64_t width, Range leaves, ThreadPool& pool);
 
 /// Finishes the tree from the sums of subtrees in leaf order that together are all leaves, wherever they lie.
 /// Shapes: sums [subtrees] of [result.size()] each; adds: `finish_adds` of the subtrees; result [width].

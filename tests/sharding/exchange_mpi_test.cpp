@@ -232,8 +232,7 @@ void run(const Step& step, const Step* after, Parameters& parameters, Exchange& 
     losses.push_back(step.loss(j));
   // Who asks for most is another one each step, or nobody.
   const uint64_t request = step.number % (parameters.shards().begin == 0 ? 3 : 2);
-  TouchedRows touched({}, parameters.shards().size(), width);
-  totals = exchange.reduce(leaves, touched, losses, static_cast<int32_t>(request), pool);
+  totals = exchange.reduce(leaves, losses, static_cast<int32_t>(request), pool);
 }
 
 /// The sum over the tree, by its definition.

@@ -3,10 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "launch/base/random.h"
-#include "sharding/touched_rows.h"
 
 namespace kt {
 namespace {
@@ -84,45 +81,6 @@ TEST(TreeSum, DiffersFromALeftToRightSum) {
     differ += plain != reference(0, kLeaves, k);
   }
   EXPECT_GT(differ, 0);
-}
-
-// Two tables of codes between other columns; a leaf touches few rows, others in the next step.
-TEST(TreeSum, HasTheBitsOfWholeLeavesWhereFewRowsAreTouched) {
-  ThreadPool pool(2);
-  const std::vector<TouchedRows::Array> arrays{{2, 5, 3}, {19, 4, 2}};
-  constexpr int64_t kColumns = 30;
-  for (const Range leaves : {Range{0, kLeaves}, Range{1, 6}, Range{kLeaves / 2, kLeaves}}) {
-    TouchedRows touched(arrays, leaves.size(), kColumns);
-    std::vector<float> buffers(leaves.size() * kColumns);
-    for (int64_t step = 0; step < 3; ++step) {
-      std::vector<float> whole(buffers.size());
-      for (int64_t k = 0; k < leaves.size(); ++k) {
-        const auto put = [&](int64_t column) {
-          // Also the -0 that a sum too small for a full mantissa becomes.
-          const float x = (k + column) % 7 == 0 ? -0.f : value(leaves.begin + k, column + step);
-          buffers[k * kColumns + column] = whole[k * kColumns + column] = x;
-        };
-        touched.clear(k, buffers.data() + k * kColumns);
-        for (const int64_t column : {0, 1, 17, 18, 27, 28, 29}) put(column);
-        for (int64_t a = 0; a < 2; ++a)
-          for (int64_t row = 0; row < arrays[a].rows; ++row) {
-            if ((leaves.begin + k + row + a + step) % 3 != 0) continue;
-            touched.touch(k, a, row);
-            touched.touch(k, a, row);
-            for (int64_t c = 0; c < arrays[a].cols; ++c)
-              put(arrays[a].begin + row * arrays[a].cols + c);
-          }
-      }
-      touched.sum_subtrees(buffers, leaves, pool);
-      sum_subtrees(whole, kColumns, leaves, pool);
-      for (const TreeNode& node : subtrees(leaves)) {
-        const auto from = (node.first_leaf() - leaves.begin) * kColumns;
-        EXPECT_EQ(std::memcmp(buffers.data() + from, whole.data() + from, kColumns * sizeof(float)),
-                  0)
-            << "step " << step << ", leaves from " << node.first_leaf();
-      }
-    }
-  }
 }
 
 // As in the kernels before and after it, on CPUs and devices.

@@ -9,7 +9,7 @@
 #include "sharding/batch_statistics.h"
 #include "sharding/gather_shards.h"
 #include "sharding/tree_sum.h"
-#include "trainer/steps/code_tables.h"
+#include "trainer/steps/code_penalty.h"
 
 namespace kt {
 
@@ -44,7 +44,6 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
       scratch_(engine.passes() > 1 ? units_ : pool.threads()),
       leaves_((exchange.leaves() == Exchange::Leaves::kOfUnits ? units_ : pool.threads()) *
               dense_size_),
-      touched_(touched_rows(engine, parameters, units_)),
       losses_(units_),
       moments_(engine.batch_norms().size()) {
   KT_CHECK(group_ == 1 || row_columns_count_ == 0, "columns of rows that no row of the data is");
@@ -86,8 +85,7 @@ TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_ra
     const double scale = 1 / static_cast<double>(result.samples);
     compute_leaves(scale);
     return_item_gradients(scale);
-    const Exchange::Totals all =
-        exchange_.reduce(leaves_, touched_, losses_, options_.request(), pool_);
+    const Exchange::Totals all = exchange_.reduce(leaves_, losses_, options_.request(), pool_);
     result.outcome = {.loss = all.loss, .gradient_norm = std::sqrt(all.squared_norm)};
     result.request = all.request;
   });
@@ -211,13 +209,6 @@ std::span<float> TrainStep::leaf(int64_t unit, int thread) {
   return std::span(leaves_).subspan(k * dense_size_, dense_size_);
 }
 
-/// Of leaves of units; those of threads are cleared and summed whole.
-void TrainStep::touch_rows_of(int64_t unit, Side side, std::span<const int32_t> ids,
-                              const float* columns) {
-  if (exchange_.leaves() == Exchange::Leaves::kOfUnits)
-    touch_rows(engine_, side, ids, columns, unit, touched_);
-}
-
 void TrainStep::compute_item_parts() {
   pool_.parallel_for(units_, [&](int64_t unit, int) {
     const Range owned = exchange_.owned_of_unit(unit);
@@ -232,7 +223,7 @@ void TrainStep::compute_leaves(double scale) {
   for (int64_t pass = 0; pass < engine_.passes(); ++pass) {
     pool_.parallel_for(units_, [&](int64_t unit, int thread) {
       if (pass == 0) {
-        if (of_units) touched_.clear(unit, leaf(unit, thread).data());
+        if (of_units) std::ranges::fill(leaf(unit, thread), 0.f);
         losses_[unit] = 0;
       }
       losses_[unit] += compute_leaf(unit, pass, scale, thread);
@@ -294,13 +285,7 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
     if (!last) scratch.memory.statistics.assign(1 + 2 * engine_.norm_after(pass).width, 0);
     return 0;
   }
-  if (first) {
-    find_users(begin, end, scratch.users);
-    touch_rows_of(unit, Side::kUser, scratch.users, columns_.users);
-    // An engine may look up what is of items row by row.
-    touch_rows_of(unit, Side::kItem, std::span(batch_.item).subspan(begin, end - begin),
-                  columns_.items);
-  }
+  if (first) find_users(begin, end, scratch.users);
 
   IdBatch users{
       .n = std::ssize(scratch.users), .row = scratch.users.data(), .columns = columns_.users};
@@ -356,8 +341,6 @@ void TrainStep::return_item_gradients(double scale) {
     for (int64_t k = owned.begin; k < owned.end; ++k)
       parameters_.item_touched[exchange_.owned()[k]] = 1;
     const IdBatch items = item_batch(owned);
-    touch_rows_of(unit, Side::kItem, exchange_.owned().subspan(owned.begin, owned.size()),
-                  items.columns);
     engine_.backward_ids(Side::kItem, items, item_part_sums_.data(), gradients);
     if (item_counts_.empty()) return;
     parameters_.penalize(ArrayKind::kItemTable,

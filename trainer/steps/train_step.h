@@ -14,7 +14,6 @@
 #include "sharding/exchange.h"
 #include "sharding/parameters.h"
 #include "sharding/schedule.h"
-#include "sharding/touched_rows.h"
 #include "trainer/run/samples.h"
 #include "trainer/steps/negative_sampler.h"
 #include "trainer/steps/step_columns.h"
@@ -104,7 +103,6 @@ class TrainStep {
   void return_item_gradients(double scale);
   IdBatch item_batch(Range owned) const;
   std::span<float> leaf(int64_t unit, int thread);
-  void touch_rows_of(int64_t unit, Side side, std::span<const int32_t> ids, const float* columns);
 
   Engine& engine_;
   Parameters& parameters_;
@@ -128,7 +126,6 @@ class TrainStep {
   std::vector<int32_t> user_counts_,
       item_counts_;            // [held users], [held items]; none is penalised: empty
   std::vector<float> leaves_;  // [units or threads, dense size]
-  TouchedRows touched_;        // of leaves of units
   std::vector<double> losses_;                // [units]
   std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
 

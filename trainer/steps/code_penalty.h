@@ -5,16 +5,9 @@
 
 #include "models/graph/engine.h"
 #include "sharding/parameters.h"
-#include "sharding/touched_rows.h"
 
-/// What a step does for the tables of codes of a model beside the engine.
+/// The penalty on embeddings of codes, which a step adds to leaves beside the engine.
 namespace kt {
-
-/// Those whose rows a leaf looks up few of: of all but bags.
-TouchedRows touched_rows(const Engine& engine, const Parameters& parameters, int64_t leaves);
-/// A leaf is to have gradients of what these ids look up. Shapes: columns [.., column count of the side].
-void touch_rows(const Engine& engine, Side side, std::span<const int32_t> ids, const float* columns,
-                int64_t leaf, TouchedRows& touched);
 
 /// Whether a table of codes of this side has a `row_penalty`.
 bool penalizes_codes(const Engine& engine, Side side);

@@ -1,8 +1,6 @@
-#include "trainer/steps/code_tables.h"
+#include "trainer/steps/code_penalty.h"
 
 #include <algorithm>
-#include <utility>
-#include <vector>
 
 namespace kt {
 namespace {
@@ -26,30 +24,6 @@ void for_rows(const CodeTable& table, int64_t table_rows, const float* columns, 
 }
 
 }  // namespace
-
-TouchedRows touched_rows(const Engine& engine, const Parameters& parameters, int64_t leaves) {
-  std::vector<TouchedRows::Array> arrays;
-  for (const CodeTable& table : engine.code_tables()) {
-    const ParameterArray& array = parameters.arrays[table.parameter];
-    if (!table.code_counts.empty())
-      arrays.push_back({array.dense_offset, array.spec.rows, array.spec.cols});
-  }
-  return {std::move(arrays), leaves, std::ssize(parameters.dense)};
-}
-
-void touch_rows(const Engine& engine, Side side, std::span<const int32_t> ids, const float* columns,
-                int64_t leaf, TouchedRows& touched) {
-  const int64_t stride = engine.column_count(side);
-  int64_t array = 0;
-  for (const CodeTable& table : engine.code_tables()) {
-    if (table.code_counts.empty()) continue;
-    if (table.side == side)
-      for (const int32_t id : ids)
-        for_rows(table, 0, columns + id * stride,
-                 [&](int64_t row) { touched.touch(leaf, array, row); });
-    ++array;
-  }
-}
 
 bool penalizes_codes(const Engine& engine, Side side) {
   return std::ranges::any_of(engine.code_tables(), [&](const CodeTable& table) {
