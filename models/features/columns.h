@@ -42,6 +42,10 @@ struct Column {
   std::string per;
   /// Tags and categories: one number, 1 or 0, for each of the codes 0 .. bag - 1. 0: the code as a number.
   int64_t bag = 0;
+  /// Of a bag: as much for each code as they are together 1.
+  bool mean = false;
+  /// log(1 + x) stands for x.
+  bool logarithm = false;
   /// A code to be embedded: 1 for the least value there is, and so on; 0 where it is missing. Columns of codes stand
   /// before the others of their side.
   bool embedded = false;

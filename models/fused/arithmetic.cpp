@@ -22,6 +22,11 @@ Work work_of(const Program& program) {
     if (op.bias >= 0) work.forward += width, work.gradients += width, work.weights += width;
     if (op.bias >= 0 || op.terms_end > op.terms_begin)
       work.slopes += static_cast<double>(padded(op.width));
+    if (op.kind == OpKind::kPairDots) {
+      const double products = width * static_cast<double>(op.field_width);
+      work.forward += 2 * products;
+      if (op.a_gradient >= 0) work.backward += 4 * products;
+    }
     if (op.kind == OpKind::kGather)
       work.forward += ((op.user_part >= 0) + (op.item_part >= 0)) * width;
   }

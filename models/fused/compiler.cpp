@@ -42,6 +42,10 @@ OpKind operation_of(LayerKind kind) {
       return OpKind::kBias;
     case LayerKind::kLookup:
       return OpKind::kLookup;
+    case LayerKind::kFold:
+      return OpKind::kFold;
+    case LayerKind::kPairDots:
+      return OpKind::kPairDots;
     default:
       return OpKind::kScale;
   }
@@ -157,6 +161,7 @@ class Compiler {
         return;
       }
       case LayerKind::kDense:
+      case LayerKind::kProduct:
         values_[k] = dense(layer, level);
         return;
       case LayerKind::kConcat:
@@ -180,6 +185,11 @@ class Compiler {
     if (kind == OpKind::kBatchNorm) op.source = add_norm(layer);
     if (kind == OpKind::kBias) add_bias(op, layer, layer.parameter);
     if (kind == OpKind::kLookup) add_fields(level, op, layer);
+    if (layer.vector_width > 0) op.field_width = layer.vector_width;
+    if (kind == OpKind::kPairDots) {
+      op.scratch = code(level).size;
+      code(level).size += 16 * (2 * a.width + layer.width);
+    }
     values_[k] = value_of(level, op);
   }
 
@@ -247,6 +257,8 @@ class Compiler {
   Value take(int k, Level level) {
     if (layers_[k].kind != LayerKind::kConcat)
       return level == Level::kRow ? at_rows(k) : values_[k];
+    const auto known = joined_.find({k, level});
+    if (known != joined_.end()) return known->second;
     std::vector<int> parts;
     flatten(k, parts);
     std::vector<Value> values;
@@ -263,7 +275,7 @@ class Compiler {
       op.a_width = value.width;
       column += value.width;
     }
-    return whole;
+    return joined_[{k, level}] = whole;
   }
 
   /// The same for rows: what is of one side is gathered from its part, once.
@@ -322,6 +334,7 @@ class Compiler {
   /// One term for each input of the layer before; in the form of ids each side's terms are summed in its part. One of
   /// the sides adds the bias: there are fewer ids than rows.
   Value dense(const Layer& layer, Level level) {
+    const bool has_bias = layer.kind == LayerKind::kDense;
     std::vector<int> parts;
     flatten(layer.inputs[0], parts);
     std::vector<Term> own;
@@ -339,7 +352,7 @@ class Compiler {
       for (const auto& [side, terms] : shares) {
         Op& share = add_op(side, OpKind::kDense, layer.width);
         add_terms(side, share, terms);
-        if (side == shares.begin()->first) add_bias(share, layer, layer.parameter + 1);
+        if (has_bias && side == shares.begin()->first) add_bias(share, layer, layer.parameter + 1);
         columns[side == Level::kItem] = output(side, value_of(side, share));
       }
       Op& sum = add_op(level, OpKind::kGather, layer.width);
@@ -356,10 +369,10 @@ class Compiler {
       return value_of(level, rest);
     }
     // Of ids the whole vector is handed on, not its first number alone.
-    const bool one = layer.width == 1 && own.size() == 1 && level == Level::kRow;
+    const bool one = layer.width == 1 && own.size() == 1 && level == Level::kRow && has_bias;
     Op& op = add_op(level, one ? OpKind::kDenseOne : OpKind::kDense, layer.width);
     add_terms(level, op, own);
-    add_bias(op, layer, layer.parameter + 1);
+    if (has_bias) add_bias(op, layer, layer.parameter + 1);
     return value_of(level, op);
   }
 
@@ -372,7 +385,8 @@ class Compiler {
       op->needed_backward = read[op->y];
       for (int32_t t = op->terms_begin; t < op->terms_end; ++t) read[of.terms[t].x] = true;
       const bool reads = op->kind == OpKind::kL2Normalize || op->kind == OpKind::kDot ||
-                         op->kind == OpKind::kMultiply || op->kind == OpKind::kLookup;
+                         op->kind == OpKind::kMultiply || op->kind == OpKind::kLookup ||
+                         op->kind == OpKind::kPairDots;
       // What is needed is computed again, from its own inputs.
       if (reads || (op->needed_backward && has_a(*op))) read[op->a] = true;
       if (has_b(*op) && (reads || op->needed_backward)) read[op->b] = true;
@@ -448,7 +462,8 @@ class Compiler {
   static bool has_a(const Op& op) {
     return op.kind == OpKind::kPass || op.kind == OpKind::kScale || op.kind == OpKind::kCopy ||
            op.kind == OpKind::kL2Normalize || op.kind == OpKind::kBatchNorm ||
-           op.kind == OpKind::kBias || op.kind == OpKind::kLookup || has_b(op);
+           op.kind == OpKind::kBias || op.kind == OpKind::kLookup || op.kind == OpKind::kFold ||
+           op.kind == OpKind::kPairDots || has_b(op);
   }
 
   void seal(const Value& result) {
@@ -501,6 +516,7 @@ class Compiler {
   int64_t dense_size_ = 0;
   std::vector<Value> values_;
   std::map<int, Value> gathered_;
+  std::map<std::pair<int, Level>, Value> joined_;  // concatenations
 };
 
 CompiledModel::CompiledModel(const Layers& model, Form form) { Compiler(model, form, *this).run(); }

@@ -39,6 +39,7 @@ class FusedEngine final : public Engine {
   int64_t column_count(Side side) const override { return model_.column_count(side); }
   int64_t dropout_width() const override { return model_.dropout_width(); }
   std::span<const DropoutColumns> dropouts() const override { return model_.dropouts(); }
+  std::span<const CodeTable> code_tables() const override { return model_.code_tables(); }
   int64_t part_width(Side side) const override { return program(side).part_width; }
 
   void set_dense(std::span<const float> dense) override {

@@ -3,6 +3,7 @@
 #include "launch/base/simd.h"
 #include "models/fused/dense_tiles.h"
 #include "models/fused/program.h"
+#include "models/fused/transpose.h"
 
 namespace kt::fused::KT_SIMD_LEVEL {
 namespace {
@@ -368,6 +369,94 @@ __attribute__((noinline)) void backward_lookup(const Block& block, const Op& op,
   });
 }
 
+// Vectors side by side: y[c] = sum over them, in order, of a[vector][c].
+__attribute__((noinline)) void forward_fold(const Block& block, const Op& op) {
+  const int64_t stride = padded(op.width), a_stride = padded(op.a_width), width = op.width;
+  for (int64_t r = 0; r < block.n; ++r)
+    for (int64_t c = 0; c < width; c += kLanes) {
+      const float* a = block.workspace + op.a + r * a_stride + c;
+      Floats sum = load_up_to(a, width - c);
+      for (int64_t v = width; v < op.a_width; v += width) sum = sum + load_up_to(a + v, width - c);
+      store(block.workspace + op.y + r * stride + c, sum);
+    }
+}
+
+__attribute__((noinline)) void backward_fold(const Block& block, const Op& op) {
+  if (op.a_gradient < 0) return;
+  const int64_t stride = padded(op.width), a_stride = padded(op.a_width), width = op.width;
+  for (int64_t r = 0; r < block.n; ++r)
+    for (int64_t c = 0; c < width; c += kLanes) {
+      const Floats dy = load(block.workspace + op.y_gradient + r * stride + c);
+      float* da = block.workspace + op.a_gradient + r * a_stride + c;
+      for (int64_t v = 0; v < op.a_width; v += width)
+        store_up_to(da + v, op.add_a ? load_up_to(da + v, width - c) + dy : dy, width - c);
+    }
+}
+
+// Of a vector with N that lie one after the other. `size`: of a vector of 16 rows.
+template <int N>
+KT_INLINE void dots_with(const float* vector, const float* others, int64_t size, float* to) {
+  Floats sum[N];
+  for (Floats& s : sum) s = zero();
+  for (int64_t c = 0; c < size; c += kLanes) {
+    const Floats x = load(vector + c);
+    for (int k = 0; k < N; ++k) sum[k] = fma(x, load(others + k * size + c), sum[k]);
+  }
+  for (int k = 0; k < N; ++k) store(to + k * kLanes, sum[k]);
+}
+
+// Vectors side by side, 16 rows at once: the dot of vectors i and j < i is column i (i - 1) / 2 + j.
+__attribute__((noinline)) void forward_pair_dots(const Block& block, const Op& op) {
+  const int64_t stride = padded(op.width), a_stride = padded(op.a_width);
+  const int64_t size = op.field_width * kLanes;
+  float* a = block.workspace + op.scratch;
+  float* y = a + 2 * op.a_width * kLanes;
+  for (int64_t first = 0; first < block.n; first += kLanes) {
+    to_columns(block.workspace + op.a + first * a_stride, a_stride, op.a_width, a);
+    float* dot = y;
+    for (const float* i = a; i < a + op.a_width * kLanes; i += size) {
+      const float* j = a;
+      for (; j + 4 * size <= i; j += 4 * size, dot += 4 * kLanes) dots_with<4>(i, j, size, dot);
+      for (; j < i; j += size, dot += kLanes) dots_with<1>(i, j, size, dot);
+    }
+    to_rows(y, op.width, false, block.workspace + op.y + first * stride, stride);
+  }
+}
+
+// da[i] = sum over j != i, in order, of dy[i, j] a[j].
+__attribute__((noinline)) void backward_pair_dots(const Block& block, const Op& op) {
+  if (op.a_gradient < 0) return;
+  constexpr int64_t kTogether = 8;  // columns of a vector
+  const int64_t stride = padded(op.width), a_stride = padded(op.a_width), width = op.field_width;
+  const int64_t n = op.a_width / width;
+  float *a = block.workspace + op.scratch, *da = a + op.a_width * kLanes;
+  float* dy = da + op.a_width * kLanes;
+  for (int64_t first = 0; first < block.n; first += kLanes) {
+    to_columns(block.workspace + op.a + first * a_stride, a_stride, op.a_width, a);
+    to_columns(block.workspace + op.y_gradient + first * stride, stride, op.width, dy);
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t c = 0; c < width; c += kTogether) {
+        Floats sum[kTogether];
+        const int64_t count = smaller_of(kTogether, width - c);
+        for (Floats& s : sum) s = zero();
+        for (int64_t j = 0; j < n; ++j) {
+          if (j == i) continue;
+          const int64_t pair = i > j ? i * (i - 1) / 2 + j : j * (j - 1) / 2 + i;
+          const Floats slope = load(dy + pair * kLanes);
+          const float* other = a + (j * width + c) * kLanes;
+          if (count == kTogether)
+            for (int64_t k = 0; k < kTogether; ++k)
+              sum[k] = fma(slope, load(other + k * kLanes), sum[k]);
+          else
+            for (int64_t k = 0; k < count; ++k)
+              sum[k] = fma(slope, load(other + k * kLanes), sum[k]);
+        }
+        for (int64_t k = 0; k < count; ++k) store(da + (i * width + c + k) * kLanes, sum[k]);
+      }
+    to_rows(da, op.a_width, op.add_a, block.workspace + op.a_gradient + first * a_stride, a_stride);
+  }
+}
+
 // The operations that are alike in all programs.
 void forward_common(const Block& block, const Op& op) {
   float* work = block.workspace;
@@ -415,6 +504,12 @@ void forward_common(const Block& block, const Op& op) {
       break;
     case OpKind::kLookup:
       forward_lookup(block, op);
+      break;
+    case OpKind::kFold:
+      forward_fold(block, op);
+      break;
+    case OpKind::kPairDots:
+      forward_pair_dots(block, op);
       break;
     case OpKind::kCopy:
       for (int64_t r = 0; r < block.n; ++r)
@@ -500,6 +595,12 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
       break;
     case OpKind::kLookup:
       backward_lookup(block, op, dense_gradient);
+      break;
+    case OpKind::kFold:
+      backward_fold(block, op);
+      break;
+    case OpKind::kPairDots:
+      backward_pair_dots(block, op);
       break;
     case OpKind::kCopy:
       if (op.a_gradient < 0) break;

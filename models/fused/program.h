@@ -27,6 +27,8 @@ enum class OpKind : int32_t {
   kDot,          ///< y = a . b
   kAdd,          ///< y = a + b
   kMultiply,     ///< y = a * b, element by element
+  kFold,         ///< y = the sum of the vectors of `field_width` that are side by side in `a`
+  kPairDots,     ///< y = their dots, of each with all before it
   kBias,         ///< y = a + bias
   kLookup,       ///< y = rows of a table of packed weights, by the codes in `a`
   kCopy,         ///< columns [column, column + a_width) of y = a
@@ -81,9 +83,9 @@ struct Op {
   int64_t user_part = -1, item_part = -1;  ///< kGather: columns of the parts; -1: none
   int64_t source = 0;
   int64_t column = 0;
-  // kLookup: fields [fields_begin, fields_end), each `field_width` wide.
-  int32_t fields_begin = 0, fields_end = 0;
-  int64_t field_width = 0;
+  int32_t fields_begin = 0, fields_end = 0;  ///< kLookup
+  int64_t field_width = 0;                   ///< kLookup, kFold, kPairDots: of a field or vector
+  int64_t scratch = 0;  ///< kPairDots: of `a`, of its gradient, of y: 16 rows, column by column
   float value = 0;
   int64_t a = 0, a_gradient = -1, a_width = 0, b = 0, b_gradient = -1;
   bool add_a = false, add_b = false;  ///< as Term::add_gradient

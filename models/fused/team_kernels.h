@@ -318,6 +318,40 @@ KT_HOST_DEVICE inline void forward_lookup(const Block& block, const Op& op) {
         block.weights[field.weight + code_of(block, op, field, r) * padded(width) + e % width];
   });
 }
+
+KT_HOST_DEVICE inline void forward_fold(const Block& block, const Op& op) {
+  const int width = static_cast<int>(op.width), a_stride = stride_of(op.a_width);
+  block.team.each(block.n, width, [&](int r, int c) {
+    const float* a = block.workspace + op.a + r * a_stride + c;
+    float sum = a[0];
+    for (int64_t v = width; v < op.a_width; v += width) sum += a[v];
+    block.workspace[op.y + r * stride_of(width) + c] = sum;
+  });
+}
+
+/// Vectors i and j < i of a pair of kPairDots.
+struct VectorPair {
+  int i, j;
+};
+KT_HOST_DEVICE inline VectorPair vectors_of_pair(int pair) {
+  int i = 1;
+  while (i * (i + 1) / 2 <= pair) ++i;
+  return {i, pair - i * (i - 1) / 2};
+}
+KT_HOST_DEVICE inline int pair_of(int i, int j) {
+  return i > j ? i * (i - 1) / 2 + j : j * (j - 1) / 2 + i;
+}
+KT_HOST_DEVICE inline void forward_pair_dots(const Block& block, const Op& op) {
+  const int width = static_cast<int>(op.field_width);
+  const int stride = stride_of(op.width), a_stride = stride_of(op.a_width);
+  block.team.each(block.n, static_cast<int>(op.width), [&](int r, int pair) {
+    const VectorPair of = vectors_of_pair(pair);
+    const float* a = block.workspace + op.a + r * a_stride;
+    float sum = 0.f;
+    for (int c = 0; c < width; ++c) sum = fmaf(a[of.i * width + c], a[of.j * width + c], sum);
+    block.workspace[op.y + r * stride + pair] = sum;
+  });
+}
 /// The operations that are alike in all programs.
 KT_HOST_DEVICE inline void forward_common(const Block& block, const Op& op) {
   float* work = block.workspace;
@@ -363,6 +397,12 @@ KT_HOST_DEVICE inline void forward_common(const Block& block, const Op& op) {
       });
     case OpKind::kLookup:
       forward_lookup(block, op);
+      break;
+    case OpKind::kFold:
+      forward_fold(block, op);
+      break;
+    case OpKind::kPairDots:
+      forward_pair_dots(block, op);
       break;
     case OpKind::kCopy:
       block.team.each(block.n, static_cast<int>(op.a_width), [&](int r, int c) {
@@ -430,6 +470,23 @@ KT_HOST_DEVICE inline void backward_common(const Block& block, const Op& op) {
     case OpKind::kBias:
       return pass_back(block, op.a_gradient, stride, op.add_a,
                        [&](int r, int c) { return dy[r * stride + c]; });
+    case OpKind::kFold:
+      return pass_back(block, op.a_gradient, a_stride, op.add_a, [&](int r, int c) {
+        return c < op.a_width ? dy[r * stride + c % static_cast<int>(op.width)] : 0.f;
+      });
+    case OpKind::kPairDots: {
+      const int width = static_cast<int>(op.field_width);
+      const int n = static_cast<int>(op.a_width) / width;
+      return pass_back(block, op.a_gradient, a_stride, op.add_a, [&](int r, int c) {
+        const int i = c / width;
+        float sum = 0.f;
+        for (int j = 0; j < n && i < n; ++j)
+          if (j != i)
+            sum = fmaf(dy[r * stride + pair_of(i, j)],
+                       work[op.a + r * a_stride + j * width + c % width], sum);
+        return sum;
+      });
+    }
     case OpKind::kCopy:
       return pass_back(block, op.a_gradient, a_stride, op.add_a, [&](int r, int c) {
         return c < op.a_width ? dy[r * stride + op.column + c] : 0.f;

@@ -33,8 +33,8 @@ struct ParameterSpec {
   Initializer initializer = Initializer::kZero;
   double scale = 0;
   bool trained = true;  ///< false: the optimizer leaves it alone
-  /// Tables: each row of a step adds this times the squared norm of the row it looks up to its loss, as far as
-  /// gradients go. (A decay of all rows would pull those of a step without them, too.)
+  /// Tables, those of codes too: each row of a step adds this times the squared norm of the row it looks up to its loss,
+  /// as far as gradients go. (A decay of all rows would pull those of a step without them, too.)
   double row_penalty = 0;
 
   int64_t size() const { return rows * cols; }
@@ -42,6 +42,16 @@ struct ParameterSpec {
 
 /// What is known of users, items or rows beside their ids: not trained. Shapes: by Side, [.., column_count].
 using Columns = std::array<const float*, kSides>;
+
+/// A dense array whose rows columns of users or of items look up.
+struct CodeTable {
+  size_t parameter = 0;  ///< in `Engine::parameters()`
+  Side side = Side::kUser;
+  int64_t first_column = 0;  ///< of the side's
+  /// Of each column, whose codes are rows 0 .. count - 1 behind those of the column before. Empty: a bag, of as many
+  /// columns as the array has rows; those that are not 0 look up theirs.
+  std::vector<int64_t> code_counts;
+};
 
 /// Columns of a row's dropout factors that one layer draws.
 struct DropoutColumns {
@@ -120,6 +130,7 @@ class Engine {
   /// Dropout factors a row draws: whole groups of 32, in which those of a layer begin.
   virtual int64_t dropout_width() const = 0;
   virtual std::span<const DropoutColumns> dropouts() const = 0;
+  virtual std::span<const CodeTable> code_tables() const { return {}; }
   /// Floats of a part of a user or an item.
   virtual int64_t part_width(Side side) const = 0;
 
@@ -193,6 +204,7 @@ class LeafEngine {
   virtual int64_t column_count(Side side) const = 0;
   virtual int64_t dropout_width() const = 0;
   virtual std::span<const DropoutColumns> dropouts() const = 0;
+  virtual std::span<const CodeTable> code_tables() const { return {}; }
 
   /// Forward and backward over the rows of a leaf.
   /// Returns the leaf's loss, a sum over its rows; the gradients are those of that sum times `scale` (1 / rows of the

@@ -28,6 +28,7 @@ class EngineOfLeaves final : public Engine {
   int64_t column_count(Side side) const override { return leaves_->column_count(side); }
   int64_t dropout_width() const override { return leaves_->dropout_width(); }
   std::span<const DropoutColumns> dropouts() const override { return leaves_->dropouts(); }
+  std::span<const CodeTable> code_tables() const override { return leaves_->code_tables(); }
   int64_t part_width(Side side) const override { return part_width_[side == Side::kItem]; }
 
   void set_dense(std::span<const float> dense) override {

@@ -43,6 +43,10 @@ void Layers::penalize_rows(double penalty) {
     if (spec.kind != ParameterKind::kDense) spec.row_penalty = penalty;
 }
 
+void Layers::penalize_codes(double penalty) {
+  for (const CodeTable& table : code_tables_) parameters_[table.parameter].row_penalty = penalty;
+}
+
 int Layers::columns(Side side, int64_t first, int64_t width_of_columns) {
   int64_t& count = columns_[static_cast<size_t>(side)];
   count = std::max(count, first + width_of_columns);
@@ -62,20 +66,48 @@ int Layers::lookup(const std::string& name, int input, int64_t first_column,
   layers_[layer].parameter = static_cast<int>(parameters_.size());
   layers_[layer].first_column = first_column;
   layers_[layer].code_counts = std::move(code_counts);
+  add_code_table(layer);
   parameters_.push_back(
       {name, ParameterKind::kDense, rows, width_of_code, Initializer::kTruncatedNormal, deviation});
   return layer;
 }
 
-int Layers::dense(const std::string& name, int input, int64_t out) {
-  const int64_t in = width(input);
-  const int layer = add(LayerKind::kDense, {input}, out);
-  layers_[layer].parameter = static_cast<int>(parameters_.size());
-  const double limit = std::sqrt(6.0 / static_cast<double>(in + out));
-  parameters_.push_back(
-      {name + ".weight", ParameterKind::kDense, in, out, Initializer::kUniform, limit});
-  parameters_.push_back({name + ".bias", ParameterKind::kDense, 1, out, Initializer::kZero, 0});
+int Layers::bag(const std::string& name, int input, int64_t width_of_code, double deviation) {
+  KT_CHECK(layers_[input].kind == LayerKind::kColumns);
+  const int layer = weighted(LayerKind::kProduct, name, input, width_of_code,
+                             Initializer::kTruncatedNormal, deviation);
+  add_code_table(layer);
   return layer;
+}
+
+/// Of a layer over columns, whose first parameter it is.
+void Layers::add_code_table(int layer) {
+  const Layer& codes = layers_[layer];
+  const Layer& columns = layers_[codes.inputs[0]];
+  if (columns.side != Side::kRow)
+    code_tables_.push_back({static_cast<size_t>(codes.parameter), columns.side,
+                            columns.first_column + codes.first_column, codes.code_counts});
+}
+
+int Layers::weighted(LayerKind kind, const std::string& name, int input, int64_t out,
+                     Initializer initializer, double scale) {
+  const int layer = add(kind, {input}, out);
+  layers_[layer].parameter = static_cast<int>(parameters_.size());
+  parameters_.push_back({name, ParameterKind::kDense, width(input), out, initializer, scale});
+  return layer;
+}
+
+int Layers::dense(const std::string& name, int input, int64_t out, Initializer bias) {
+  const double limit = std::sqrt(6.0 / static_cast<double>(width(input) + out));
+  const int layer =
+      weighted(LayerKind::kDense, name + ".weight", input, out, Initializer::kUniform, limit);
+  parameters_.push_back({name + ".bias", ParameterKind::kDense, 1, out, bias, 0});
+  return layer;
+}
+
+int Layers::product(const std::string& name, int input, int64_t out) {
+  const double limit = std::sqrt(6.0 / static_cast<double>(width(input) + out));
+  return weighted(LayerKind::kProduct, name, input, out, Initializer::kUniform, limit);
 }
 
 int Layers::dropout(int input, double probability) {
@@ -116,6 +148,25 @@ int Layers::scale(int input, double factor) {
   const int layer = add(LayerKind::kScale, {input}, width(input));
   layers_[layer].value = factor;
   return layer;
+}
+
+int Layers::vectors(LayerKind kind, int input, int64_t vector_width, int64_t width_of_result) {
+  const int layer = add(kind, {input}, width_of_result);
+  layers_[layer].vector_width = vector_width;
+  return layer;
+}
+
+int Layers::fold(int input, int64_t vector_width) {
+  KT_CHECK(vector_width > 0 && width(input) % vector_width == 0, "vectors of {} in {}",
+           vector_width, width(input));
+  return vectors(LayerKind::kFold, input, vector_width, vector_width);
+}
+
+int Layers::pair_dots(int input, int64_t vector_width) {
+  KT_CHECK(vector_width > 0 && width(input) % vector_width == 0, "vectors of {} in {}",
+           vector_width, width(input));
+  const int64_t n = width(input) / vector_width;
+  return vectors(LayerKind::kPairDots, input, vector_width, n * (n - 1) / 2);
 }
 
 int Layers::batch_norm(const std::string& name, int input, double momentum, double epsilon) {

@@ -16,8 +16,9 @@ enum class LayerKind {
   kUserTable,  ///< the user's row of a table
   kItemTable,  ///< the item's row of a table
   kColumns,    ///< what is known of the row's user, of its item, or of the row: not trained
-  kLookup,    ///< of some columns, which are codes: each one's row of a table, side by side
+  kLookup,     ///< of some columns, which are codes: each one's row of a table, side by side
   kDense,      ///< x W + b, W stored [in, out]
+  kProduct,    ///< x W
   kRelu,
   kSigmoid,
   kTanh,
@@ -27,6 +28,8 @@ enum class LayerKind {
   kDot,        ///< of two inputs of one width
   kAdd,        ///< of two inputs of one width
   kMultiply,   ///< likewise, element by element
+  kFold,       ///< of vectors side by side: their sum
+  kPairDots,   ///< of vectors side by side: the dots of each with all before it
   kScale,      ///< times a constant
   kBias,       ///< x + b
   kBatchNorm,  ///< gamma (x - mean) / sqrt(variance + epsilon) + beta, column by column
@@ -41,6 +44,7 @@ struct Layer {
   Side side = Side::kUser;           ///< kColumns
   int64_t first_column = 0;          ///< kColumns: of the side's; kLookup: of the input's
   std::vector<int64_t> code_counts;  ///< kLookup: of each column, whose codes are 0 .. count - 1
+  int64_t vector_width = 0;          ///< kFold, kPairDots: of each vector of the input
   double value = 0;                  ///< kScale: the factor; kBatchNorm: epsilon
   double momentum = 0;               ///< kBatchNorm
   int64_t dropout_begin =
@@ -56,14 +60,22 @@ class Layers {
   int item_table(const std::string& name, int64_t rows, int64_t width, double deviation);
   /// Of every table so far (ParameterSpec::row_penalty).
   void penalize_rows(double penalty);
+  /// Of every table of codes so far, likewise.
+  void penalize_codes(double penalty);
   /// Columns [first, first + width) of a side.
   int columns(Side side, int64_t first, int64_t width);
   /// Embeddings of codes: those of the columns of `input` from `first_column` on, as many as there are counts. The
   /// table, [sum of the counts, width], is dense: whole on every rank. Initial values: truncated normal of `deviation`.
   int lookup(const std::string& name, int input, int64_t first_column,
              std::vector<int64_t> code_counts, int64_t width, double deviation);
-  /// Initial values: Glorot uniform, bias zero (Keras' defaults). Parameters `name.weight`, `name.bias`.
-  int dense(const std::string& name, int input, int64_t width);
+  /// The sum of a table's rows, each times its column of `input`: a bag of codes. The table, [width of the input, width],
+  /// is dense. Initial values: truncated normal of `deviation`.
+  int bag(const std::string& name, int input, int64_t width, double deviation);
+  /// Initial values: Glorot uniform, bias zero (Keras' defaults) unless told. Parameters `name.weight`, `name.bias`.
+  int dense(const std::string& name, int input, int64_t width,
+            Initializer bias = Initializer::kZero);
+  /// Without a bias. Initial values: Glorot uniform. Parameter `name`.
+  int product(const std::string& name, int input, int64_t width);
   int relu(int input) { return add(LayerKind::kRelu, {input}, width(input)); }
   int sigmoid(int input) { return add(LayerKind::kSigmoid, {input}, width(input)); }
   int tanh(int input) { return add(LayerKind::kTanh, {input}, width(input)); }
@@ -74,6 +86,11 @@ class Layers {
   int add(int a, int b);
   int multiply(int a, int b);
   int scale(int input, double factor);
+  /// Vectors of `vector_width` side by side. Shapes: input [n * vector_width], result [vector_width].
+  int fold(int input, int64_t vector_width);
+  /// Likewise, v_1 . v_0, v_2 . v_0, v_2 . v_1, v_3 . v_0, ...: the strictly lower triangle, row by row. Shapes: result
+  /// [n (n - 1) / 2]. Source: Naumov et al., "Deep learning recommendation model", arXiv 1906.00091, section 2.1.
+  int pair_dots(int input, int64_t vector_width);
   /// Parameter `name` [1, width of the input].
   int bias(const std::string& name, int input, Initializer initializer = Initializer::kZero);
   /// Mean and biased variance are those of the whole global batch of a step, in evaluation the running values
@@ -86,10 +103,15 @@ class Layers {
   int64_t column_count(Side side) const { return columns_[static_cast<size_t>(side)]; }
   int64_t dropout_width() const { return dropout_width_; }
   const std::vector<DropoutColumns>& dropouts() const { return dropouts_; }
+  const std::vector<CodeTable>& code_tables() const { return code_tables_; }
   int64_t width(int layer) const;
 
  private:
   int add(LayerKind kind, std::vector<int> inputs, int64_t width);
+  void add_code_table(int layer);
+  int vectors(LayerKind kind, int input, int64_t vector_width, int64_t width_of_result);
+  int weighted(LayerKind kind, const std::string& name, int input, int64_t width,
+               Initializer initializer, double scale);
   int pair(LayerKind kind, int a, int b, int64_t width);
   int table(LayerKind kind, ParameterKind of, const std::string& name, int64_t rows, int64_t width,
             double deviation);
@@ -99,6 +121,7 @@ class Layers {
   std::array<int64_t, kSides> columns_{};
   int64_t dropout_width_ = 0;
   std::vector<DropoutColumns> dropouts_;
+  std::vector<CodeTable> code_tables_;
 };
 
 }  // namespace kt

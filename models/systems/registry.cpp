@@ -8,6 +8,9 @@
 #include "models/systems/als.h"
 #include "models/systems/autoencoder.h"
 #include "models/systems/cosine.h"
+#include "models/systems/dcn_v2.h"
+#include "models/systems/deepfm.h"
+#include "models/systems/dlrm.h"
 #include "models/systems/feature_mlp.h"
 #include "models/systems/gram.h"
 #include "models/systems/means.h"
@@ -27,6 +30,9 @@ std::span<const SystemEntry> systems() {
                                         feature_mlp_entry(),
                                         two_tower_entry(),
                                         two_tower_hybrid_entry(),
+                                        dcn_v2_entry(),
+                                        dlrm_entry(),
+                                        deepfm_entry(),
                                         als_entry(),
                                         autoencoder_entry(),
                                         cosine_entry()};

@@ -5,6 +5,8 @@
 
 #include "launch/base/errors.h"
 #include "models/systems/common_options.h"
+#include "models/systems/hidden_layers.h"
+#include "models/systems/table_columns.h"
 
 namespace kt {
 namespace {
@@ -29,40 +31,6 @@ void add_input_options(std::vector<OptionDeclaration>& to, double missing) {
   to.push_back(penalty_option());
 }
 
-Column of_users(const std::string& name) {
-  return {.name = name, .source = ColumnSource::kUserTable, .of = name};
-}
-Column daily(const std::string& name, DailyReduction reduction) {
-  return {.name = name, .source = ColumnSource::kDailyTable, .of = name, .daily = reduction};
-}
-
-/// Every category of the user table.
-void add_user_codes(std::vector<Column>& to) {
-  std::vector<std::string> names = {"user_active_degree",    "is_lowactive_period",
-                                    "is_live_streamer",      "is_video_author",
-                                    "follow_user_num_range", "fans_user_num_range",
-                                    "friend_user_num_range", "register_days_range"};
-  for (int k = 0; k < 18; ++k) names.push_back("onehot_feat" + std::to_string(k));
-  for (const std::string& name : names) {
-    to.push_back(of_users(name));
-    to.back().embedded = true;
-  }
-}
-
-/// Codes of videos, which stand before their numbers.
-void add_video_codes(const OptionValues& values, std::vector<Column>& to) {
-  if (values.flag("categories"))
-    for (const char* level : {"first", "second", "third"}) {
-      const std::string name = std::string(level) + "_level_category_id";
-      to.push_back({.name = name, .source = ColumnSource::kCategory, .of = name, .embedded = true});
-    }
-  if (values.flag("duration"))
-    to.push_back({.name = "video_duration",
-                  .source = ColumnSource::kVideoDuration,
-                  .embedded = true,
-                  .ranges = 50});
-}
-
 /// Numbers, scaled over training rows as the reference system does; `numbers_from` is where they begin.
 void scale(const OptionValues& values, size_t numbers_from, std::vector<Column>& columns) {
   for (size_t k = numbers_from; k < columns.size(); ++k) {
@@ -74,31 +42,27 @@ void scale(const OptionValues& values, size_t numbers_from, std::vector<Column>&
 std::vector<Column> columns_of(const OptionValues& values, bool hybrid) {
   std::vector<Column> columns;
   if (values.word("user_columns") == "codes") add_user_codes(columns);
-  add_video_codes(values, columns);
+  if (values.flag("categories")) add_category_codes(columns);
+  if (values.flag("duration")) columns.push_back(duration_ranges());
   const size_t codes = columns.size();
   if (values.word("user_columns") == "numbers") {
     if (hybrid) {
-      columns.push_back(of_users("user_active_degree"));
-      columns.push_back(of_users("follow_user_num"));
+      columns.push_back(user_column("user_active_degree"));
+      columns.push_back(user_column("follow_user_num"));
     }
-    for (int k = 0; k < 18; ++k) columns.push_back(of_users("onehot_feat" + std::to_string(k)));
+    for (int k = 0; k < 18; ++k) columns.push_back(user_column("onehot_feat" + std::to_string(k)));
   }
   if (values.flag("friends"))
     columns.push_back({.name = "friends", .source = ColumnSource::kFriends});
   if (values.flag("daily") && hybrid) {
     for (const char* name : {"play_cnt", "share_cnt", "download_cnt", "comment_cnt"})
-      columns.push_back(daily(name, DailyReduction::kSum));
+      columns.push_back(daily_column(name, DailyReduction::kSum));
     for (const char* name : {"upload_type", "author_id", "video_duration"})
-      columns.push_back(daily(name, DailyReduction::kFirst));
+      columns.push_back(daily_column(name, DailyReduction::kFirst));
   } else if (values.flag("daily")) {
     for (const char* name : {"music_id", "video_tag_id"})
-      columns.push_back(daily(name, DailyReduction::kLast));
-    for (const char* name :
-         {"play_cnt", "play_duration", "long_time_play_cnt", "short_time_play_cnt", "play_progress",
-          "comment_stay_duration", "like_cnt", "cancel_like_cnt", "comment_cnt",
-          "delete_comment_cnt", "comment_like_cnt", "follow_cnt", "cancel_follow_cnt", "share_cnt",
-          "download_cnt"})
-      columns.push_back(daily(name, DailyReduction::kMean));
+      columns.push_back(daily_column(name, DailyReduction::kLast));
+    add_daily_means(columns);
   }
   scale(values, codes, columns);
   if (values.flag("tags"))
@@ -138,15 +102,6 @@ int input_of(Layers& m, const OptionValues& values, const SystemInputs& inputs, 
         is_user ? "model.user_columns, model.friends"
                 : "model.daily, model.categories, model.tags, model.duration");
   return parts.size() == 1 ? parts[0] : m.concat(parts);
-}
-
-int hidden_layers(Layers& m, const std::string& name, int x, const std::vector<int64_t>& widths,
-                  double dropout) {
-  for (size_t k = 0; k < widths.size(); ++k) {
-    x = m.relu(m.dense(name + std::to_string(k + 1), x, widths[k]));
-    if (dropout > 0) x = m.dropout(x, dropout);
-  }
-  return x;
 }
 
 std::vector<OptionDeclaration> two_tower_options() {

@@ -63,6 +63,7 @@ class TorchEngine final : public LeafEngine {
   int64_t column_count(Side side) const override { return model_->column_count(side); }
   int64_t dropout_width() const override { return model_->dropout_width(); }
   std::span<const DropoutColumns> dropouts() const override { return model_->dropouts(); }
+  std::span<const CodeTable> code_tables() const override { return model_->code_tables(); }
 
   double loss_and_gradients(const LeafInput& input, double scale,
                             const LeafGradients& gradients) const override {

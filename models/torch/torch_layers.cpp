@@ -2,11 +2,13 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp_min.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/reshape.h>
@@ -14,6 +16,7 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/transpose.h>
 
 #include <utility>
 
@@ -41,6 +44,7 @@ class TorchLayers final : public TorchModel {
   int64_t column_count(Side side) const override { return model_.column_count(side); }
   int64_t dropout_width() const override { return model_.dropout_width(); }
   std::span<const DropoutColumns> dropouts() const override { return model_.dropouts(); }
+  std::span<const CodeTable> code_tables() const override { return model_.code_tables(); }
 
   at::Tensor forward(const TorchInputs& inputs) const override {
     std::vector<at::Tensor> values;  // [rows, width] each
@@ -67,6 +71,8 @@ class TorchLayers final : public TorchModel {
       case LayerKind::kDense:
         return at::addmm(inputs.dense[place_[layer.parameter + 1]], input(0),
                          inputs.dense[place_[layer.parameter]]);
+      case LayerKind::kProduct:
+        return at::mm(input(0), inputs.dense[place_[layer.parameter]]);
       case LayerKind::kRelu:
         return at::relu(input(0));
       case LayerKind::kSigmoid:
@@ -90,6 +96,10 @@ class TorchLayers final : public TorchModel {
         return at::add(input(0), input(1));
       case LayerKind::kMultiply:
         return at::mul(input(0), input(1));
+      case LayerKind::kFold:
+        return at::sum(vectors(layer, input(0)), {1});
+      case LayerKind::kPairDots:
+        return pair_dots(vectors(layer, input(0)));
       case LayerKind::kScale:
         return at::mul(input(0), layer.value);
       case LayerKind::kBias:
@@ -98,6 +108,21 @@ class TorchLayers final : public TorchModel {
         break;  // refused above
     }
     return {};
+  }
+
+  /// Shapes: input [rows, n * width of a vector], result [rows, n, width of a vector].
+  static at::Tensor vectors(const Layer& layer, const at::Tensor& input) {
+    return at::reshape(input, {input.size(0), -1, layer.vector_width});
+  }
+
+  /// Shapes: vectors [rows, n, width], result [rows, n (n - 1) / 2].
+  static at::Tensor pair_dots(const at::Tensor& vectors) {
+    const int64_t n = vectors.size(1);
+    std::vector<int64_t> lower;
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < i; ++j) lower.push_back(i * n + j);
+    const at::Tensor all = at::bmm(vectors, at::transpose(vectors, 1, 2));
+    return at::index_select(at::reshape(all, {-1, n * n}), 1, at::tensor(lower, at::kLong));
   }
 
   /// Shapes: columns [rows, ..], table [codes, width], result [rows, fields * width].

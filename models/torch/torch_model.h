@@ -32,6 +32,7 @@ class TorchModel {
   }
   virtual int64_t dropout_width() const = 0;
   virtual std::span<const DropoutColumns> dropouts() const = 0;
+  virtual std::span<const CodeTable> code_tables() const = 0;
   /// Outputs of all rows. A row depends on no other row: leaves and users cut the rows freely.
   /// Shapes: [rows, 1].
   virtual at::Tensor forward(const TorchInputs& inputs) const = 0;

@@ -52,6 +52,24 @@ Layers joined() {
   return m;
 }
 
+// What categorical models are made of: vectors of codes, of a bag and of ids side by side, their sum and their dots, read
+// by several; products without a bias.
+Layers fields() {
+  Layers m;
+  const int codes =
+      m.lookup("codes", m.columns(Side::kItem, 1, 3), 0, {kCodes, kCodes, kCodes}, 5, .3);
+  const int bag = m.bag("bag", m.columns(Side::kItem, 0, kColumns), 5, .3);
+  const int user = m.user_table("user", kUsers, 10, .2);
+  const int all = m.concat({codes, bag, user});
+  const int dots = m.pair_dots(all, 5), sum = m.fold(all, 5);
+  const int crossed = m.multiply(all, m.dense("high", m.product("low", all, 7), 30));
+  const int of_codes = m.relu(m.pair_dots(codes, 5));
+  const int x = m.concat({m.dropout(dots, .2), m.add(crossed, all), of_codes, m.dot(sum, sum),
+                          m.fold(m.tanh(codes), 3)});
+  m.add(m.product("last", m.relu(m.dense("deep", x, 18)), 1), m.fold(sum, 1));
+  return m;
+}
+
 // Nothing but columns of one side.
 Layers of_users() {
   Layers m;
@@ -103,10 +121,11 @@ struct Model {
   const char* name;
   Layers (*layers)();
 };
-const Model kModels[] = {{"Ncf", small_ncf},    {"NcfWithoutContent", ncf_without_content},
-                         {"Towers", towers},    {"Shared", shared},
-                         {"Linear", linear},    {"Joined", joined},
-                         {"OfUsers", of_users}, {"OfRows", of_rows}};
+const Model kModels[] = {{"Ncf", small_ncf}, {"NcfWithoutContent", ncf_without_content},
+                         {"Towers", towers}, {"Shared", shared},
+                         {"Linear", linear}, {"Joined", joined},
+                         {"Fields", fields}, {"OfUsers", of_users},
+                         {"OfRows", of_rows}};
 
 /// Weights and rows of a leaf for a model. What an engine is given, whole or in pieces.
 struct Leaf {

@@ -9,6 +9,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softplus.h>
@@ -123,7 +124,7 @@ class LayersReference {
     at::Tensor penalty = at::zeros({}, at::kDouble);
     for (size_t a = 0; a < values.size(); ++a) {
       const ParameterSpec& spec = model_.parameters()[a];
-      if (spec.row_penalty == 0) continue;
+      if (spec.row_penalty == 0 || spec.kind == ParameterKind::kDense) continue;
       const bool of_user = spec.kind == ParameterKind::kUserTable;
       std::vector<int64_t> ids;
       for (size_t k = 0; k < rows.user.size(); k += of_user ? objective_.group() : 1)
@@ -131,7 +132,29 @@ class LayersReference {
       const at::Tensor found = at::index_select(values[a], 0, at::tensor(ids, at::kLong));
       penalty = penalty + spec.row_penalty * found.square().sum();
     }
+    for (const CodeTable& table : model_.code_tables())
+      if (model_.parameters()[table.parameter].row_penalty > 0)
+        penalty = penalty + penalty_of(table, rows);
     return penalty;
+  }
+
+  /// Of the rows of a table of codes that the columns of the batch's users or items look up.
+  at::Tensor penalty_of(const CodeTable& table, const Rows& rows) const {
+    const bool of_user = table.side == Side::kUser;
+    const at::Tensor squares = values[table.parameter].square().sum({1});
+    at::Tensor penalty = at::zeros({}, at::kDouble);
+    for (size_t k = 0; k < rows.user.size(); k += of_user ? objective_.group() : 1) {
+      const at::Tensor columns = columns_[static_cast<size_t>(table.side)]
+                                     .select(0, of_user ? rows.user[k] : rows.item[k])
+                                     .contiguous();
+      const double* column = columns.const_data_ptr<double>() + table.first_column;
+      int64_t row = 0;
+      for (size_t f = 0; f < table.code_counts.size(); row += table.code_counts[f++])
+        penalty = penalty + squares[row + static_cast<int64_t>(column[f])];
+      for (int64_t code = 0; table.code_counts.empty() && code < squares.size(0); ++code)
+        if (column[code] != 0) penalty = penalty + squares[code];
+    }
+    return model_.parameters()[table.parameter].row_penalty * penalty;
   }
 
   at::Tensor loss_of_rows(const at::Tensor& output, const at::Tensor& target) const {
@@ -199,6 +222,8 @@ class LayersReference {
           }
           case LayerKind::kDense:
             return at::addmm(of(1), in(), of(0));
+          case LayerKind::kProduct:
+            return at::mm(in(), of());
           case LayerKind::kRelu:
             return at::relu(in());
           case LayerKind::kSigmoid:
@@ -220,6 +245,18 @@ class LayersReference {
             return in(0) + in(1);
           case LayerKind::kMultiply:
             return in(0) * in(1);
+          case LayerKind::kFold:
+            return at::sum(in().view({in().size(0), -1, layer.vector_width}), {1});
+          case LayerKind::kPairDots: {
+            std::vector<at::Tensor> dots;
+            for (int64_t i = 0; i < in().size(1) / layer.vector_width; ++i)
+              for (int64_t j = 0; j < i; ++j)
+                dots.push_back(
+                    at::sum(in().narrow(1, i * layer.vector_width, layer.vector_width) *
+                                in().narrow(1, j * layer.vector_width, layer.vector_width),
+                            {1}, true));
+            return at::cat(dots, 1);
+          }
           case LayerKind::kScale:
             return in() * layer.value;
           case LayerKind::kBias:
@@ -290,15 +327,21 @@ inline Layers normed_features(int64_t users, int64_t items, int64_t features) {
   return m;
 }
 
-/// No batch norm: a dot of embeddings whose rows are held small, biases, and a line over the features.
+/// No batch norm: a dot of embeddings, of codes too, whose rows are held small, biases, and a line over the features.
 inline Layers penalized(int64_t users, int64_t items, int64_t features) {
   Layers m;
-  const int product = m.dot(m.user_table("user", users, 5, .5), m.item_table("item", items, 5, .5));
+  const int user = m.add(m.user_table("user", users, 5, .5),
+                         m.lookup("user_codes", m.columns(Side::kUser, 0, 1), 0, {2}, 5, .5));
+  const int item = m.add(m.item_table("item", items, 5, .5),
+                         m.lookup("codes", m.columns(Side::kItem, 2, 1), 0, {3}, 5, .5));
+  const int product =
+      m.dot(user, m.add(item, m.bag("bag", m.columns(Side::kItem, 0, features), 5, .5)));
   const int biases =
       m.add(m.user_table("of_user", users, 1, .1), m.item_table("of_item", items, 1, .1));
   const int line = m.dense("line", m.columns(Side::kItem, 0, features), 1);
   m.bias("all_bias", m.add(m.add(product, biases), line));
   m.penalize_rows(.1);
+  m.penalize_codes(.05);
   return m;
 }
 

@@ -47,8 +47,11 @@ class TenSteps : public SmallProblem,
     problem.system = {layers(problem.dataset.users(), problem.dataset.items(), kFeatures),
                       {.clip = config.data.target.clip}};
     problem.engine = make_engine(problem.system, engine_options(config));
+    // The last is a code; so is that of users, who have the same one.
     for (int64_t k = 0; k < problem.dataset.items() * kFeatures; ++k)
-      problem.columns.items.push_back(std::sin(static_cast<float>(k)));
+      problem.columns.items.push_back(k % kFeatures == 2 ? static_cast<float>(k / kFeatures % 3)
+                                                         : std::sin(static_cast<float>(k)));
+    problem.columns.users.assign(problem.dataset.users(), 1.f);
     return problem;
   }
 
@@ -139,7 +142,7 @@ TEST_P(TenSteps, AreThoseOfLibtorchOnWholeBatches) {
 
   const Layers model =
       std::get<0>(GetParam()).layers(problem.dataset.users(), problem.dataset.items(), kFeatures);
-  LayersReference plain(model, got.before, problem.columns.items);
+  LayersReference plain(model, got.before, problem.columns.items, problem.columns.users);
   std::vector<at::Tensor> velocity;
   for (const at::Tensor& value : plain.values) velocity.push_back(at::zeros_like(value));
   for (int64_t t = 0; t < kSteps; ++t) {

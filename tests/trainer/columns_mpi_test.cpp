@@ -49,10 +49,12 @@ std::vector<Column> all_kinds() {
        .daily = DailyReduction::kLast,
        .scaling = Scaling::kStandard},
       {.name = "tags", .source = ColumnSource::kTags, .bag = 31},
+      {.name = "shares_of_tags", .source = ColumnSource::kTags, .bag = 31, .mean = true},
       {.name = "plays",
        .source = ColumnSource::kDailyTable,
        .of = "play_cnt",
        .missing = std::nullopt,
+       .logarithm = true,
        .scaling = Scaling::kRobust},
       {.name = "length", .source = ColumnSource::kVideoDuration, .scaling = Scaling::kRobust},
       {.name = "level2",
@@ -229,7 +231,11 @@ std::vector<double> plain_item_values(const Column& column, int64_t k, const Dat
     for (size_t item = 0; item < values.size(); ++item)
       for (int64_t p = lists.offsets[item]; p < lists.offsets[item + 1]; ++p)
         if (column.bag == 0 || lists.code[p] == k)
-          values[item] = column.bag == 0 ? lists.code[p] : 1;
+          values[item] =
+              column.bag == 0 ? lists.code[p]
+              : column.mean
+                  ? 1. / static_cast<double>(lists.offsets[item + 1] - lists.offsets[item])
+                  : 1;
     return values;
   }
   const bool length = column.source == ColumnSource::kVideoDuration;
@@ -292,6 +298,8 @@ TEST_F(FitColumns, SideColumnsAreThePlainLoops) {
         if (!std::isnan(x)) known.push_back(x);
       for (double& x : values)
         if (std::isnan(x)) x = column.missing ? *column.missing : plain_quantile(known, .5);
+      for (double& x : values)
+        if (column.logarithm) x = std::log1p(std::max(x, 0.));
       if (column.scaled_over == ScaledOver::kEntities) over = values;
       if (column.scaled_over == ScaledOver::kTrainingRows)
         for (const LabelledRow& row : training_rows())

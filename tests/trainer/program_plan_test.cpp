@@ -306,6 +306,9 @@ TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
   expect_refused({of_system("additive_means"), "--ranks", "2", "--device", "h100"},
                  "model.name: got additive_means, which has no form on GPUs: it is found in one "
                  "step; set --device cpu");
+  expect_refused({of_system("dlrm"), "--ranks", "2", "--device", "h100"},
+                 "model.name: got dlrm, which has no form on GPUs: it has a penalty on embeddings "
+                 "of codes; set --device cpu");
   std::ofstream(shop_->path() / "bce.yaml") << "model: {name: ncf, loss: bce}\n";
   expect_refused({"bce.yaml", "--ranks", "2", "--device", "h100", "model.engine=torch"},
                  "model.name: got ncf, which has no form on GPUs by libtorch: its loss is not the "

@@ -46,7 +46,12 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
                                ? "it is found in one step"
                            : system.objective.is_full_softmax() ? "its softmax is over all videos"
                                                                 : "";
-  if (!lack.empty() || engine != EngineName::kTorch) return lack;
+  if (!lack.empty()) return lack;
+  if (uses([](const ParameterSpec& spec) {
+        return spec.kind == ParameterKind::kDense && spec.row_penalty > 0;
+      }))
+    return "it has a penalty on embeddings of codes";
+  if (engine != EngineName::kTorch) return lack;
   std::vector<double> rates;
   for (const DropoutColumns& layer : system.graph.dropouts()) rates.push_back(layer.probability);
   const auto has_norms = [&] {

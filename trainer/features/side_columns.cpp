@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "launch/base/errors.h"
+#include "launch/base/math.h"
 #include "trainer/features/label_columns.h"
 
 namespace kt {
@@ -61,7 +62,8 @@ std::vector<std::vector<double>> code_columns(const Column& column, const CodeLi
             "{}: {} has the code {}, expected 0 to {}, which column {} counts; mend that file and "
             "import again, or use a configuration without that column",
             dataset.path().string(), table_of(column), code, column.bag - 1, column.name);
-      values[code][i] = 1;
+      values[code][i] =
+          column.mean ? 1 / static_cast<double>(lists.offsets[i + 1] - lists.offsets[i]) : 1;
     }
   return values;
 }
@@ -186,6 +188,8 @@ std::vector<float> finish_columns(std::span<const Column> columns, Side side,
         continue;
       }
       fill_missing(values, column.missing ? *column.missing : known_median(values));
+      if (column.logarithm)
+        for (double& value : values) value = math::log1p(std::max(value, 0.));
       const bool by_rows = column.scaled_over == ScaledOver::kTrainingRows;
       const Scale scale =
           fit_scale(column.scaling, values, by_rows ? counts : std::span<const int64_t>());

@@ -9,6 +9,7 @@
 #include "sharding/batch_statistics.h"
 #include "sharding/gather_shards.h"
 #include "sharding/tree_sum.h"
+#include "trainer/steps/code_penalty.h"
 
 namespace kt {
 
@@ -54,8 +55,9 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
   user_parts_.resize(users * user_width_);
   user_part_gradients_.resize(users * user_width_);
   item_part_sums_.resize(parameters.item_touched.size() * item_width_);
-  if (parameters.penalizes(ArrayKind::kUserTable)) user_counts_.resize(users);
-  if (parameters.penalizes(ArrayKind::kItemTable))
+  if (parameters.penalizes(ArrayKind::kUserTable) || penalizes_codes(engine, Side::kUser))
+    user_counts_.resize(users);
+  if (parameters.penalizes(ArrayKind::kItemTable) || penalizes_codes(engine, Side::kItem))
     item_counts_.resize(parameters.item_touched.size());
   for (ParameterArray& array : parameters.arrays) {
     if (array.spec.kind == ArrayKind::kUserTable) user_tables_.push_back(&array);
@@ -322,6 +324,8 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
     for (int64_t k = begin; k < end; k += group_)
       ++user_counts_[batch_.user_row[k]];  // once a sample
     parameters_.penalize(ArrayKind::kUserTable, scratch.users, user_counts_, scale);
+    penalize_codes(engine_, parameters_, Side::kUser, users, user_counts_, scale,
+                   leaf(unit, thread));
   }
   return loss;
 }
@@ -336,11 +340,13 @@ void TrainStep::return_item_gradients(double scale) {
     for (ParameterArray* table : item_tables_) gradients.tables.push_back(table->gradient.data());
     for (int64_t k = owned.begin; k < owned.end; ++k)
       parameters_.item_touched[exchange_.owned()[k]] = 1;
-    engine_.backward_ids(Side::kItem, item_batch(owned), item_part_sums_.data(), gradients);
-    if (!item_counts_.empty())
-      parameters_.penalize(ArrayKind::kItemTable,
-                           exchange_.owned().subspan(owned.begin, owned.size()), item_counts_,
-                           scale);
+    const IdBatch items = item_batch(owned);
+    engine_.backward_ids(Side::kItem, items, item_part_sums_.data(), gradients);
+    if (item_counts_.empty()) return;
+    parameters_.penalize(ArrayKind::kItemTable,
+                         exchange_.owned().subspan(owned.begin, owned.size()), item_counts_, scale);
+    penalize_codes(engine_, parameters_, Side::kItem, items, item_counts_, scale,
+                   leaf(unit, thread));
   });
 }
 
