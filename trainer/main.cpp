@@ -83,6 +83,7 @@ int run(int argc, char** argv) {
   add_synth(app, action);
   add_import(app, action);
   add_inspect(app, action);
+  add_analyze(app, action);
   add_validate(app, action);
   add_plan(app, action);
   add_evaluate(app, action);

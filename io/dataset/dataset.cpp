@@ -4,7 +4,7 @@
 #include <limits>
 #include <numeric>
 
-#include "io/dataset/hdf5_file.h"
+#include "io/dataset/checked_file.h"
 #include "io/files/checksum.h"
 #include "io/files/files.h"
 #include "io/files/json_text.h"
@@ -30,12 +30,6 @@ void check_file(const Dataset& dataset, const std::string& name) {
       dataset.path() / name,
       {files.at(name).at("bytes").get<int64_t>(), files.at(name).at("xxh128").get<std::string>()},
       kAgain);
-}
-
-/// Opens a file of the data set after checking it against the manifest.
-Hdf5File open_checked(const Dataset& dataset, const std::string& name) {
-  check_file(dataset, name);
-  return Hdf5File::open(dataset.path() / name);
 }
 
 /// What keys every manifest of this schema has, by values of their types.
@@ -168,6 +162,11 @@ Dataset Dataset::open(const std::filesystem::path& folder) {
   for (const auto& file : manifest["files"]) expect_keys(path, file, kKeysOfFile);
   for (const auto& shard : manifest["shards"]) expect_keys(path, shard, kKeysOfShard);
   return dataset;
+}
+
+Hdf5File open_checked(const Dataset& dataset, const std::string& name) {
+  check_file(dataset, name);
+  return Hdf5File::open(dataset.path() / name);
 }
 
 std::string Dataset::hash() const { return manifest_.at("hash"); }

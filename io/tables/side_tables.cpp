@@ -539,6 +539,16 @@ void sort_unique(std::vector<int64_t>& ids) {
 
 }  // namespace
 
+const std::vector<std::string>& side_table_columns(const std::string& source) {
+  static const std::map<std::string, const std::vector<std::string>*> kColumns = {
+      {"user_features.csv", &kUserColumns},
+      {"item_categories.csv", &kCategoryColumns},
+      {"kuairec_caption_category.csv", &kCaptionColumns},
+      {"item_daily_features.csv", &kDailyColumns},
+      {"social_network.csv", &kSocialColumns}};
+  return *kColumns.at(source);
+}
+
 SideSources find_side_sources(const std::filesystem::path& folder) {
   const auto find = [&](const char* name) -> std::optional<std::filesystem::path> {
     if (!std::filesystem::exists(folder / name)) return std::nullopt;

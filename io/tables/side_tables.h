@@ -28,6 +28,9 @@ struct SideSources {
   std::optional<std::filesystem::path> user_features, categories, captions, daily, social;
 };
 
+/// The columns of a side table, named as "user_features.csv", in the official order.
+const std::vector<std::string>& side_table_columns(const std::string& source);
+
 /// Those that are in `folder`.
 SideSources find_side_sources(const std::filesystem::path& folder);
 

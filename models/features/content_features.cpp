@@ -65,15 +65,29 @@ const std::vector<std::string>& content_columns() {
   return names;
 }
 
-std::vector<float> content_features(const DailyRows& rows, int64_t items, int32_t until,
-                                    MissingPolicy missing) {
+const std::vector<std::string>& content_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all = content_columns();
+    all.insert(all.end(), {"engagement_rate", "completion_rate", "like_rate", "avg_watch_ratio"});
+    return all;
+  }();
+  return names;
+}
+
+std::vector<double> unscaled_content_features(const DailyRows& rows, int64_t items, int32_t until) {
   KT_CHECK(rows.columns.size() == content_columns().size() && rows.date.size() == rows.item.size());
   for (const auto& column : rows.columns) KT_CHECK(column.size() == rows.item.size());
+  Table table = collect(rows, items, until);
+  add_ratios(table);
+  return table;
+}
+
+std::vector<float> content_features(const DailyRows& rows, int64_t items, int32_t until,
+                                    MissingPolicy missing) {
   std::vector<float> features(items * kContentFeatures);
   if (items == 0) return features;
 
-  Table table = collect(rows, items, until);
-  add_ratios(table);
+  const Table table = unscaled_content_features(rows, items, until);
   std::vector<double> column(items);
   for (int64_t f = 0; f < kFeatureCount; ++f) {
     for (int64_t i = 0; i < items; ++i) column[i] = table[i * kFeatureCount + f];

@@ -27,6 +27,13 @@ inline constexpr int64_t kContentFeatures = 15;
 /// The columns of the daily table that `content_features` needs, in order.
 const std::vector<std::string>& content_columns();
 
+/// The names of the features, in order.
+const std::vector<std::string>& content_names();
+
+/// The features below before missing ones are filled and all are scaled: missing is NaN. Shapes: result [items, 15],
+/// row-major.
+std::vector<double> unscaled_content_features(const DailyRows& rows, int64_t items, int32_t until);
+
 /// The item features of the reference system, standard-scaled over all items. In order:
 ///   0      `video_duration` of the item's first row
 ///   1-10   means over the item's rows: show_cnt, play_cnt, play_duration, play_progress, complete_play_cnt,

@@ -63,7 +63,8 @@ def browse(page, *options):
         done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     if done.returncode != 0:
         sys.exit(f"browser.py: chromium ended with {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout, re.findall(r":CONSOLE[:(]\d+\)?\] (.*)", done.stderr)
+    console = re.findall(r":CONSOLE[:(]\d+\)?\] (.*)", done.stderr)
+    return done.stdout, [line for line in console if "source: chrome://" not in line]  # of its own pages
 
 
 def main():

@@ -144,7 +144,7 @@ std::unique_ptr<Workshop> Commands::shop_;
 
 TEST_F(Commands, HelpHasAnExample) {
   for (const char* command :
-       {"train", "synth", "import", "inspect", "validate", "evaluate", "recommend"}) {
+       {"train", "synth", "import", "inspect", "analyze", "validate", "evaluate", "recommend"}) {
     const Ended ended = run({command, "--help"});
     EXPECT_EQ(ended.code, 0);
     EXPECT_THAT(ended.out, AllOf(HasSubstr("Example"), HasSubstr(std::string("kuaitrain "))))
@@ -154,7 +154,7 @@ TEST_F(Commands, HelpHasAnExample) {
   const Ended all = run({"--help"});
   EXPECT_EQ(all.code, 0);
   for (const char* command :
-       {"train", "synth", "import", "inspect", "validate", "evaluate", "recommend"})
+       {"train", "synth", "import", "inspect", "analyze", "validate", "evaluate", "recommend"})
     EXPECT_THAT(all.out, HasSubstr(command));
 }
 

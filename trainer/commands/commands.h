@@ -53,6 +53,7 @@ void add_train(CLI::App& app, Action& action);
 void add_synth(CLI::App& app, Action& action);
 void add_import(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);
+void add_analyze(CLI::App& app, Action& action);
 void add_validate(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_evaluate(CLI::App& app, Action& action);

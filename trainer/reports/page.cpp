@@ -15,10 +15,6 @@ namespace {
 
 using nlohmann::json;
 
-std::string number_text(double value) {
-  return std::isfinite(value) ? fmt::format("{:.4g}", value) : std::string();
-}
-
 std::string text_of(const Cell& cell) {
   if (const auto* text = std::get_if<std::string>(&cell)) return *text;
   if (const auto* whole = std::get_if<int64_t>(&cell)) return fmt::format("{}", *whole);
@@ -61,18 +57,29 @@ std::string script_json(const json& document) {
   return escaped;
 }
 
+/// Long texts are what a table may break into lines.
+const char* class_of(const Cell& cell) {
+  constexpr size_t kLongText = 40;
+  const auto* text = std::get_if<std::string>(&cell);
+  if (!text) return "";
+  return text->size() > kLongText ? " class=\"text long\"" : " class=\"text\"";
+}
+
 std::string table_html(const PageTable& table) {
   std::string html = "<div class=\"scroll\"><table>";
   if (!table.title.empty()) html += "<caption>" + html_escaped(table.title) + "</caption>";
   html += "<thead><tr>";
-  for (const std::string& column : table.columns)
-    html += "<th scope=\"col\">" + html_escaped(column) + "</th>";
+  for (size_t c = 0; c < table.columns.size(); ++c) {
+    const bool is_text = !table.rows.empty() && c < table.rows[0].size() &&
+                         std::holds_alternative<std::string>(table.rows[0][c]);
+    html += std::string("<th scope=\"col\"") + (is_text ? " class=\"text\">" : ">") +
+            html_escaped(table.columns[c]) + "</th>";
+  }
   html += "</tr></thead><tbody>";
   for (const std::vector<Cell>& row : table.rows) {
     html += "<tr>";
     for (const Cell& cell : row)
-      html += (std::holds_alternative<std::string>(cell) ? "<td class=\"text\">" : "<td>") +
-              html_escaped(text_of(cell)) + "</td>";
+      html += std::string("<td") + class_of(cell) + ">" + html_escaped(text_of(cell)) + "</td>";
     html += "</tr>";
   }
   return html + "</tbody></table></div>\n";
@@ -147,6 +154,12 @@ std::vector<double> places_on_axis(const ParallelCoordinates& lines, size_t axis
 }
 
 }  // namespace
+
+std::string number_text(double value) {
+  if (!std::isfinite(value)) return {};
+  const double size = std::abs(value);
+  return size >= 1e4 && size < 1e15 ? fmt::format("{:.0f}", value) : fmt::format("{:.4g}", value);
+}
 
 std::string html_escaped(std::string_view text) {
   std::string escaped;

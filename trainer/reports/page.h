@@ -12,7 +12,7 @@
 /// beside it as a table. Whatever text comes in is escaped.
 namespace kt {
 
-/// A number is written to four digits, one that is not finite as missing.
+/// A number is written by `number_text`.
 using Cell = std::variant<std::string, double, int64_t>;
 
 /// Shapes: rows [n][columns].
@@ -108,6 +108,9 @@ class Page {
   bool in_section_ = false;
   int64_t pictures_ = 0;
 };
+
+/// A number as tables have it: four digits, or whole from 10,000 on; empty for one that is not finite.
+std::string number_text(double value);
 
 /// `text` for the inside of an element or of an attribute in quotes.
 std::string html_escaped(std::string_view text);

@@ -83,7 +83,11 @@ function chart(spec) {
     type: 'scatter',
     data: {datasets},
     options: options(
-        {x: axis(spec.x), y: axis(spec.y)}, datasets.length > 1,
+        {
+          x: axis(spec.x),
+          y: axis(spec.y, spec.series.some((series) => series.fill) ? {beginAtZero: true} : {})
+        },
+        datasets.length > 1,
         (item) => `${item.dataset.label}: ${short(item.parsed.x)}, ${short(item.parsed.y)}`)
   };
 }
