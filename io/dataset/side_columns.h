@@ -7,8 +7,8 @@
 #include "io/dataset/dataset.h"
 
 /// Side tables of a data set as their sources have them, a column at a time: user_features.csv, item_daily_features.csv
-/// and kuairec_caption_category.csv. Rows are in the order of the source; of the last, there is one an item, in the order
-/// of their indices.
+/// and kuairec_caption_category.csv. Rows are in the order of the source, those of the last in the order of their items'
+/// indices.
 /// Throws: UserError for a file that is missing or damaged; the source has to have the table and the column.
 namespace kt {
 

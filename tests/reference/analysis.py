@@ -309,7 +309,7 @@ def by_tag():
 def by_category():
     if captions is None:
         return {"absent": ""}
-    pairs = [(video, category_of.get(video, "")) for video in video_ids]
+    pairs = list(category_of.items())
     return {"by_category": members_as("videos", groups(pairs, rows_of_video, "category"))}
 
 

@@ -15,17 +15,18 @@ namespace kt {
 namespace {
 
 using nlohmann::json;
-using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using ::testing::Not;
 
 namespace fs = std::filesystem;
 
 class Analyze : public ::testing::Test {
  protected:
-  static void SetUpTestSuite() { shop_ = std::make_unique<Workshop>("program-analyze"); }
+  static void SetUpTestSuite() {
+    shop_ = std::make_unique<Workshop>("program-analyze");
+    make_replica(folder(), 8);
+  }
   static void TearDownTestSuite() { shop_.reset(); }
   static const fs::path& folder() { return shop_->path(); }
   static std::string path(const std::string& name) { return (folder() / name).string(); }
@@ -77,11 +78,7 @@ class Analyze : public ::testing::Test {
 };
 std::unique_ptr<Workshop> Analyze::shop_;
 
-constexpr const char* kHeader =
-    "user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio\n";
-
 TEST_F(Analyze, OfAReplicaIsWhatPandasFindsOnAnyNumberOfThreadsAndShowsKuaiRecsFiguresApart) {
-  make_replica(folder(), 8);
   const json numbers = analyze("dataset");
   EXPECT_EQ(difference_to_pandas(folder() / "source", "dataset"), "");
   const Ended threads = run({"analyze", path("dataset"), "--json", "--threads", "3"});
@@ -96,7 +93,7 @@ TEST_F(Analyze, OfAReplicaIsWhatPandasFindsOnAnyNumberOfThreadsAndShowsKuaiRecsF
 
   const json seen = page("dataset");
   for (const json& picture : seen["pictures"]) EXPECT_GT(picture["marks"], 0) << picture;
-  EXPECT_EQ(seen["pictures"].size(), 26u);
+  EXPECT_EQ(seen["pictures"].size(), 23u);
   const std::string text = seen["text"];
   EXPECT_THAT(text, HasSubstr("This is synthetic data"));
   EXPECT_THAT(text, HasSubstr("Figures that do not depend on scale"));
@@ -129,24 +126,24 @@ TEST_F(Analyze, OfAnotherTableSaysByNameWhatItLacks) {
 
 TEST_F(Analyze, OfOneUserWhoseRatiosAreAllEqualHasUndefinedCorrelationsAndShowsMarkupAsText) {
   const std::string markup = "</script><script>alert(1)</script><b>'&";
-  std::string rows = kHeader, daily = "video_id,date",
-              captions =
-                  "video_id,manual_cover_text,caption,topic_tag,first_level_category_id,first_"
-                  "level_category_name,"
-                  "second_level_category_id,second_level_category_name,third_level_category_id,"
-                  "third_level_category_name\n";
-  const std::string source = file_text(folder() / "source" / "item_daily_features.csv");
-  daily = source.substr(0, source.find('\n') + 1);
+  const auto header = [](const char* file) {
+    const std::string text = file_text(folder() / "source" / file);
+    return text.substr(0, text.find('\n') + 1);
+  };
+  std::string rows = header("big_matrix.csv"), captions = header("kuairec_caption_category.csv"),
+              daily = header("item_daily_features.csv");
   for (int video = 0; video < 4; ++video) {
     for (int row = 0; row <= video; ++row) rows += fmt::format("7,{},{},1000,,,,0.1\n", video, 100);
     captions +=
         fmt::format("{},UNKNOWN,{},[],1,{},-124,UNKNOWN,-124,UNKNOWN\n", video, markup, markup);
-    daily += fmt::format("{},20200705,1,NORMAL,2020-03-30,ShortImport,public,1000.0,720,1280,1,1,",
-                         video);
-    for (int cell = 0; cell < 46; ++cell) daily += fmt::format(",{}", 10 + cell * (video + 1));
+    daily += fmt::format("{},20200705,1,NORMAL,2020-03-30,ShortImport,public,{}.0,720,1280,1,1,",
+                         video, 1000 + 100 * video);
+    for (int cell = 0; cell < 45; ++cell)
+      daily += fmt::format(",{}", 10 + (7 * cell + video * video * (cell % 5 + 1)) % 50);
     daily += "\n";
   }
   write_csv("equal", "big_matrix.csv", rows);
+  write_csv("equal", "small_matrix.csv", header("small_matrix.csv") + "7,4,100,1000,,,,0.1\n");
   write_csv("equal", "kuairec_caption_category.csv", captions);
   write_csv("equal", "item_daily_features.csv", daily);
   import("equal");
@@ -156,24 +153,35 @@ TEST_F(Analyze, OfOneUserWhoseRatiosAreAllEqualHasUndefinedCorrelationsAndShowsM
     EXPECT_TRUE(one["correlation"].is_null()) << one;
   EXPECT_EQ(numbers["training"]["repeats"],
             (json{{"rows", 6}, {"share", .6}, {"most_of_a_pair", 4}}));
-  EXPECT_EQ(numbers["test"], (json{{"absent", "the data set has no test table"}}));
+  EXPECT_EQ(numbers["test"]["by_user"]["highest_variance"], json::array());
 
   const std::string text = page("equal")["text"];
   EXPECT_THAT(text, HasSubstr(markup));
   EXPECT_THAT(text, HasSubstr("Correlations are undefined"));
   EXPECT_THAT(text, HasSubstr("Activity, training: not available, no row has a timestamp."));
-  EXPECT_THAT(text, HasSubstr("Test table: not available, the data set has no test table."));
+}
+
+TEST_F(Analyze, OfOneRowWithoutATestTableIsAPage) {
+  write_file(folder() / "one-csv", "who,what,stars\na,x,1\n");
+  import("one", {"--map", "user=who,item=what,label=stars"});
+  const json numbers = analyze("one");
+  EXPECT_EQ(numbers["test"], (json{{"absent", "the data set has no test table"}}));
+  EXPECT_EQ(numbers["training"]["by_user"]["mean"]["std"], nullptr);
+  EXPECT_EQ(numbers["training"]["by_video"]["popularity"]["gini"], 0);
+  EXPECT_THAT(page("one")["text"].get<std::string>(),
+              HasSubstr("Test table: not available, the data set has no test table."));
 }
 
 TEST_F(Analyze, RefusesWhatIsNoDataSetAndNothingToDo) {
-  const Ended nothing = run({"analyze", path("equal")});
+  const Ended nothing = run({"analyze", path("dataset")});
   EXPECT_EQ(nothing.code, 2);
   EXPECT_THAT(nothing.errors(), ElementsAre(HasSubstr("neither --out nor --json")));
   const Ended absent = run({"analyze", path("absent"), "--out", path("absent.html")});
   EXPECT_EQ(absent.code, 2);
   EXPECT_THAT(absent.errors(), ElementsAre(HasSubstr("no such folder, expected a data set")));
-  flip_byte(folder() / "equal" / "shards" / "shard-0001.h5");
-  const Ended damaged = run({"analyze", path("equal"), "--out", path("damaged.html")});
+  fs::copy(folder() / "dataset", folder() / "damaged", fs::copy_options::recursive);
+  flip_byte(folder() / "damaged" / "shards" / "shard-0001.h5");
+  const Ended damaged = run({"analyze", path("damaged"), "--out", path("damaged.html")});
   EXPECT_EQ(damaged.code, 2);
   EXPECT_THAT(damaged.errors(), ElementsAre(HasSubstr("shard-0001.h5")));
   EXPECT_FALSE(fs::exists(path("damaged.html")));

@@ -58,9 +58,11 @@ json categories_of(const Dataset& dataset, const RowNumbers& training) {
   constexpr const char* kTable = "kuairec_caption_category.csv";
   if (!dataset.has_table(kTable)) return absent(kTable);
   const SideColumn names = read_side_column(dataset, kTable, "first_level_category_name");
+  const std::vector<int32_t> items = read_side_ids(dataset, kTable);
   std::map<std::string, Group> groups;
-  for (int64_t item = 0; item < dataset.items(); ++item)
-    groups[names.texts[names.codes[item]]].add(training.item_rows[item], training.item_sum[item]);
+  for (size_t k = 0; k < items.size(); ++k)
+    groups[names.texts[names.codes[k]]].add(training.item_rows[items[k]],
+                                            training.item_sum[items[k]]);
   return {{"by_category", by_members(groups, "category", "videos")}};
 }
 
