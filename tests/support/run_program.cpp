@@ -95,6 +95,8 @@ Program::Program(const fs::path& folder, const Arguments& arguments, const Launc
   ::setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
   ::setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
   ::setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);
+  // Or mpirun takes two seconds to end after any code but 0: it waits for what it has killed, even where nothing is left.
+  ::setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 1);
   pid_ = ::fork();
   if (pid_ == 0) become(folder, out_, err_, pointers);
   handle_ = static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0));

@@ -124,7 +124,7 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
           .front();
   if (out) out->write(kCsvHeader + csv_of(arguments.user, best, ids));
   const ItemTexts texts = dataset.read_item_texts();
-  nlohmann::json json = nlohmann::json::array();
+  nlohmann::json rows = nlohmann::json::array();
   log_info("{:>4}  {:>10}  {:>8}  {:<14}  {}", "rank", "video", "score", "category", "caption");
   for (size_t k = 0; k < best.size(); ++k) {
     // One line a video, whatever line ends its caption has.
@@ -133,7 +133,7 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
         caption.begin(), caption.end(), [](char c) { return c == '\r' || c == '\n'; }, ' ');
     log_info("{:>4}  {:>10}  {:>8.4f}  {:<14}  {}", k + 1, ids.item_id[best[k].item], best[k].score,
              texts.category[best[k].item], caption);
-    json.push_back({{"rank", k + 1},
+    rows.push_back({{"rank", k + 1},
                     {"video_id", ids.item_id[best[k].item]},
                     {"score", best[k].score},
                     {"category", texts.category[best[k].item]},
@@ -142,7 +142,7 @@ int run_recommend(const RecommendArguments& arguments, const GlobalOptions& glob
   if (global.json)
     fmt::print("{}\n", to_text({{"user_id", arguments.user},
                                 {"checkpoint", scored.checkpoint},
-                                {"recommendations", json}},
+                                {"recommendations", rows}},
                                2));
   return kExitDone;
 }

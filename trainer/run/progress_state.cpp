@@ -6,32 +6,30 @@
 namespace kt {
 namespace {
 
-using nlohmann::json;
-
 [[noreturn]] void refuse(const std::string& what) {
   user_error("the checkpoint's state is not one of this program: {}; remove that checkpoint", what);
 }
 
-int64_t count_at(const json& object, const char* key, int64_t least = 0) {
+int64_t count_at(const nlohmann::json& object, const char* key, int64_t least = 0) {
   const int64_t value = whole_number(object.at(key));
   if (value < least) refuse(fmt::format("'{}' is {}, expected at least {}", key, value, least));
   return value;
 }
 
-json list(const json& object, const char* key) {
-  const json& value = object.at(key);
+nlohmann::json list(const nlohmann::json& object, const char* key) {
+  const nlohmann::json& value = object.at(key);
   if (!value.is_array()) refuse(fmt::format("'{}' is {}, expected a list", key, to_text(value)));
   return value;
 }
 
-json to_json(const ProgressState::Best& best) {
-  return {{"value", best.value ? json(*best.value) : json()},
+nlohmann::json json_of(const ProgressState::Best& best) {
+  return {{"value", best.value ? nlohmann::json(*best.value) : nlohmann::json()},
           {"step", best.step},
           {"epochs_since", best.epochs_since},
           {"metric", best.metric}};
 }
 
-ProgressState::Best best_from_json(const json& object) {
+ProgressState::Best best_from_json(const nlohmann::json& object) {
   ProgressState::Best best{.step = count_at(object, "step", -1),
                            .epochs_since = count_at(object, "epochs_since"),
                            .metric = object.value("metric", "")};
@@ -39,7 +37,7 @@ ProgressState::Best best_from_json(const json& object) {
   return best;
 }
 
-json to_json(const ProgressState::Health& health) {
+nlohmann::json json_of(const ProgressState::Health& health) {
   return {{"bad_in_a_row", health.bad_in_a_row},
           {"good_checkpoint", health.good_checkpoint},
           {"usual_loss", health.usual_loss},
@@ -47,9 +45,9 @@ json to_json(const ProgressState::Health& health) {
 }
 
 /// None in checkpoints of before there was one.
-ProgressState::Health health_from_json(const json& state) {
+ProgressState::Health health_from_json(const nlohmann::json& state) {
   if (!state.contains("health")) return {};
-  const json& object = state.at("health");
+  const nlohmann::json& object = state.at("health");
   return {.bad_in_a_row = count_at(object, "bad_in_a_row"),
           .good_checkpoint = count_at(object, "good_checkpoint", -1),
           .usual_loss = object.at("usual_loss"),
@@ -57,9 +55,9 @@ ProgressState::Health health_from_json(const json& state) {
 }
 
 /// None in checkpoints of before there was one: the first interval is then of its steps since.
-ProgressState::Interval interval_from_json(const json& state) {
+ProgressState::Interval interval_from_json(const nlohmann::json& state) {
   if (!state.contains("interval")) return {};
-  const json& object = state.at("interval");
+  const nlohmann::json& object = state.at("interval");
   return {.loss = object.at("loss"),
           .samples = count_at(object, "samples"),
           .norms = object.at("norms"),
@@ -109,16 +107,16 @@ nlohmann::json to_json(const ProgressState& state) {
           {"updates", state.updates},
           {"pass_over", state.pass_over},
           {"bad_steps", state.bad_steps},
-          {"health", to_json(state.health)},
+          {"health", json_of(state.health)},
           {"recent", {{"losses", state.recent.losses}, {"norms", state.recent.norms}}},
           {"epoch_loss", state.epoch_loss},
           {"epoch_samples", state.epoch_samples},
           {"epoch_seconds", state.epoch_seconds},
           {"wall_seconds", state.wall_seconds},
-          {"best", to_json(state.best)},
-          {"early_stop", to_json(state.early_stop)},
+          {"best", json_of(state.best)},
+          {"early_stop", json_of(state.early_stop)},
           {"stopped_early", state.stopped_early},
-          {"plateau", to_json(state.plateau)},
+          {"plateau", json_of(state.plateau)},
           {"rate_factor", state.rate_factor},
           {"interval",
            {{"loss", state.interval.loss},

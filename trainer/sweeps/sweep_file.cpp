@@ -17,7 +17,6 @@ namespace kt {
 namespace {
 
 namespace fs = std::filesystem;
-using values::Range;
 using values::Word;
 
 constexpr int64_t kMostTrials = 100'000;
@@ -148,7 +147,7 @@ class Reader {
                    fmt::format("got {}, expected the keys of a sweep, as 'config: ncf.yaml'",
                                yaml::got(document)));
     std::string config, folder;
-    const auto count = [](int64_t low, int64_t high) { return Range<int64_t>{low, high}; };
+    const auto count = [](int64_t low, int64_t high) { return values::Range<int64_t>{low, high}; };
     const values::Path path{.may_be_empty = false};
     auto& trials = sweep_.trials;
     fields(document, "",
@@ -194,7 +193,8 @@ class Reader {
     std::string kind;
     std::set<std::string> given;
     const auto number = [&](const char* name, int64_t& out, int64_t low, int64_t high) {
-      return Field{name, [&, name, take = value(out, Range<int64_t>{low, high})](const Entry& e) {
+      return Field{name,
+                   [&, name, take = value(out, values::Range<int64_t>{low, high})](const Entry& e) {
                      given.insert(name);
                      take(e);
                    }};
@@ -264,7 +264,7 @@ class Reader {
       return [this, &kinds, &parameter, kind](const Entry& e) {
         ++kinds;
         parameter.kind = kind;
-        const Range<double> any{kind == Parameter::Kind::kUniform ? -1e300 : 1e-300, 1e300};
+        const values::Range<double> any{kind == Parameter::Kind::kUniform ? -1e300 : 1e-300, 1e300};
         const bool read = e.value.IsSequence() && e.value.size() == 2 &&
                           values::read(e.value[0], any, parameter.low) &&
                           values::read(e.value[1], any, parameter.high);
