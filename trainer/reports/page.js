@@ -98,12 +98,15 @@ function chart(spec) {
 
 function bars(spec) {
   const datasets = [];
+  // The one interval, its value and what is beside it share a line, so that they can be compared.
+  const grouped = spec.series.filter((series) => series.low.length).length !== 1;
   spec.series.forEach((series, i) => {
     const colour = kColours[i % kColours.length];
     if (series.low.length) {
       datasets.push({
         type: 'bar',
         label: series.name,
+        grouped,
         backgroundColor: colour + '55',
         borderColor: colour,
         borderWidth: 1,
@@ -128,7 +131,8 @@ function bars(spec) {
       datasets.push({
         type: 'bar',
         label: series.name,
-        backgroundColor: colour,
+        grouped,
+        backgroundColor: grouped ? colour : colour + '66',
         data: series.values,
         told: series.values.map(short)
       });
