@@ -41,6 +41,13 @@ function axis(of, extra = {}) {
       extra);
 }
 
+// Around values that are all equal, which the library would draw on an axis from -1 to 1 about them.
+function around(values) {
+  const finite = values.filter((v) => v !== null), first = finite[0];
+  if (!finite.length || first === 0 || finite.some((v) => v !== first)) return {};
+  return {suggestedMin: first - Math.abs(first) / 2, suggestedMax: first + Math.abs(first) / 2};
+}
+
 function options(scales, legend, label) {
   return {
     animation: false,
@@ -87,11 +94,12 @@ function chart(spec) {
       pointHitRadius: 6,
     };
   });
+  const values = datasets.flatMap((one) => one.data.map((point) => point.y));
   return {
     type: 'scatter',
     data: {datasets},
     options: options(
-        {x: axis(spec.x), y: axis(spec.y)}, datasets.length > 1,
+        {x: axis(spec.x), y: axis(spec.y, around(values))}, datasets.length > 1,
         (item) => `${item.dataset.label}: ${short(item.parsed.x)}, ${short(item.parsed.y)}`)
   };
 }
