@@ -66,6 +66,18 @@ Choice choice_of(const json& evaluation) {
   return choice;
 }
 
+/// The choices of all runs, each metric once.
+std::vector<std::string> chosen_metrics(const std::vector<Evaluated>& runs) {
+  std::vector<std::string> metrics;
+  for (const Evaluated& run : runs) {
+    Choice choice = choice_of(*run.evaluation);
+    for (auto* names : {&choice.lists, &choice.separations, &choice.errors})
+      for (std::string& name : *names)
+        if (std::ranges::find(metrics, name) == metrics.end()) metrics.push_back(std::move(name));
+  }
+  return metrics;
+}
+
 /// Bars of runs or of metrics: the value in its interval, and chance beside it.
 BarChart bars(std::string title, const char* names_label, std::string label) {
   BarChart chart;
@@ -110,14 +122,7 @@ void add_pictures(Page& page, const Evaluated& run) {
 }
 
 void add_pictures(Page& page, const std::vector<Evaluated>& runs) {
-  std::vector<std::string> metrics;
-  for (const Evaluated& run : runs) {
-    Choice choice = choice_of(*run.evaluation);
-    for (auto* names : {&choice.lists, &choice.separations, &choice.errors})
-      for (std::string& name : *names)
-        if (std::ranges::find(metrics, name) == metrics.end()) metrics.push_back(std::move(name));
-  }
-  for (const std::string& metric : metrics) {
+  for (const std::string& metric : chosen_metrics(runs)) {
     BarChart chart = bars(metric, "run", metric);
     for (const Evaluated& run : runs)
       if (std::isfinite(value_of(run, metric))) add_bar(chart, run.name, run, metric);
@@ -202,14 +207,7 @@ void add_metrics(Page& page, const json& runs) {
   page.text(
       "Of the test table. Intervals (95 %) are of other users of the same kind; chance is a random "
       "order, or for errors the training mean. Every metric stands at the end of the page.");
-  std::vector<std::string> metrics;
-  for (const Evaluated& run : all) {
-    Choice choice = choice_of(*run.evaluation);
-    for (auto* names : {&choice.lists, &choice.separations, &choice.errors})
-      for (std::string& name : *names)
-        if (std::ranges::find(metrics, name) == metrics.end()) metrics.push_back(std::move(name));
-  }
-  page.add(metric_table("Metrics", all, metrics));
+  page.add(metric_table("Metrics", all, chosen_metrics(all)));
   if (all.size() == 1) {
     add_pictures(page, all.front());
     return;
