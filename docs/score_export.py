@@ -74,6 +74,13 @@ def compute(layer, x, arrays, user, video):
         return w[0][codes + np.cumsum([0, *counts[:-1]])].reshape(len(user), -1).astype(float)
     if kind == "dense":
         return x[0] @ w[0].astype(float) + w[1]
+    if kind == "product":
+        return x[0] @ w[0].astype(float)
+    if kind in ("fold", "pair_dots"):
+        vectors = x[0].reshape(len(user), -1, layer["vector_width"])
+        if kind == "fold":
+            return vectors.sum(axis=1)
+        return (vectors @ vectors.transpose(0, 2, 1))[(slice(None), *np.tril_indices(vectors.shape[1], -1))]
     if kind == "bias":
         return x[0] + w[0]
     if kind == "batch_norm":

@@ -24,6 +24,8 @@ const char* name_of(LayerKind kind) {
       return "lookup";
     case LayerKind::kDense:
       return "dense";
+    case LayerKind::kProduct:
+      return "product";
     case LayerKind::kRelu:
       return "relu";
     case LayerKind::kSigmoid:
@@ -42,6 +44,10 @@ const char* name_of(LayerKind kind) {
       return "add";
     case LayerKind::kMultiply:
       return "multiply";
+    case LayerKind::kFold:
+      return "fold";
+    case LayerKind::kPairDots:
+      return "pair_dots";
     case LayerKind::kScale:
       return "scale";
     case LayerKind::kBias:
@@ -58,6 +64,7 @@ int64_t arrays_of(LayerKind kind) {
     case LayerKind::kUserTable:
     case LayerKind::kItemTable:
     case LayerKind::kLookup:
+    case LayerKind::kProduct:
     case LayerKind::kBias:
       return 1;
     case LayerKind::kDense:
@@ -106,6 +113,8 @@ class GraphWriter {
     json& added = layers_.back();
     if (layer.kind == LayerKind::kScale) added["factor"] = layer.value;
     if (layer.kind == LayerKind::kBatchNorm) added["epsilon"] = layer.value;
+    if (layer.kind == LayerKind::kFold || layer.kind == LayerKind::kPairDots)
+      added["vector_width"] = layer.vector_width;
     if (layer.kind == LayerKind::kLookup) {
       added["first"] = layer.first_column;
       added["code_counts"] = layer.code_counts;

@@ -66,6 +66,18 @@ Choice choice_of(const json& evaluation) {
   return choice;
 }
 
+/// The choices of all runs, each metric once.
+std::vector<std::string> chosen_metrics(const std::vector<Evaluated>& runs) {
+  std::vector<std::string> metrics;
+  for (const Evaluated& run : runs) {
+    Choice choice = choice_of(*run.evaluation);
+    for (auto* names : {&choice.lists, &choice.separations, &choice.errors})
+      for (std::string& name : *names)
+        if (std::ranges::find(metrics, name) == metrics.end()) metrics.push_back(std::move(name));
+  }
+  return metrics;
+}
+
 /// Bars of runs or of metrics: the value in its interval, and chance beside it.
 BarChart bars(std::string title, const char* names_label, std::string label) {
   BarChart chart;
@@ -110,14 +122,7 @@ void add_pictures(Page& page, const Evaluated& run) {
 }
 
 void add_pictures(Page& page, const std::vector<Evaluated>& runs) {
-  std::vector<std::string> metrics;
-  for (const Evaluated& run : runs) {
-    Choice choice = choice_of(*run.evaluation);
-    for (auto* names : {&choice.lists, &choice.separations, &choice.errors})
-      for (std::string& name : *names)
-        if (std::ranges::find(metrics, name) == metrics.end()) metrics.push_back(std::move(name));
-  }
-  for (const std::string& metric : metrics) {
+  for (const std::string& metric : chosen_metrics(runs)) {
     BarChart chart = bars(metric, "run", metric);
     for (const Evaluated& run : runs)
       if (std::isfinite(value_of(run, metric))) add_bar(chart, run.name, run, metric);
@@ -132,16 +137,13 @@ PageTable metric_table(const std::string& title, const std::vector<Evaluated>& r
   if (runs.size() == 1) table.columns = {"metric", "value", "from", "to", "chance"};
   for (const Evaluated& run : runs)
     if (runs.size() > 1)
-      table.columns.insert(table.columns.end(), {run.name, "from - to", "chance"});
+      table.columns.insert(table.columns.end(), {run.name, "from", "to", "chance"});
   for (const std::string& metric : metrics) {
     std::vector<Cell> row{metric};
     for (const Evaluated& run : runs) {
       const auto [low, high] = interval_of(run, metric);
       row.emplace_back(value_of(run, metric));
-      if (runs.size() == 1)
-        row.insert(row.end(), {low, high});
-      else
-        row.emplace_back(std::isfinite(low) ? number_text(low) + " - " + number_text(high) : "");
+      row.insert(row.end(), {low, high});
       row.emplace_back(chance_of(run, metric));
     }
     table.rows.push_back(std::move(row));
@@ -179,6 +181,10 @@ void add_tenths(Page& page, const std::vector<Evaluated>& runs, const Dimension&
       chance.values.at(tenth) = number_at(line.at("chance"), metric);
     }
   }
+  const auto is_there = [](const BarSeries& series) {
+    return std::ranges::any_of(series.values, [](double value) { return std::isfinite(value); });
+  };
+  if (std::ranges::none_of(chart.series, is_there)) return;  // lists may all be too short for it
   chart.series.push_back(std::move(chance));
   for (size_t tenth = 10; tenth-- > 0;)  // one without test pairs is left out
     if (chart.names[tenth].empty()) {
@@ -186,7 +192,7 @@ void add_tenths(Page& page, const std::vector<Evaluated>& runs, const Dimension&
       chart.names.erase(chart.names.begin() + place);
       for (BarSeries& series : chart.series) series.values.erase(series.values.begin() + place);
     }
-  if (!chart.names.empty()) page.add(chart);
+  page.add(chart);
 }
 
 }  // namespace
@@ -201,14 +207,7 @@ void add_metrics(Page& page, const json& runs) {
   page.text(
       "Of the test table. Intervals (95 %) are of other users of the same kind; chance is a random "
       "order, or for errors the training mean. Every metric stands at the end of the page.");
-  std::vector<std::string> metrics;
-  for (const Evaluated& run : all) {
-    Choice choice = choice_of(*run.evaluation);
-    for (auto* names : {&choice.lists, &choice.separations, &choice.errors})
-      for (std::string& name : *names)
-        if (std::ranges::find(metrics, name) == metrics.end()) metrics.push_back(std::move(name));
-  }
-  page.add(metric_table("Metrics", all, metrics));
+  page.add(metric_table("Metrics", all, chosen_metrics(all)));
   if (all.size() == 1) {
     add_pictures(page, all.front());
     return;
@@ -245,13 +244,7 @@ void add_groups(Page& page, const json& runs) {
        {Dimension{"duration", "by duration of the video", "seconds", 1000},
         Dimension{"activity", "by activity of the user", "training rows of the user", 1},
         Dimension{"popularity", "by popularity of the video", "training rows of the video", 1}})
-    for (const std::string& metric : metrics) {
-      const bool known = std::ranges::any_of(grouped, [&](const Evaluated& run) {
-        return run.evaluation->at("metrics").contains(metric) &&
-               run.evaluation->at("groups").contains(dimension.key);
-      });
-      if (known) add_tenths(page, grouped, dimension, metric);
-    }
+    for (const std::string& metric : metrics) add_tenths(page, grouped, dimension, metric);
 }
 
 void add_all_metrics(Page& page, const json& runs) {

@@ -15,12 +15,6 @@ namespace {
 
 using nlohmann::json;
 
-std::string text_of(const Cell& cell) {
-  if (const auto* text = std::get_if<std::string>(&cell)) return *text;
-  if (const auto* whole = std::get_if<int64_t>(&cell)) return fmt::format("{}", *whole);
-  return number_text(std::get<double>(cell));
-}
-
 json json_of(double value) { return std::isfinite(value) ? json(value) : json(); }
 
 json json_of(const Axis& axis) { return {{"label", axis.label}, {"log", axis.log}}; }
@@ -79,7 +73,7 @@ std::string table_html(const PageTable& table) {
   for (const std::vector<Cell>& row : table.rows) {
     html += "<tr>";
     for (const Cell& cell : row)
-      html += std::string("<td") + class_of(cell) + ">" + html_escaped(text_of(cell)) + "</td>";
+      html += std::string("<td") + class_of(cell) + ">" + html_escaped(cell_text(cell)) + "</td>";
     html += "</tr>";
   }
   return html + "</tbody></table></div>\n";
@@ -164,6 +158,12 @@ std::string number_text(double value) {
   if (!std::isfinite(value)) return {};
   const double size = std::abs(value);
   return size >= 1e4 && size < 1e15 ? fmt::format("{:.0f}", value) : fmt::format("{:.4g}", value);
+}
+
+std::string cell_text(const Cell& cell) {
+  if (const auto* text = std::get_if<std::string>(&cell)) return *text;
+  if (const auto* whole = std::get_if<int64_t>(&cell)) return fmt::format("{}", *whole);
+  return number_text(std::get<double>(cell));
 }
 
 std::string html_escaped(std::string_view text) {
@@ -267,7 +267,7 @@ void Page::add(const ParallelCoordinates& lines) {
   json drawn = json::array();
   for (size_t l = 0; l < lines.lines.size(); ++l) {
     json texts = json::array();
-    for (const Cell& cell : lines.lines[l].values) texts.push_back(text_of(cell));
+    for (const Cell& cell : lines.lines[l].values) texts.push_back(cell_text(cell));
     drawn.push_back({{"name", lines.lines[l].name}, {"places", places[l]}, {"texts", texts}});
   }
   picture(lines.title, fmt::format("a line a run through {}", fmt::join(lines.axes, ", ")),

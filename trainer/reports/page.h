@@ -114,6 +114,8 @@ class Page {
 /// A number as tables have it: four digits, or whole from 10,000 on; empty for one that is not finite.
 std::string number_text(double value);
 
+std::string cell_text(const Cell& cell);
+
 /// `text` for the inside of an element or of an attribute in quotes.
 std::string html_escaped(std::string_view text);
 

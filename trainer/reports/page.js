@@ -41,6 +41,13 @@ function axis(of, extra = {}) {
       extra);
 }
 
+// Around values that are all equal, which the library would draw on an axis from -1 to 1 about them.
+function around(values) {
+  const finite = values.filter((v) => v !== null), first = finite[0];
+  if (!finite.length || first === 0 || finite.some((v) => v !== first)) return {};
+  return {suggestedMin: first - Math.abs(first) / 2, suggestedMax: first + Math.abs(first) / 2};
+}
+
 function options(scales, legend, label) {
   return {
     animation: false,
@@ -87,13 +94,15 @@ function chart(spec) {
       pointHitRadius: 6,
     };
   });
+  const values = datasets.flatMap((one) => one.data.map((point) => point.y));
   return {
     type: 'scatter',
     data: {datasets},
     options: options(
         {
           x: axis(spec.x),
-          y: axis(spec.y, spec.series.some((series) => series.fill) ? {beginAtZero: true} : {})
+          y: axis(spec.y,
+                  spec.series.some((series) => series.fill) ? {beginAtZero: true} : around(values))
         },
         datasets.length > 1,
         (item) => `${item.dataset.label}: ${short(item.parsed.x)}, ${short(item.parsed.y)}`)
@@ -102,12 +111,15 @@ function chart(spec) {
 
 function bars(spec) {
   const datasets = [];
+  // The one interval, its value and what is beside it share a line, so that they can be compared.
+  const grouped = spec.series.filter((series) => series.low.length).length !== 1;
   spec.series.forEach((series, i) => {
     const colour = kColours[i % kColours.length];
     if (series.low.length) {
       datasets.push({
         type: 'bar',
         label: series.name,
+        grouped,
         backgroundColor: colour + '55',
         borderColor: colour,
         borderWidth: 1,
@@ -132,7 +144,8 @@ function bars(spec) {
       datasets.push({
         type: 'bar',
         label: series.name,
-        backgroundColor: colour,
+        grouped,
+        backgroundColor: grouped ? colour : colour + '66',
         data: series.values,
         told: series.values.map(short)
       });

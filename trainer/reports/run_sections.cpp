@@ -82,12 +82,6 @@ std::vector<Fact> facts_of(const json& run) {
       {"Folder", value_text(run.at("folder"))}};
 }
 
-bool is_empty(const Cell& cell) {
-  if (const auto* text = std::get_if<std::string>(&cell)) return text->empty();
-  const auto* number = std::get_if<double>(&cell);
-  return number && !std::isfinite(*number);
-}
-
 /// The curve's value at the first point that has one from `step` on, or the last that has one.
 double value_at(const Series& curve, double step) {
   double value = NAN;
@@ -207,8 +201,10 @@ void add_overview(Page& page, const json& runs) {
   page.section("overview", runs.size() == 1 ? "The run" : "The runs");
   if (runs.size() == 1) {
     PageTable table{.title = "What it is", .columns = {"", ""}, .rows = {}};
-    for (Fact& fact : facts_of(runs.at(0)))
-      if (!is_empty(fact.value)) table.rows.push_back({fact.name, std::move(fact.value)});
+    for (const Fact& fact : facts_of(runs.at(0))) {
+      std::string text = cell_text(fact.value);
+      if (!text.empty()) table.rows.push_back({fact.name, std::move(text)});
+    }
     page.add(table);
     return;
   }
