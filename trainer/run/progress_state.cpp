@@ -67,9 +67,9 @@ ProgressState::Interval interval_from_json(const nlohmann::json& state) {
 }
 
 /// None in checkpoints of before there was one.
-ProgressState::Recent recent_from_json(const json& state) {
+ProgressState::Recent recent_from_json(const nlohmann::json& state) {
   if (!state.contains("recent")) return {};
-  const json& object = state.at("recent");
+  const nlohmann::json& object = state.at("recent");
   return {.losses = list(object, "losses"), .norms = list(object, "norms")};
 }
 

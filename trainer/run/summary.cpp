@@ -8,16 +8,14 @@
 namespace kt {
 namespace {
 
-using nlohmann::json;
-
 std::string plural(int64_t count, const std::string& one) {
   return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
 }
 
-std::string trained_text(const json& result) {
-  const json& config = result.at("config");
-  const json& dataset = result.at("dataset");
-  const json& epochs = result.at("epochs");
+std::string trained_text(const nlohmann::json& result) {
+  const nlohmann::json& config = result.at("config");
+  const nlohmann::json& dataset = result.at("dataset");
+  const nlohmann::json& epochs = result.at("epochs");
   std::string text = fmt::format(
       "Trained  {}, {} parameters, on {} rows of {}{}\n",
       config.at("model").at("name").get<std::string>(), result.at("parameters").get<int64_t>(),
@@ -31,7 +29,7 @@ std::string trained_text(const json& result) {
   if (result.at("bad_steps").get<int64_t>() > 0)
     text += fmt::format("; {} without an update", plural(result.at("bad_steps"), "bad step"));
   if (!epochs.empty() && epochs.back().contains("validation")) {
-    const json& validation = epochs.back().at("validation");
+    const nlohmann::json& validation = epochs.back().at("validation");
     text += fmt::format("; validation mse {:.4f} mae {:.4f}", validation.at("mse").get<double>(),
                         validation.at("mae").get<double>());
   }
@@ -39,7 +37,7 @@ std::string trained_text(const json& result) {
 }
 
 /// What most look at.
-std::vector<std::string> chosen_metrics(const json& evaluation) {
+std::vector<std::string> chosen_metrics(const nlohmann::json& evaluation) {
   std::vector<std::string> names = {"mse_clipped", "mae_clipped"};
   const std::string first_k = fmt::format("{}", evaluation.at("k").front().get<int64_t>());
   std::vector<std::string> ranking;
@@ -55,12 +53,12 @@ std::vector<std::string> chosen_metrics(const json& evaluation) {
   return names;
 }
 
-std::string quality_text(const json& evaluation) {
+std::string quality_text(const nlohmann::json& evaluation) {
   std::string text = fmt::format(
       "Quality  {}, {} users, {} pairs\n", evaluation.at("checkpoint").get<std::string>(),
       evaluation.at("users").get<int64_t>(), evaluation.at("pairs").get<int64_t>());
   text += fmt::format("         {:<26}{:>10}{:>10}   {}\n", "", "value", "chance", "95 % interval");
-  const json intervals = evaluation.value("intervals", json::object());
+  const nlohmann::json intervals = evaluation.value("intervals", nlohmann::json::object());
   for (const std::string& name : chosen_metrics(evaluation)) {
     text += fmt::format("         {:<26}{:>10.4f}{:>10.4f}", name,
                         evaluation.at("metrics").at(name).get<double>(),
@@ -75,7 +73,7 @@ std::string quality_text(const json& evaluation) {
 
 }  // namespace
 
-std::string training_summary(const json& result) {
+std::string training_summary(const nlohmann::json& result) {
   const std::string dir = result.at("config").at("run").at("dir");
   std::string text = trained_text(result);
   if (!result.at("evaluation").is_null()) text += quality_text(result.at("evaluation"));
@@ -85,7 +83,7 @@ std::string training_summary(const json& result) {
   if (!result.at("evaluation").is_null())
     text += fmt::format("         kuaitrain evaluate {} --scores scores.csv --per-user users.csv\n",
                         dir);
-  return text + fmt::format("         tensorboard --logdir {}/tensorboard", dir);
+  return text + fmt::format("         kuaitrain report {} --out report.html", dir);
 }
 
 }  // namespace kt
