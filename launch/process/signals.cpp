@@ -22,6 +22,7 @@ namespace {
 constexpr int kSignals[] = {SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGHUP};
 // mpirun passes a request on to every rank: the first has the time to say so for all.
 constexpr timespec kFirstSpeaks{0, 300'000'000};
+constexpr timespec kAgain{.tv_sec = 0, .tv_nsec = 1'000'000};
 
 struct State {
   std::mutex mutex;  // held to the end by the thread that ends the process
@@ -66,11 +67,12 @@ void say(const std::string& text) {
   clear_progress();
   if (launched_rank() > 0) nanosleep(&kFirstSpeaks, nullptr);
   for (const auto& path : s.removed) {
-    // Other threads may still write into it.
+    // Other threads may still make files in it, until the first that finds it gone.
     std::error_code error;
-    for (int attempt = 0; attempt < 10; ++attempt) {
+    for (int attempt = 0; attempt < 1000; ++attempt) {
       std::filesystem::remove_all(path, error);
       if (!error) break;
+      nanosleep(&kAgain, nullptr);
     }
   }
   const bool asks = number == SIGUSR1 || number == SIGUSR2;

@@ -128,8 +128,7 @@ TEST_F(Numbers, TheNormOfTheGradientIsInTheLog) {
 TEST_F(Numbers, AnOutlierIsABadStepOnAnyNumberOfRanksAndAfterAResume) {
   import("odd", "400");
   const auto with = [](const Arguments& more) {
-    Arguments all{"train.outliers.loss=8", "train.outliers.window=12", "checkpoint.every_steps=1",
-                  "train.schedule.steps=1"};
+    Arguments all{"train.outliers.loss=8", "train.outliers.window=12", "checkpoint.every_steps=1"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
   };

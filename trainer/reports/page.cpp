@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/files/json_text.h"
+#include "launch/base/math.h"
 #include "trainer/reports/assets.h"
 
 namespace kt {
@@ -144,9 +145,9 @@ std::vector<double> places_on_axis(const ParallelCoordinates& lines, size_t axis
     high = std::max(high, value);
   }
   if (texts.empty() && low > 0 && high > 30 * low) {
-    for (double& place : places) place = std::log(place);
-    low = std::log(low);
-    high = std::log(high);
+    for (double& place : places) place = math::log(place);
+    low = math::log(low);
+    high = math::log(high);
   }
   for (double& place : places) place = high > low ? (place - low) / (high - low) : place - low + .5;
   return places;
