@@ -9,6 +9,7 @@
 #include "models/systems/autoencoder.h"
 #include "models/systems/cosine.h"
 #include "models/systems/feature_mlp.h"
+#include "models/systems/gbdt.h"
 #include "models/systems/gram.h"
 #include "models/systems/means.h"
 #include "models/systems/mf.h"
@@ -20,16 +21,10 @@ namespace kt {
 
 std::span<const SystemEntry> systems() {
   static const std::vector<SystemEntry> all = [] {
-    std::vector<SystemEntry> entries = {ncf_entry(),
-                                        mf_entry(),
-                                        bpr_entry(),
-                                        softmax_entry(),
-                                        feature_mlp_entry(),
-                                        two_tower_entry(),
-                                        two_tower_hybrid_entry(),
-                                        als_entry(),
-                                        autoencoder_entry(),
-                                        cosine_entry()};
+    std::vector<SystemEntry> entries = {
+        ncf_entry(),         mf_entry(),          bpr_entry(),       softmax_entry(),
+        feature_mlp_entry(), gbdt_entry(),        two_tower_entry(), two_tower_hybrid_entry(),
+        als_entry(),         autoencoder_entry(), cosine_entry()};
     for (const auto& more : {means_entries(), gram_entries()})
       entries.insert(entries.end(), more.begin(), more.end());
     return entries;
