@@ -99,7 +99,6 @@ std::string parameters(const TreesFit& fit, uint64_t seed) {
   for (int grade = 1; grade <= kGrades; ++grade) gains += fmt::format(",{}", grade);
   return all + fmt::format(
                    "objective=lambdarank metric=ndcg eval_at={0} lambdarank_truncation_level={0} "
-                   "lambdarank_norm=false "
                    "label_gain={1}",
                    kPlaces, gains);
 }
