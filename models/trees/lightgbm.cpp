@@ -11,6 +11,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "launch/base/errors.h"
 #include "launch/process/watchdog.h"

@@ -2,8 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "launch/base/errors.h"
 #include "launch/base/random.h"

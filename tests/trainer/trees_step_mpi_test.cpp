@@ -105,9 +105,9 @@ TEST_F(TreesOfRows, ScoreByTheLabelMeansOfAllRows) {
 }
 
 TEST_F(TreesOfRows, AreTheSameOnAnyRanksAndThreads) {
+  import(8);
   for (const std::string objective : {"regression", "lambdarank"}) {
     config.model.options.set("objective", objective);
-    import(8);
     const Found alone = find(self, 1), together = find(comm, 2);
     EXPECT_EQ(together.hash, alone.hash);
     EXPECT_EQ(together.loss, alone.loss);
