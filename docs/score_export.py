@@ -49,6 +49,18 @@ def label_mean(arrays, mean, unseen, user, video):
     return np.where(counts > 0, sums / np.maximum(counts, 1), unseen)
 
 
+def leaves_of(splits, x):
+    """The leaf of a tree that each row comes to: splits are column, threshold, and two ways, to another split or, not above 0, to a leaf."""
+    way = np.zeros(len(x), int)
+    inside = np.ones(len(x), bool)
+    while inside.any():
+        column, threshold, low, high = splits[way[inside]].T
+        values = x[inside, column.astype(int)]
+        way[inside] = np.where(values <= threshold, low, high)
+        inside &= way > 0
+    return -way
+
+
 def compute(layer, x, arrays, user, video):
     """A layer's values for each pair. Shapes: x the values of its inputs, user and video [pairs], result [pairs, width]."""
     kind, w = layer["kind"], [arrays[name] for name in layer["arrays"]]
@@ -74,6 +86,10 @@ def compute(layer, x, arrays, user, video):
         return w[0][codes + np.cumsum([0, *counts[:-1]])].reshape(len(user), -1).astype(float)
     if kind == "dense":
         return x[0] @ w[0].astype(float) + w[1]
+    if kind == "trees":
+        columns = np.concatenate(x, axis=1).astype(np.float32)
+        splits, values = w[0].reshape(layer["trees"], -1, 4), w[1].reshape(layer["trees"], -1)
+        return sum(of[leaves_of(tree, columns)].astype(float) for tree, of in zip(splits, values))[:, None]
     if kind == "product":
         return x[0] @ w[0].astype(float)
     if kind in ("fold", "pair_dots"):

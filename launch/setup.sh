@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing and builds. Safe to run again: what is there already is not done twice.
 #   launch/setup.sh [--no-install] [--program-only] [PRESET]      (default preset: release, with its tests)
-# Environment: CMAKE_PREFIX_PATH with a libtorch of your own is used instead of the downloaded one.
+# Environment: CMAKE_PREFIX_PATH with a libtorch or LightGBM of your own is used instead of the downloaded one.
 set -euo pipefail
 
 # Folders that the caller names are meant from where the caller stands.
@@ -75,14 +75,14 @@ if [ "$preset" = gpu ]; then
   library=libtorch_cuda.so
   complete=build/libtorch/complete-gpu
 fi
-own_libtorch() {
+own() {  # NAME LIBRARY: whether CMAKE_PREFIX_PATH has it, in a folder of its own or one of Python packages
   local IFS=':;' folder
   for folder in ${CMAKE_PREFIX_PATH:-}; do
-    [ -e "$folder/lib/$library" ] || [ -e "$folder/torch/lib/$library" ] && return 0
+    [ -e "$folder/lib/$2" ] || [ -e "$folder/$1/lib/$2" ] && return 0
   done
   return 1
 }
-if ! own_libtorch && [ ! -e $complete ]; then
+if ! own torch $library && [ ! -e $complete ]; then
   if [ $install = no ]; then
     echo "setup: no $library in CMAKE_PREFIX_PATH or build/libtorch" >&2
     echo "setup: set CMAKE_PREFIX_PATH, or run again without --no-install" >&2
@@ -103,6 +103,19 @@ if ! own_libtorch && [ ! -e $complete ]; then
   fi
   rm -rf build/wheels
   touch build/libtorch/complete $complete
+fi
+
+# What finds trees (models/trees/lightgbm.h): the library of PyPI's wheel.
+if ! own lightgbm lib_lightgbm.so && [ ! -e build/lightgbm/lib/lib_lightgbm.so ]; then
+  if [ $install = no ]; then
+    echo "setup: no lib_lightgbm.so in CMAKE_PREFIX_PATH or build/lightgbm" >&2
+    echo "setup: set CMAKE_PREFIX_PATH, or run again without --no-install" >&2
+    exit 2
+  fi
+  say "fetching LightGBM 4.7.0 (4 MB, once)"
+  fetch lightgbm==4.7.0
+  unzip -qo build/wheels/lightgbm-*.whl lightgbm/lib/lib_lightgbm.so -d build
+  rm -rf build/wheels
 fi
 
 # nvcc, where the machine has none, and NCCL, which toolkits come without: those that libtorch's wheel was built with.

@@ -10,6 +10,7 @@
 #include "models/features/columns.h"
 #include "models/graph/layers.h"
 #include "models/graph/objective.h"
+#include "models/trees/trees.h"
 
 namespace kt {
 
@@ -69,11 +70,31 @@ struct EncoderFit {
   }
 };
 
+/// Gradient-boosted trees over all columns of a row: its user's, its item's, its own (models/systems/gbdt.h;
+/// trainer/steps/trees_step.h). Numbers of a tree, unless said otherwise.
+struct TreesFit {
+  TreesShape shape;
+  double learning_rate = 0;
+  int64_t leaf_rows = 0;    ///< of a leaf, at least
+  double column_share = 1;  ///< of the columns, drawn for each
+  double l2 = 0;            ///< added to a leaf's rows
+  bool ranks = false;       ///< finds an order of a user's rows, not their targets
+
+  std::vector<ParameterSpec> arrays() const {
+    const auto array = [](const char* name, int64_t rows, int64_t cols) {
+      return ParameterSpec{.name = name, .rows = rows, .cols = cols, .trained = false};
+    };
+    return {array(kSplits, shape.splits(), kSplitNumbers),
+            array(kLeafValues, shape.trees, shape.leaves)};
+  }
+  static constexpr const char *kSplits = "splits", *kLeafValues = "leaf_values";
+};
+
 /// How outputs come of a row, what they are to be, and how that is brought about.
 struct System {
   Layers graph;
   Objective objective;
-  // Found over all training rows, the means first; none of them: by gradients of batches of rows.
+  // Found over all training rows, the means first; none of them nor `trees`: by gradients of batches of rows.
   std::optional<MeansFit> means{};
   std::optional<AlsFit> als{};
   std::optional<GramFit> gram{};
@@ -83,10 +104,12 @@ struct System {
   /// A score reads the training rows of its user: what these say of an item, by an array beside those of the graph,
   /// [items, items with training rows], is the one column of a row (trainer/evaluation/history_scores.h).
   std::optional<ParameterSpec> history_weights{};
+  /// What trees make of all columns of a row is its one column in the graph (trainer/evaluation/tree_scores.h).
+  std::optional<TreesFit> trees{};
 
   /// Steps of an epoch, where each is over all rows; 0: they are over batches.
   int64_t steps_of_all_rows() const {
-    return als ? 2 : encoder ? 0 : means || gram || profiles ? 1 : 0;
+    return als ? 2 : encoder ? 0 : means || gram || profiles || trees ? 1 : 0;
   }
   /// Whether a score reads the training rows of its user.
   bool reads_history() const { return history_weights || encoder; }

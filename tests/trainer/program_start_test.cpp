@@ -78,7 +78,7 @@ class Start : public ::testing::Test {
 };
 std::unique_ptr<Workshop> Start::shop_;
 
-TEST_F(Start, LibtorchIsLoadedWhereItComputes) {
+TEST_F(Start, LibrariesAreLoadedWhereTheyCompute) {
   const Arguments commands[] = {
       {"--help"},
       {"validate", KT_TINY_CONFIG, "model.engine=torch"},
@@ -86,9 +86,12 @@ TEST_F(Start, LibtorchIsLoadedWhereItComputes) {
       training("tiny", "fused"),
       training("als", "als"),
       {"evaluate", path("fused")},
+      {"evaluate", path("gbdt")},
   };
+  EXPECT_THAT(loaded_by(training("gbdt", "gbdt")), Contains("lib_lightgbm.so"));
   for (const Arguments& command : commands)
-    EXPECT_THAT(loaded_by(command), Not(Contains(HasSubstr("torch")))) << command.front();
+    EXPECT_THAT(loaded_by(command), Not(Contains(AnyOf(HasSubstr("torch"), HasSubstr("lightgbm")))))
+        << command.front();
   for (const Arguments& command : {training("tiny", "torch", {"model.engine=torch"}),
                                    training("ease", "ease"), training("svd", "svd")})
     EXPECT_THAT(loaded_by(command),
@@ -107,6 +110,11 @@ TEST_F(Start, ALibraryThatCannotBeLoadedIsOneError) {
   const Ended gram = run(training("ease", "gram"), {.ranks = 2, .program = program});
   EXPECT_EQ(gram.code, 2);
   EXPECT_THAT(gram.errors(), ElementsAre(HasSubstr("this run computes through libtorch")));
+  const Ended trees = run(training("gbdt", "trees"), {.ranks = 2, .program = program});
+  EXPECT_EQ(trees.code, 2);
+  EXPECT_THAT(trees.errors(),
+              ElementsAre(AllOf(HasSubstr("lib_lightgbm.so: cannot open shared object file"),
+                                HasSubstr("launch/setup.sh fetches it"))));
   EXPECT_EQ(run(training("tiny", "without"), {.program = program}).code, 0);
 }
 

@@ -42,7 +42,7 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
     return engine != EngineName::kTorch ? ""
            : system.als                 ? "it is found by least squares"
                                         : "it reads whole histories";
-  const std::string lack = system.means || system.gram || system.profiles
+  const std::string lack = system.means || system.gram || system.profiles || system.trees
                                ? "it is found in one step"
                            : system.objective.is_full_softmax() ? "its softmax is over all videos"
                                                                 : "";
@@ -198,8 +198,8 @@ std::unique_ptr<Devices> find_devices(const Config& config, MpiCommunicator& con
 std::unique_ptr<Devices> find_scoring_devices(const Problem& problem, MpiCommunicator& control) {
   Config config = problem.config;
   config.parallel.precision = Precision::kFp32;
-  const bool of_host =
-      problem.system.als || problem.system.encoder || problem.system.history_weights;
+  const bool of_host = problem.system.als || problem.system.encoder ||
+                       problem.system.history_weights || problem.system.trees;
   const std::string why =
       of_host ? fmt::format("model.name: got {}, whose stored runs are scored on the host alone",
                             config.model.name)

@@ -17,7 +17,7 @@ StoredModel::StoredModel(const Problem& problem, const Parameters& parameters,
       model_(problem.system.graph, engine_options(problem.config).form, stream_),
       columns_{DeviceArray<float>(problem.columns.users, stream_),
                DeviceArray<float>(problem.columns.items, stream_)} {
-  KT_CHECK(!problem.system.encoder && !problem.system.history_weights,
+  KT_CHECK(!problem.system.encoder && !problem.system.history_weights && !problem.system.trees,
            "a score reads whole histories");
   const DeviceArray<float> dense(parameters.dense, stream_);
   model_.set_dense(dense.data(), stream_);

@@ -10,6 +10,7 @@
 #include "trainer/evaluation/encoded_users.h"
 #include "trainer/evaluation/history_scores.h"
 #include "trainer/evaluation/metrics/order_keys.h"
+#include "trainer/evaluation/tree_scores.h"
 
 namespace kt {
 namespace {
@@ -27,6 +28,7 @@ class HostPredictor final : public Predictor {
         columns_(step_columns(problem)) {
     engine_->set_dense(dense_);
     if (problem.system.history_weights) history_.emplace(problem, parameters, comm);
+    if (problem.system.trees) trees_.emplace(problem, parameters);
     if (problem.system.encoder) {
       encoded_users_ = encode_users(problem, parameters, comm);
       columns_.users = encoded_users_.data();
@@ -70,6 +72,7 @@ class HostPredictor final : public Predictor {
   std::vector<float> columns_of(std::span<const int32_t> users,
                                 std::span<const int32_t> items) const {
     if (history_) return history_->of(users, items);
+    if (trees_) return trees_->of(users, items);
     return problem_.columns.of_pairs(users, items);
   }
 
@@ -105,6 +108,7 @@ class HostPredictor final : public Predictor {
   const std::vector<float> dense_;
   StepColumns columns_;
   std::optional<HistoryScores> history_;
+  std::optional<TreeScores> trees_;
   std::vector<float> encoded_users_;  // [held users, columns], where they are encoded
   std::vector<float> user_parts_;  // [held users, part width]
   std::vector<float> item_parts_;  // [items, part width]

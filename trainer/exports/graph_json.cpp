@@ -128,19 +128,36 @@ class GraphWriter {
     if (layer.side == Side::kRow && system.history_weights)
       return push("history_product", {},
                   {system.history_weights->name, system.history_weights->name + ".column"});
+    if (layer.side == Side::kRow && system.trees) return add_trees(system.trees->shape);
+    return add_columns(layer.side, layer.first_column, layer.width);
+  }
+
+  int add_columns(Side side, int64_t first, int64_t width) {
     json columns{{"kind", "columns"},
                  {"inputs", json::array()},
-                 {"first", layer.first_column},
-                 {"width", layer.width}};
-    if (layer.side == Side::kRow) {
+                 {"first", first},
+                 {"width", width}};
+    if (side == Side::kRow) {
       columns["kind"] = "label_means";
       columns["arrays"] = {"columns.row"};
       columns["means"] = label_means();
     } else {
-      columns["side"] = layer.side == Side::kUser ? "user" : "video";
-      columns["arrays"] = {layer.side == Side::kUser ? "columns.user" : "columns.item"};
+      columns["side"] = side == Side::kUser ? "user" : "video";
+      columns["arrays"] = {side == Side::kUser ? "columns.user" : "columns.item"};
     }
     return push(std::move(columns));
+  }
+
+  /// Over all columns of a row: its user's, its video's, its own.
+  int add_trees(const TreesShape& shape) {
+    std::vector<int> inputs;
+    for (const Side side : {Side::kUser, Side::kItem, Side::kRow})
+      if (const int64_t width = width_of(problem_.described, side); width > 0)
+        inputs.push_back(add_columns(side, 0, width));
+    const int number = push("trees", std::move(inputs), {TreesFit::kSplits, TreesFit::kLeafValues});
+    layers_.back()["trees"] = shape.trees;
+    layers_.back()["leaves"] = shape.leaves;
+    return number;
   }
 
   /// What a user's columns are.

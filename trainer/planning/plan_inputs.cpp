@@ -73,7 +73,7 @@ void take_model(const Dataset* dataset, PlanInputs& inputs) {
     user_error("model.name: got {}, which has no form on GPUs{}: {}; set --device cpu",
                inputs.config.model.name, is_fused ? "" : " by libtorch", lack);
   inputs.means = system.means;
-  if (system.als || system.gram || system.encoder || system.profiles ||
+  if (system.als || system.gram || system.encoder || system.profiles || system.trees ||
       system.objective.is_full_softmax())
     throw NoPlan(fmt::format(
         "model.name: got {}, whose steps are over all rows, users or videos, expected "

@@ -1,6 +1,8 @@
 #include "trainer/run/weights.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "launch/base/math.h"
 #include "launch/base/random.h"
@@ -78,6 +80,7 @@ std::vector<ParameterSpec> specs_of(const Problem& problem) {
   std::vector<ParameterSpec> specs = problem.engine->parameters();
   const System& system = problem.system;
   if (system.history_weights) specs.push_back(*system.history_weights);
+  if (system.trees) std::ranges::copy(system.trees->arrays(), std::back_inserter(specs));
   if (system.encoder)
     specs.insert(specs.end(), system.encoder->arrays.begin(), system.encoder->arrays.end());
   return specs;

@@ -7,6 +7,7 @@
 #include "trainer/steps/host_steps.h"
 #include "trainer/steps/means_step.h"
 #include "trainer/steps/profile_step.h"
+#include "trainer/steps/trees_step.h"
 
 namespace kt {
 
@@ -19,6 +20,7 @@ std::unique_ptr<Steps> make_steps(const Problem& problem, Parameters& parameters
   if (system.als)
     return std::make_unique<AlsStep>(problem, parameters, schedule, samples, devices, comm, pool);
   if (system.profiles) return std::make_unique<ProfileStep>(problem, parameters, comm, pool);
+  if (system.trees) return std::make_unique<TreesStep>(problem, parameters, samples, comm);
   if (system.encoder && !devices)
     return std::make_unique<AutoencoderStep>(problem, parameters, schedule, samples, comm, pool);
   if (system.means && !system.encoder)
