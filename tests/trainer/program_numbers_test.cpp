@@ -104,6 +104,8 @@ TEST_F(Numbers, TheLastGoodCheckpointOutlivesADivergence) {
     ASSERT_EQ(rewound.code, 0) << rewound.err;
     EXPECT_EQ(result(run).at("bad_steps"), 1);
     EXPECT_LT(result(run).at("epochs").at(0).at("train_loss").get<double>(), 10);
+    EXPECT_THAT(file_text(shop_.path() / "work" / run / "metrics.jsonl"),
+                HasSubstr(R"("kind":"rewind","step":)"));
   }
   EXPECT_EQ(result("rewind-0").at("weights_hash"), result("rewind-2").at("weights_hash"));
 }

@@ -113,6 +113,8 @@ json read_sweep(const fs::path& folder) {
     if (!is_run(run)) continue;
     curves.push_back(read_run_curves(run));
     curves.back()["trial"] = hash;
+    if (const auto result = read_result(run))
+      sweep["synthetic"] = result->at("dataset").at("synthetic");
   }
   return sweep;
 }

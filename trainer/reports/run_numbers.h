@@ -14,7 +14,7 @@ inline constexpr size_t kMostCurves = 10;
 /// - a run: {name, folder, state (finished, stopped early, unfinished), step, config, result (null without one),
 ///   dataset_hash, wall_seconds (null), resumed_from[], best {metric, step, value} (null), notes[], and the keys of
 ///   run_curves.h}. No two have one name.
-/// - a sweep: its leaderboard.json, {name, folder}, and `curves` [{trial, and the keys of run_curves.h}] of its best.
+/// - a sweep: its leaderboard.json, {name, folder, synthetic (absent while no trial has ended)}, and `curves` [{trial, and the keys of run_curves.h}] of its best.
 /// - a comparison: what the file holds, and {name}.
 /// Throws: UserError for what is none of these, or damaged.
 nlohmann::json run_numbers(const std::vector<std::string>& paths);

@@ -368,7 +368,7 @@ void add_notes(Page& page, const json& runs) {
     const auto note = [&](const std::string& text) { notes.rows.push_back({name, text}); };
     for (const json& text : run.at("notes")) note(text);
     for (const json& rewind : run.at("rewinds"))
-      note(fmt::format("Step {} was bad: back to step {}, and the steps between were passed over.",
+      note(fmt::format("Step {} was bad: back to step {}, and the steps up to it were passed over.",
                        rewind.at("bad_step").get<int64_t>(), rewind.at("step").get<int64_t>()));
     const json& evaluation =
         run.at("result").is_null() ? run.at("result") : run.at("result").at("evaluation");

@@ -202,6 +202,8 @@ void add_sweep(Page& page, std::string_view id, const json& sweep) {
         "Selected on test: the trials are ranked by a metric of the test table, which then says "
         "nothing about "
         "new data any more.");
+  if (sweep.value("synthetic", false))
+    page.warning("The data are synthetic: the figures are not KuaiRec's.");
   std::string states;
   for (const auto& [state, count] : sweep.at("counts").items())
     if (count > 0)
