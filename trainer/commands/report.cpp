@@ -1,8 +1,10 @@
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "io/files/files.h"
 #include "io/files/json_text.h"
@@ -34,9 +36,12 @@ int run_report(const ReportArguments& arguments, const GlobalOptions& global) {
         "report them one by one to find it",
         error.what());
   }
-  log_info("{}: {} runs, {} sweeps, {} comparisons; open it in a browser", arguments.out,
-           numbers.at("runs").size(), numbers.at("sweeps").size(),
-           numbers.at("comparisons").size());
+  std::vector<std::string> shown;
+  for (const char* what : {"runs", "sweeps", "comparisons"})
+    if (const size_t count = numbers.at(what).size(); count > 0)
+      shown.push_back(fmt::format(
+          "{} {}", count, std::string_view(what).substr(0, std::strlen(what) - (count == 1))));
+  log_info("{}: {}; open it in a browser", arguments.out, fmt::join(shown, ", "));
   if (global.json) fmt::print("{}\n", to_text(numbers, 2));
   return kExitDone;
 }
