@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -11,6 +12,11 @@ namespace kt {
 /// what a user names never ends a run. Ids, of which no two may become one, are UTF-8 since their import.
 inline std::string to_text(const nlohmann::json& document, int indent = -1) {
   return document.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+/// Null for what JSON has no number for.
+inline nlohmann::json finite_or_null(double value) {
+  return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
 }
 
 /// A JSON document of ours. Throws: json::exception when `text` is none, or is nested far deeper than any of ours: to

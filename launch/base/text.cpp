@@ -60,4 +60,8 @@ std::vector<std::string> words_of(const std::string& text) {
   return words;
 }
 
+std::string plural(int64_t count, std::string_view one) {
+  return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
+}
+
 }  // namespace kt

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,9 @@ bool is_utf8(std::string_view text);
 
 /// The text with control characters (but newlines and tabulators) and bytes that are not UTF-8 as \xNN.
 std::string printable(std::string_view text);
+
+/// "1 run", "2 runs".
+std::string plural(int64_t count, std::string_view one);
 
 /// What stands between blanks, as of a command line; quotes mean nothing.
 std::vector<std::string> words_of(const std::string& text);

@@ -19,7 +19,7 @@ using testing::ElementsAre;
 TEST(OrderKey, OrdersAsTheValuesDoAndGoesBack) {
   const std::vector<float> reals{-INFINITY, -3.5f, -1e-40f, 0, 1e-40f, .1f, 2, 573.4f, INFINITY};
   EXPECT_TRUE(std::ranges::is_sorted(reals, {}, [](float x) { return order_key(x); }));
-  for (const float x : reals) EXPECT_EQ(float_of_key(order_key(x)), x);
+  for (const float x : reals) EXPECT_EQ(value_of_key(order_key(x)), x);
   EXPECT_EQ(order_key(-0.f), order_key(0.f));
   const std::vector<int32_t> whole{INT32_MIN, -7, 0, 1, 65'536, INT32_MAX};
   EXPECT_TRUE(std::ranges::is_sorted(whole, {}, [](int32_t x) { return order_key(x); }));
@@ -42,7 +42,7 @@ TEST(OrderCounts, FindsThePlacesOfQuantilesAsSortingDoes) {
     std::ranges::sort(values);
     for (const double q : kQuantiles) {
       const auto place = static_cast<int64_t>(q * static_cast<double>(n - 1));
-      EXPECT_EQ(float_of_key(counts.at(place)), values[place]) << n << " " << q;
+      EXPECT_EQ(value_of_key(counts.at(place)), values[place]) << n << " " << q;
     }
   }
 }

@@ -52,14 +52,7 @@ class Gram : public SmallProblem {
                 .hash = parameters.weights_hash(ranks)};
     for (const ParameterArray& array : parameters.arrays) found.names.push_back(array.spec.name);
     const auto predictor = make_host_predictor(problem, parameters, ranks);
-    int32_t row = 0;
-    for (const ShardSamples& shard : samples)
-      for (const int32_t user : shard.users) {
-        std::vector<float>& scores = found.scores[user];
-        scores.resize(problem.dataset.items());
-        predictor->predict(catalogue_of(std::span(&row, 1), problem.dataset.items()), pool, scores);
-        ++row;
-      }
+    found.scores = scores_of_all_items(*predictor, samples, problem.dataset.items(), pool);
     return found;
   }
 

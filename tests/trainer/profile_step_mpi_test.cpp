@@ -49,14 +49,7 @@ class Profiles : public SmallProblem {
                 .scores = {},
                 .loss = step.take_outcomes().at(0).loss};
     const auto predictor = make_host_predictor(problem, parameters, ranks);
-    int32_t row = 0;
-    for (const ShardSamples& shard : samples)
-      for (const int32_t user : shard.users) {
-        std::vector<float>& scores = found.scores[user];
-        scores.resize(kSmallItems);
-        predictor->predict(catalogue_of(std::span(&row, 1), kSmallItems), pool, scores);
-        ++row;
-      }
+    found.scores = scores_of_all_items(*predictor, samples, kSmallItems, pool);
     return found;
   }
 };

@@ -4,6 +4,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,8 +19,8 @@
 #include "trainer/evaluation/predictor.h"
 #include "trainer/run/engine_choice.h"
 #include "trainer/run/problem.h"
-#include "trainer/run/weights.h"
 #include "trainer/run/samples.h"
+#include "trainer/run/weights.h"
 
 /// A small data set, imported for a test on real ranks.
 namespace kt {
@@ -79,6 +81,22 @@ inline std::string csv_of(const std::vector<PlainRow>& rows, bool with_time,
     text += with_time ? fmt::format(",{}\n", row.time) : "\n";
   }
   return text;
+}
+
+/// Of each user of this rank's shards, the scores of all items.
+inline std::map<int32_t, std::vector<float>> scores_of_all_items(
+    const Predictor& predictor, std::span<const ShardSamples> samples, int64_t items,
+    ThreadPool& pool) {
+  std::map<int32_t, std::vector<float>> scores;
+  int32_t row = 0;
+  for (const ShardSamples& shard : samples)
+    for (const int32_t user : shard.users) {
+      std::vector<float>& of_user = scores[user];
+      of_user.resize(static_cast<size_t>(items));
+      predictor.predict(catalogue_of(std::span(&row, 1), items), pool, of_user);
+      ++row;
+    }
+  return scores;
 }
 
 /// A fresh folder of all ranks for each test.

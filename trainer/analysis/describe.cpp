@@ -8,6 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "io/files/json_text.h"
 #include "launch/base/errors.h"
 #include "models/features/scaling.h"
 
@@ -38,8 +39,6 @@ std::vector<double> quantiles_of(std::vector<double>& values, std::span<const do
 
 }  // namespace
 
-json number(double value) { return std::isfinite(value) ? json(value) : json(); }
-
 json share(int64_t part, int64_t whole) {
   return whole == 0 ? json() : json(static_cast<double>(part) / static_cast<double>(whole));
 }
@@ -62,16 +61,19 @@ std::vector<double> quantile_values(int64_t count, std::span<const double> quant
 
 json description(const ColumnMoments& moments, std::span<const double> quantiles,
                  std::span<const double> values) {
-  const auto known = [&](double value) { return moments.count > 0 ? number(value) : json(); };
+  const auto known = [&](double value) {
+    return moments.count > 0 ? finite_or_null(value) : json();
+  };
   const double variance =
       moments.count > 1 ? moments.squares / static_cast<double>(moments.count - 1) : kUndefined;
   json out = {{"count", moments.count},
               {"mean", known(moments.mean)},
-              {"std", number(std::sqrt(variance))},
+              {"std", finite_or_null(std::sqrt(variance))},
               {"min", known(moments.min)},
               {"max", known(moments.max)}};
   for (size_t k = 0; k < quantiles.size(); ++k)
-    out[fmt::format("{:g}%", 100 * quantiles[k])] = values.empty() ? json() : number(values[k]);
+    out[fmt::format("{:g}%", 100 * quantiles[k])] =
+        values.empty() ? json() : finite_or_null(values[k]);
   return out;
 }
 

@@ -9,8 +9,6 @@
 /// Numbers that describe a column, as JSON. What is undefined, as a correlation with a column of equal values, is null.
 namespace kt {
 
-/// Null where it is not finite.
-nlohmann::json number(double value);
 /// part / whole; null where there is nothing.
 nlohmann::json share(int64_t part, int64_t whole);
 

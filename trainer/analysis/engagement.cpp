@@ -6,6 +6,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "io/files/json_text.h"
 #include "models/features/content_features.h"
 #include "models/features/scaling.h"
 #include "models/torch/torch_library.h"
@@ -48,7 +49,7 @@ std::vector<int64_t> drawn_videos(const std::vector<const std::vector<double>*>&
 
 json points_of(const std::vector<int64_t>& videos, const std::vector<double>& values) {
   json points = json::array();
-  for (const int64_t video : videos) points.push_back(number(values[video]));
+  for (const int64_t video : videos) points.push_back(finite_or_null(values[video]));
   return points;
 }
 
@@ -150,9 +151,9 @@ json engagement_of(const Dataset& dataset, const RowNumbers& training, ThreadPoo
   for (int64_t f = 0; f < kContentFeatures; ++f) {
     described[names[f]] = describe(columns[f]);
     json row = json::array();
-    for (const double r : matrix[f]) row.push_back(number(r));
+    for (const double r : matrix[f]) row.push_back(finite_or_null(r));
     among.push_back(std::move(row));
-    with_mean.push_back({{"feature", names[f]}, {"correlation", number(correlations[f])}});
+    with_mean.push_back({{"feature", names[f]}, {"correlation", finite_or_null(correlations[f])}});
   }
   return {{"features", names},
           {"describe", std::move(described)},

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "io/dataset/side_columns.h"
+#include "io/files/json_text.h"
 
 namespace kt {
 namespace {
@@ -38,7 +39,7 @@ json by_members(const std::map<Key, Group>& groups, const char* key_name, const 
     list.push_back({{key_name, group->first},
                     {members, group->second.members},
                     {"rows", group->second.rows},
-                    {"mean", number(group->second.mean())}});
+                    {"mean", finite_or_null(group->second.mean())}});
   return list;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "io/files/json_text.h"
 #include "trainer/analysis/days.h"
 
 namespace kt {
@@ -29,7 +30,7 @@ json lengths_of(const RowNumbers& rows) {
     classes.push_back({{"video_duration", length_name(c)},
                        {"rows", rows.lengths[c].rows},
                        {"share_of_2", share(rows.lengths[c].liked, rows.lengths[c].rows)},
-                       {"median_play_duration", number(rows.lengths[c].median_play_ms)}});
+                       {"median_play_duration", finite_or_null(rows.lengths[c].median_play_ms)}});
   return classes;
 }
 

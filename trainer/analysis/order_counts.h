@@ -1,22 +1,18 @@
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "trainer/evaluation/metrics/order_keys.h"
+
 namespace kt {
 
-/// The order of values as the order of whole numbers.
+/// The order of whole numbers as that of keys; that of floats is metrics::order_key.
 inline uint32_t order_key(int32_t value) { return static_cast<uint32_t>(value) ^ 0x80000000u; }
-inline uint32_t order_key(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value + 0.f);  // one zero
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
 inline int32_t whole_of_key(uint32_t key) { return static_cast<int32_t>(key ^ 0x80000000u); }
-inline float float_of_key(uint32_t key) {
-  return std::bit_cast<float>(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
+using metrics::order_key;
+using metrics::value_of_key;
 
 /// Exact order statistics of keys that pass by twice, in memory of its own size alone: first keys are counted by their
 /// upper half, then, in the few buckets where wanted places lie, by their lower half. `lane` is whose counts a call

@@ -272,7 +272,7 @@ class Look {
         found_.item_mean[item] =
             found_.item_sum[item] / static_cast<double>(found_.item_rows[item]);
     if (label.min == label.max) make_all_equal(label.min);
-    const auto real = [&](int64_t place) { return double{float_of_key(label_order_.at(place))}; };
+    const auto real = [&](int64_t place) { return double{value_of_key(label_order_.at(place))}; };
     const auto whole = [](const OrderCounts& order) {
       return [&order](int64_t place) { return static_cast<double>(whole_of_key(order.at(place))); };
     };

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/dataset/side_columns.h"
+#include "io/files/json_text.h"
 #include "io/tables/side_tables.h"
 #include "trainer/analysis/interactions.h"
 
@@ -42,7 +43,7 @@ json texts_of(const SideColumn& column) {
 json cell_of(const SideColumn& column, int64_t row) {
   if (column.numbers.empty()) return column.texts[column.codes[row]];
   const double value = column.numbers[row];
-  return value == std::floor(value) ? json(static_cast<int64_t>(value)) : number(value);
+  return value == std::floor(value) ? json(static_cast<int64_t>(value)) : finite_or_null(value);
 }
 
 struct ColumnFacts {
@@ -137,7 +138,7 @@ json row_table_of(const Dataset& dataset, const RowNumbers& rows, const IdTables
   for (const HeadRow& row : rows.head) {
     json cells = json::array({ids.user_id[row.user], ids.item_id[row.item]});
     if (rows.has_durations) cells.insert(cells.end(), {row.play_duration, row.video_duration});
-    if (rows.has_timestamps) cells.push_back(number(row.timestamp));
+    if (rows.has_timestamps) cells.push_back(finite_or_null(row.timestamp));
     cells.push_back(row.label);
     head.push_back(std::move(cells));
   }

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "io/files/json_text.h"
+
 namespace kt {
 namespace {
 
@@ -53,10 +55,10 @@ json popularity_of(std::vector<int64_t> counts) {
         {{"share_of_videos", share(taken, videos)}, {"share_of_rows", share(sum, all)}});
   }
   const auto n = static_cast<double>(videos);
-  return {
-      {"curve", std::move(curve)},
-      {"gini",
-       videos == 0 ? json() : number(2 * weighted / (n * static_cast<double>(all)) - (n + 1) / n)}};
+  return {{"curve", std::move(curve)},
+          {"gini", videos == 0 ? json()
+                               : finite_or_null(2 * weighted / (n * static_cast<double>(all)) -
+                                                (n + 1) / n)}};
 }
 
 }  // namespace
@@ -70,8 +72,8 @@ json users_of(const RowNumbers& rows, const std::vector<std::string>& user_ids) 
   for (const int64_t user : greatest(rows.user_variance))
     vary.push_back({{"user", user_ids[user]},
                     {"rows", rows.user_rows[user]},
-                    {"mean", number(rows.user_mean[user])},
-                    {"variance", number(rows.user_variance[user])}});
+                    {"mean", finite_or_null(rows.user_mean[user])},
+                    {"variance", finite_or_null(rows.user_variance[user])}});
   return {{"rows", describe(as_reals(counts))},
           {"mean", describe(rows.user_mean)},
           {"rows_of_2", describe(std::move(liked))},
@@ -88,7 +90,7 @@ json videos_of(const RowNumbers& rows, const std::vector<std::string>& item_ids,
     for (const int64_t item : greatest(keys))
       list.push_back({{"video", item_ids[item]},
                       {"rows", rows.item_rows[item]},
-                      {"mean", number(rows.item_mean[item])},
+                      {"mean", finite_or_null(rows.item_mean[item])},
                       {"caption", texts.caption[item]},
                       {"category", texts.category[item]}});
     return list;

@@ -1,15 +1,14 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
 #include "io/files/files.h"
 #include "io/files/json_text.h"
 #include "launch/base/errors.h"
 #include "launch/base/log.h"
+#include "launch/base/text.h"
 #include "launch/process/mpi_session.h"
 #include "trainer/commands/commands.h"
 #include "trainer/reports/run_numbers.h"
@@ -37,10 +36,9 @@ int run_report(const ReportArguments& arguments, const GlobalOptions& global) {
         error.what());
   }
   std::vector<std::string> shown;
-  for (const char* what : {"runs", "sweeps", "comparisons"})
-    if (const size_t count = numbers.at(what).size(); count > 0)
-      shown.push_back(fmt::format(
-          "{} {}", count, std::string_view(what).substr(0, std::strlen(what) - (count == 1))));
+  for (const std::string one : {"run", "sweep", "comparison"})
+    if (const auto& all = numbers.at(one + "s"); !all.empty())
+      shown.push_back(plural(std::ssize(all), one));
   log_info("{}: {}; open it in a browser", arguments.out, fmt::join(shown, ", "));
   if (global.json) fmt::print("{}\n", to_text(numbers, 2));
   return kExitDone;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "trainer/analysis/days.h"
+#include "trainer/reports/json_values.h"
 #include "trainer/reports/page.h"
 #include "trainer/reports/shown_numbers.h"
 
@@ -254,7 +255,7 @@ class DataPage {
     page_.add(descriptions("Features over the videos", "feature", described));
     HeatMap map{
         .title = "Correlation of the features with one another", .rows = names, .columns = names};
-    for (const json& row : of.at("correlations")) map.values.push_back(reals(row));
+    for (const json& row : of.at("correlations")) map.values.push_back(numbers_in(row));
     page_.add(map);
   }
 
@@ -288,8 +289,8 @@ class DataPage {
                       .y = {.label = "mean " + label_ + " of a video", .log = true},
                       .series = {{.name = "videos",
                                   .mark = Mark::kPoints,
-                                  .x = reals(one.at("values")),
-                                  .y = reals(one.at("means"))}}});
+                                  .x = numbers_in(one.at("values")),
+                                  .y = numbers_in(one.at("means"))}}});
     page_.text("Of more than 1,000 videos, 1,000 evenly spaced ones are drawn.");
   }
 
@@ -319,9 +320,9 @@ class DataPage {
                                    " of the variance"},
                     .series = {{.name = "videos",
                                 .mark = Mark::kPoints,
-                                .x = reals(points.at("first")),
-                                .y = reals(points.at("second")),
-                                .colour = ranks(reals(points.at("mean")))}}});
+                                .x = numbers_in(points.at("first")),
+                                .y = numbers_in(points.at("second")),
+                                .colour = ranks(numbers_in(points.at("mean")))}}});
     page_.add(weights);
   }
 
@@ -493,7 +494,7 @@ class DataPage {
     for (const auto& [name, rows] : both()) {
       const json& of = rows->at("activity");
       if (of.contains("absent")) continue;
-      BarSeries series{.name = name, .values = reals(of.at(key))};
+      BarSeries series{.name = name, .values = numbers_in(of.at(key))};
       double all = 0;
       for (const double value : series.values) all += value;
       for (double& value : series.values) value = all > 0 ? 100 * value / all : NAN;

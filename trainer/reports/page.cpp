@@ -16,17 +16,15 @@ namespace {
 
 using nlohmann::json;
 
-json json_of(double value) { return std::isfinite(value) ? json(value) : json(); }
-
 json json_of(const Axis& axis) { return {{"label", axis.label}, {"log", axis.log}}; }
 
 json json_of(const Series& series) {
   constexpr const char* kMarks[] = {"line", "steps", "points", "events"};
   json points = json::array();
   for (size_t i = 0; i < series.x.size(); ++i)
-    points.push_back({json_of(series.x[i]), json_of(series.y[i])});
+    points.push_back({finite_or_null(series.x[i]), finite_or_null(series.y[i])});
   json colour = json::array();
-  for (const double value : series.colour) colour.push_back(json_of(value));
+  for (const double value : series.colour) colour.push_back(finite_or_null(value));
   return {{"name", series.name},
           {"mark", kMarks[static_cast<size_t>(series.mark)]},
           {"points", points},
@@ -36,7 +34,7 @@ json json_of(const Series& series) {
 
 json json_of(const std::vector<double>& values) {
   json list = json::array();
-  for (const double value : values) list.push_back(json_of(value));
+  for (const double value : values) list.push_back(finite_or_null(value));
   return list;
 }
 
@@ -263,7 +261,7 @@ void Page::add(const ParallelCoordinates& lines) {
   std::vector<json> places(lines.lines.size(), json::array());
   for (size_t a = 0; a < lines.axes.size(); ++a) {
     const std::vector<double> on_axis = places_on_axis(lines, a);
-    for (size_t l = 0; l < places.size(); ++l) places[l].push_back(json_of(on_axis[l]));
+    for (size_t l = 0; l < places.size(); ++l) places[l].push_back(finite_or_null(on_axis[l]));
   }
   json drawn = json::array();
   for (size_t l = 0; l < lines.lines.size(); ++l) {

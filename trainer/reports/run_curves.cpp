@@ -64,7 +64,7 @@ class JoinedPoints {
         const double value = kColumns[c].join == Column::kMean
                                  ? sums_[k][c] / static_cast<double>(lines)
                                  : sums_[k][c];
-        column.push_back(std::isfinite(value) ? json(value) : json());
+        column.push_back(finite_or_null(value));
       }
     }
   }

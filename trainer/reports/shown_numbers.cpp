@@ -40,12 +40,6 @@ std::string thousands(const json& count) {
   return text;
 }
 
-std::vector<double> reals(const json& values) {
-  std::vector<double> out;
-  for (const json& value : values) out.push_back(real(value));
-  return out;
-}
-
 PageTable table_of(const std::string& title, const json& rows,
                    const std::vector<std::pair<const char*, std::string>>& columns) {
   PageTable table{.title = title};

@@ -15,7 +15,6 @@ inline constexpr const char* kUndefined = "undefined";
 
 /// NaN for what is no number.
 double real(const nlohmann::json& value);
-std::vector<double> reals(const nlohmann::json& values);
 Cell cell(const nlohmann::json& value);
 /// A share of 1 as a number of hundredths.
 Cell percent_cell(const nlohmann::json& share);

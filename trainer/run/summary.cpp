@@ -5,12 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "launch/base/text.h"
+
 namespace kt {
 namespace {
-
-std::string plural(int64_t count, const std::string& one) {
-  return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
-}
 
 std::string trained_text(const nlohmann::json& result) {
   const nlohmann::json& config = result.at("config");
