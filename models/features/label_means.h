@@ -10,6 +10,15 @@ namespace kt {
 /// Whose rows a mean is taken over. An item may have several tags: a mean by tag is the average over them.
 enum class LabelKey { kGlobal, kUser, kItem, kTag, kCategory, kUserTag, kUserCategory };
 
+/// What is averaged.
+enum class LabelOf {
+  kLabel,
+  /// What other means leave, each shrunk by the column's own weight, of a row of those it may see: of kUser the label
+  /// less the mean of its item; of all others, less the mean of that of its user, too. Under kKFold alone.
+  kResidual,
+  kSquaredResidual,  ///< the square of the latter, for kUser as well
+};
+
 /// Which labels the mean of a training row may see. A prediction's sees those of all training rows.
 enum class LeakageRule {
   kInSample,     ///< all, its own too
@@ -22,6 +31,7 @@ inline constexpr int64_t kLabelFolds = 5;
 
 struct LabelMean {
   LabelKey key = LabelKey::kGlobal;
+  LabelOf of = LabelOf::kLabel;
   LeakageRule rule = LeakageRule::kKFold;
   double weight = 0;             ///< rows that the global mean counts for
   std::optional<double> unseen;  ///< for a category without rows; nothing: the global mean

@@ -29,22 +29,24 @@ std::vector<OptionDeclaration> options() {
 
 std::vector<Column> columns(const OptionValues& values) {
   std::vector<Column> all;
-  const auto mean = [&](const char* name, LabelKey key) {
+  const auto mean = [&](const char* name, LabelKey key, LabelOf of) {
     all.push_back({.name = name,
                    .source = ColumnSource::kLabels,
-                   .label_mean = {.key = key, .weight = values.number("shrink")}});
+                   .label_mean = {.key = key, .of = of, .weight = values.number("shrink")}});
   };
   const auto code = [&](ColumnSource source, const std::string& name) {
     all.push_back({.name = name, .source = source, .of = name, .missing = -1});
   };
-  mean("video", LabelKey::kItem);
-  mean("user", LabelKey::kUser);
+  mean("video", LabelKey::kItem, LabelOf::kLabel);
+  mean("user", LabelKey::kUser, LabelOf::kResidual);
+  mean("video_spread", LabelKey::kItem, LabelOf::kSquaredResidual);
+  mean("user_spread", LabelKey::kUser, LabelOf::kSquaredResidual);
   if (values.flag("tags")) {
-    mean("user_tag", LabelKey::kUserTag);
+    mean("user_tag", LabelKey::kUserTag, LabelOf::kResidual);
     all.push_back({.name = "tags", .source = ColumnSource::kTags, .bag = 31});
   }
   if (values.flag("categories")) {
-    mean("user_category", LabelKey::kUserCategory);
+    mean("user_category", LabelKey::kUserCategory, LabelOf::kResidual);
     for (const char* level : {"first", "second", "third"})
       code(ColumnSource::kCategory, std::string(level) + "_level_category_id");
   }

@@ -89,6 +89,14 @@ std::vector<Column> all_kinds() {
       if (key == LabelKey::kUserCategory) column.label_mean.unseen = 0;
       columns.push_back(column);
     }
+  for (const LabelOf of : {LabelOf::kResidual, LabelOf::kSquaredResidual})
+    for (const LabelKey key : {LabelKey::kUser, LabelKey::kItem, LabelKey::kUserTag}) {
+      Column column =
+          label_mean(fmt::format("rest{}{}", static_cast<int>(key), static_cast<int>(of)), key,
+                     LeakageRule::kKFold, 2);
+      column.label_mean.of = of;
+      columns.push_back(column);
+    }
   return columns;
 }
 
@@ -313,6 +321,30 @@ TEST_F(FitColumns, SideColumnsAreThePlainLoops) {
   }
 }
 
+/// What a mean is taken of, from the rows with `seen`: labels, or what shrunk means of items and users leave of them.
+std::vector<double> plain_numbers(const LabelMean& mean, const std::vector<LabelledRow>& rows,
+                                  const std::vector<bool>& seen) {
+  std::vector<double> numbers;
+  for (const LabelledRow& row : rows) numbers.push_back(row.label);
+  const auto leave = [&](int32_t LabelledRow::*key) {
+    std::map<int32_t, LabelSum> sums;
+    LabelSum all;
+    for (size_t r = 0; r < rows.size(); ++r)
+      for (LabelSum* sum : {&sums[rows[r].*key], &all})
+        if (seen[r]) *sum = {sum->rows + 1, sum->sum + numbers[r]};
+    const double prior = all.sum / static_cast<double>(all.rows);
+    for (size_t r = 0; r < rows.size(); ++r)
+      numbers[r] -= shrunk_mean(sums[rows[r].*key], mean.weight, prior, prior);
+  };
+  if (mean.of == LabelOf::kLabel) return numbers;
+  leave(&LabelledRow::item);
+  if (mean.of == LabelOf::kSquaredResidual || mean.key != LabelKey::kUser)
+    leave(&LabelledRow::user);
+  if (mean.of == LabelOf::kSquaredResidual)
+    for (double& number : numbers) number *= number;
+  return numbers;
+}
+
 // Each training row's mean from the rows that its rule lets it see, and each pair's from all.
 TEST_F(FitColumns, LabelMeansAreThePlainLoops) {
   import_replica();
@@ -325,7 +357,7 @@ TEST_F(FitColumns, LabelMeansAreThePlainLoops) {
   const std::vector<float> got = flat(fitted.train_rows);
   const RowColumns predicted(columns, fitted.arrays);
   const int64_t width = predicted.width();
-  ASSERT_EQ(width, 21);
+  ASSERT_EQ(width, 27);
 
   const auto groups_of = [&](LabelKey key, int32_t item) -> std::vector<int32_t> {
     if (key == LabelKey::kGlobal || key == LabelKey::kUser) return {0};
@@ -347,18 +379,19 @@ TEST_F(FitColumns, LabelMeansAreThePlainLoops) {
     for (size_t r = 0; r < rows.size(); ++r)
       for (const int32_t group : groups_of(mean.key, rows[r].item))
         cells[{by_user ? rows[r].user : -1, group}].push_back(r);
-    const auto value = [&](int32_t user, int32_t item, auto&& sees) {
+    const auto value = [&](int32_t user, int32_t item, const std::vector<double>& numbers,
+                           auto&& sees) {
       const auto total = [&](const std::vector<size_t>& some) {
         LabelSum sum;
         for (const size_t r : some)
-          if (sees(r)) sum = {sum.rows + 1, sum.sum + rows[r].label};
+          if (sees(r)) sum = {sum.rows + 1, sum.sum + numbers[r]};
         return sum;
       };
       // Leaving one row out of all of them is the category's affair, not the prior's.
       LabelSum prior_rows;
       for (const size_t r : everything)
         if (mean.rule != LeakageRule::kKFold || sees(r))
-          prior_rows = {prior_rows.rows + 1, prior_rows.sum + rows[r].label};
+          prior_rows = {prior_rows.rows + 1, prior_rows.sum + numbers[r]};
       const double prior = prior_rows.sum / static_cast<double>(prior_rows.rows);
       double sum = 0, count = 0;
       for (const int32_t group : groups_of(mean.key, item)) {
@@ -372,9 +405,17 @@ TEST_F(FitColumns, LabelMeansAreThePlainLoops) {
       return count == 0 ? mean.unseen.value_or(prior) : sum / count;
     };
     const auto fold = [&](size_t r) { return label_fold(1, rows[r].user, rows[r].item); };
+    const std::vector<double> of_all =
+        plain_numbers(mean, rows, std::vector<bool>(rows.size(), true));
+    std::vector<std::vector<double>> without;  // [folds]
+    for (int64_t f = 0; f < kLabelFolds; ++f) {
+      std::vector<bool> seen;
+      for (size_t r = 0; r < rows.size(); ++r) seen.push_back(fold(r) != f);
+      without.push_back(plain_numbers(mean, rows, seen));
+    }
     std::vector<double> of_rows;
     for (size_t r = 0; r < rows.size(); ++r)
-      of_rows.push_back(value(rows[r].user, rows[r].item, [&](size_t other) {
+      of_rows.push_back(value(rows[r].user, rows[r].item, without[fold(r)], [&](size_t other) {
         return mean.rule == LeakageRule::kInSample      ? true
                : mean.rule == LeakageRule::kLeaveOneOut ? other != r
                                                         : fold(other) != fold(r);
@@ -388,7 +429,7 @@ TEST_F(FitColumns, LabelMeansAreThePlainLoops) {
 
     for (size_t n = 0; n < users.size(); n += 5)
       for (int32_t item = 0; item < dataset.items(); item += 7) {
-        std::vector<double> want{value(users[n], item, [](size_t) { return true; })};
+        std::vector<double> want{value(users[n], item, of_all, [](size_t) { return true; })};
         plain_scale(column.scaling, of_rows, want);
         std::vector<float> out(width);
         predicted.of(static_cast<int64_t>(n), item, out);

@@ -61,19 +61,28 @@ class TreesOfRows : public SmallProblem {
     return found;
   }
 
-  /// The mean clipped label of the rows of which `is`; the mean of all where there are none.
-  template <class Is>
-  float mean(Is&& is) const {
+  std::vector<double> labels() const {
+    std::vector<double> labels;
+    for (const PlainRow& row : table) labels.push_back(std::min<double>(row.label, 5));
+    return labels;
+  }
+
+  /// The mean of the numbers of the rows that have `id`; of all rows where none has.
+  double mean(const std::vector<double>& numbers, int32_t PlainRow::*key, int32_t id) const {
     double sum = 0, rows = 0, sum_of_all = 0;
-    for (const PlainRow& row : table) {
-      const double label = static_cast<double>(std::min(row.label, 5.f));
-      sum_of_all += label;
-      if (!is(row)) continue;
-      sum += label;
+    for (size_t r = 0; r < table.size(); ++r) {
+      sum_of_all += numbers[r];
+      if (table[r].*key != id) continue;
+      sum += numbers[r];
       ++rows;
     }
-    return static_cast<float>(rows > 0 ? sum / rows
-                                       : sum_of_all / static_cast<double>(table.size()));
+    return rows > 0 ? sum / rows : sum_of_all / static_cast<double>(table.size());
+  }
+  /// What these means leave of the numbers.
+  std::vector<double> left(std::vector<double> numbers, int32_t PlainRow::*key) const {
+    std::vector<double> all = numbers;
+    for (size_t r = 0; r < table.size(); ++r) all[r] -= mean(numbers, key, table[r].*key);
+    return all;
   }
 };
 
@@ -81,16 +90,21 @@ TEST_F(TreesOfRows, ScoreByTheLabelMeansOfAllRows) {
   import(8);
   const Found found = find(comm, 2);
   EXPECT_GT(found.loss, 0);
+  const std::vector<double> of_items = left(labels(), &PlainRow::item);
+  std::vector<double> squares = left(of_items, &PlainRow::user);
+  for (double& x : squares) x *= x;
   for (const auto& [user, scores] : found.scores)
     for (int32_t item = 0; item < kSmallItems; ++item) {
-      const float columns[] = {mean([&](const PlainRow& row) { return row.item == item; }),
-                               mean([&](const PlainRow& row) { return row.user == user; })};
+      const double columns[] = {
+          mean(labels(), &PlainRow::item, item), mean(of_items, &PlainRow::user, user),
+          mean(squares, &PlainRow::item, item), mean(squares, &PlainRow::user, user)};
       double expected = 0;
       for (int64_t tree = 0; tree < kTrees; ++tree) {
         int64_t at = 0;
         do {
           const float* split = found.splits.data() + (tree * (kLeaves - 1) + at) * 4;
-          at = std::lround(columns[std::lround(split[0])] <= split[1] ? split[2] : split[3]);
+          at = std::lround(
+              static_cast<float>(columns[std::lround(split[0])]) <= split[1] ? split[2] : split[3]);
         } while (at > 0);
         expected += static_cast<double>(found.values[tree * kLeaves - at]);
       }

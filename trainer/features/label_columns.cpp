@@ -57,37 +57,39 @@ ItemGroups item_groups(LabelKey key, const Dataset& dataset) {
   }
 }
 
-/// How many labels, and their sum in units.
+/// How many rows, and their sum in units.
 struct TrainingLabels::Total {
   int64_t rows = 0;
   int64_t units = 0;
   friend Total operator-(Total a, Total b) { return {a.rows - b.rows, a.units - b.units}; }
 };
 
-/// Totals of cells: of all rows, and of those of each fold.
+/// Totals of cells, in each view.
 class TrainingLabels::Totals {
  public:
   explicit Totals(int64_t cells) : numbers_(cells * kStride, 0) {}
-  void add(int64_t cell, int64_t fold, int64_t units) {
-    for (const int64_t slot : {int64_t{0}, 1 + fold}) {
-      int64_t* total = numbers_.data() + cell * kStride + 2 * slot;
-      total[0] += 1;
-      total[1] += units;
-    }
+  void add(int64_t cell, int64_t view, int64_t units) {
+    int64_t* total = numbers_.data() + cell * kStride + 2 * view;
+    total[0] += 1;
+    total[1] += units;
+  }
+  /// What rows were added to: all of them to the first view, and to each other one those that it does not see.
+  void turn_round() {
+    for (size_t first = 0; first < numbers_.size(); first += kStride)
+      for (size_t k = 2; k < kStride; ++k)
+        numbers_[first + k] = numbers_[first + k % 2] - numbers_[first + k];
   }
   void add(const Totals& other) {
     for (size_t k = 0; k < numbers_.size(); ++k) numbers_[k] += other.numbers_[k];
   }
-  Total all(int64_t cell) const { return at(cell, 0); }
-  Total other_folds(int64_t cell, int64_t fold) const { return all(cell) - at(cell, 1 + fold); }
+  Total at(int64_t cell, int64_t view) const {
+    const int64_t* total = numbers_.data() + cell * kStride + 2 * view;
+    return {total[0], total[1]};
+  }
   std::span<int64_t> numbers() { return numbers_; }
 
  private:
-  static constexpr int64_t kStride = 2 * (1 + kLabelFolds);
-  Total at(int64_t cell, int64_t slot) const {
-    const int64_t* total = numbers_.data() + cell * kStride + 2 * slot;
-    return {total[0], total[1]};
-  }
+  static constexpr size_t kStride = 2 * kViews;
   std::vector<int64_t> numbers_;
 };
 
@@ -104,27 +106,64 @@ TrainingLabels::TrainingLabels(std::span<const ShardSamples> samples, double cli
   }
   comm.all_reduce(std::span(&rows, 1), Reduction::kSum);
   comm.all_reduce(std::span(&largest, 1), Reduction::kMax);
-  // The finest unit in which the sum of all labels is sure to fit.
-  int exponent = 0;
-  std::frexp(largest, &exponent);
-  const int bits_of_rows = static_cast<int>(std::bit_width(static_cast<uint64_t>(rows)));
-  units_per_label_ = std::ldexp(1., 62 - exponent - bits_of_rows);
-
-  Totals global = totals(1, false, [](int64_t, const Sample&, auto&& visit) { visit(0); });
-  comm.all_reduce(global.numbers(), Reduction::kSum);
-  prior_ = mean_of(global.all(0));
-  for (int64_t f = 0; f < kLabelFolds; ++f) prior_of_fold_[f] = mean_of(global.other_folds(0, f));
+  std::frexp(largest, &exponent_);
+  bits_of_rows_ = static_cast<int>(std::bit_width(static_cast<uint64_t>(rows)));
+  means_ = means_of_all(measure_of({}, 0));
 }
 
-int64_t TrainingLabels::units(float label) const {
-  const double cut = clip_ > 0 ? std::min<double>(label, clip_) : label;
-  return std::llround(cut * units_per_label_);
+double TrainingLabels::units_below(int exponent) const {
+  return std::ldexp(1., 62 - exponent - bits_of_rows_);
 }
 
-double TrainingLabels::mean_of(Total total) const { return shrunk_mean(labels(total), 0, 0, 0); }
+TrainingLabels::Measure TrainingLabels::measure_of(const LabelMean& mean, int64_t items) const {
+  Measure measure{.units = units_below(exponent_), .of_item = {}, .of_user = {}};
+  if (mean.of == LabelOf::kLabel) return measure;
+  measure.of_item = means_of(measure, mean.weight, items, false,
+                             [](int64_t, const Sample& sample) { return int64_t{sample.item}; });
+  measure.units = units_below(exponent_ + 1);  // a label less a mean of labels
+  if (mean.of == LabelOf::kResidual && mean.key == LabelKey::kUser) return measure;
+  measure.of_user = means_of(measure, mean.weight, first_user_.back(), true,
+                             [&](int64_t j, const Sample& sample) { return user_row(j, sample); });
+  measure.of = mean.of;
+  measure.units = units_below(mean.of == LabelOf::kResidual ? exponent_ + 2 : 2 * (exponent_ + 2));
+  return measure;
+}
 
-LabelSum TrainingLabels::labels(Total total) const {
-  return {total.rows, static_cast<double>(total.units) / units_per_label_};
+int64_t TrainingLabels::units_of(const Measure& measure, int64_t view, int64_t shard,
+                                 const Sample& sample) const {
+  double x = clip_ > 0 ? std::min<double>(sample.label, clip_) : sample.label;
+  if (!measure.of_item.empty()) x -= measure.of_item[view][sample.item];
+  if (!measure.of_user.empty()) x -= measure.of_user[view][user_row(shard, sample)];
+  if (measure.of == LabelOf::kSquaredResidual) x *= x;
+  return std::llround(x * measure.units);
+}
+
+LabelSum TrainingLabels::sum_of(const Measure& measure, Total total) const {
+  return {total.rows, static_cast<double>(total.units) / measure.units};
+}
+
+std::vector<double> TrainingLabels::means_of_all(const Measure& measure) const {
+  const Totals found =
+      totals(measure, 1, false, [](int64_t, const Sample&, auto&& visit) { visit(0); });
+  std::vector<double> means;
+  for (int64_t view = 0; view < kViews; ++view)
+    means.push_back(shrunk_mean(sum_of(measure, found.at(0, view)), 0, 0, 0));
+  return means;
+}
+
+template <class Cell>
+TrainingLabels::Views TrainingLabels::means_of(const Measure& measure, double weight, int64_t cells,
+                                               bool of_shard, Cell cell) const {
+  const std::vector<double> priors = means_of_all(measure);
+  const Totals found =
+      totals(measure, cells, of_shard,
+             [&](int64_t j, const Sample& sample, auto&& visit) { visit(cell(j, sample)); });
+  Views means(kViews);
+  for (int64_t view = 0; view < kViews; ++view)
+    for (int64_t c = 0; c < cells; ++c)
+      means[view].push_back(
+          shrunk_mean(sum_of(measure, found.at(c, view)), weight, priors[view], priors[view]));
+  return means;
 }
 
 int64_t TrainingLabels::fold(int64_t shard, const Sample& sample) const {
@@ -136,62 +175,73 @@ int64_t TrainingLabels::user_row(int64_t shard, const Sample& sample) const {
 }
 
 template <class ForCells>
-TrainingLabels::Totals TrainingLabels::totals(int64_t cells, bool of_shard,
+TrainingLabels::Totals TrainingLabels::totals(const Measure& measure, int64_t cells, bool of_shard,
                                               ForCells for_cells) const {
   std::vector<Totals> of_thread(of_shard ? 1 : pool_.threads(), Totals(cells));
+  const bool the_same_in_all = measure.of_item.empty();  // two sums do then, not all
   pool_.parallel_for(std::ssize(samples_), [&](int64_t j, int thread) {
     Totals& into = of_thread[of_shard ? 0 : thread];
-    for (const Sample& sample : samples_[j].train)
-      for_cells(j, sample,
-                [&](int64_t cell) { into.add(cell, fold(j, sample), units(sample.label)); });
+    for (const Sample& sample : samples_[j].train) {
+      const int64_t unseen_in = view_of(fold(j, sample));
+      const auto add = [&](int64_t view) {
+        const int64_t units = units_of(measure, view, j, sample);
+        for_cells(j, sample, [&](int64_t cell) { into.add(cell, view, units); });
+      };
+      if (the_same_in_all) {
+        add(0);
+        add(unseen_in);
+        continue;
+      }
+      for (int64_t view = 0; view < kViews; ++view)
+        if (view != unseen_in) add(view);
+    }
   });
   for (size_t t = 1; t < of_thread.size(); ++t) of_thread[0].add(of_thread[t]);
+  if (the_same_in_all) of_thread[0].turn_round();
+  if (!of_shard) comm_.all_reduce(of_thread[0].numbers(), Reduction::kSum);
   return std::move(of_thread[0]);
 }
 
 FittedMean TrainingLabels::fit(const LabelMean& mean, const ItemGroups& groups, int64_t column,
                                int64_t width, std::span<std::vector<float>> rows) const {
   KT_CHECK(rows.size() == samples_.size());
+  KT_CHECK(mean.of == LabelOf::kLabel || mean.rule == LeakageRule::kKFold);
   const bool by_user = is_by_user(mean.key);
   const auto cell_of = [&](int64_t shard, const Sample& sample, int64_t group) {
     return by_user ? user_row(shard, sample) * groups.groups + group : group;
   };
   const int64_t cells = (by_user ? first_user_.back() : 1) * groups.groups;
-  Totals found = totals(cells, by_user, [&](int64_t j, const Sample& sample, auto&& visit) {
-    for (const int32_t group : groups.of(sample.item))
-      if (group >= 0) visit(cell_of(j, sample, group));
-  });
-  if (!by_user) comm_.all_reduce(found.numbers(), Reduction::kSum);
+  const Measure measure = measure_of(mean, groups.items());
+  const std::vector<double> priors = mean.of == LabelOf::kLabel ? means_ : means_of_all(measure);
+  const Totals found =
+      totals(measure, cells, by_user, [&](int64_t j, const Sample& sample, auto&& visit) {
+        for (const int32_t group : groups.of(sample.item))
+          if (group >= 0) visit(cell_of(j, sample, group));
+      });
 
   const auto shrunk = [&](Total total, double prior) {
     return static_cast<float>(
-        shrunk_mean(labels(total), mean.weight, prior, mean.unseen.value_or(prior)));
+        shrunk_mean(sum_of(measure, total), mean.weight, prior, mean.unseen.value_or(prior)));
   };
   pool_.parallel_for(std::ssize(samples_), [&](int64_t j, int) {
     float* out = rows[j].data() + column;
     for (const Sample& sample : samples_[j].train) {
-      const int64_t f = fold(j, sample);
-      const double prior = mean.rule == LeakageRule::kKFold ? prior_of_fold_[f] : prior_;
+      const int64_t view = mean.rule == LeakageRule::kKFold ? view_of(fold(j, sample)) : 0;
       const auto seen = [&](int64_t group) {
-        const int64_t cell = cell_of(j, sample, group);
-        switch (mean.rule) {
-          case LeakageRule::kLeaveOneOut:
-            return found.all(cell) - Total{1, units(sample.label)};
-          case LeakageRule::kKFold:
-            return found.other_folds(cell, f);
-          default:
-            return found.all(cell);
-        }
+        const Total total = found.at(cell_of(j, sample, group), view);
+        return mean.rule == LeakageRule::kLeaveOneOut
+                   ? total - Total{1, units_of(measure, view, j, sample)}
+                   : total;
       };
-      *out = average(groups.of(sample.item), shrunk({}, prior),
-                     [&](int64_t group) { return shrunk(seen(group), prior); });
+      *out = average(groups.of(sample.item), shrunk({}, priors[view]),
+                     [&](int64_t group) { return shrunk(seen(group), priors[view]); });
       out += width;
     }
   });
 
-  FittedMean fitted{.values = {}, .unseen = shrunk({}, prior_)};
+  FittedMean fitted{.values = {}, .unseen = shrunk({}, priors[0])};
   for (int64_t cell = 0; cell < cells; ++cell)
-    fitted.values.push_back(shrunk(found.all(cell), prior_));
+    fitted.values.push_back(shrunk(found.at(cell, 0), priors[0]));
   if (by_user) return fitted;
   std::vector<float> by_item;
   for (int64_t item = 0; item < groups.items(); ++item)

@@ -63,17 +63,38 @@ class TrainingLabels {
                  std::span<std::vector<float>> rows) const;
 
  private:
+  /// A mean is seen in so many ways: by who sees all rows, and by those of each fold, who see the others'.
+  static constexpr int64_t kViews = 1 + kLabelFolds;
+  static int64_t view_of(int64_t fold) { return 1 + fold; }
+  using Views = std::vector<std::vector<double>>;
+
+  /// What a mean is taken of.
+  struct Measure {
+    LabelOf of = LabelOf::kLabel;
+    double units = 1;  ///< whole numbers that 1 is
+    Views of_item,
+        of_user;  ///< means that a residual is less; empty: none. Shapes: [views][items or own users]
+  };
   struct Total;
   class Totals;
-  int64_t units(float label) const;
-  LabelSum labels(Total total) const;
-  double mean_of(Total total) const;
+  /// Collective: all ranks, unless it is of labels.
+  Measure measure_of(const LabelMean& mean, int64_t items) const;
+  int64_t units_of(const Measure& measure, int64_t view, int64_t shard, const Sample& sample) const;
+  LabelSum sum_of(const Measure& measure, Total total) const;
+  /// The finest unit in which the sum of numbers below 2^exponent, one a row, is sure to fit.
+  double units_below(int exponent) const;
+  /// The mean of all rows, in each view. Collective: all ranks.
+  std::vector<double> means_of_all(const Measure& measure) const;
+  /// The shrunk mean of each cell, in each view. Collective: all ranks.
+  template <class Cell>
+  Views means_of(const Measure& measure, double weight, int64_t cells, bool of_shard,
+                 Cell cell) const;
   int64_t fold(int64_t shard, const Sample& sample) const;
   int64_t user_row(int64_t shard, const Sample& sample) const;
   /// Totals of this rank's rows: `for_cells(shard, sample, visit)` visits the cells of a row. Cells of one shard alone
-  /// are added to in place, others by each thread apart.
+  /// are added to in place, others by each thread apart, and then over all ranks. Collective: all ranks.
   template <class ForCells>
-  Totals totals(int64_t cells, bool of_shard, ForCells for_cells) const;
+  Totals totals(const Measure& measure, int64_t cells, bool of_shard, ForCells for_cells) const;
 
   std::span<const ShardSamples> samples_;
   double clip_;
@@ -82,9 +103,9 @@ class TrainingLabels {
   ThreadPool& pool_;
   /// [own shards + 1] where a shard's users begin among the rank's.
   std::vector<int64_t> first_user_;
-  double units_per_label_ = 1;
-  double prior_ = 0;                        ///< mean of all labels
-  double prior_of_fold_[kLabelFolds] = {};  ///< mean of the labels of the other folds
+  int exponent_ = 0;  ///< labels are below 2^exponent
+  int bits_of_rows_ = 0;
+  std::vector<double> means_;  ///< of the labels of all rows, in each view
 };
 
 }  // namespace kt
