@@ -117,11 +117,12 @@ def csv_files(scale):
     return folder
 
 
-def import_files(scale):
+def import_files(scale, shards=None):
     """Imports anew. What it took."""
-    folder = dataset_path(scale)
+    folder = dataset_path(scale, shards)
     shutil.rmtree(folder, ignore_errors=True)
-    return run(PROGRAM, "import", csv_files(scale), "--out", folder, "--quiet")
+    cut = ["--shards", shards] if shards else []
+    return run(PROGRAM, "import", csv_files(scale), "--out", folder, *cut, "--quiet")
 
 
 def spread_table(path, users, items, rows_of_user):
@@ -136,16 +137,16 @@ def spread_table(path, users, items, rows_of_user):
                     for at in range(begin, min(begin + 100_000, users)))
 
 
-def dataset_path(scale):
-    return WORK / f"dataset-{scale:g}"
+def dataset_path(scale, shards=None):
+    return WORK / (f"dataset-{scale:g}-{shards}" if shards else f"dataset-{scale:g}")
 
 
-def dataset(scale):
+def dataset(scale, shards=None):
     """The imported replica; imported anew when the program is newer."""
-    manifest = dataset_path(scale) / "manifest.json"
+    manifest = dataset_path(scale, shards) / "manifest.json"
     if not manifest.exists() or manifest.stat().st_mtime < PROGRAM.stat().st_mtime:
-        import_files(scale)
-    return dataset_path(scale)
+        import_files(scale, shards)
+    return dataset_path(scale, shards)
 
 
 def manifest_of(folder):
@@ -477,6 +478,28 @@ def bench_systems(report, options):
         report.figure(f"  peak memory a rank, {name}", values, "MB", most=3000)
 
 
+def bench_fields(report, options):
+    """Systems of all categories on 8 shards, M samples/s, beside the same in PyTorch DDP, 2 processes; memory a rank."""
+    data = dataset(options.scale, shards=8)
+    counts = manifest_of(data)
+    models = {"dlrm": ("dlrm", [], 5), "dcn_v2": ("dcn_v2", [], None),
+              "dcn_v2_whole": ("dcn_v2", ["model.cross.rank=0"], 1.5)}
+    for name, (config, overrides, least) in models.items():
+        for batch in [4096, 16384]:
+            own, memory, ddp = [], [], []
+            for _ in range(options.repeat):
+                result = train(data, "--config", ROOT / "configs" / f"{config}.yaml", f"train.global_batch={batch}",
+                               f"train.max_steps={(1 << 19) // batch}", "evaluate.bootstrap=0", *overrides, epochs=1)
+                own.append(result["steps"] * batch / result["seconds"]["train"] / 1e6)
+                memory.append(result["peak_memory_bytes"] / 1e6)
+                ddp.append(peer("cpu_fields_torch.py", "ddp", "--model", name, "--global-batch", batch, "--rows",
+                                result["dataset"]["rows_train"], "--users", counts["users"], "--videos",
+                                counts["items"], processes=2)["samples_per_second"] / 1e6)
+            report.figure(f"{name}, batch {batch:,}", own, "", ("PyTorch DDP", ddp),
+                          least=least if batch == 16384 else None)
+            report.figure("  peak memory a rank", memory, "MB")
+
+
 # Found by a search at scale 1 over rate, schedule and length of the warm-up.
 QUALITY = {1024: [], 4096: [], 16384: ["train.optimizer.lr=2e-3", "train.schedule.warmup_steps=100"]}
 
@@ -500,7 +523,7 @@ PARTS = {"train": (bench_train, [*PYTORCH, *JAX]), "scaling": (bench_scaling, []
          "order": (bench_order, []), "kernels": (bench_kernels, []),
          "evaluation": (bench_evaluation, PYTORCH), "import": (bench_import, POLARS), "memory": (bench_memory, []),
          "start": (bench_start, []), "tables": (bench_tables, []),
-         "quality": (bench_quality, []), "systems": (bench_systems, MATRICES)}
+         "quality": (bench_quality, []), "systems": (bench_systems, MATRICES), "fields": (bench_fields, PYTORCH)}
 
 
 # --- Start -----------------------------------------------------------------------------------------------------------

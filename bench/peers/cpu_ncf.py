@@ -1,14 +1,16 @@
-"""What the peers of ncf on a CPU share: their options, and how their training is timed. Not a program of its own."""
+"""What the peers on a CPU share: their options, and how their training is timed. Not a program of its own."""
 import argparse
 import json
 
 STEPS = 20  # between two looks at the clock
 
 
-def parse_options(doc, forms=()):
+def parse_options(doc, forms=(), models=()):
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if forms:
         parser.add_argument("form", choices=forms)
+    if models:
+        parser.add_argument("--model", choices=models, required=True)
     parser.add_argument("--global-batch", type=int, required=True)
     parser.add_argument("--rows", type=int, default=10_400_000)
     parser.add_argument("--users", type=int, default=7_176)

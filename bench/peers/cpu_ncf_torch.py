@@ -17,11 +17,13 @@ from torch import nn
 from cpu_ncf import measure, parse_options
 from ncf_torch import Ncf, Samples
 
+FORMS = ["eager", "compiled", "ddp"]
+
 
 class Training:
-    """A process's samples, and steps over them."""
+    """A process's samples, and steps over them. make_model(users, videos): a module of users and videos."""
 
-    def __init__(self, options):
+    def __init__(self, options, make_model=Ncf):
         self.ranks = dist.get_world_size() if options.form == "ddp" else 1
         rank = dist.get_rank() if options.form == "ddp" else 0
         if options.global_batch % self.ranks:
@@ -30,7 +32,7 @@ class Training:
         self.samples = Samples(options.rows, options.users, options.videos)
         self.batch = options.global_batch // self.ranks
         self.order = self.samples.order[rank::self.ranks]
-        self.model = Ncf(options.users, options.videos)
+        self.model = make_model(options.users, options.videos)
         if options.form == "ddp":
             self.model = nn.parallel.DistributedDataParallel(self.model, gradient_as_bucket_view=True)
             torch.manual_seed(1 + rank)  # a rank drops units of its own
@@ -64,16 +66,19 @@ class Training:
         return seconds.item(), losses
 
 
-def main():
-    options = parse_options(__doc__, ["eager", "compiled", "ddp"])
+def measure_training(options, make_model=Ncf):
     if options.form == "ddp":
         dist.init_process_group("gloo")
-    found = measure(Training(options), options)
+    found = measure(Training(options, make_model), options)
     if options.form != "ddp" or dist.get_rank() == 0:
         print(found, flush=True)
     if options.form == "ddp":
         dist.barrier()
         os._exit(0)  # DDP never lets its process group go, and threads of that may call Python while Python ends: an abort
+
+
+def main():
+    measure_training(parse_options(__doc__, FORMS))
 
 
 if __name__ == "__main__":

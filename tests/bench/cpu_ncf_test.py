@@ -15,6 +15,7 @@ import torch
 
 PEERS = pathlib.Path(__file__).resolve().parents[2] / "bench" / "peers"
 sys.path.insert(0, str(PEERS))
+import cpu_fields_torch  # noqa: E402
 import cpu_ncf_jax  # noqa: E402
 import cpu_ncf_torch  # noqa: E402
 import ncf_reference  # noqa: E402
@@ -106,6 +107,32 @@ class Jax(unittest.TestCase):
         self.assertEqual(len(losses), epoch + 1)
         for loss in losses:
             numpy.testing.assert_allclose(one_by_one.take(1)[1], loss, rtol=1e-5)
+
+
+class Fields(unittest.TestCase):
+    def test_dots_and_cross_layers_are_the_plain_loops(self):
+        torch.manual_seed(3)
+        user, video = torch.tensor([4, 0]), torch.tensor([7, 11])
+        for name, make_model in cpu_fields_torch.MODELS.items():
+            model = make_model(USERS, VIDEOS).eval()
+            fields, numbers = model.fields(user, video)
+            if name == "dlrm":
+                bottom = model.bottom_output(model.bottom(numbers))
+                vectors = torch.cat([bottom, fields], 1).view(2, -1, cpu_fields_torch.WIDTH)
+                dots = [(vectors[:, i] * vectors[:, j]).sum(1) for i in range(vectors.shape[1]) for j in range(i)]
+                wanted = model.output(model.top(torch.cat([bottom, fields, torch.stack(dots, 1)], 1)))
+            else:
+                x0 = x = torch.cat([fields, numbers], 1)
+                for layer in model.cross:
+                    x = x0 * layer(x) + x
+                wanted = model.output(torch.cat([x, model.hidden(x0)], 1))
+            torch.testing.assert_close(model(user, video), wanted[:, 0])
+
+    def test_their_loss_falls(self):
+        for name, make_model in cpu_fields_torch.MODELS.items():
+            training = cpu_ncf_torch.Training(options("eager"), make_model)
+            losses = training.take(60)[1]
+            self.assertLess(sum(losses[-10:]), .9 * sum(losses[:10]), name)
 
 
 class Programs(unittest.TestCase):
