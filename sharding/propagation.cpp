@@ -1,0 +1,195 @@
+#include "sharding/propagation.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <numeric>
+
+#include "launch/base/errors.h"
+#include "launch/base/flush_small.h"
+#include "sharding/gather_shards.h"
+#include "sharding/propagation_kernels.h"
+
+namespace kt {
+namespace {
+
+constexpr int64_t kPieceRows = 32;  // enough work to be worth giving away
+
+/// Rows [begin, end) of `count` by the threads of `pool`, piece by piece.
+template <class Work>
+void for_rows(int64_t count, ThreadPool& pool, Work&& work) {
+  pool.parallel_for((count + kPieceRows - 1) / kPieceRows, [&](int64_t piece, int thread) {
+    const FlushSmall flush;
+    const int64_t begin = piece * kPieceRows;
+    for (int64_t row = begin; row < std::min(begin + kPieceRows, count); ++row) work(row, thread);
+  });
+}
+
+void scale_row(const float* from, float factor, int64_t width, float* to) {
+  for (int64_t c = 0; c < width; ++c) to[c] = factor * from[c];
+}
+void add_row(const float* from, int64_t width, float* to) {
+  for (int64_t c = 0; c < width; ++c) to[c] += from[c];
+}
+
+/// to += factor * from, element by element.
+void add(std::span<const float> from, float factor, std::span<float> to, ThreadPool& pool) {
+  constexpr int64_t kPiece = 1 << 14;
+  const auto size = std::ssize(from);
+  pool.parallel_for((size + kPiece - 1) / kPiece, [&](int64_t piece, int) {
+    const FlushSmall flush;
+    for (int64_t k = piece * kPiece; k < std::min((piece + 1) * kPiece, size); ++k)
+      to[k] += factor * from[k];
+  });
+}
+
+float scale_of(int64_t degree) {
+  return degree > 0 ? static_cast<float>(1 / std::sqrt(static_cast<double>(degree))) : 0;
+}
+
+}  // namespace
+
+Propagation::Propagation(const SparseRows& edges, Shape shape, Communicator& comm, ThreadPool& pool)
+    : shape_(std::move(shape)),
+      comm_(comm),
+      pool_(pool),
+      width_(shape_.width),
+      own_shards_(shards_of_rank(std::ssize(shape_.item_begin) - 1, comm.world())),
+      own_items_{shape_.item_begin[own_shards_.begin], shape_.item_begin[own_shards_.end]},
+      item_lists_(edges.begin),
+      items_(edges.item) {
+  user_begin_.assign(1, 0);
+  for (const int64_t users : shape_.users_per_shard)
+    user_begin_.push_back(user_begin_.back() + users);
+  KT_CHECK(std::ssize(shape_.users_per_shard) == own_shards_.size() &&
+           user_begin_.back() == edges.rows());
+  const int size = comm.world().size;
+  std::vector<TreeNode> all;
+  for (int rank = 0; rank < size; ++rank) {
+    nodes_.push_back(subtrees(shards_of_rank(std::ssize(shape_.item_begin) - 1, {rank, size})));
+    all.insert(all.end(), nodes_.back().begin(), nodes_.back().end());
+  }
+  adds_ = finish_adds(all);
+  find_users_of_items();
+  find_scales();
+  user_rows_.resize(edges.rows() * width_);
+  outgoing_.resize(std::ssize(nodes_[comm.world().rank]) * shape_.item_begin.back() * width_);
+  incoming_.resize(std::ssize(all) * own_items_.size() * width_);
+  const auto levels = std::bit_width(static_cast<uint64_t>(own_shards_.size()));
+  scratch_.assign(pool.threads(), std::vector<float>(levels * width_));
+}
+
+void Propagation::find_users_of_items() {
+  user_lists_.assign(shape_.item_begin.back() + 1, 0);
+  for (const int32_t item : items_) ++user_lists_[item + 1];
+  std::partial_sum(user_lists_.begin(), user_lists_.end(), user_lists_.begin());
+  std::vector<int64_t> next(user_lists_.begin(), user_lists_.end() - 1);
+  users_.resize(items_.size());
+  for (int64_t user = 0; user < user_begin_.back(); ++user)
+    for (const int32_t item : items_of(user)) users_[next[item]++] = static_cast<int32_t>(user);
+}
+
+void Propagation::find_scales() {
+  for (int64_t user = 0; user < user_begin_.back(); ++user)
+    user_scale_.push_back(scale_of(std::ssize(items_of(user))));
+  std::vector<int64_t> degrees;
+  for (int64_t item = 0; item < shape_.item_begin.back(); ++item)
+    degrees.push_back(std::ssize(users_of(item)));
+  comm_.all_reduce(std::span(degrees), Reduction::kSum);
+  for (int64_t item = own_items_.begin; item < own_items_.end; ++item)
+    item_scale_.push_back(scale_of(degrees[item]));
+}
+
+void Propagation::add_means(std::span<const float> users, std::span<const float> items,
+                            std::span<float> user_means, std::span<float> item_means) {
+  KT_CHECK(std::ssize(users) == user_begin_.back() * width_ &&
+           std::ssize(items) == own_items_.size() * width_ && user_means.size() == users.size() &&
+           item_means.size() == items.size());
+  std::vector<float> user_layer(users.begin(), users.end()), user_sums = user_layer;
+  std::vector<float> item_layer(items.begin(), items.end()), item_sums = item_layer;
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    propagate(user_layer, item_layer);
+    add(user_layer, 1, user_sums, pool_);
+    add(item_layer, 1, item_sums, pool_);
+  }
+  const float share = 1 / static_cast<float>(1 + shape_.layers);
+  add(user_sums, share, user_means, pool_);
+  add(item_sums, share, item_means, pool_);
+}
+
+/// A layer becomes the next one.
+void Propagation::propagate(std::span<float> users, std::span<float> items) {
+  for_rows(std::ssize(user_scale_), pool_, [&](int64_t user, int) {
+    scale_row(&users[user * width_], user_scale_[user], width_, &user_rows_[user * width_]);
+  });
+  for_rows(std::ssize(item_scale_), pool_, [&](int64_t item, int) {
+    scale_row(&items[item * width_], item_scale_[item], width_, &items[item * width_]);
+  });
+  communication_.time(
+      [&] { item_rows_ = gather_blocks<float>(comm_, items, shape_.item_begin, width_); });
+  sum_users_of_items();
+  for_rows(std::ssize(user_scale_), pool_, [&](int64_t user, int) {
+    float* sum = &users[user * width_];
+    sum_rows(item_rows_, items_of(user), sum);
+    scale_row(sum, user_scale_[user], width_, sum);
+  });
+  const int64_t own = own_items_.size();
+  for_rows(own, pool_, [&](int64_t item, int) {
+    const auto of_node = [&](int64_t node) { return &incoming_[(node * own + item) * width_]; };
+    for (const auto& [into, from] : adds_) add_row(of_node(from), width_, of_node(into));
+    // A rank leaves out empty leaves, or adds the 0 of an empty subtree: the same but for the sign of a 0.
+    for (int64_t c = 0; c < width_; ++c)
+      items[item * width_ + c] = item_scale_[item] * (of_node(0)[c] + 0.f);
+  });
+}
+
+/// The sums of the own subtrees, at the owners of the items.
+void Propagation::sum_users_of_items() {
+  const World world = comm_.world();
+  const std::vector<TreeNode>& own = nodes_[world.rank];
+  std::vector<int64_t> send, receive;
+  for (int rank = 0; rank < world.size; ++rank) {
+    const Range blocks = shards_of_rank(std::ssize(shape_.item_begin) - 1, {rank, world.size});
+    const int64_t first = shape_.item_begin[blocks.begin],
+                  count = shape_.item_begin[blocks.end] - first;
+    for (int64_t node = 0; node < std::ssize(own); ++node) {
+      const Range shards{own[node].first_leaf() - own_shards_.begin,
+                         own[node].first_leaf() - own_shards_.begin + own[node].leaves()};
+      float* sums = outgoing_.data() + (std::ssize(own) * first + node * count) * width_;
+      for_rows(count, pool_, [&](int64_t item, int thread) {
+        const std::span<const int32_t> users = users_of(first + item);
+        const auto begin = std::ranges::lower_bound(users, user_begin_[shards.begin]),
+                   end = std::ranges::lower_bound(users, user_begin_[shards.end]);
+        sum_subtree({begin, end}, shards, sums + item * width_, scratch_[thread].data());
+      });
+    }
+    send.push_back(std::ssize(own) * count * width_);
+    receive.push_back(std::ssize(nodes_[rank]) * own_items_.size() * width_);
+  }
+  communication_.time([&] { comm_.all_to_all<float>(outgoing_, send, incoming_, receive); });
+}
+
+/// The rows of users in `shards`, a whole subtree of own ones. Shapes: scratch [levels, width].
+void Propagation::sum_subtree(std::span<const int32_t> users, Range shards, float* sum,
+                              float* scratch) const {
+  if (shards.size() == 1) return sum_rows(user_rows_, users, sum);
+  const int64_t middle = (shards.begin + shards.end) / 2;
+  const auto split = std::ranges::lower_bound(users, user_begin_[middle]);
+  const std::span<const int32_t> left(users.begin(), split), right(split, users.end());
+  if (right.empty()) return sum_subtree(left, {shards.begin, middle}, sum, scratch);
+  if (left.empty()) return sum_subtree(right, {middle, shards.end}, sum, scratch);
+  sum_subtree(left, {shards.begin, middle}, sum, scratch);
+  sum_subtree(right, {middle, shards.end}, scratch, scratch + width_);
+  add_row(scratch, width_, sum);
+}
+
+void Propagation::sum_rows(std::span<const float> table, std::span<const int32_t> rows,
+                           float* sum) const {
+  const NeighbourRows of{table.data(), width_, rows.data(), std::ssize(rows)};
+  if (shape_.simd == SimdLevel::kAvx512)
+    avx512::sum_rows(of, sum);
+  else
+    avx2::sum_rows(of, sum);
+}
+
+}  // namespace kt
