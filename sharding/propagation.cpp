@@ -63,20 +63,32 @@ Propagation::Propagation(const SparseRows& edges, Shape shape, Communicator& com
     user_begin_.push_back(user_begin_.back() + users);
   KT_CHECK(std::ssize(shape_.users_per_shard) == own_shards_.size() &&
            user_begin_.back() == edges.rows());
-  const int size = comm.world().size;
-  std::vector<TreeNode> all;
-  for (int rank = 0; rank < size; ++rank) {
-    nodes_.push_back(subtrees(shards_of_rank(std::ssize(shape_.item_begin) - 1, {rank, size})));
-    all.insert(all.end(), nodes_.back().begin(), nodes_.back().end());
-  }
-  adds_ = finish_adds(all);
+  find_subtrees();
   find_users_of_items();
   find_scales();
   user_rows_.resize(edges.rows() * width_);
-  outgoing_.resize(std::ssize(nodes_[comm.world().rank]) * shape_.item_begin.back() * width_);
-  incoming_.resize(std::ssize(all) * own_items_.size() * width_);
+  outgoing_.resize(std::reduce(sent_to_.begin(), sent_to_.end()));
+  incoming_.resize(std::reduce(received_from_.begin(), received_from_.end()));
   const auto levels = std::bit_width(static_cast<uint64_t>(own_shards_.size()));
-  scratch_.assign(pool.threads(), std::vector<float>(levels * width_));
+  scratch_.assign(pool.threads(), std::vector<float>((levels + 1) * width_));
+}
+
+void Propagation::find_subtrees() {
+  for (const TreeNode& node : subtrees(own_shards_)) {
+    const int64_t begin = node.first_leaf() - own_shards_.begin;
+    subtrees_.push_back({begin, begin + node.leaves()});
+  }
+  std::vector<TreeNode> all;
+  const int size = comm_.world().size;
+  for (int rank = 0; rank < size; ++rank) {
+    const Range shards = shards_of_rank(std::ssize(shape_.item_begin) - 1, {rank, size});
+    const std::vector<TreeNode> of_rank = subtrees(shards);
+    all.insert(all.end(), of_rank.begin(), of_rank.end());
+    items_of_rank_.push_back({shape_.item_begin[shards.begin], shape_.item_begin[shards.end]});
+    sent_to_.push_back(std::ssize(subtrees_) * items_of_rank_.back().size() * width_);
+    received_from_.push_back(std::ssize(of_rank) * own_items_.size() * width_);
+  }
+  adds_ = finish_adds(all);
 }
 
 void Propagation::find_users_of_items() {
@@ -87,6 +99,15 @@ void Propagation::find_users_of_items() {
   users_.resize(items_.size());
   for (int64_t user = 0; user < user_begin_.back(); ++user)
     for (const int32_t item : items_of(user)) users_[next[item]++] = static_cast<int32_t>(user);
+  adds_after_.assign(users_.size(), -1);
+  for (int64_t item = 0; item < shape_.item_begin.back(); ++item)
+    for (const Range shards : subtrees_) plan_subtree(users_of(item, shards), shards);
+}
+
+std::span<const int32_t> Propagation::users_of(int64_t item, Range shards) const {
+  const auto users = users_of(item);
+  return {std::ranges::lower_bound(users, user_begin_[shards.begin]),
+          std::ranges::lower_bound(users, user_begin_[shards.end])};
 }
 
 void Propagation::find_scales() {
@@ -143,44 +164,54 @@ void Propagation::propagate(std::span<float> users, std::span<float> items) {
   });
 }
 
-/// The sums of the own subtrees, at the owners of the items.
+/// The sums of all subtrees, at the owners of the items.
 void Propagation::sum_users_of_items() {
-  const World world = comm_.world();
-  const std::vector<TreeNode>& own = nodes_[world.rank];
-  std::vector<int64_t> send, receive;
-  for (int rank = 0; rank < world.size; ++rank) {
-    const Range blocks = shards_of_rank(std::ssize(shape_.item_begin) - 1, {rank, world.size});
-    const int64_t first = shape_.item_begin[blocks.begin],
-                  count = shape_.item_begin[blocks.end] - first;
-    for (int64_t node = 0; node < std::ssize(own); ++node) {
-      const Range shards{own[node].first_leaf() - own_shards_.begin,
-                         own[node].first_leaf() - own_shards_.begin + own[node].leaves()};
-      float* sums = outgoing_.data() + (std::ssize(own) * first + node * count) * width_;
-      for_rows(count, pool_, [&](int64_t item, int thread) {
-        const std::span<const int32_t> users = users_of(first + item);
-        const auto begin = std::ranges::lower_bound(users, user_begin_[shards.begin]),
-                   end = std::ranges::lower_bound(users, user_begin_[shards.end]);
-        sum_subtree({begin, end}, shards, sums + item * width_, scratch_[thread].data());
+  float* to = outgoing_.data();
+  for (const Range items : items_of_rank_)
+    for (const Range shards : subtrees_) {
+      for_rows(items.size(), pool_, [&](int64_t item, int thread) {
+        sum_subtree(users_of(items.begin + item, shards), to + item * width_,
+                    scratch_[thread].data());
       });
+      to += items.size() * width_;
     }
-    send.push_back(std::ssize(own) * count * width_);
-    receive.push_back(std::ssize(nodes_[rank]) * own_items_.size() * width_);
-  }
-  communication_.time([&] { comm_.all_to_all<float>(outgoing_, send, incoming_, receive); });
+  communication_.time(
+      [&] { comm_.all_to_all<float>(outgoing_, sent_to_, incoming_, received_from_); });
 }
 
-/// The rows of users in `shards`, a whole subtree of own ones. Shapes: scratch [levels, width].
-void Propagation::sum_subtree(std::span<const int32_t> users, Range shards, float* sum,
-                              float* scratch) const {
-  if (shards.size() == 1) return sum_rows(user_rows_, users, sum);
+/// Of an item: its users in `shards`, a whole subtree of own ones.
+void Propagation::plan_subtree(std::span<const int32_t> users, Range shards) {
+  if (users.empty()) return;
+  int8_t& after_last = adds_after_[&users.back() - users_.data()];
+  if (shards.size() == 1) {
+    after_last = 0;
+    return;
+  }
   const int64_t middle = (shards.begin + shards.end) / 2;
   const auto split = std::ranges::lower_bound(users, user_begin_[middle]);
   const std::span<const int32_t> left(users.begin(), split), right(split, users.end());
-  if (right.empty()) return sum_subtree(left, {shards.begin, middle}, sum, scratch);
-  if (left.empty()) return sum_subtree(right, {middle, shards.end}, sum, scratch);
-  sum_subtree(left, {shards.begin, middle}, sum, scratch);
-  sum_subtree(right, {middle, shards.end}, scratch, scratch + width_);
-  add_row(scratch, width_, sum);
+  plan_subtree(left, {shards.begin, middle});
+  plan_subtree(right, {middle, shards.end});
+  if (!left.empty() && !right.empty()) ++after_last;
+}
+
+/// As planned: a shard's sum comes upon those that are waiting for their right neighbour. Shapes: scratch [levels + 1,
+/// width].
+void Propagation::sum_subtree(std::span<const int32_t> users, float* sum, float* scratch) const {
+  const int8_t* adds_after = adds_after_.data() + (users.data() - users_.data());
+  float* top = scratch;
+  for (int64_t begin = 0, end = 0; end < std::ssize(users); begin = end) {
+    while (adds_after[end] < 0) ++end;
+    sum_rows(user_rows_, users.subspan(begin, end + 1 - begin), top);
+    for (int8_t add = 0; add < adds_after[end]; ++add) {
+      top -= width_;
+      add_row(top + width_, width_, top);
+    }
+    top += width_;
+    ++end;
+  }
+  if (users.empty()) std::fill_n(scratch, width_, 0.f);
+  std::copy_n(scratch, width_, sum);
 }
 
 void Propagation::sum_rows(std::span<const float> table, std::span<const int32_t> rows,

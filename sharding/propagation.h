@@ -22,7 +22,7 @@ namespace kt {
 /// shards' over the fixed tree (sharding/tree_sum.h). So the bits depend neither on ranks nor on threads. Rows of users
 /// never travel; of items a rank sends in each layer the sums over its users, to the items' owners, and gets the rows of
 /// all. Memory of a rank: three layers of the rows of its users, two of all items (where a rank's shards are no whole
-/// subtree, one more for each more it takes), and 8 bytes an edge.
+/// subtree, one more for each more it takes), and 9 bytes an edge.
 class Propagation {
  public:
   struct Shape {
@@ -52,11 +52,14 @@ class Propagation {
   std::span<const int32_t> users_of(int64_t item) const {
     return std::span(users_).subspan(user_lists_[item], user_lists_[item + 1] - user_lists_[item]);
   }
+  std::span<const int32_t> users_of(int64_t item, Range shards) const;
+  void find_subtrees();
   void find_users_of_items();
   void find_scales();
   void propagate(std::span<float> users, std::span<float> items);
   void sum_users_of_items();
-  void sum_subtree(std::span<const int32_t> users, Range shards, float* sum, float* scratch) const;
+  void plan_subtree(std::span<const int32_t> users, Range shards);
+  void sum_subtree(std::span<const int32_t> users, float* sum, float* scratch) const;
   void sum_rows(std::span<const float> table, std::span<const int32_t> rows, float* sum) const;
 
   const Shape shape_;
@@ -64,20 +67,24 @@ class Propagation {
   ThreadPool& pool_;
   const int64_t width_;
   const Range own_shards_, own_items_;
-  std::vector<std::vector<TreeNode>> nodes_;  // [ranks] the whole subtrees of its shards
-  std::vector<TreeAdd> adds_;                 // of all nodes
+  std::vector<Range> subtrees_;  // the own whole ones, as shards counted from the first own one
+  std::vector<TreeAdd> adds_;    // of the subtrees of all ranks
+  std::vector<Range> items_of_rank_;              // [ranks]
+  std::vector<int64_t> sent_to_, received_from_;  // [ranks] floats of a layer's sums
   std::vector<int64_t> user_begin_;           // [own shards + 1]
 
   std::vector<int64_t> item_lists_;             // [users + 1] into `items_`
   std::vector<int32_t> items_;                  // of each user, ascending
   std::vector<int64_t> user_lists_;             // [items + 1] into `users_`
   std::vector<int32_t> users_;                  // of each item those of this rank, ascending
+  /// [as `users_`] -1: another of its shard follows; else the additions of subtrees that follow its shard's sum.
+  std::vector<int8_t> adds_after_;
   std::vector<float> user_scale_, item_scale_;  // [users], [own items] D^-1/2
 
   std::vector<float> user_rows_, item_rows_;  // [users, width], [items, width]: a layer, scaled
-  std::vector<float> outgoing_;               // [ranks][own nodes, items of the rank, width]
-  std::vector<float> incoming_;               // [nodes, own items, width]
-  std::vector<std::vector<float>> scratch_;   // [threads][levels, width]
+  std::vector<float> outgoing_;               // [ranks][own subtrees, items of the rank, width]
+  std::vector<float> incoming_;               // [subtrees of all ranks, own items, width]
+  std::vector<std::vector<float>> scratch_;   // [threads][levels + 1, width]
   Stopwatch communication_;
 };
 

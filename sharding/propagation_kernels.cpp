@@ -24,7 +24,6 @@ KT_INLINE void sum_columns(const NeighbourRows& rows, int64_t begin, float* sum)
 }  // namespace
 
 void sum_rows(const NeighbourRows& rows, float* sum) {
-  const FlushSmall flush;
   int64_t begin = 0;
   for (; rows.width - begin > 3 * kLanes; begin += 4 * kLanes) sum_columns<4>(rows, begin, sum);
   for (; begin < rows.width; begin += kLanes) sum_columns<1>(rows, begin, sum);

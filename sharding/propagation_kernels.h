@@ -12,7 +12,8 @@ struct NeighbourRows {
   int64_t count;
 };
 
-/// sum = 0 + the rows, in order, once a SIMD level (launch/base/simd.h): the same bits on all. Shapes: sum [width].
+/// sum = 0 + the rows, in order, once a SIMD level (launch/base/simd.h): the same bits on all, where the caller
+/// flushes small numbers (launch/base/flush_small.h). Shapes: sum [width].
 namespace avx2 {
 void sum_rows(const NeighbourRows& rows, float* sum);
 }

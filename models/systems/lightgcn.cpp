@@ -1,5 +1,6 @@
 #include "models/systems/lightgcn.h"
 
+#include "models/systems/common_options.h"
 #include "models/systems/mf.h"
 
 namespace kt {
