@@ -7,7 +7,6 @@
 
 #include "launch/base/errors.h"
 #include "launch/base/flush_small.h"
-#include "sharding/gather_shards.h"
 #include "sharding/propagation_kernels.h"
 
 namespace kt {
@@ -67,7 +66,8 @@ Propagation::Propagation(const SparseRows& edges, Shape shape, Communicator& com
   find_users_of_items();
   find_scales();
   user_rows_.resize(edges.rows() * width_);
-  outgoing_.resize(std::reduce(sent_to_.begin(), sent_to_.end()));
+  item_rows_.resize(shape_.item_begin.back() * width_);
+  outgoing_.assign(std::reduce(sent_to_.begin(), sent_to_.end()), 0);
   incoming_.resize(std::reduce(received_from_.begin(), received_from_.end()));
   const auto levels = std::bit_width(static_cast<uint64_t>(own_shards_.size()));
   scratch_.assign(pool.threads(), std::vector<float>((levels + 1) * width_));
@@ -85,6 +85,7 @@ void Propagation::find_subtrees() {
     const std::vector<TreeNode> of_rank = subtrees(shards);
     all.insert(all.end(), of_rank.begin(), of_rank.end());
     items_of_rank_.push_back({shape_.item_begin[shards.begin], shape_.item_begin[shards.end]});
+    gathered_from_.push_back(items_of_rank_.back().size() * width_);
     sent_to_.push_back(std::ssize(subtrees_) * items_of_rank_.back().size() * width_);
     received_from_.push_back(std::ssize(of_rank) * own_items_.size() * width_);
   }
@@ -126,41 +127,52 @@ void Propagation::add_means(std::span<const float> users, std::span<const float>
   KT_CHECK(std::ssize(users) == user_begin_.back() * width_ &&
            std::ssize(items) == own_items_.size() * width_ && user_means.size() == users.size() &&
            item_means.size() == items.size());
-  std::vector<float> user_layer(users.begin(), users.end()), user_sums = user_layer;
-  std::vector<float> item_layer(items.begin(), items.end()), item_sums = item_layer;
-  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
-    propagate(user_layer, item_layer);
-    add(user_layer, 1, user_sums, pool_);
-    add(item_layer, 1, item_sums, pool_);
-  }
+  users_now_.layer.assign(users.begin(), users.end());
+  users_now_.sum.assign(users.begin(), users.end());
+  items_now_.layer.assign(items.begin(), items.end());
+  items_now_.sum.assign(items.begin(), items.end());
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) propagate();
   const float share = 1 / static_cast<float>(1 + shape_.layers);
-  add(user_sums, share, user_means, pool_);
-  add(item_sums, share, item_means, pool_);
+  add(users_now_.sum, share, user_means, pool_);
+  add(items_now_.sum, share, item_means, pool_);
 }
 
-/// A layer becomes the next one.
-void Propagation::propagate(std::span<float> users, std::span<float> items) {
-  for_rows(std::ssize(user_scale_), pool_, [&](int64_t user, int) {
-    scale_row(&users[user * width_], user_scale_[user], width_, &user_rows_[user * width_]);
+/// A layer becomes the next one, and is added to the sum. Rows without edges stay as they are: nobody reads them.
+void Propagation::propagate() {
+  const auto for_connected = [&](const std::vector<float>& scale, auto&& work) {
+    for_rows(std::ssize(scale), pool_, [&](int64_t row, int) {
+      if (scale[row] > 0) work(row);
+    });
+  };
+  const auto end_row = [&](Layers& of, int64_t row, float scale) {
+    float *layer = &of.layer[row * width_], *sum = &of.sum[row * width_];
+    scale_row(layer, scale, width_, layer);
+    add_row(layer, width_, sum);
+  };
+  for_connected(user_scale_, [&](int64_t user) {
+    scale_row(&users_now_.layer[user * width_], user_scale_[user], width_,
+              &user_rows_[user * width_]);
   });
-  for_rows(std::ssize(item_scale_), pool_, [&](int64_t item, int) {
-    scale_row(&items[item * width_], item_scale_[item], width_, &items[item * width_]);
+  for_connected(item_scale_, [&](int64_t item) {
+    float* layer = &items_now_.layer[item * width_];
+    scale_row(layer, item_scale_[item], width_, layer);
   });
   communication_.time(
-      [&] { item_rows_ = gather_blocks<float>(comm_, items, shape_.item_begin, width_); });
+      [&] { comm_.all_gather<float>(items_now_.layer, item_rows_, gathered_from_); });
   sum_users_of_items();
-  for_rows(std::ssize(user_scale_), pool_, [&](int64_t user, int) {
-    float* sum = &users[user * width_];
-    sum_rows(item_rows_, items_of(user), sum);
-    scale_row(sum, user_scale_[user], width_, sum);
+  for_connected(user_scale_, [&](int64_t user) {
+    sum_rows(item_rows_, items_of(user), &users_now_.layer[user * width_]);
+    end_row(users_now_, user, user_scale_[user]);
   });
-  const int64_t own = own_items_.size();
-  for_rows(own, pool_, [&](int64_t item, int) {
-    const auto of_node = [&](int64_t node) { return &incoming_[(node * own + item) * width_]; };
-    for (const auto& [into, from] : adds_) add_row(of_node(from), width_, of_node(into));
-    // A rank leaves out empty leaves, or adds the 0 of an empty subtree: the same but for the sign of a 0.
-    for (int64_t c = 0; c < width_; ++c)
-      items[item * width_ + c] = item_scale_[item] * (of_node(0)[c] + 0.f);
+  for_connected(item_scale_, [&](int64_t item) {
+    const auto of_subtree = [&](int64_t k) {
+      return &incoming_[(k * own_items_.size() + item) * width_];
+    };
+    for (const auto& [into, from] : adds_) add_row(of_subtree(from), width_, of_subtree(into));
+    // A rank leaves out empty leaves, or sends the 0 of an empty subtree: the same but for the sign of a 0.
+    float* layer = &items_now_.layer[item * width_];
+    for (int64_t c = 0; c < width_; ++c) layer[c] = of_subtree(0)[c] + 0.f;
+    end_row(items_now_, item, item_scale_[item]);
   });
 }
 
@@ -170,8 +182,8 @@ void Propagation::sum_users_of_items() {
   for (const Range items : items_of_rank_)
     for (const Range shards : subtrees_) {
       for_rows(items.size(), pool_, [&](int64_t item, int thread) {
-        sum_subtree(users_of(items.begin + item, shards), to + item * width_,
-                    scratch_[thread].data());
+        const std::span<const int32_t> users = users_of(items.begin + item, shards);
+        if (!users.empty()) sum_subtree(users, to + item * width_, scratch_[thread].data());
       });
       to += items.size() * width_;
     }
@@ -210,7 +222,6 @@ void Propagation::sum_subtree(std::span<const int32_t> users, float* sum, float*
     top += width_;
     ++end;
   }
-  if (users.empty()) std::fill_n(scratch, width_, 0.f);
   std::copy_n(scratch, width_, sum);
 }
 

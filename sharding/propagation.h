@@ -56,7 +56,7 @@ class Propagation {
   void find_subtrees();
   void find_users_of_items();
   void find_scales();
-  void propagate(std::span<float> users, std::span<float> items);
+  void propagate();
   void sum_users_of_items();
   void plan_subtree(std::span<const int32_t> users, Range shards);
   void sum_subtree(std::span<const int32_t> users, float* sum, float* scratch) const;
@@ -71,6 +71,7 @@ class Propagation {
   std::vector<TreeAdd> adds_;    // of the subtrees of all ranks
   std::vector<Range> items_of_rank_;              // [ranks]
   std::vector<int64_t> sent_to_, received_from_;  // [ranks] floats of a layer's sums
+  std::vector<int64_t> gathered_from_;            // [ranks] floats of a layer's rows
   std::vector<int64_t> user_begin_;           // [own shards + 1]
 
   std::vector<int64_t> item_lists_;             // [users + 1] into `items_`
@@ -81,8 +82,13 @@ class Propagation {
   std::vector<int8_t> adds_after_;
   std::vector<float> user_scale_, item_scale_;  // [users], [own items] D^-1/2
 
+  /// Of own rows.
+  struct Layers {
+    std::vector<float> layer, sum;  // [rows, width]: the one at hand; all up to it
+  };
+  Layers users_now_, items_now_;
   std::vector<float> user_rows_, item_rows_;  // [users, width], [items, width]: a layer, scaled
-  std::vector<float> outgoing_;               // [ranks][own subtrees, items of the rank, width]
+  std::vector<float> outgoing_;  // [ranks][own subtrees, items of the rank, width]; 0: none
   std::vector<float> incoming_;               // [subtrees of all ranks, own items, width]
   std::vector<std::vector<float>> scratch_;   // [threads][levels + 1, width]
   Stopwatch communication_;
