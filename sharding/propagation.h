@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "launch/base/huge_pages.h"
 #include "launch/base/parallel_for.h"
 #include "launch/base/simd.h"
 #include "launch/base/stopwatch.h"
@@ -87,7 +88,7 @@ class Propagation {
     std::vector<float> layer, sum;  // [rows, width]: the one at hand; all up to it
   };
   Layers users_now_, items_now_;
-  std::vector<float> user_rows_, item_rows_;  // [users, width], [items, width]: a layer, scaled
+  AlignedFloats user_rows_, item_rows_;  // [users, width], [items, width]: a layer, scaled
   std::vector<float> outgoing_;  // [ranks][own subtrees, items of the rank, width]; 0: none
   std::vector<float> incoming_;               // [subtrees of all ranks, own items, width]
   std::vector<std::vector<float>> scratch_;   // [threads][levels + 1, width]
