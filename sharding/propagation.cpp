@@ -215,7 +215,7 @@ void Propagation::sum_subtree(std::span<const int32_t> users, float* sum, float*
   for (int64_t begin = 0, end = 0; end < std::ssize(users); begin = end) {
     while (adds_after[end] < 0) ++end;
     sum_rows(user_rows_, users.subspan(begin, end + 1 - begin), top);
-    for (int8_t add = 0; add < adds_after[end]; ++add) {
+    for (int8_t k = 0; k < adds_after[end]; ++k) {
       top -= width_;
       add_row(top + width_, width_, top);
     }
