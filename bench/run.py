@@ -438,6 +438,9 @@ def bench_tables(report, options):
                 wanted=f"1: {verdict(met)}")
 
 
+STEP_PARTS = ["input", "compute", "communication", "update"]  # of result.json's seconds
+
+
 def bench_systems(report, options):
     """Systems over whole matrices, beside implicit, NumPy and PyTorch on the same pairs: seconds; memory a rank."""
     data, table = dataset(options.scale), csv_files(options.scale) / "big_matrix.csv"
@@ -449,9 +452,9 @@ def bench_systems(report, options):
     def memory(result):
         return result["peak_memory_bytes"] / 1e6
 
-    own = {"als": [], "als blocks": [], "ease": [], "autoencoder": []}
+    own = {"als": [], "als blocks": [], "ease": [], "autoencoder": [], "lightgcn": []}
     used = {name: [] for name in own}
-    other = {name: [] for name in ["als", "als exact", "ease", "autoencoder"]}
+    other = {name: [] for name in ["als", "als exact", "ease", "autoencoder", "lightgcn"]}
     for _ in range(options.repeat):
         for name, overrides in [("als", []), ("als blocks", ["model.block=16"])]:
             result = fit("als", *overrides, epochs=4)
@@ -468,12 +471,17 @@ def bench_systems(report, options):
         own["autoencoder"].append(statistics.mean(epoch["seconds"] for epoch in result["epochs"][1:]))
         used["autoencoder"].append(memory(result))
         other["autoencoder"].append(peer("autoencoder_torch.py", table)["seconds"])
+        result = fit("lightgcn", "train.max_steps=4", "checkpoint.best=none", epochs=1)
+        own["lightgcn"].append(sum(result["seconds"][part] for part in STEP_PARTS) / result["steps"])
+        used["lightgcn"].append(memory(result))
+        other["lightgcn"].append(peer("lightgcn_torch.py", table)["seconds"])
     report.figure("als, 64 factors, a sweep", own["als"], "s", ("implicit, Cholesky", other["als exact"]), most=1)
     report.figure("als, 64 factors, a sweep", own["als"], "s", ("implicit, 3 CG steps", other["als"]))
     report.figure("als, 16 of 64 at a time, a sweep", own["als blocks"], "s", ("implicit, 3 CG steps", other["als"]),
                   most=1)
     report.figure("ease, and scores of test users", own["ease"], "s", ("NumPy", other["ease"]), most=1.2)
     report.figure("autoencoder, an epoch", own["autoencoder"], "s", ("PyTorch", other["autoencoder"]), most=1)
+    report.figure("lightgcn, a step", own["lightgcn"], "s", ("PyTorch", other["lightgcn"]), most=1)
     for name, values in used.items():
         report.figure(f"  peak memory a rank, {name}", values, "MB", most=3000)
 

@@ -53,7 +53,7 @@ enum class ParameterUse {
 };
 
 /// One array, as far as this rank holds it. Shapes: every vector [held.size() * cols], or empty
-/// (slots; gradients of what is not trained, or no longer).
+/// (slots; gradients of what is not trained, or no longer: whoever needs those of a table all the same makes room for them).
 struct ParameterArray {
   ArraySpec spec;
   std::vector<int64_t> block_begin;  ///< [V + 1] rows

@@ -38,6 +38,16 @@ int Layers::item_table(const std::string& name, int64_t rows, int64_t width, dou
   return table(LayerKind::kItemTable, ParameterKind::kItemTable, name, rows, width, deviation);
 }
 
+ParameterSpec Layers::computed(const std::string& table) {
+  const auto found = std::ranges::find(parameters_, table, &ParameterSpec::name);
+  KT_CHECK(found != parameters_.end(), "no table {}", table);
+  return std::exchange(*found, {.name = found->name,
+                                .kind = found->kind,
+                                .rows = found->rows,
+                                .cols = found->cols,
+                                .trained = false});
+}
+
 void Layers::penalize_rows(double penalty) {
   for (ParameterSpec& spec : parameters_)
     if (spec.kind != ParameterKind::kDense) spec.row_penalty = penalty;

@@ -58,6 +58,8 @@ class Layers {
   /// Initial values: truncated normal of `deviation`.
   int user_table(const std::string& name, int64_t rows, int64_t width, double deviation);
   int item_table(const std::string& name, int64_t rows, int64_t width, double deviation);
+  /// A table becomes one that is not trained: others make its rows. Returns what it was.
+  ParameterSpec computed(const std::string& table);
   /// Of every table so far (ParameterSpec::row_penalty).
   void penalize_rows(double penalty);
   /// Of every table of codes so far, likewise.

@@ -3,9 +3,8 @@
 #include "models/systems/common_options.h"
 
 namespace kt {
-namespace {
 
-std::vector<OptionDeclaration> options_of(const Objective& standard) {
+std::vector<OptionDeclaration> mf_options(const Objective& standard) {
   std::vector<OptionDeclaration> all = {
       whole_option("embedding", 64, {1, 4096}, "factors of a user and of a video"),
       flag_option("biases", true,
@@ -16,20 +15,9 @@ std::vector<OptionDeclaration> options_of(const Objective& standard) {
   add_objective_options(all, standard);
   return all;
 }
-std::vector<OptionDeclaration> options() { return options_of({}); }
-std::vector<OptionDeclaration> bpr_options() {
-  return options_of({.loss = Loss::kBpr, .target = TargetKind::kPositive, .threshold = 1});
-}
-std::vector<OptionDeclaration> softmax_options() {
-  return options_of({.loss = Loss::kSoftmax,
-                     .target = TargetKind::kPositive,
-                     .threshold = 1,
-                     .negatives = NegativeKind::kPopularity,
-                     .negative_count = 31});
-}
 
-System make(const OptionValues& values, const SystemInputs& inputs) {
-  const Objective objective = objective_of(values);
+Layers mf_graph(const OptionValues& values, const SystemInputs& inputs,
+                const Objective& objective) {
   const int64_t width = values.whole("embedding");
   Layers m;
   const int user = m.user_table("user", inputs.users, width, user_deviation(values, inputs));
@@ -43,7 +31,26 @@ System make(const OptionValues& values, const SystemInputs& inputs) {
     m.bias("bias", m.add(product, m.add(of_user, of_item)), Initializer::kTargetMean);
   }
   m.penalize_rows(values.number("penalty"));
-  return {std::move(m), objective};
+  return m;
+}
+
+namespace {
+
+std::vector<OptionDeclaration> options() { return mf_options({}); }
+std::vector<OptionDeclaration> bpr_options() {
+  return mf_options({.loss = Loss::kBpr, .target = TargetKind::kPositive, .threshold = 1});
+}
+std::vector<OptionDeclaration> softmax_options() {
+  return mf_options({.loss = Loss::kSoftmax,
+                     .target = TargetKind::kPositive,
+                     .threshold = 1,
+                     .negatives = NegativeKind::kPopularity,
+                     .negative_count = 31});
+}
+
+System make(const OptionValues& values, const SystemInputs& inputs) {
+  const Objective objective = objective_of(values);
+  return {mf_graph(values, inputs, objective), objective};
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "models/systems/feature_mlp.h"
 #include "models/systems/gbdt.h"
 #include "models/systems/gram.h"
+#include "models/systems/lightgcn.h"
 #include "models/systems/means.h"
 #include "models/systems/mf.h"
 #include "models/systems/ncf.h"
@@ -25,10 +26,11 @@ namespace kt {
 std::span<const SystemEntry> systems() {
   static const std::vector<SystemEntry> all = [] {
     std::vector<SystemEntry> entries = {
-        ncf_entry(),         mf_entry(),    bpr_entry(),       softmax_entry(),
-        feature_mlp_entry(), gbdt_entry(),  two_tower_entry(), two_tower_hybrid_entry(),
-        dcn_v2_entry(),      dlrm_entry(),  deepfm_entry(),    als_entry(),
-        autoencoder_entry(), cosine_entry()};
+        ncf_entry(),     mf_entry(),          bpr_entry(),
+        softmax_entry(), lightgcn_entry(),    feature_mlp_entry(),
+        gbdt_entry(),    two_tower_entry(),   two_tower_hybrid_entry(),
+        dcn_v2_entry(),  dlrm_entry(),        deepfm_entry(),
+        als_entry(),     autoencoder_entry(), cosine_entry()};
     for (const auto& more : {means_entries(), gram_entries()})
       entries.insert(entries.end(), more.begin(), more.end());
     return entries;

@@ -43,6 +43,16 @@ struct AlsFit {
   int64_t block = 0;           ///< factors found at a time
 };
 
+/// The graph's tables are not trained themselves: they are the means of layers 0 .. `layers`, a layer being the one before
+/// propagated over the edges between users and videos (sharding/propagation.h; trainer/steps/propagated_tables.h).
+struct PropagationFit {
+  static constexpr const char *kUsers = "user", *kVideos = "video";  ///< the tables
+  int64_t layers = 0;
+  bool positives_alone = false;  ///< pairs that are edges: of `threshold` and above; else all shown
+  double threshold = 0;          ///< the mean of the pair's clipped labels
+  std::array<ParameterSpec, 2> layer0;  ///< of users and of videos: what is trained
+};
+
 /// A closed form from the Gram matrix of the training rows, found in one step (trainer/steps/gram_step.h).
 struct GramFit {
   int64_t rank = 0;            ///< of its eigenvectors; 0: by its inverse
@@ -99,6 +109,8 @@ struct System {
   std::optional<AlsFit> als{};
   std::optional<GramFit> gram{};
   bool profiles = false;  ///< of users, over the columns of items (models/systems/cosine.h)
+  /// By gradients of batches of rows, back through the propagation.
+  std::optional<PropagationFit> propagation{};
   /// By gradients of batches of users, after the means.
   std::optional<EncoderFit> encoder{};
   /// A score reads the training rows of its user: what these say of an item, by an array beside those of the graph,

@@ -415,6 +415,7 @@ TEST_F(Devices, WhereARunWasTrainedBindsNobodyWhoScoresIt) {
 TEST_F(Devices, WhatTheyCannotTrainIsNamed) {
   for (const auto& [name, keys, why] :
        {std::tuple("ease", "", "it is found in one step"),
+        std::tuple("lightgcn", "", "its embeddings are propagated over all rows"),
         std::tuple("softmax", ", negatives: {kind: all}", "its softmax is over all videos")}) {
     const std::string config = folder() / "refused.yaml";
     write_file(config, fmt::format("model: {{name: {}{}}}\n", name, keys));

@@ -63,6 +63,9 @@ TEST_F(Options, WhatCannotBeRankedIsRefused) {
                  "model.negatives.kind: got rows with model.loss=softmax");
   expect_refused("feature_mlp", {"model.loss=softmax", "model.target.kind=positive"},
                  "the model reads columns of rows or has batch norms");
+  expect_refused("lightgcn", {"model.loss=softmax", "model.target.kind=positive",
+                              "model.negatives.kind=all", "model.biases=false"},
+                 "which takes embeddings that are trained themselves, not propagated ones");
   expect_refused("bpr", {"checkpoint.best=none", "model.target.threshold=1000"},
                  "training rows has a target of 1 and a video to draw beside it; lower "
                  "model.target.threshold");

@@ -315,7 +315,7 @@ TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
                  "squared error; set --device cpu");
   expect_refused({"--ranks", "2", "--device", "l4", "--memory", "3"},
                  "--memory, --cores: describe a node of cpus, but --device is l4");
-  for (const char* name : {"als", "ease", "svd", "autoencoder", "cosine", "gbdt"})
+  for (const char* name : {"als", "ease", "svd", "autoencoder", "cosine", "gbdt", "lightgcn"})
     expect_refused(
         {of_system(name), "--ranks", "2"},
         fmt::format("model.name: got {}, whose steps are over all rows, users or videos", name));

@@ -44,6 +44,7 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
                                         : "it reads whole histories";
   const std::string lack = system.means || system.gram || system.profiles || system.trees
                                ? "it is found in one step"
+                           : system.propagation ? "its embeddings are propagated over all rows"
                            : system.objective.is_full_softmax() ? "its softmax is over all videos"
                                                                 : "";
   if (!lack.empty()) return lack;

@@ -74,7 +74,7 @@ void take_model(const Dataset* dataset, PlanInputs& inputs) {
                inputs.config.model.name, is_fused ? "" : " by libtorch", lack);
   inputs.means = system.means;
   if (system.als || system.gram || system.encoder || system.profiles || system.trees ||
-      system.objective.is_full_softmax())
+      system.propagation || system.objective.is_full_softmax())
     throw NoPlan(fmt::format(
         "model.name: got {}, whose steps are over all rows, users or videos, expected "
         "a system of steps over batches of rows or of means; there is no plan of it yet",

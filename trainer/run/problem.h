@@ -47,7 +47,7 @@ struct Problem {
       kept;                ///< arrays that are fitted on the training rows (trainer/run/fitting.h)
   ProblemColumns columns;  ///< of `described` once they are fitted, or read from a checkpoint
   double target_mean = 0;  ///< of the training rows, where initial weights take it
-  // Where the system reads histories (trainer/run/history.h).
+  // Where the system reads histories (trainer/run/history.h), or its tables are propagated over them.
   std::optional<SparseRows> history;   ///< of this rank's users
   std::vector<int32_t> history_items;  ///< that have training rows, ascending
 

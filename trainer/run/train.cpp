@@ -32,6 +32,7 @@
 #include "trainer/run/checkpointing.h"
 #include "trainer/run/engine_choice.h"
 #include "trainer/run/fitting.h"
+#include "trainer/run/history.h"
 #include "trainer/run/lr_schedule.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/progress_state.h"
@@ -264,6 +265,9 @@ void TrainingRun::load_data() {
                     "data.validation.fraction",
                     config_.data.path));
   validation_rows_ = rows - all;
+  // Of all rows, those too that an objective that ranks leaves out.
+  if (problem_.system.propagation)
+    problem_.history = history_of(samples_, problem_.system.objective, pool_);
   if (problem_.system.objective.ranks()) counts = keep_ranked_rows(all);
   const bool of_users = problem_.system.encoder.has_value();  // samples are users
   if (of_users) counts = gather_shards<int64_t>(comm_, users_with_rows(samples_), dataset.shards());

@@ -81,6 +81,7 @@ std::vector<ParameterSpec> specs_of(const Problem& problem) {
   const System& system = problem.system;
   if (system.history_weights) specs.push_back(*system.history_weights);
   if (system.trees) std::ranges::copy(system.trees->arrays(), std::back_inserter(specs));
+  if (system.propagation) std::ranges::copy(system.propagation->layer0, std::back_inserter(specs));
   if (system.encoder)
     specs.insert(specs.end(), system.encoder->arrays.begin(), system.encoder->arrays.end());
   return specs;
@@ -94,8 +95,8 @@ Parameters make_parameters(const Problem& problem, World world, ParameterUse use
     specs.push_back(
         {spec.name, array_kind(spec.kind), spec.rows, spec.cols, spec.trained, spec.row_penalty});
   specs.insert(specs.end(), problem.kept.begin(), problem.kept.end());
-  const bool of_blocks =
-      problem.system.encoder || problem.system.objective.is_full_softmax();  // always exact
+  const bool of_blocks = problem.system.encoder || problem.system.propagation ||
+                         problem.system.objective.is_full_softmax();  // always exact
   const bool replica = problem.config.parallel.reduce == Reduce::kFast && !of_blocks;
   const Holding holding = replica ? Holding::kReplica : Holding::kOwnBlocks;
   Parameters parameters(std::move(specs), problem.users_per_shard, problem.dataset.items(), world,

@@ -11,23 +11,27 @@
 #include "sharding/schedule.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/samples.h"
+#include "trainer/steps/propagated_tables.h"
 #include "trainer/steps/steps.h"
 #include "trainer/steps/train_step.h"
 
 namespace kt {
 
-/// Steps over batches of rows.
+/// Steps over batches of rows. Where tables are propagated they are made anew from what a step trained, too, when the
+/// parameters are downloaded: so checkpoints hold them, and whoever reads a run predicts without the training rows.
 class HostSteps final : public StepsHere {
  public:
   HostSteps(const Problem& problem, Parameters& parameters, const Schedule& schedule,
             std::span<const ShardSamples> samples, const NegativeSampler* negatives,
             Requests& requests, MpiCommunicator& comm, ThreadPool& pool)
-      : exchange_(make_exchange(problem, parameters, schedule, comm, pool)),
+      : propagated_(make_propagated(problem, parameters, comm, pool)),
+        exchange_(make_exchange(problem, parameters, schedule, comm, pool)),
         step_(*problem.engine, parameters, *exchange_, comm, pool, schedule, samples,
               step_columns(problem), problem.system.objective,
               {.seed = static_cast<uint64_t>(problem.config.train.seed),
                .clip_norm = problem.config.train.clip_norm,
                .negatives = negatives,
+               .propagated = propagated_.get(),
                .request = [&requests, world = comm.world()] { return requests.pending(world); }}) {}
 
   void run(int64_t epoch, int64_t step, double learning_rate, int64_t update) override {
@@ -40,6 +44,9 @@ class HostSteps final : public StepsHere {
     const std::optional<int32_t> request = std::exchange(request_, std::nullopt);
     return request ? *request : Steps::agree_request(requests, comm);
   }
+  void download(Parameters&) override {
+    if (propagated_) propagated_->forward();
+  }
   StepSeconds seconds() const override { return step_.seconds(); }
 
  private:
@@ -48,11 +55,20 @@ class HostSteps final : public StepsHere {
                                                  const ThreadPool& pool) {
     const Exchange::Options options = exchange_options(*problem.engine, parameters, schedule, pool,
                                                        problem.system.objective.group());
-    return problem.config.parallel.reduce == Reduce::kExact
+    return parameters.holding() == Holding::kOwnBlocks
                ? make_exact_exchange(parameters, comm, options)
                : make_fast_exchange(parameters, comm, options);
   }
 
+  static std::unique_ptr<PropagatedTables> make_propagated(const Problem& problem,
+                                                           Parameters& parameters,
+                                                           Communicator& comm, ThreadPool& pool) {
+    return problem.system.propagation
+               ? std::make_unique<PropagatedTables>(problem, parameters, comm, pool)
+               : nullptr;
+  }
+
+  const std::unique_ptr<PropagatedTables> propagated_;
   std::unique_ptr<Exchange> exchange_;
   TrainStep step_;
   std::optional<int32_t> request_;  // of the last step

@@ -44,6 +44,7 @@ class Steps {
     return request;
   }
   /// What the steps train, and `parameters`, made the same again: values, optimizer state and dense copies.
+  /// Collective: all ranks.
   virtual void upload(const Parameters& parameters) = 0;
   virtual void download(Parameters& parameters) = 0;
   /// Of all steps so far, as far as the host knows them.
@@ -63,7 +64,7 @@ class StepsHere : public Steps {
   void set_limits(const StepLimits& limits) final { limits_ = limits; }
   std::vector<StepOutcome> take_outcomes() final { return std::exchange(outcomes_, {}); }
   void upload(const Parameters&) override {}
-  void download(Parameters&) final {}
+  void download(Parameters&) override {}
 
  protected:
   std::vector<StepOutcome> outcomes_;  ///< of the steps since they were last taken

@@ -59,7 +59,9 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
     user_counts_.resize(users);
   if (parameters.penalizes(ArrayKind::kItemTable) || penalizes_codes(engine, Side::kItem))
     item_counts_.resize(parameters.item_touched.size());
-  for (ParameterArray& array : parameters.arrays) {
+  for (size_t a = 0; a < engine.parameters().size();
+       ++a) {  // those of the graph, which are the first
+    ParameterArray& array = parameters.arrays[a];
     if (array.spec.kind == ArrayKind::kUserTable) user_tables_.push_back(&array);
     if (array.spec.kind == ArrayKind::kItemTable) item_tables_.push_back(&array);
   }
@@ -77,6 +79,7 @@ TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_ra
     exchange_.begin(pool_);
     parameters_.forget_gradients();
     engine_.set_dense(parameters_.dense);
+    if (options_.propagated) options_.propagated->forward();
     compute_item_parts();
   });
   draw_next(after(place));
@@ -85,6 +88,7 @@ TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_ra
     const double scale = 1 / static_cast<double>(result.samples);
     compute_leaves(scale);
     return_item_gradients(scale);
+    if (options_.propagated) options_.propagated->backward();
     const Exchange::Totals all = exchange_.reduce(leaves_, losses_, options_.request(), pool_);
     result.outcome = {.loss = all.loss, .gradient_norm = std::sqrt(all.squared_norm)};
     result.request = all.request;
@@ -103,7 +107,8 @@ TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_ra
 
 StepSeconds TrainStep::seconds() const {
   // The exchange is timed as a part of computing.
-  const double exchanging = exchange_.communication_s() + statistics_.seconds;
+  const double exchanging = exchange_.communication_s() + statistics_.seconds +
+                            (options_.propagated ? options_.propagated->communication_s() : 0);
   return {.input = input_.seconds,
           .compute = compute_.seconds - exchanging,
           .communication = exchanging,
