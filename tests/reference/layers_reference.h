@@ -21,6 +21,7 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/triu.h>
 #include <ATen/ops/var.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -214,7 +215,9 @@ class LayersReference {
     const at::Tensor margin = logits.unsqueeze(1) - logits.unsqueeze(0);
     if (objective_.loss == Loss::kApproxNdcg)
       return 1 - (gain * discount(at::sigmoid(margin).sum(0) - .5)).sum() / ideal;
-    const at::Tensor kept = discount((margin.detach() > 0).sum(0));
+    const at::Tensor apart = margin.detach();
+    const at::Tensor kept =
+        discount(((apart > 0).to(at::kDouble) + at::triu((apart == 0).to(at::kDouble), 1)).sum(0));
     const at::Tensor gap = gain.unsqueeze(1) - gain.unsqueeze(0);
     const at::Tensor change =
         at::clamp_min(gap, 0) * (kept.unsqueeze(1) - kept.unsqueeze(0)).abs() / ideal;
