@@ -50,7 +50,7 @@ const Ranked kRanked[] = {
      {.loss = Loss::kApproxNdcg,
       .clip = 5,
       .negatives = NegativeKind::kRows,
-      .negative_count = 20,
+      .negative_count = 6,
       .temperature = .5}}};
 
 /// A dot with what items alone have, and dropout over it: rows of a group draw apart.

@@ -41,7 +41,7 @@ struct Ranking {
                              (!listed || ranker[k] == ranker[k - 1]);
       scores[k] = base[k] == metrics::kNoNumber ? std::numeric_limits<float>::quiet_NaN()
                   : as_before                   ? scores[k - 1]
-                                                : 0 - static_cast<float>(k);
+                                                : static_cast<float>(-static_cast<int64_t>(k));
     }
     return scores;
   }
