@@ -242,6 +242,8 @@ TEST_F(ProgramCompare, RefusesWhatCannotBeCompared) {
   expect_refused({"means.yaml", "run.dir=here"},
                  "run.dir=here: the folders of compared runs have names of their own");
   expect_refused({"train.seed=3"}, "compare: got no systems");
+  expect_refused({"means.yaml", "factors.yaml", "means.yaml", "--rerank", "3"},
+                 "--rerank: got 3 runs, expected two: the base, then the ranker");
   expect_refused({"means.yaml", "--csv", "none/a.csv"}, "none/a.csv: cannot write it");
   expect_refused({"means.yaml", "--metrics", "ndcg@3/ratio>=4"},
                  "--metrics: got ndcg@3/ratio>=4, which no system here has; expected names");

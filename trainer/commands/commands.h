@@ -39,6 +39,7 @@ struct JoinArguments {
   bool blend = false;
   std::string of = "scores";
   std::string weights = "equal";
+  ScoredRunsOptions options(std::vector<std::string> runs) const;
 };
 void add_join(CLI::App& command, JoinArguments& arguments);
 

@@ -154,12 +154,7 @@ void add_joined(Comparison& comparison, std::vector<std::vector<SystemRun>>& res
   std::vector<SystemRun> of_seeds;
   Costs costs;
   for (size_t k = 0; k < seeds; ++k) {
-    ScoredRunsOptions options{.runs = {},
-                              .overrides = {},
-                              .rerank = arguments.rerank,
-                              .blend = arguments.blend,
-                              .of = arguments.of,
-                              .weights = arguments.weights};
+    ScoredRunsOptions options = arguments.options({});
     std::vector<nlohmann::json> stored;
     for (const ComparedRuns& system : comparison.systems) {
       options.runs.push_back(system.folders[std::min(k, system.folders.size() - 1)]);
@@ -213,6 +208,7 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
   std::vector<std::string> given, overrides;
   for (const std::string& word : arguments.words)
     (word.find('=') == std::string::npos ? given : overrides).push_back(word);
+  const bool joins = arguments.join.blend || arguments.join.rerank > 0;
   std::optional<ResultFile> csv;
   solo(comm, 0, "comparison", [&] {
     if (!arguments.csv.empty()) csv.emplace(arguments.csv);
@@ -220,6 +216,7 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
   same_on_all(comm, [&] {
     if (given.empty())
       user_error("compare: got no systems, expected configurations or folders of runs");
+    if (joins) check_options(arguments.join.options(given));
     return Facts{{"--seeds", fmt::format("{}", arguments.seeds)},
                  {"--runs", arguments.runs},
                  {"--csv", arguments.csv.empty() ? "none" : arguments.csv},
@@ -253,8 +250,7 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
     }
     costs.write(runs);
   }
-  if (arguments.join.blend || arguments.join.rerank > 0)
-    add_joined(comparison, results, arguments.join, comm);
+  if (joins) add_joined(comparison, results, arguments.join, comm);
 
   const Config& first = systems.front().config;
   ThreadPool pool(static_cast<int>(first.parallel.threads));

@@ -1,18 +1,23 @@
 #include <CLI/CLI.hpp>
 #include <limits>
+#include <utility>
 
 #include "trainer/commands/commands.h"
 #include "trainer/run/scored_runs.h"
 
 namespace kt {
 
+ScoredRunsOptions JoinArguments::options(std::vector<std::string> runs) const {
+  return {.runs = std::move(runs),
+          .overrides = {},
+          .rerank = rerank,
+          .blend = blend,
+          .of = of,
+          .weights = weights};
+}
+
 ScoredRunsOptions RunArguments::options() const {
-  ScoredRunsOptions options{.runs = {},
-                            .overrides = {},
-                            .rerank = join.rerank,
-                            .blend = join.blend,
-                            .of = join.of,
-                            .weights = join.weights};
+  ScoredRunsOptions options = join.options({});
   for (const std::string& word : words)
     (word.find('=') == std::string::npos ? options.runs : options.overrides).push_back(word);
   return options;

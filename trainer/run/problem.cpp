@@ -96,7 +96,7 @@ void check_ranking(const System& system) {
       std::ranges::any_of(system.graph.layers(),
                           [](const Layer& layer) { return layer.kind == LayerKind::kBatchNorm; }))
     user_error(
-        "model.loss: got a loss that ranks drawn videos, but the model reads columns of rows or "
+        "model.loss: got a loss that ranks, but the model reads columns of rows or "
         "has batch norms; choose squared, bce or huber");
 }
 

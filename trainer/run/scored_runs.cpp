@@ -48,23 +48,6 @@ std::vector<double> given_weights(const std::string& text, size_t runs) {
   return weights;
 }
 
-void check(const ScoredRunsOptions& options) {
-  if (options.runs.empty()) user_error("got no run, expected the folder of one");
-  if (!options.blend && options.rerank == 0 && options.runs.size() > 1)
-    user_error("got {} runs; to score them as one, add --blend or --rerank N", options.runs.size());
-  if (options.blend && options.rerank > 0)
-    user_error("--rerank: got --blend beside it, expected one of the two");
-  if (options.rerank > 0 && options.runs.size() != 2)
-    user_error("--rerank: got {}, expected two: the base, then the ranker",
-               plural(std::ssize(options.runs), "run"));
-  if (options.blend && options.runs.size() < 2)
-    user_error("--blend: got one run, expected two or more");
-  if (!options.blend && (options.of != "scores" || options.weights != kEqual))
-    user_error("--of and --weights are those of a --blend");
-  blend_of(options.of);
-  given_weights(options.weights, options.runs.size());
-}
-
 /// Scores of several units have no sum, and what is fitted to held-out rows needs the same ones of all runs.
 void check(const ScoredRuns& scored) {
   const ScoredRunsOptions& options = scored.options;
@@ -145,9 +128,26 @@ std::unique_ptr<Blend> make_blend(const ScoredRuns& scored, MpiCommunicator& com
 
 }  // namespace
 
+void check_options(const ScoredRunsOptions& options) {
+  if (options.runs.empty()) user_error("got no run, expected the folder of one");
+  if (!options.blend && options.rerank == 0 && options.runs.size() > 1)
+    user_error("got {} runs; to score them as one, add --blend or --rerank N", options.runs.size());
+  if (options.blend && options.rerank > 0)
+    user_error("--rerank: got --blend beside it, expected one of the two");
+  if (options.rerank > 0 && options.runs.size() != 2)
+    user_error("--rerank: got {}, expected two: the base, then the ranker",
+               plural(std::ssize(options.runs), "run"));
+  if (options.blend && options.runs.size() < 2)
+    user_error("--blend: got one run, expected two or more");
+  if (!options.blend && (options.of != "scores" || options.weights != kEqual))
+    user_error("--of and --weights are those of a --blend");
+  blend_of(options.of);
+  given_weights(options.weights, options.runs.size());
+}
+
 ScoredRuns open_scored_runs(const ScoredRunsOptions& options, MpiCommunicator& comm) {
   same_on_all(comm, [&] {
-    check(options);
+    check_options(options);
     return Facts{{"RUN", fmt::format("{}", fmt::join(options.runs, " "))},
                  {"--blend", options.blend ? options.of + ", " + options.weights : "none"},
                  {"--rerank", fmt::format("{}", options.rerank)}};

@@ -23,6 +23,9 @@ struct ScoredRunsOptions {
   std::string weights = "equal";  ///< or "validation", or a number a run, separated by commas
 };
 
+/// Throws: UserError for options that cannot be.
+void check_options(const ScoredRunsOptions& options);
+
 struct ScoredRuns {
   ScoredRunsOptions options;
   std::vector<std::unique_ptr<StoredRun>> runs;  ///< of one data set
