@@ -181,7 +181,7 @@ TEST_F(ProgramCompare, ReranksARunAsASystemOfItsOwn) {
   ASSERT_EQ(compared.code, 0) << compared.err;
   const json systems = json::parse(compared.out).at("systems");
   ASSERT_THAT(systems, SizeIs(3));
-  EXPECT_EQ(systems.at(2).at("name"), "rerank");
+  EXPECT_EQ(systems.at(2).at("name"), "rerank-3");
   EXPECT_TRUE(systems.at(2).at("metrics").at("ndcg@2/ratio>=4").contains("difference"));
   const std::string means = systems.at(0).at("runs").at(0),
                     factors = systems.at(1).at("runs").at(0);
