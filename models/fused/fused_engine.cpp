@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "launch/base/errors.h"
+#include "models/graph/group_loss.h"
 
 namespace kt {
 namespace {
@@ -164,12 +165,13 @@ class FusedEngine final : public Engine {
       return memory + r / fused::kBlockRows * compiled_.workspace_size() + buffer +
              r % fused::kBlockRows * fused::padded(1);
     };
-    std::vector<double> outputs(group), slopes(group);
+    std::vector<double> outputs(group), slopes(group), scratch(group);
     double loss = 0;
     for (int64_t first = 0; first < rows.n; first += group) {
       for (int64_t k = 0; k < group; ++k)
         outputs[k] = static_cast<double>(*row_of(program.prediction, first + k));
-      loss += group_loss(objective_, outputs.data(), group, rows.target + first, slopes.data());
+      loss += group_loss(
+          objective_, {outputs.data(), group, rows.target + first, slopes.data(), scratch.data()});
       for (int64_t k = 0; k < group; ++k) {
         float* to = row_of(program.prediction_gradient, first + k);
         std::fill_n(to, fused::padded(1), 0.f);  // a part's gradient may be the whole vector

@@ -16,9 +16,13 @@ enum class Loss {
   kSquared,  ///< e^2, e = output - target
   kBce,      ///< of the logistic of the output: log(1 + e^o) - t o; the target is 0 or 1
   kHuber,    ///< e^2 / 2 up to |e| = delta, then delta (|e| - delta / 2)
-  // Of the outputs of a group of rows: a positive one, then its negatives (`group_loss`).
+  // Of the outputs of a group of rows (group_loss.h): a positive one, then its negatives.
   kBpr,  ///< log(1 + e^-(positive - negative))
   kSoftmax,  ///< -log of the positive's share among all of them, each negative standing for those not drawn
+  // Of a list of a user's rows, whose targets are their gains.
+  kLambdaRank,  ///< kBpr of each pair, times what exchanging its rows would change of NDCG
+  kListNet,     ///< cross entropy of the softmax of the targets and that of the outputs
+  kApproxNdcg,  ///< 1 - NDCG, each place a sum of logistics of differences
 };
 
 /// What the negatives of a positive row are drawn from: never its user's own positives.
@@ -26,8 +30,8 @@ enum class NegativeKind {
   kUniform,     ///< all items alike
   kPopularity,  ///< all items, by (their positive training rows)^.75
   kShown,       ///< items of the user's training rows
-  kAll,   ///< none is drawn: all items, each once (kSoftmax)
-  kRows,  ///< training rows of the user: the larger target of the two is the positive, and the difference weighs
+  kAll,         ///< none is drawn: all items, each once (kSoftmax)
+  kRows,  ///< training rows of the user: kBpr: the larger target of the two is the positive, and the difference weighs; of a list: the others, each once
 };
 
 enum class TargetKind {
@@ -53,19 +57,23 @@ struct Objective {
   double threshold = 0;            ///< kPositive
   double mean = 0, deviation = 1;  ///< kStandard: found by whoever has the training labels
   bool order_alone = false;        ///< scores predict no label, whatever the target
-  NegativeKind negatives = NegativeKind::kUniform;  ///< kBpr, kSoftmax
-  int64_t negative_count = 1;                       ///< kSoftmax: of a positive
+  NegativeKind negatives = NegativeKind::kUniform;  ///< of losses of groups
+  int64_t negative_count = 1;  ///< kSoftmax: of a positive; of a list: rows beside a row
   bool exclude_block =
       false;  ///< kUniform, kPopularity: users of the test table draw none of its items
-  double temperature = 1;                           ///< kBpr, kSoftmax: divides outputs
+  double temperature = 1;  ///< of losses of groups: divides outputs
 
   /// Rows of a group; 1: every row for itself.
   KT_HOST_DEVICE int64_t group() const {
-    return loss == Loss::kBpr                                            ? 2
-           : loss == Loss::kSoftmax && negatives != NegativeKind::kAll ? 1 + negative_count
-                                                                       : 1;
+    return loss == Loss::kBpr ? 2
+           : (loss == Loss::kSoftmax && negatives != NegativeKind::kAll) || ranks_lists()
+               ? 1 + negative_count
+               : 1;
   }
-  bool ranks() const { return loss == Loss::kBpr || loss == Loss::kSoftmax; }
+  KT_HOST_DEVICE bool ranks_lists() const {
+    return loss == Loss::kLambdaRank || loss == Loss::kListNet || loss == Loss::kApproxNdcg;
+  }
+  bool ranks() const { return loss == Loss::kBpr || loss == Loss::kSoftmax || ranks_lists(); }
   bool is_full_softmax() const {
     return loss == Loss::kSoftmax && negatives == NegativeKind::kAll;
   }
@@ -143,31 +151,12 @@ KT_HOST_DEVICE inline LossAndSlope loss_of(const Objective& objective, double ou
               1 / (1 + math::exp(-output)) - target};
     case Loss::kBpr:
     case Loss::kSoftmax:
+    case Loss::kLambdaRank:
+    case Loss::kListNet:
+    case Loss::kApproxNdcg:
       break;  // of groups
   }
   return {};
-}
-
-/// The loss of a group, and its slopes by the outputs: weight * (log(sum of e^logit) - the positive's logit), a logit
-/// being output / temperature, of a negative less the log of how often it is expected among the drawn. Two rows and no
-/// such log are BPR. The positive was not drawn: nothing is taken from its logit.
-/// Shapes: outputs, slopes, target [group]; target: the weight, then each negative's log.
-/// Source: Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009; Bengio and Senecal,
-/// "Adaptive importance sampling to accelerate training of a neural probabilistic language model", 2008.
-KT_HOST_DEVICE inline double group_loss(const Objective& objective, const double* outputs,
-                                        int64_t group, const float* target, double* slopes) {
-  const auto weight = static_cast<double>(target[0]);
-  double most = outputs[0] / objective.temperature;
-  for (int64_t k = 0; k < group; ++k) {
-    slopes[k] = outputs[k] / objective.temperature - (k > 0 ? static_cast<double>(target[k]) : 0);
-    most = most < slopes[k] ? slopes[k] : most;
-  }
-  const double positive = slopes[0] - most;
-  double sum = 0;
-  for (int64_t k = 0; k < group; ++k) sum += slopes[k] = math::exp(slopes[k] - most);
-  for (int64_t k = 0; k < group; ++k) slopes[k] *= weight / (sum * objective.temperature);
-  slopes[0] -= weight / objective.temperature;
-  return weight * (math::log(sum) - positive);
 }
 
 }  // namespace kt

@@ -14,11 +14,14 @@ namespace {
 template <class E, size_t N>
 using Names = std::array<std::pair<E, std::string_view>, N>;
 
-constexpr Names<Loss, 5> kLosses{{{Loss::kSquared, "squared"},
+constexpr Names<Loss, 8> kLosses{{{Loss::kSquared, "squared"},
                                   {Loss::kBce, "bce"},
                                   {Loss::kHuber, "huber"},
                                   {Loss::kBpr, "bpr"},
-                                  {Loss::kSoftmax, "softmax"}}};
+                                  {Loss::kSoftmax, "softmax"},
+                                  {Loss::kLambdaRank, "lambdarank"},
+                                  {Loss::kListNet, "listnet"},
+                                  {Loss::kApproxNdcg, "approx_ndcg"}}};
 constexpr Names<NegativeKind, 5> kNegatives{{{NegativeKind::kAll, "all"},
                                              {NegativeKind::kUniform, "uniform"},
                                              {NegativeKind::kPopularity, "popularity"},
@@ -62,7 +65,9 @@ double deviation(const OptionValues& values, int64_t rows, int64_t with_rows) {
 void add_objective_options(std::vector<OptionDeclaration>& to, const Objective& standard) {
   to.push_back(word_option("loss", word_of(kLosses, standard.loss), words_of(kLosses),
                            "of a row's output and target; bpr, softmax: of a row whose target is "
-                           "1 beside drawn negatives, an order alone"));
+                           "1 beside drawn negatives, an order alone; lambdarank, listnet, "
+                           "approx_ndcg: of a list of a user's rows, whose targets are gains, an "
+                           "order alone"));
   to.push_back(number_option("delta", standard.delta, {1e-6, 1e6},
                              "huber: errors beyond it count linearly"));
   to.push_back(word_option("target.kind", word_of(kTargets, standard.target), words_of(kTargets),
@@ -74,19 +79,21 @@ void add_objective_options(std::vector<OptionDeclaration>& to, const Objective& 
       number_option("target.high", standard.high, {-1e6, 1e6}, "range: where the clip goes"));
   to.push_back(number_option("target.threshold", standard.threshold, {-1e30, 1e30},
                              "positive: the least label that is one"));
+  to.push_back(word_option(
+      "negatives.kind", word_of(kNegatives, standard.negatives), words_of(kNegatives),
+      "all (softmax): every video, none is drawn; bpr, softmax: videos that the user "
+      "has no positive row of, uniform or by their positive rows^.75, or those shown "
+      "to it; rows (bpr): any row of "
+      "the user, the larger target is the positive, the difference weighs; rows (lists): "
+      "other rows of the user, each once"));
   to.push_back(
-      word_option("negatives.kind", word_of(kNegatives, standard.negatives), words_of(kNegatives),
-                  "all (softmax): every video, none is drawn; bpr, softmax: videos that the user "
-                  "has no positive row of, uniform or by their positive rows^.75, or those shown "
-                  "to it; rows (bpr): any row of "
-                  "the user, the larger target is the positive, the difference weighs"));
-  to.push_back(whole_option("negatives.count", standard.negative_count, {1, 4096},
-                            "softmax: of each positive row; bpr has one"));
+      whole_option("negatives.count", standard.negative_count, {1, 4096},
+                   "softmax: of each positive row; bpr has one; lists: rows beside a row"));
   to.push_back(flag_option("negatives.exclude_block", standard.exclude_block,
                            "uniform, popularity: users of the test table draw none of its videos; "
                            "it reads which are tested, never a label"));
   to.push_back(number_option("temperature", standard.temperature, {1e-3, 1e3},
-                             "bpr, softmax: divides outputs"));
+                             "of losses that rank: divides outputs"));
 }
 
 Objective objective_of(const OptionValues& values) {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "launch/base/errors.h"
+#include "models/graph/group_loss.h"
 #include "models/torch/torch_layers.h"
 #include "models/torch/torch_model.h"
 
@@ -122,9 +123,11 @@ class TorchEngine final : public LeafEngine {
                      std::span<double> slopes) const {
     double loss = 0;
     const int64_t group = objective_.group();
+    std::vector<double> scratch(group);
     for (size_t r = 0; r < outputs.size(); r += static_cast<size_t>(group)) {
       if (objective_.ranks()) {
-        loss += group_loss(objective_, &outputs[r], group, &targets[r], &slopes[r]);
+        loss +=
+            group_loss(objective_, {&outputs[r], group, &targets[r], &slopes[r], scratch.data()});
         continue;
       }
       const LossAndSlope of_row = loss_of(objective_, outputs[r], static_cast<double>(targets[r]));

@@ -319,9 +319,13 @@ TEST_P(FusedEngine, TrainsOnEveryLoss) {
 
 // Groups of 2, of 3 (which blocks of 64 rows would cut), and of 75, longer than a block.
 TEST_P(FusedEngine, TrainsGroupsOfRows) {
-  for (const int64_t negatives : {1, 2, 74}) {
-    const Objective objective{
-        .loss = Loss::kSoftmax, .negative_count = negatives, .temperature = .8};
+  for (const auto& [loss, negatives] : {std::pair(Loss::kSoftmax, 1),
+                                        {Loss::kSoftmax, 2},
+                                        {Loss::kSoftmax, 74},
+                                        {Loss::kLambdaRank, 4},
+                                        {Loss::kListNet, 2},
+                                        {Loss::kApproxNdcg, 74}}) {
+    const Objective objective{.loss = loss, .negative_count = negatives, .temperature = .8};
     const auto torch = make_engine({model, objective}, {.kind = EngineKind::kTorch});
     const Outcome want = run(model, *torch);
     Outcome narrow;

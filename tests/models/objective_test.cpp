@@ -67,53 +67,5 @@ TEST(Objective, LogisticLossIsFiniteFarAway) {
   EXPECT_DOUBLE_EQ(loss_of(objective, -1000, 1).slope, -1);
 }
 
-double loss_of_group(const Objective& objective, const std::vector<double>& outputs,
-                     const std::vector<float>& target, std::vector<double>& slopes) {
-  slopes.assign(outputs.size(), 0);
-  return group_loss(objective, outputs.data(), std::ssize(outputs), target.data(), slopes.data());
-}
-
-TEST(Objective, APairOfEqualScoresHasTheLossLogTwo) {
-  const Objective objective{.loss = Loss::kBpr};
-  EXPECT_EQ(objective.group(), 2);
-  EXPECT_EQ(objective.unit(), ScoreUnit::kOrder);
-  std::vector<double> slopes;
-  EXPECT_DOUBLE_EQ(loss_of_group(objective, {3, 3}, {1, 0}, slopes), std::log(2.));
-  EXPECT_DOUBLE_EQ(slopes[0], -.5);
-  EXPECT_DOUBLE_EQ(slopes[1], .5);
-  EXPECT_DOUBLE_EQ(loss_of_group(objective, {3, 3}, {.25f, 0}, slopes), std::log(2.) / 4);
-  EXPECT_DOUBLE_EQ(slopes[1], .125);
-  EXPECT_DOUBLE_EQ(loss_of_group(objective, {5, 3}, {1, 0}, slopes), std::log1p(std::exp(-2.)));
-}
-
-TEST(Objective, EqualLogitsOfNAlternativesHaveTheLossLogN) {
-  const Objective objective{.loss = Loss::kSoftmax, .negative_count = 4};
-  EXPECT_EQ(objective.group(), 5);
-  std::vector<double> slopes;
-  EXPECT_DOUBLE_EQ(loss_of_group(objective, {2, 2, 2, 2, 2}, {1, 0, 0, 0, 0}, slopes),
-                   std::log(5.));
-  // Drawn once in ten for each place: it stands for ten of its kind.
-  const float rare = std::log(.1f);
-  EXPECT_NEAR(loss_of_group(objective, {2, 2, 2, 2, 2}, {1, rare, rare, rare, rare}, slopes),
-              std::log(41.), 1e-6);
-  EXPECT_DOUBLE_EQ(loss_of_group(objective, {1002, 1002, 2, 2, 2}, {1, 0, 0, 0, 0}, slopes),
-                   std::log(2.));
-}
-
-TEST(Objective, SlopesOfAGroupAreThoseOfItsLoss) {
-  const Objective objective{.loss = Loss::kSoftmax, .negative_count = 2, .temperature = .7};
-  const std::vector<float> target{1.5f, .3f, -1.2f};
-  const std::vector<double> outputs{.4, -.9, 1.3};
-  std::vector<double> slopes, ignored;
-  loss_of_group(objective, outputs, target, slopes);
-  for (size_t k = 0; k < outputs.size(); ++k) {
-    std::vector<double> more = outputs, less = outputs;
-    more[k] += 1e-6, less[k] -= 1e-6;
-    const double difference = loss_of_group(objective, more, target, ignored) -
-                              loss_of_group(objective, less, target, ignored);
-    EXPECT_NEAR(slopes[k], difference / 2e-6, 1e-8);
-  }
-}
-
 }  // namespace
 }  // namespace kt

@@ -3,19 +3,25 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp_min.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/log2.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sigmoid.h>
+#include <ATen/ops/softmax.h>
 #include <ATen/ops/softplus.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/triu.h>
 #include <ATen/ops/var.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -23,6 +29,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <array>
+#include <cmath>
 #include <span>
 #include <utility>
 #include <vector>
@@ -179,8 +186,42 @@ class LayersReference {
                          1);
         return targets.select(1, 0) * -at::log_softmax(logits, 1).select(1, 0);
       }
+      case Loss::kLambdaRank:
+      case Loss::kListNet:
+      case Loss::kApproxNdcg: {
+        std::vector<at::Tensor> losses;
+        for (int64_t row = 0; row < output.numel(); row += objective_.group()) {
+          int64_t rows = objective_.group();
+          while (std::isnan(target[row + rows - 1].item<double>())) --rows;
+          losses.push_back(
+              loss_of_list(output.view({-1}).narrow(0, row, rows) / objective_.temperature,
+                           target.view({-1}).narrow(0, row, rows)));
+        }
+        return at::stack(losses);
+      }
     }
     return {};
+  }
+
+  /// Shapes: logits, target [rows].
+  at::Tensor loss_of_list(const at::Tensor& logits, const at::Tensor& target) const {
+    if (objective_.loss == Loss::kListNet)
+      return -(at::softmax(target, 0) * at::log_softmax(logits, 0)).sum();
+    const at::Tensor gain = at::clamp_min(target, 0);
+    const auto discount = [](const at::Tensor& place) { return 1 / at::log2(2 + place); };
+    const at::Tensor places = at::arange(target.numel(), at::kDouble);
+    const at::Tensor ideal = (std::get<0>(at::sort(gain, 0, true)) * discount(places)).sum();
+    // [i, j]: by how much i is above j
+    const at::Tensor margin = logits.unsqueeze(1) - logits.unsqueeze(0);
+    if (objective_.loss == Loss::kApproxNdcg)
+      return 1 - (gain * discount(at::sigmoid(margin).sum(0) - .5)).sum() / ideal;
+    const at::Tensor apart = margin.detach();
+    const at::Tensor kept =
+        discount(((apart > 0).to(at::kDouble) + at::triu((apart == 0).to(at::kDouble), 1)).sum(0));
+    const at::Tensor gap = gain.unsqueeze(1) - gain.unsqueeze(0);
+    const at::Tensor change =
+        at::clamp_min(gap, 0) * (kept.unsqueeze(1) - kept.unsqueeze(0)).abs() / ideal;
+    return (change * at::softplus(-margin)).sum();
   }
 
   at::Tensor columns_of(const Layer& layer, const Rows& rows) const {

@@ -1,6 +1,6 @@
 #include <cmath>
-#include <functional>
 
+#include "tests/trainer/says.h"
 #include "tests/trainer/small_problem.h"
 #include "trainer/evaluation/blend.h"
 
@@ -11,34 +11,6 @@ using ::testing::DoubleNear;
 using ::testing::ElementsAre;
 using ::testing::FloatEq;
 using ::testing::Pointwise;
-
-using Score = std::function<float(int32_t user, int32_t item)>;
-
-class Says final : public Predictor {
- public:
-  explicit Says(Score score) : score_(std::move(score)) {}
-  void predict(const Pairs& pairs, ThreadPool&, std::span<float> out) const override {
-    for (size_t list = 0; list < pairs.user.size(); ++list)
-      for (int64_t i = pairs.offsets[list]; i < pairs.offsets[list + 1]; ++i)
-        out[i] = score_(pairs.user[list], pairs.item[i]);
-  }
-
- private:
-  Score score_;
-};
-
-std::vector<std::unique_ptr<Predictor>> predictors(const std::vector<Score>& scores) {
-  std::vector<std::unique_ptr<Predictor>> made;
-  for (const Score& score : scores) made.push_back(std::make_unique<Says>(score));
-  return made;
-}
-
-std::vector<float> predict(const Predictor& predictor, const Pairs& pairs) {
-  ThreadPool pool(2);
-  std::vector<float> out(pairs.size());
-  predictor.predict(pairs, pool, out);
-  return out;
-}
 
 float of_user(int32_t user, int32_t) { return static_cast<float>(user); }
 float of_item(int32_t, int32_t item) { return static_cast<float>(item); }

@@ -123,7 +123,7 @@ TEST_F(Sampler, AnotherEpochDrawsOthersAndOtherRanksTheSame) {
   for (const NegativeKind kind : {NegativeKind::kUniform, NegativeKind::kPopularity,
                                   NegativeKind::kShown, NegativeKind::kRows}) {
     Objective objective = ranking(kind, 3);
-    if (kind == NegativeKind::kRows) objective.loss = Loss::kBpr;
+    if (kind == NegativeKind::kRows) objective.loss = Loss::kLambdaRank;
     const auto together = draw(objective, comm), alone = draw(objective, self);
     for (const auto& [row, group] : together) EXPECT_EQ(group, alone.at(row));
     int64_t rows = std::ssize(together);
@@ -152,6 +152,62 @@ TEST_F(Sampler, OfTwoRowsTheLargerTargetIsThePositiveAndTheDifferenceWeighs) {
   }
   comm.all_reduce(std::span(&swapped, 1), Reduction::kSum);
   EXPECT_GT(swapped, 100);
+}
+
+TEST_F(Sampler, AListHasARowAndOthersOfItsUserEachOnceAndAllAlikeOften) {
+  constexpr int32_t kRows = 12, kCount = 4;
+  constexpr int64_t kEpochs = 600;
+  std::vector<ShardSamples> samples(1);
+  samples[0].users = {0, 1, 2};
+  const auto add = [&](int32_t user, int32_t item) {
+    samples[0].train.push_back({.user = user,
+                                .item = item,
+                                .label = static_cast<float>(item),
+                                .row = static_cast<uint32_t>(samples[0].train.size())});
+  };
+  for (int32_t item = 0; item < kRows; ++item) add(0, item);
+  for (int32_t item = 3; item < 6; ++item) add(1, item);
+  add(2, 3);
+  ThreadPool pool(1);
+  const Objective objective{.loss = Loss::kLambdaRank,
+                            .clip = 10,
+                            .negatives = NegativeKind::kRows,
+                            .negative_count = kCount};
+  const NegativeSampler sampler(objective, samples, kRows, kSeed, self, pool);
+  std::vector<int32_t> items(1 + kCount);
+  std::vector<float> targets(1 + kCount);
+  for (const Sample& sample : samples[0].train) {
+    EXPECT_EQ(sampler.trains(0, sample), sample.user != 2);
+    if (sample.user == 2) continue;
+    const int64_t listed = sample.user == 0 ? 1 + kCount : 3;
+    std::vector<int64_t> times(kRows, 0);
+    for (int64_t epoch = 0; epoch < kEpochs; ++epoch) {
+      sampler.draw(0, sample, epoch, items.data(), targets.data());
+      EXPECT_EQ(items[0], sample.item);
+      const std::set<int32_t> distinct(items.begin(), items.begin() + listed);
+      EXPECT_EQ(std::ssize(distinct), listed);
+      for (int64_t k = 0; k <= kCount; ++k) {
+        if (k < listed) {
+          EXPECT_EQ(targets[k], std::min(static_cast<float>(items[k]), 10.f));
+          ++times[items[k]];
+        } else {
+          EXPECT_TRUE(std::isnan(targets[k]));
+          EXPECT_EQ(items[k], items[k - listed]);
+        }
+      }
+    }
+    if (sample.user == 1) {
+      EXPECT_THAT(std::span(times).subspan(3, 3), ::testing::Each(kEpochs));
+      continue;
+    }
+    const double share = kCount / (kRows - 1.);
+    for (int32_t item = 0; item < kRows; ++item) {
+      const double want = item == sample.item ? 1 : share;
+      EXPECT_NEAR(static_cast<double>(times[item]) / kEpochs, want,
+                  5 * std::sqrt(want * (1 - want) / kEpochs))
+          << sample.item << ", " << item;
+    }
+  }
 }
 
 // Users of whom every item is a positive but one, or every single one.

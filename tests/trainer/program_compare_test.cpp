@@ -176,6 +176,59 @@ TEST_F(ProgramCompare, BlendsRunsIntoASystemOfItsOwn) {
   expect_refused({means, other, "--blend", "--weights", "validation"}, "holds other rows out than");
 }
 
+TEST_F(ProgramCompare, ReranksARunAsASystemOfItsOwn) {
+  const Ended compared = compare({"means.yaml", "factors.yaml", "--rerank", "3", "--json"});
+  ASSERT_EQ(compared.code, 0) << compared.err;
+  const json systems = json::parse(compared.out).at("systems");
+  ASSERT_THAT(systems, SizeIs(3));
+  EXPECT_EQ(systems.at(2).at("name"), "rerank-3");
+  EXPECT_TRUE(systems.at(2).at("metrics").at("ndcg@2/ratio>=4").contains("difference"));
+  const std::string means = systems.at(0).at("runs").at(0),
+                    factors = systems.at(1).at("runs").at(0);
+  const auto evaluate = [&](Arguments arguments, int ranks = 0) {
+    arguments.insert(arguments.begin(), "evaluate");
+    arguments.emplace_back("--json");
+    return run_program(work(), arguments, {.ranks = ranks});
+  };
+  const auto metrics = [&](const Arguments& arguments, int ranks = 0) {
+    return json::parse(evaluate(arguments, ranks).out).at("metrics");
+  };
+  const Ended one = evaluate({means, factors, "--rerank", "3"});
+  ASSERT_EQ(one.code, 0) << one.err;
+  const json report = json::parse(one.out);
+  EXPECT_EQ(report.at("rerank").at("top"), 3);
+  EXPECT_EQ(report.at("rerank").at("runs").at(1).at("system"), "mf");
+  EXPECT_FALSE(report.at("metrics").contains("mse"));
+  EXPECT_EQ(metrics({means, factors, "--rerank", "3"}, 2), report.at("metrics"));
+  // Of one, the order is the base's; of all, the ranker's. Of the catalogue too.
+  for (const char* candidates : {"observed", "catalogue"}) {
+    const std::string key = std::string("evaluate.candidates=") + candidates;
+    const json base = metrics({means, key}), ranker = metrics({factors, key}),
+               first = metrics({means, factors, key, "--rerank", "1"}),
+               all = metrics({means, factors, key, "--rerank", "100000"});
+    for (const char* name : {"ndcg@2/ratio>=4", "gauc@ratio>=4"}) {
+      EXPECT_EQ(first.at(name), base.at(name));
+      EXPECT_EQ(all.at(name), ranker.at(name));
+    }
+    EXPECT_NE(base.at("gauc@ratio>=4"), ranker.at("gauc@ratio>=4"));
+  }
+  const Ended list = run_program(work(), {"recommend", means, factors, "--rerank", "3", "--user",
+                                          "user 3", "--top", "5", "--json"});
+  ASSERT_EQ(list.code, 0) << list.err;
+  EXPECT_THAT(json::parse(list.out).at("recommendations"), SizeIs(5));
+
+  const auto expect_refused = [&](const Arguments& arguments, const std::string& message) {
+    const Ended ended = evaluate(arguments);
+    EXPECT_EQ(ended.code, 2) << ended.out << ended.err;
+    EXPECT_THAT(ended.errors(), ElementsAre(HasSubstr(message))) << ended.err;
+  };
+  expect_refused({means, "--rerank", "3"},
+                 "--rerank: got 1 run, expected two: the base, then the ranker");
+  expect_refused({means, factors, "--rerank", "3", "--blend"},
+                 "--rerank: got --blend beside it, expected one of the two");
+  expect_refused({means, factors, "--rerank", "0"}, "--rerank");
+}
+
 TEST_F(ProgramCompare, RefusesWhatCannotBeCompared) {
   const std::string common = "data: {path: ../ratings, validation: {fraction: 0.5}}\n";
   write_file(work() / "other.yaml", common +
@@ -189,6 +242,8 @@ TEST_F(ProgramCompare, RefusesWhatCannotBeCompared) {
   expect_refused({"means.yaml", "run.dir=here"},
                  "run.dir=here: the folders of compared runs have names of their own");
   expect_refused({"train.seed=3"}, "compare: got no systems");
+  expect_refused({"means.yaml", "factors.yaml", "means.yaml", "--rerank", "3"},
+                 "--rerank: got 3 runs, expected two: the base, then the ranker");
   expect_refused({"means.yaml", "--csv", "none/a.csv"}, "none/a.csv: cannot write it");
   expect_refused({"means.yaml", "--metrics", "ndcg@3/ratio>=4"},
                  "--metrics: got ndcg@3/ratio>=4, which no system here has; expected names");

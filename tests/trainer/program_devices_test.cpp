@@ -128,6 +128,7 @@ TEST_F(Devices, OtherSystemsHaveTheBitsOfTheCpu) {
       "positive, "
       "threshold: 1}}\n",
       "model: {name: softmax, negatives: {count: 80}, target: {kind: positive, threshold: 1}}\n",
+      "model: {name: mf, embedding: 8, loss: lambdarank, negatives: {kind: rows, count: 9}}\n",
       "model: {name: two_tower, user_columns: codes, daily: false, categories: true, hidden: [32], "
       "width: 8, biases: "
       "true,\n"

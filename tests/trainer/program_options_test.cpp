@@ -61,6 +61,7 @@ TEST_F(Options, WhatCannotBeRankedIsRefused) {
                  "a loss that ranks needs to know which rows are positive");
   expect_refused("softmax", {"model.negatives.kind=rows"},
                  "model.negatives.kind: got rows with model.loss=softmax");
+  expect_refused("bpr", {"model.loss=lambdarank"}, "model.loss: got the loss of a list");
   expect_refused("feature_mlp", {"model.loss=softmax", "model.target.kind=positive"},
                  "the model reads columns of rows or has batch norms");
   expect_refused("lightgcn", {"model.loss=softmax", "model.target.kind=positive",

@@ -36,6 +36,21 @@ const Ranked kRanked[] = {
       .threshold = 1,
       .negatives = NegativeKind::kPopularity,
       .negative_count = 6,
+      .temperature = .5}},
+    // Some users have fewer rows than a list.
+    {"LambdaRank",
+     {.loss = Loss::kLambdaRank,
+      .clip = 5,
+      .negatives = NegativeKind::kRows,
+      .negative_count = 20,
+      .temperature = .5}},
+    {"ListNet",
+     {.loss = Loss::kListNet, .clip = 5, .negatives = NegativeKind::kRows, .negative_count = 4}},
+    {"ApproxNdcg",
+     {.loss = Loss::kApproxNdcg,
+      .clip = 5,
+      .negatives = NegativeKind::kRows,
+      .negative_count = 6,
       .temperature = .5}}};
 
 /// A dot with what items alone have, and dropout over it: rows of a group draw apart.

@@ -76,7 +76,8 @@ class RunFiles(unittest.TestCase):
         complete = json.loads(self.runs.run("--config", "run/config.yaml", "run.dir=run", "--json")[0])
         self.assertTrue(complete["already_complete"])
         schemas.RESULT.validate(complete)
-        for arguments in [["run"], ["run", self.runs.train("mf", "other"), "--blend"]]:
+        other = self.runs.train("mf", "other")
+        for arguments in [["run"], ["run", other, "--blend"], ["run", other, "--rerank", "5"]]:
             schemas.EVALUATION.validate(json.loads(self.runs.run("evaluate", *arguments, "--json")[0]))
 
     def test_other_documents_are_not(self):

@@ -34,17 +34,19 @@ NumberCheck number(double low, double high);
 void add_configuration(CLI::App& command, std::string& config, std::vector<std::string>& overrides);
 
 /// How several runs score as one (trainer/run/scored_runs.h).
-struct BlendArguments {
+struct JoinArguments {
+  int64_t rerank = 0;
   bool blend = false;
   std::string of = "scores";
   std::string weights = "equal";
+  ScoredRunsOptions options(std::vector<std::string> runs) const;
 };
-void add_blend(CLI::App& command, BlendArguments& arguments);
+void add_join(CLI::App& command, JoinArguments& arguments);
 
-/// Whose scores are wanted: runs, overrides of their keys among them, and how several are blended.
+/// Whose scores are wanted: runs, overrides of their keys among them, and how several are joined.
 struct RunArguments {
   std::vector<std::string> words;
-  BlendArguments blend;
+  JoinArguments join;
   ScoredRunsOptions options() const;
 };
 void add_runs(CLI::App& command, RunArguments& arguments);

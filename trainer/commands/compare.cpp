@@ -38,7 +38,7 @@ struct CompareArguments {
   std::string csv;
   std::vector<std::string> metrics;
   std::string against = "first";
-  BlendArguments blend;
+  JoinArguments join;
 };
 
 /// What a run says of itself; nothing where it has no result.
@@ -144,21 +144,18 @@ class Costs {
   std::vector<double> train_, evaluate_, memory_;
 };
 
-/// All systems as one more, a blend of the runs of each seed; of a system with one run, that.
-void add_blend_of(Comparison& comparison, std::vector<std::vector<SystemRun>>& results,
-                  const BlendArguments& arguments, MpiCommunicator& comm) {
+/// All systems as one more, of the runs of each seed; of a system with one run, that.
+void add_joined(Comparison& comparison, std::vector<std::vector<SystemRun>>& results,
+                const JoinArguments& arguments, MpiCommunicator& comm) {
   size_t seeds = 1;
   for (const ComparedRuns& system : comparison.systems)
     seeds = std::max(seeds, system.folders.size());
-  ComparedRuns blend{.name = "blend"};
+  ComparedRuns joined{
+      .name = arguments.blend ? "blend" : fmt::format("rerank-{}", arguments.rerank)};
   std::vector<SystemRun> of_seeds;
   Costs costs;
   for (size_t k = 0; k < seeds; ++k) {
-    ScoredRunsOptions options{.runs = {},
-                              .overrides = {},
-                              .blend = true,
-                              .of = arguments.of,
-                              .weights = arguments.weights};
+    ScoredRunsOptions options = arguments.options({});
     std::vector<nlohmann::json> stored;
     for (const ComparedRuns& system : comparison.systems) {
       options.runs.push_back(system.folders[std::min(k, system.folders.size() - 1)]);
@@ -167,11 +164,11 @@ void add_blend_of(Comparison& comparison, std::vector<std::vector<SystemRun>>& r
     EvaluatedRun run = evaluate(options, comm);
     costs.add(sum_costs(stored), run.seconds);
     of_seeds.push_back(std::move(run.result));
-    blend.folders.push_back(fmt::format("{}", fmt::join(options.runs, " + ")));
-    blend.seeds.push_back(static_cast<int64_t>(k + 1));
+    joined.folders.push_back(fmt::format("{}", fmt::join(options.runs, " + ")));
+    joined.seeds.push_back(static_cast<int64_t>(k + 1));
   }
-  costs.write(blend);
-  comparison.systems.push_back(std::move(blend));
+  costs.write(joined);
+  comparison.systems.push_back(std::move(joined));
   results.push_back(std::move(of_seeds));
 }
 
@@ -212,6 +209,7 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
   std::vector<std::string> given, overrides;
   for (const std::string& word : arguments.words)
     (word.find('=') == std::string::npos ? given : overrides).push_back(word);
+  const bool joins = arguments.join.blend || arguments.join.rerank > 0;
   std::optional<ResultFile> csv;
   solo(comm, 0, "comparison", [&] {
     if (!arguments.csv.empty()) csv.emplace(arguments.csv);
@@ -219,12 +217,14 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
   same_on_all(comm, [&] {
     if (given.empty())
       user_error("compare: got no systems, expected configurations or folders of runs");
+    if (joins) check_options(arguments.join.options(given));
     return Facts{{"--seeds", fmt::format("{}", arguments.seeds)},
                  {"--runs", arguments.runs},
                  {"--csv", arguments.csv.empty() ? "none" : arguments.csv},
                  {"--metrics", fmt::format("{}", fmt::join(arguments.metrics, ","))},
                  {"--against", arguments.against},
-                 {"--blend", arguments.blend.blend ? "given" : "none"}};
+                 {"--blend", arguments.join.blend ? "given" : "none"},
+                 {"--rerank", fmt::format("{}", arguments.join.rerank)}};
   });
   const std::vector<ComparedSystem> systems = read_systems(given, overrides, comm);
 
@@ -251,7 +251,7 @@ int run_compare(const CompareArguments& arguments, const GlobalOptions& global) 
     }
     costs.write(runs);
   }
-  if (arguments.blend.blend) add_blend_of(comparison, results, arguments.blend, comm);
+  if (joins) add_joined(comparison, results, arguments.join, comm);
 
   const Config& first = systems.front().config;
   ThreadPool pool(static_cast<int>(first.parallel.threads));
@@ -315,7 +315,7 @@ void add_compare(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"first", "best"}).description(""))
       ->type_name("first|best")
       ->capture_default_str();
-  add_blend(*command, arguments->blend);
+  add_join(*command, arguments->join);
   command->footer(
       "Example:\n  mpirun -np 2 kuaitrain compare configs/additive_means.yaml configs/mf.yaml "
       "--seeds 3 data.path=DATASET data.validation.fraction=0.1");

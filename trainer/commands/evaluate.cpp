@@ -82,7 +82,7 @@ int run_evaluate(const EvaluateArguments& arguments, const GlobalOptions& global
   scored.prepare(comm, pool);
   Evaluator evaluator(problem, table, comm, pool, scored.unit);
   Evaluation evaluation = evaluator.evaluate(*scored.predictor, scored.checkpoint);
-  if (!scored.blend.is_null()) evaluation.report["blend"] = scored.blend;
+  evaluation.report.update(scored.joined);
   if (session.world().rank == 0) print_evaluation(problem, evaluation.report);
   if (!arguments.scores.empty()) {
     const std::vector<float> scores = evaluator.gather(evaluation.scores);
@@ -125,7 +125,8 @@ void add_evaluate(CLI::App& app, Action& action) {
   command->footer(
       "Examples:\n"
       "  mpirun -np 2 kuaitrain evaluate runs/ncf --scores scores.csv evaluate.checkpoint=best\n"
-      "  mpirun -np 2 kuaitrain evaluate runs/ncf runs/mf --blend --weights validation");
+      "  mpirun -np 2 kuaitrain evaluate runs/ncf runs/mf --blend --weights validation\n"
+      "  mpirun -np 2 kuaitrain evaluate runs/two_tower runs/rerank --rerank 200");
   command->callback([arguments, &action] {
     action = [arguments](const GlobalOptions& global) { return run_evaluate(*arguments, global); };
   });

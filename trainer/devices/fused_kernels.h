@@ -6,7 +6,7 @@
 #include "launch/process/device.h"
 #include "models/fused/team_kernels.h"
 #include "models/fused/weight_sums.h"
-#include "models/graph/objective.h"
+#include "models/graph/group_loss.h"
 #include "trainer/devices/window_kernels.h"
 
 /// The bodies of a fused step's loops (`for_each`, `for_teams`, launch/process/device.h) beside those of
@@ -195,7 +195,7 @@ struct FindGroupLosses {
   Blocks blocks;
   int64_t prediction, prediction_gradient;  // of a workspace
   const float* target;                      // of all prepared steps
-  double *outputs, *slopes;                 // [rows]
+  double *outputs, *slopes, *scratch;       // [rows]
   double* losses;                           // [groups]
   KT_HOST_DEVICE void operator()(int64_t g) const {
     const int64_t group = objective.group();
@@ -210,7 +210,7 @@ struct FindGroupLosses {
     };
     double *output = outputs + g * group, *slope = slopes + g * group;
     for (int64_t k = 0; k < group; ++k) output[k] = static_cast<double>(*at(prediction, k));
-    losses[g] = group_loss(objective, output, group, target + row, slope);
+    losses[g] = group_loss(objective, {output, group, target + row, slope, scratch + g * group});
     for (int64_t k = 0; k < group; ++k) {
       float* to = at(prediction_gradient, k);
       for (int64_t c = 1; c < fused::padded(1); ++c) to[c] = 0;

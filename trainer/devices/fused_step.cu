@@ -170,7 +170,7 @@ class FusedStep::State final : public Work {
   DeviceArray<float> user_rows_, item_rows_;          // [N, width] gradients of parts
   DeviceArray<float> slopes_;                         // [N]
   DeviceArray<double> losses_;                        // [N]
-  DeviceArray<double> group_outputs_, group_slopes_;  // [N]; groups alone
+  DeviceArray<double> group_outputs_, group_slopes_, group_scratch_;  // [N]; groups alone
   DeviceArray<float> leaves_;                         // [units, dense size]
   DeviceArray<double> leaf_losses_;                   // [units]
   std::optional<DeviceSamples> samples_;              // made last: it takes what room is left
@@ -242,6 +242,7 @@ void FusedStep::State::reserve_rows() {
   if (objective_.ranks()) {
     group_outputs_ = DeviceArray<double>(most);
     group_slopes_ = DeviceArray<double>(most);
+    group_scratch_ = DeviceArray<double>(most);
   }
   leaves_ = DeviceArray<float>(units() * weights_.dense_size());
   leaf_losses_ = DeviceArray<double>(units());
@@ -389,6 +390,7 @@ void FusedStep::State::compute_leaves() {
                                      .target = taken_.target,
                                      .outputs = group_outputs_.data(),
                                      .slopes = group_slopes_.data(),
+                                     .scratch = group_scratch_.data(),
                                      .losses = losses_.data()});
         pass(1);
       }

@@ -96,6 +96,29 @@ HugeArray<float> Evaluator::score(const Predictor& predictor) const {
   return scores;
 }
 
+void Evaluator::score_catalogue(const Predictor& predictor, std::span<const int32_t> users,
+                                std::span<float> out) const {
+  const auto items = static_cast<int32_t>(problem_.dataset.items());
+  Pairs pairs;
+  std::vector<int64_t> place;  // of each in `out`
+  for (size_t k = 0; k < users.size(); ++k) {
+    const auto seen =
+        seen_.of(std::ranges::lower_bound(table_.users, users[k]) - table_.users.begin());
+    std::vector<int32_t> unseen;
+    for (int32_t item = 0; item < items; ++item) {
+      if (std::ranges::binary_search(seen, item)) continue;
+      unseen.push_back(item);
+      place.push_back(static_cast<int64_t>(k) * items + item);
+    }
+    pairs.add_list(row_of(users[k]), unseen);
+    pairs.end_block();
+  }
+  std::vector<float> scores(place.size());
+  predictor.predict(pairs, pool_, scores);
+  std::ranges::fill(out, 0.f);
+  for (size_t i = 0; i < place.size(); ++i) out[place[i]] = scores[i];
+}
+
 std::vector<float> Evaluator::gather(std::span<const float> scores) const {
   const std::vector<float> by_rank = gather_to_first<float>(scores, comm_);
   if (comm_.world().rank != 0) return {};
@@ -122,10 +145,7 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
   if (metrics_) {
     result = metrics_->evaluate(evaluation.scores, comm_, pool_,
                                 [&](std::span<const int32_t> users, std::span<float> scores) {
-                                  std::vector<int32_t> rows;
-                                  for (const int32_t user : users) rows.push_back(row_of(user));
-                                  predictor.predict(catalogue_of(rows, problem_.dataset.items()),
-                                                    pool_, scores);
+                                  score_catalogue(predictor, users, scores);
                                 });
     intervals_time.time([&] {
       result.intervals = bootstrap_intervals(result.user_values, table_.users,

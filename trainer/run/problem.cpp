@@ -71,10 +71,14 @@ void check_ranking(const System& system) {
     user_error(
         "model.negatives.exclude_block: got true, expected false where negatives are not drawn "
         "from all videos; or set model.negatives.kind=uniform or popularity");
-  if (rows && objective.loss != Loss::kBpr)
+  if (objective.ranks_lists() && !rows)
     user_error(
-        "model.negatives.kind: got rows with model.loss=softmax, expected pairs of rows; set "
-        "model.loss=bpr, or model.negatives.kind=shown");
+        "model.loss: got the loss of a list, expected bpr or softmax for drawn negatives; set "
+        "model.negatives.kind=rows, whose lists are of a user's rows");
+  if (rows && objective.loss == Loss::kSoftmax)
+    user_error(
+        "model.negatives.kind: got rows with model.loss=softmax, expected pairs or lists of "
+        "rows; set model.loss=bpr or lambdarank, or model.negatives.kind=shown");
   if (objective.target != TargetKind::kPositive && !(rows && objective.target == TargetKind::kRaw))
     user_error(
         "model.target.kind: a loss that ranks needs to know which rows are positive; set "
@@ -96,7 +100,7 @@ void check_ranking(const System& system) {
       std::ranges::any_of(system.graph.layers(),
                           [](const Layer& layer) { return layer.kind == LayerKind::kBatchNorm; }))
     user_error(
-        "model.loss: got a loss that ranks drawn videos, but the model reads columns of rows or "
+        "model.loss: got a loss that ranks, but the model reads columns of rows or "
         "has batch norms; choose squared, bce or huber");
 }
 

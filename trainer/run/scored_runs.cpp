@@ -9,9 +9,11 @@
 
 #include "io/config/writers.h"
 #include "launch/base/errors.h"
+#include "launch/base/text.h"
 #include "launch/collectives/agree.h"
 #include "launch/process/watchdog.h"
 #include "trainer/evaluation/blend.h"
+#include "trainer/evaluation/reranked.h"
 #include "trainer/run/same_on_all.h"
 #include "trainer/run/samples.h"
 
@@ -46,18 +48,6 @@ std::vector<double> given_weights(const std::string& text, size_t runs) {
   return weights;
 }
 
-void check(const ScoredRunsOptions& options) {
-  if (options.runs.empty()) user_error("got no run, expected the folder of one");
-  if (!options.blend && options.runs.size() > 1)
-    user_error("got {} runs; to score them as one, add --blend", options.runs.size());
-  if (options.blend && options.runs.size() < 2)
-    user_error("--blend: got one run, expected two or more");
-  if (!options.blend && (options.of != "scores" || options.weights != kEqual))
-    user_error("--of and --weights are those of a --blend");
-  blend_of(options.of);
-  given_weights(options.weights, options.runs.size());
-}
-
 /// Scores of several units have no sum, and what is fitted to held-out rows needs the same ones of all runs.
 void check(const ScoredRuns& scored) {
   const ScoredRunsOptions& options = scored.options;
@@ -72,8 +62,9 @@ void check(const ScoredRuns& scored) {
     const Problem& problem = run->problem;
     const std::string& name = problem.config.run.dir;
     if (problem.dataset.hash() != first.dataset.hash())
-      user_error("--blend: {} is of another data set than {}; expected runs of one", name,
-                 first.config.run.dir);
+      user_error("{}: {} is of another data set than {}; expected runs of one",
+                 options.blend ? "--blend" : "--rerank", name, first.config.run.dir);
+    if (!options.blend) continue;
     if (options.of == "scores" && problem.system.objective.unit() != first.system.objective.unit())
       user_error(
           "--blend: the scores of {} and {} are not of one unit (one predicts labels, the other "
@@ -93,24 +84,34 @@ void check(const ScoredRuns& scored) {
   }
 }
 
-nlohmann::json describe(const ScoredRuns& scored, std::span<const double> weights) {
-  const ScoredRunsOptions& options = scored.options;
+nlohmann::json describe_runs(const ScoredRuns& scored) {
   nlohmann::json runs = nlohmann::json::array();
-  for (size_t k = 0; k < weights.size(); ++k)
-    runs.push_back({{"path", options.runs[k]},
+  for (size_t k = 0; k < scored.runs.size(); ++k)
+    runs.push_back({{"path", scored.options.runs[k]},
                     {"system", scored.runs[k]->problem.config.model.name},
-                    {"checkpoint", scored.runs[k]->checkpoint},
-                    {"weight", weights[k]}});
+                    {"checkpoint", scored.runs[k]->checkpoint}});
+  return runs;
+}
+
+nlohmann::json describe_blend(const ScoredRuns& scored, std::span<const double> weights) {
+  const ScoredRunsOptions& options = scored.options;
+  nlohmann::json runs = describe_runs(scored);
+  for (size_t k = 0; k < weights.size(); ++k) runs[k]["weight"] = weights[k];
   return {{"of", options.of}, {"weights", options.weights}, {"runs", std::move(runs)}};
+}
+
+std::vector<std::unique_ptr<Predictor>> make_predictors(const ScoredRuns& scored,
+                                                        MpiCommunicator& comm) {
+  std::vector<std::unique_ptr<Predictor>> predictors;
+  for (const auto& run : scored.runs)
+    predictors.push_back(make_host_predictor(run->problem, run->parameters, comm));
+  return predictors;
 }
 
 std::unique_ptr<Blend> make_blend(const ScoredRuns& scored, MpiCommunicator& comm,
                                   ThreadPool& pool) {
   const ScoredRunsOptions& options = scored.options;
-  std::vector<std::unique_ptr<Predictor>> parts;
-  for (const auto& run : scored.runs)
-    parts.push_back(make_host_predictor(run->problem, run->parameters, comm));
-  auto blend = std::make_unique<Blend>(std::move(parts), blend_of(options.of),
+  auto blend = std::make_unique<Blend>(make_predictors(scored, comm), blend_of(options.of),
                                        given_weights(options.weights, scored.runs.size()));
   if (options.weights != kValidation) return blend;
   const Phase phase("weights of the blend");
@@ -127,33 +128,59 @@ std::unique_ptr<Blend> make_blend(const ScoredRuns& scored, MpiCommunicator& com
 
 }  // namespace
 
+void check_options(const ScoredRunsOptions& options) {
+  if (options.runs.empty()) user_error("got no run, expected the folder of one");
+  if (!options.blend && options.rerank == 0 && options.runs.size() > 1)
+    user_error("got {} runs; to score them as one, add --blend or --rerank N", options.runs.size());
+  if (options.blend && options.rerank > 0)
+    user_error("--rerank: got --blend beside it, expected one of the two");
+  if (options.rerank > 0 && options.runs.size() != 2)
+    user_error("--rerank: got {}, expected two: the base, then the ranker",
+               plural(std::ssize(options.runs), "run"));
+  if (options.blend && options.runs.size() < 2)
+    user_error("--blend: got one run, expected two or more");
+  if (!options.blend && (options.of != "scores" || options.weights != kEqual))
+    user_error("--of and --weights are those of a --blend");
+  blend_of(options.of);
+  given_weights(options.weights, options.runs.size());
+}
+
 ScoredRuns open_scored_runs(const ScoredRunsOptions& options, MpiCommunicator& comm) {
   same_on_all(comm, [&] {
-    check(options);
+    check_options(options);
     return Facts{{"RUN", fmt::format("{}", fmt::join(options.runs, " "))},
-                 {"--blend", options.blend ? options.of + ", " + options.weights : "none"}};
+                 {"--blend", options.blend ? options.of + ", " + options.weights : "none"},
+                 {"--rerank", fmt::format("{}", options.rerank)}};
   });
   ScoredRuns scored{.options = options};
   for (const std::string& run : options.runs)
     scored.runs.push_back(std::make_unique<StoredRun>(open_run(run, options.overrides, comm)));
-  if (options.blend) agree(comm, [&] { check(scored); });
-  scored.unit =
-      options.of == "ranks" ? ScoreUnit::kOrder : scored.problem().system.objective.unit();
+  if (!scored.is_one()) agree(comm, [&] { check(scored); });
+  scored.unit = options.of == "ranks" || options.rerank > 0
+                    ? ScoreUnit::kOrder
+                    : scored.problem().system.objective.unit();
   return scored;
 }
 
 void ScoredRuns::find_devices(MpiCommunicator& comm) {
-  if (!options.blend) devices = find_scoring_devices(problem(), comm);
+  if (is_one()) devices = find_scoring_devices(problem(), comm);
 }
 
 void ScoredRuns::prepare(MpiCommunicator& comm, ThreadPool& pool) {
-  if (!options.blend) {
+  if (is_one()) {
     predictor = make_predictor(*runs.front(), devices.get(), comm);
     checkpoint = runs.front()->checkpoint;
     return;
   }
+  if (options.rerank > 0) {
+    auto both = make_predictors(*this, comm);
+    joined["rerank"] = {{"top", options.rerank}, {"runs", describe_runs(*this)}};
+    checkpoint = fmt::format("the first {} of a run re-ranked", options.rerank);
+    predictor = std::make_unique<Reranked>(std::move(both[0]), std::move(both[1]), options.rerank);
+    return;
+  }
   auto made = make_blend(*this, comm, pool);
-  blend = describe(*this, made->weights());
+  joined["blend"] = describe_blend(*this, made->weights());
   checkpoint = fmt::format("blend of {} runs", runs.size());
   predictor = std::move(made);
 }

@@ -13,14 +13,18 @@
 
 namespace kt {
 
-/// What scores: a run, or several as one.
+/// What scores: a run, or several as one, blended or re-ranked.
 struct ScoredRunsOptions {
   std::vector<std::string> runs;       ///< folders
   std::vector<std::string> overrides;  ///< of their configurations
+  int64_t rerank = 0;  ///< a base and a ranker: so many of the base's best (reranked.h); 0: none
   bool blend = false;
   std::string of = "scores";      ///< or "ranks" (trainer/evaluation/blend.h)
   std::string weights = "equal";  ///< or "validation", or a number a run, separated by commas
 };
+
+/// Throws: UserError for options that cannot be.
+void check_options(const ScoredRunsOptions& options);
 
 struct ScoredRuns {
   ScoredRunsOptions options;
@@ -30,11 +34,14 @@ struct ScoredRuns {
   // What `prepare` makes.
   std::unique_ptr<Predictor> predictor;  ///< borrows runs and devices
   std::string checkpoint;                ///< for people, as "step 1200 (best)"
-  nlohmann::json blend;  ///< {of, weights, runs[]{path, system, checkpoint, weight}}; null for one
+  /// {blend: {of, weights, runs[]{path, system, checkpoint, weight}}} or {rerank: {top, runs[]{path, system,
+  /// checkpoint}}}; empty for one.
+  nlohmann::json joined = nlohmann::json::object();
 
   const Problem& problem() const { return runs.front()->problem; }
   /// Has one run score on devices, where it may; several are scored here. Collective: all ranks. Throws: AgreedError.
   void find_devices(MpiCommunicator& comm);
+  bool is_one() const { return runs.size() == 1; }
   /// Reads what scoring takes; finds the weights of a blend. Collective: all ranks. Throws: UserError, the same on all.
   void prepare(MpiCommunicator& comm, ThreadPool& pool);
 };

@@ -7,6 +7,8 @@
 #include "launch/base/errors.h"
 #include "launch/base/math.h"
 #include "launch/base/random.h"
+#include "models/graph/group_loss.h"
+#include "sharding/schedule.h"
 
 namespace kt {
 namespace {
@@ -58,6 +60,7 @@ NegativeSampler::Lists NegativeSampler::lists_of(const ShardSamples& samples,
   struct User {
     std::vector<int32_t> positives, shown;
     std::vector<float> targets;  // of those shown, as they come
+    std::vector<uint32_t> rows;
   };
   std::vector<User> users(samples.users.size());
   const bool rows = objective_.negatives == NegativeKind::kRows;
@@ -65,12 +68,14 @@ NegativeSampler::Lists NegativeSampler::lists_of(const ShardSamples& samples,
     User& user = users[sample.user];
     if (is_positive(sample) && !rows) user.positives.push_back(sample.item);
     if (rows || objective_.negatives == NegativeKind::kShown) user.shown.push_back(sample.item);
-    if (rows) user.targets.push_back(objective_.target_of(sample.label));
+    if (!rows) continue;
+    user.targets.push_back(objective_.target_of(sample.label));
+    user.rows.push_back(sample.row);
   }
   std::vector<int32_t> block;
   for (int32_t item = 0; item < std::ssize(excluded.items); ++item)
     if (excluded.items[item]) block.push_back(item);
-  Lists lists{.begin = {0}, .item = {}, .before = {}, .target = {}};
+  Lists lists{.begin = {0}, .item = {}, .before = {}, .target = {}, .row = {}};
   for (size_t k = 0; k < users.size(); ++k) {
     User& user = users[k];
     sort_distinct(user.positives);
@@ -79,6 +84,7 @@ NegativeSampler::Lists NegativeSampler::lists_of(const ShardSamples& samples,
     } else if (rows) {
       lists.item.insert(lists.item.end(), user.shown.begin(), user.shown.end());
       lists.target.insert(lists.target.end(), user.targets.begin(), user.targets.end());
+      lists.row.insert(lists.row.end(), user.rows.begin(), user.rows.end());
     } else if (objective_.negatives == NegativeKind::kShown) {
       sort_distinct(user.shown);
       std::ranges::set_difference(user.shown, user.positives, std::back_inserter(lists.item));
@@ -132,6 +138,7 @@ void NegativeSampler::draw(int64_t shard, const Sample& sample, int64_t epoch, i
   const int64_t all = drawable(lists, sample.user), count = group() - 1;
   const uint64_t key =
       random_bits(seed_, Purpose::kNegatives, static_cast<uint64_t>(epoch), sample.row);
+  if (objective_.ranks_lists()) return draw_list(lists, sample, key, items, targets);
   items[0] = sample.item;
   targets[0] = 1;
   for (int64_t k = 1; k <= count; ++k) {
@@ -158,6 +165,26 @@ void NegativeSampler::draw(int64_t shard, const Sample& sample, int64_t epoch, i
                      ? static_cast<float>(math::log(static_cast<double>(count * weight) /
                                                     static_cast<double>(all)))
                      : 0;
+  }
+}
+
+/// The row itself, then others of its user, in an order drawn of all.
+void NegativeSampler::draw_list(const Lists& lists, const Sample& sample, uint64_t key,
+                                int32_t* items, float* targets) const {
+  const int64_t begin = lists.begin[sample.user], rows = lists.begin[sample.user + 1] - begin;
+  items[0] = sample.item;
+  targets[0] = objective_.target_of(sample.label);
+  int64_t listed = 1;
+  const Permutation order(rows, key);
+  for (int64_t k = 0; k < rows && listed < group(); ++k) {
+    const int64_t place = begin + order(k);
+    if (lists.row[place] == sample.row) continue;
+    items[listed] = lists.item[place];
+    targets[listed++] = lists.target[place];
+  }
+  for (int64_t k = listed; k < group(); ++k) {
+    items[k] = items[k % listed];
+    targets[k] = kNoRow;
   }
 }
 
