@@ -19,6 +19,11 @@ enum class Loss {
   // Of the outputs of a group of rows: a positive one, then its negatives (`group_loss`).
   kBpr,  ///< log(1 + e^-(positive - negative))
   kSoftmax,  ///< -log of the positive's share among all of them, each negative standing for those not drawn
+  // Of all outputs of a row (models/graph/watch_time.h).
+  kOdds,
+  kLevels,
+  kQuantiles,
+  kMixture,
 };
 
 /// What the negatives of a positive row are drawn from: never its user's own positives.
@@ -36,6 +41,9 @@ enum class TargetKind {
   kStandard,  ///< less `mean`, by `deviation`: those of the clipped training labels
   kLog,       ///< log(1 + label)
   kPositive,  ///< 1 from `threshold` on, else 0
+  // Not of the label: of the row's play time (trainer/features/play_times.h).
+  kPlayTime,   ///< in units of the mean play time of training rows
+  kPlayShare,  ///< its share among those of videos of like duration
 };
 
 /// What the scores of a system are.
@@ -58,6 +66,14 @@ struct Objective {
   bool exclude_block =
       false;  ///< kUniform, kPopularity: users of the test table draw none of its items
   double temperature = 1;                           ///< kBpr, kSoftmax: divides outputs
+  // Of losses of all outputs of a row.
+  int64_t outputs = 1;      ///< of the graph
+  double error_weight = 0;  ///< kLevels, kMixture: of the error of the decoded play time
+  double shape_weight = 0;  ///< kLevels: of what rises from a level to the next; kMixture: of the
+                            ///< negative entropy of the weights
+  double quantile = 0;      ///< kQuantiles: that is the play time; 0: their mean is
+  /// kLevels: the levels, ascending, then the log odds of a training row being above each. Shapes: [2, outputs].
+  const float* levels = nullptr;
 
   /// Rows of a group; 1: every row for itself.
   KT_HOST_DEVICE int64_t group() const {
@@ -66,6 +82,10 @@ struct Objective {
                                                                        : 1;
   }
   bool ranks() const { return loss == Loss::kBpr || loss == Loss::kSoftmax; }
+  bool of_outputs() const { return loss >= Loss::kOdds; }
+  bool of_play_time() const {
+    return target == TargetKind::kPlayTime || target == TargetKind::kPlayShare;
+  }
   bool is_full_softmax() const {
     return loss == Loss::kSoftmax && negatives == NegativeKind::kAll;
   }
@@ -91,6 +111,9 @@ struct Objective {
         return static_cast<float>(math::log1p(static_cast<double>(std::max(cut, 0.f))));
       case TargetKind::kPositive:
         return static_cast<double>(cut) >= threshold ? 1.f : 0.f;
+      case TargetKind::kPlayTime:
+      case TargetKind::kPlayShare:
+        break;
     }
     return cut;
   }
@@ -104,6 +127,8 @@ struct Objective {
     switch (target) {
       case TargetKind::kRaw:
       case TargetKind::kPositive:
+      case TargetKind::kPlayTime:
+      case TargetKind::kPlayShare:
         return output;
       case TargetKind::kRange:
         return static_cast<float>((static_cast<double>(output) - low) * clip / (high - low));
@@ -115,9 +140,9 @@ struct Objective {
     return output;
   }
   /// Makes scores of outputs, in place.
-  void make_scores(std::span<float> outputs) const {
+  void make_scores(std::span<float> values) const {
     if (target == TargetKind::kRaw) return;
-    for (float& output : outputs) output = score_of(output);
+    for (float& value : values) value = score_of(value);
   }
 };
 
@@ -144,6 +169,11 @@ KT_HOST_DEVICE inline LossAndSlope loss_of(const Objective& objective, double ou
     case Loss::kBpr:
     case Loss::kSoftmax:
       break;  // of groups
+    case Loss::kOdds:
+    case Loss::kLevels:
+    case Loss::kQuantiles:
+    case Loss::kMixture:
+      break;  // of all outputs
   }
   return {};
 }

@@ -45,6 +45,7 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
   const std::string lack = system.means || system.gram || system.profiles || system.trees
                                ? "it is found in one step"
                            : system.objective.is_full_softmax() ? "its softmax is over all videos"
+                           : system.watch_time                  ? "it predicts play times"
                                                                 : "";
   if (!lack.empty()) return lack;
   if (uses([](const ParameterSpec& spec) {

@@ -55,6 +55,8 @@ class Evaluator {
 
  private:
   void find_users();
+  /// Where `evaluate.play_time` asks for them. Collective: all ranks.
+  void add_play_times(std::span<const float> scores, EvaluationResult& result) const;
   /// Of a user of this rank, by its dense index: its row among those of the rank's.
   int32_t row_of(int32_t user) const {
     return static_cast<int32_t>(problem_.user_row(user) - own_users_.begin);
