@@ -5,11 +5,11 @@ big_matrix.csv, scored on small_matrix.csv.
 """
 import argparse
 import ast
+import csv
 import json
 import math
 
 import numpy
-import polars
 import torch
 from torch import nn
 from torch.nn import functional
@@ -20,43 +20,53 @@ LEVELS = [f"{level}_level_category_id" for level in ("first", "second", "third")
 TAGS = 31
 
 
+def read(path):
+    """The columns of a file by name, as texts. A line ends in \n alone."""
+    with open(path, newline="\n") as file:
+        header, *lines = csv.reader(line.replace("\r", " ") for line in file)
+    return dict(zip(header, zip(*lines)))
+
+
+def numbers(column):
+    return numpy.array(column, dtype=float).astype(int)
+
+
 def codes(column):
-    """From 0 on, by first appearance; a missing value is one of its own."""
-    return numpy.unique(column.cast(polars.String).fill_null("").to_numpy().astype(str), return_inverse=True)[1]
+    """From 0 on; an empty text is a value of its own."""
+    return numpy.unique(numpy.array(column), return_inverse=True)[1]
 
 
 class Table:
     """What is known of users, videos and rows. Codes of a kind are rows of one table, side by side."""
 
     def __init__(self, folder):
-        big, small = (polars.read_csv(f"{folder}/{name}_matrix.csv", columns=["user_id", "video_id", "play_duration", "video_duration"])
-                      for name in ("big", "small"))
-        users = polars.read_csv(f"{folder}/user_features.csv").sort("user_id")
-        texts = polars.read_csv(f"{folder}/kuairec_caption_category.csv", columns=["video_id", *LEVELS],
-                                infer_schema=False, truncate_ragged_lines=True, ignore_errors=True)
-        texts = texts.filter(polars.col("video_id").str.contains(r"^\d+$")).with_columns(polars.col("video_id").cast(polars.Int64))
-        tags = polars.read_csv(f"{folder}/item_categories.csv")
-        videos = max(big["video_id"].max(), small["video_id"].max(), tags["video_id"].max()) + 1
-        first = big.group_by("video_id").first()
+        big, small = ({name: numbers(rows[name]) for name in ("user_id", "video_id", "play_duration", "video_duration")}
+                      for rows in (read(f"{folder}/{name}_matrix.csv") for name in ("big", "small")))
+        users, texts, tags = (read(f"{folder}/{name}.csv") for name in ("user_features", "kuairec_caption_category", "item_categories"))
+        user_ids, text_ids = numbers(users["user_id"]), numbers(texts["video_id"])
+        videos = max(of.max() for of in (big["video_id"], small["video_id"], numbers(tags["video_id"]))) + 1
         duration = numpy.full(videos, numpy.nan)
-        duration[first["video_id"].to_numpy()] = first["video_duration"].to_numpy()
+        ids, first = numpy.unique(big["video_id"], return_index=True)
+        duration[ids] = big["video_duration"][first]
         known = ~numpy.isnan(duration)
         duration[~known] = numpy.median(duration[known])
         places = numpy.searchsorted(numpy.sort(duration[known]), duration)
         bag = numpy.zeros((videos, TAGS), numpy.float32)
-        for video, of in zip(tags["video_id"], tags["feat"]):
+        for video, of in zip(numbers(tags["video_id"]), tags["feat"]):
             bag[video, ast.literal_eval(of)] = 1 / len(ast.literal_eval(of))
         levels = numpy.zeros((videos, 3), int)
         for k, level in enumerate(LEVELS):
-            levels[texts["video_id"].to_numpy(), k] = 1 + codes(texts[level])
+            levels[text_ids, k] = 1 + codes(texts[level])
         log = numpy.log1p(duration)
-        counted = log[big["video_id"].to_numpy()]
-        self.user_codes = self.side_by_side(numpy.stack([codes(users[name]) for name in USER_CODES], 1))
+        counted = log[big["video_id"]]
+        of_users = numpy.zeros((user_ids.max() + 1, len(USER_CODES)), int)
+        of_users[user_ids] = numpy.stack([codes(users[name]) for name in USER_CODES], 1)
+        self.user_codes = self.side_by_side(of_users)
         self.video_codes = self.side_by_side(numpy.concatenate([levels, (50 * places // known.sum())[:, None]], 1))
         self.tags = torch.tensor(bag)
         self.log_duration = torch.tensor((log - counted.mean()) / counted.std(), dtype=torch.float32)[:, None]
-        self.train, self.test = ({name: torch.tensor(rows[name].to_numpy()) for name in rows.columns} for rows in (big, small))
-        self.users, self.videos = users["user_id"].max() + 1, videos
+        self.train, self.test = ({name: torch.tensor(column) for name, column in rows.items()} for rows in (big, small))
+        self.users, self.videos = len(of_users), videos
 
     @staticmethod
     def side_by_side(columns):

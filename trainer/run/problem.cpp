@@ -99,11 +99,6 @@ void check_ranking(const System& system) {
 /// Throws: UserError where rows have no play times, or where labels are made of them that these do not follow.
 void check_play_times(const Problem& problem) {
   const Config& config = problem.config;
-  if (!problem.dataset.has_durations())
-    user_error(
-        "{}: model.name is {}, but the training rows have no play_duration; import a folder in the "
-        "official layout, or choose another system",
-        config.data.path, config.model.name);
   if (config.data.target.clip > 0)
     user_error(
         "data.target.clip: got {} with model.name={}, whose target is the play time, not the "
@@ -114,6 +109,11 @@ void check_play_times(const Problem& problem) {
         "data.repeats: got {} with model.name={}, whose target is the play time of single rows; "
         "set it to keep or first",
         name_of(config.data.repeats), config.model.name);
+  if (!problem.dataset.has_durations())
+    user_error(
+        "{}: model.name is {}, but the training rows have no play_duration; import a folder in the "
+        "official layout, or choose another system",
+        config.data.path, config.model.name);
 }
 
 System make_system(const Problem& problem) {
