@@ -66,12 +66,13 @@ class FitPlayTimes : public SmallProblem {
     if (name == "cread") values.set("levels", int64_t{9});
     return find_system(name).make(values, {.users = dataset.users(), .items = dataset.items()});
   }
-  FittedPlayTimes fit(const System& of, MpiCommunicator& ranks, int threads) const {
+  FittedPlayTimes fit(const System& of, MpiCommunicator& ranks, int threads,
+                      double clip = 0) const {
     const Range shards = shards_of_rank(kShards, ranks.world());
     const std::vector<ShardSamples> samples(all_samples.begin() + shards.begin,
                                             all_samples.begin() + shards.end);
     ThreadPool pool(threads);
-    return fit_play_times(of, dataset, samples, ranks, pool);
+    return fit_play_times(of, dataset, samples, clip, ranks, pool);
   }
   /// The duration of each item, of its first row.
   std::map<int32_t, int64_t> durations() const {
@@ -115,10 +116,10 @@ TEST_F(FitPlayTimes, QuantilesAreThoseOfRangesOfEqualCounts) {
   for (const PlayedRow& row : rows)
     of_range[range[duration.at(row.item)]].push_back(static_cast<double>(row.played));
   EXPECT_GT(of_range.size(), 20U);
-  const std::vector<float>& table = values_of(fitted, "play_times.quantiles");
-  ASSERT_EQ(table.size(), 50U * 22);
+  const std::vector<float>& quantiles = values_of(fitted, "play_times.quantiles");
+  ASSERT_EQ(quantiles.size(), 50U * 22);
   for (int64_t r = 0; r < 50; ++r) {
-    const float* of = table.data() + r * 22;
+    const float* of = quantiles.data() + r * 22;
     if (!of_range.contains(r)) {
       EXPECT_TRUE(std::equal(of, of + 22, of - 22)) << r;
       continue;
@@ -180,6 +181,24 @@ TEST_F(FitPlayTimes, LevelsAreQuantilesAndTheMeanOfAllRowsComesOfThem) {
   double best = 1;
   for (int k = 0; k < 50; ++k) best = std::min(best, nearest(.001 + .1 * k));
   EXPECT_LT(best, 1e-5);
+}
+
+TEST_F(FitPlayTimes, PlayTimesAreCutToSoManyDurations) {
+  const FittedPlayTimes fitted = fit(system("wlr"), comm, 1, 1.5);
+  double mean = 0;
+  int64_t cut = 0, at = 0;
+  const auto cut_of = [](const PlayedRow& row) {
+    return std::min(row.played, row.duration * 3 / 2);
+  };
+  for (const PlayedRow& row : rows) {
+    mean += static_cast<double>(cut_of(row)) / static_cast<double>(rows.size());
+    cut += cut_of(row) < row.played;
+  }
+  EXPECT_GT(cut, 10);
+  for (int64_t j = 0; j < own.begin; ++j) at += std::ssize(all_samples[j].train);
+  for (const std::vector<float>& of_shard : fitted.targets)
+    for (const float target : of_shard)
+      EXPECT_FLOAT_EQ(target, static_cast<float>(static_cast<double>(cut_of(rows[at++])) / mean));
 }
 
 TEST_F(FitPlayTimes, NeitherRanksNorThreadsChangeABit) {

@@ -92,7 +92,6 @@ TEST_F(Options, PlayTimesAreOfRowsThatHaveThem) {
     expect_refused(name, arguments, message);
   };
   expect("d2q", "", "model.name is d2q, but the training rows have no play_duration");
-  expect("cqe", "data.target.clip=5", "data.target.clip: got 5 with model.name=cqe");
   expect("wlr", "data.repeats=mean", "data.repeats: got mean with model.name=wlr");
 }
 

@@ -25,14 +25,20 @@ constexpr double kSecond = 1000;  // milliseconds
 /// Milliseconds that the training rows were played, in their order. Shapes: [own shards][rows].
 using Played = std::vector<std::vector<int32_t>>;
 
-Played read_played(const Dataset& dataset, std::span<const ShardSamples> samples, int64_t first) {
+Played read_played(const Dataset& dataset, std::span<const ShardSamples> samples, int64_t first,
+                   double label_clip) {
   Played played;
   for (int64_t j = 0; j < std::ssize(samples); ++j) {
     const std::vector<uint32_t> row = dataset.read_shard(first + j).row;
-    const std::vector<int32_t> all = dataset.read_durations(first + j).play_duration;
+    const Durations all = dataset.read_durations(first + j);
     std::vector<int32_t>& of_shard = played.emplace_back();
     for (const Sample& sample : samples[j].train)
-      of_shard.push_back(all[std::ranges::lower_bound(row, sample.row) - row.begin()]);
+      of_shard.push_back([&] {
+        const auto at = std::ranges::lower_bound(row, sample.row) - row.begin();
+        const int32_t play = all.play_duration[at];
+        const double most = label_clip * all.video_duration[at];
+        return label_clip > 0 && play > most ? static_cast<int32_t>(most) : play;
+      }());
   }
   return played;
 }
@@ -255,15 +261,15 @@ std::vector<ArraySpec> play_time_arrays(const System& system, const Dataset& dat
 }
 
 FittedPlayTimes fit_play_times(const System& system, const Dataset& dataset,
-                               std::span<const ShardSamples> samples, MpiCommunicator& comm,
-                               ThreadPool& pool) {
+                               std::span<const ShardSamples> samples, double label_clip,
+                               MpiCommunicator& comm, ThreadPool& pool) {
   const WatchTimeFit& fit = *system.watch_time;
   const int64_t first_shard = shards_of_rank(dataset.shards(), comm.world()).begin;
   std::vector<uint64_t> first;
   Played played;
   agree(comm, [&] {
     first = first_durations(dataset, samples, first_shard);
-    played = read_played(dataset, samples, first_shard);
+    played = read_played(dataset, samples, first_shard, label_clip);
   });
   comm.all_reduce(std::span(first), Reduction::kMin);
   const std::vector<double> duration = durations_of(first);

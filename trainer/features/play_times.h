@@ -25,11 +25,12 @@ struct FittedPlayTimes {
   std::vector<std::vector<float>> targets;
 };
 
-/// Fits on the play times of all ranks' training rows. All is counted in integers: the same bits on any number of ranks and
+/// Fits on the play times of all ranks' training rows, each cut to `label_clip` times its row's duration (0: as it is). All is
+/// counted in integers: the same bits on any number of ranks and
 /// threads. Collective: all ranks. Throws: AgreedError for a shard that cannot be read.
 FittedPlayTimes fit_play_times(const System& system, const Dataset& dataset,
-                               std::span<const ShardSamples> samples, MpiCommunicator& comm,
-                               ThreadPool& pool);
+                               std::span<const ShardSamples> samples, double label_clip,
+                               MpiCommunicator& comm, ThreadPool& pool);
 
 /// Makes scores of outputs.
 class PlayTimes {

@@ -90,7 +90,8 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
     set_moments(problem, arrays.back().values);
   }
   if (problem.system.watch_time) {
-    FittedPlayTimes fitted = fit_play_times(problem.system, problem.dataset, samples, comm, pool);
+    FittedPlayTimes fitted = fit_play_times(problem.system, problem.dataset, samples,
+                                            config.data.target.clip, comm, pool);
     problem.columns.targets = std::move(fitted.targets);
     for (FittedArray& array : fitted.arrays) arrays.push_back(std::move(array));
   }

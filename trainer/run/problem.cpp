@@ -99,11 +99,6 @@ void check_ranking(const System& system) {
 /// Throws: UserError where rows have no play times, or where labels are made of them that these do not follow.
 void check_play_times(const Problem& problem) {
   const Config& config = problem.config;
-  if (config.data.target.clip > 0)
-    user_error(
-        "data.target.clip: got {} with model.name={}, whose target is the play time, not the "
-        "ratio; set it to 0",
-        config.data.target.clip, config.model.name);
   if (config.data.repeats == Repeats::kMean || config.data.repeats == Repeats::kSum)
     user_error(
         "data.repeats: got {} with model.name={}, whose target is the play time of single rows; "
