@@ -429,6 +429,10 @@ TEST_F(Metrics, OfPlayTimesEqualThePlainLoopsOnAnyRanks) {
     EXPECT_NEAR(got.metrics.at("play_time.xauc"), want[2], 1e-12);
     EXPECT_NEAR(got.metrics.at("play_time.xauc_ties"), want[3], 1e-12);
     EXPECT_NEAR(got.chance.at("play_time.mae_s"), want[4], 1e-12);
+    double over_pairs = 0;
+    for (size_t u = 0; u < users.size(); ++u)
+      over_pairs += got.mae_s.at(u) * static_cast<double>(users[u].size());
+    EXPECT_NEAR(over_pairs / static_cast<double>(played.size()), want[0], 1e-12);
     if (k == 0) {
       EXPECT_NEAR(got.metrics.at("play_time.xauc"), 2. / 3, 1e-15);
       EXPECT_NEAR(got.metrics.at("play_time.xauc_ties"), 2.5 / 3, 1e-15);
@@ -439,6 +443,7 @@ TEST_F(Metrics, OfPlayTimesEqualThePlainLoopsOnAnyRanks) {
         evaluate_play_times(alone.input(), played, alone.score, self, pool);
     EXPECT_EQ(got.metrics, once.metrics);
     EXPECT_EQ(got.chance, once.chance);
+    EXPECT_EQ(got.mae_s, once.mae_s);
   }
 }
 

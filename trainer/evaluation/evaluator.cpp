@@ -126,6 +126,17 @@ void Evaluator::add_play_times(std::span<const float> scores, EvaluationResult& 
       evaluate_play_times(input_, table_.play_duration, scores, comm_, pool_);
   result.metrics.insert(found.metrics.begin(), found.metrics.end());
   result.chance.insert(found.chance.begin(), found.chance.end());
+  UserValues& users = result.user_values;
+  const auto names = std::ssize(users.names);
+  std::vector<double> values;
+  for (size_t u = 0; u < found.mae_s.size(); ++u) {
+    const auto row = users.values.begin() + static_cast<std::ptrdiff_t>(u) * names;
+    values.insert(values.end(), row, row + names);
+    values.push_back(found.mae_s[u]);
+  }
+  users.names.push_back("play_time.mae_s");
+  users.over_pairs.push_back(1);
+  users.values = std::move(values);
 }
 
 Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& checkpoint) {

@@ -35,21 +35,21 @@ std::vector<UserPairs> own_pairs(const EvaluationInput& input, int rank) {
 /// Sums over the pairs of a user, seconds.
 using Sums = std::array<double, 2>;  // of errors, of predictions
 
-/// Over all users, in the order of the table. Shapes: own [users of this rank]. Collective: all ranks.
-Sums over_users(std::span<const Sums> own, const EvaluationInput& input, Communicator& comm) {
+/// Of all users, in the order of the table. Shapes: own [users of this rank]. Collective: all ranks.
+std::vector<Sums> of_all_users(std::span<const Sums> own, const EvaluationInput& input,
+                               Communicator& comm) {
   std::vector<double> flat;
   for (const Sums& of_user : own) flat.insert(flat.end(), of_user.begin(), of_user.end());
   const std::vector<double> all = gather_to_all<double>(flat, comm);
   std::vector<size_t> next(static_cast<size_t>(comm.world().size) + 1, 0);
   for (const int32_t rank : input.user_rank) ++next[static_cast<size_t>(rank) + 1];
   std::partial_sum(next.begin(), next.end(), next.begin());
-  Sums total{};
+  std::vector<Sums> sums;
   for (const int32_t rank : input.user_rank) {
     const size_t at = 2 * next[static_cast<size_t>(rank)]++;
-    total[0] += all[at];
-    total[1] += all[at + 1];
+    sums.push_back({all[at], all[at + 1]});
   }
-  return total;
+  return sums;
 }
 
 /// A value that half of all are not above: of two in the middle the lesser. Shapes: values >= 0.
@@ -96,7 +96,15 @@ PlayTimeMetrics evaluate_play_times(const EvaluationInput& input,
                                      buffers[static_cast<size_t>(thread)])
                    .row};
   });
-  const Sums all = over_users(sums, input, comm);
+  const std::vector<Sums> of_users = of_all_users(sums, input, comm);
+  PlayTimeMetrics result;
+  Sums all{};
+  for (size_t u = 0; u < of_users.size(); ++u) {
+    all[0] += of_users[u][0];
+    all[1] += of_users[u][1];
+    result.mae_s.push_back(of_users[u][0] /
+                           static_cast<double>(input.offsets[u + 1] - input.offsets[u]));
+  }
   const auto n = static_cast<double>(play_duration.size());
   const int64_t median = median_of(play_duration);
   int64_t from_median = 0, total = 0;  // milliseconds
@@ -105,7 +113,6 @@ PlayTimeMetrics evaluate_play_times(const EvaluationInput& input,
     total += ms;
   }
 
-  PlayTimeMetrics result;
   const auto add = [&](const char* name, double value, double chance) {
     result.metrics[name] = value;
     result.chance[name] = chance;

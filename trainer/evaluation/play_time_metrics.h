@@ -4,6 +4,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/communicator.h"
@@ -15,6 +16,7 @@ namespace kt {
 /// levels.
 struct PlayTimeMetrics {
   std::map<std::string, double> metrics, chance;
+  std::vector<double> mae_s;  ///< [U] of each user
 };
 
 /// The same bits on any number of ranks and threads: sums are taken as those of `TestMetrics`. Shapes: input.video_duration
