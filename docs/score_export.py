@@ -117,12 +117,42 @@ def compute(layer, x, arrays, user, video):
     }[kind]()
 
 
+def play_times(arrays, of, outputs, video):
+    """In units of play_times.unit (docs/watch-time.md). Shapes: outputs [pairs, outputs], result [pairs]."""
+    if of["head"] == "share":
+        table = arrays["play_times.quantiles"].astype(float)
+        ranges = np.maximum(np.searchsorted(table[:, 0], arrays["play_times.duration"][video, 0], "right") - 1, 0)
+        steps = np.linspace(0, 1, table.shape[1] - 1)
+        return np.array([np.interp(share, steps, table[r, 1:]) for share, r in zip(outputs[:, 0], ranges)])
+    if of["head"] == "odds":
+        return np.exp(outputs[:, 0])
+    n = outputs.shape[1]
+    if of["head"] == "levels":
+        levels, odds = arrays["play_times.levels"].astype(float)
+        return 1 / (1 + np.exp(-outputs - odds)) @ np.diff(levels, prepend=0)
+    softplus = lambda x: np.logaddexp(0, x)
+    if of["head"] == "quantiles":
+        quantiles = np.cumsum(softplus(outputs + np.log(2 / n)), axis=1)
+        quantiles = np.concatenate([np.zeros((len(outputs), 1)), quantiles, quantiles[:, -1:]], axis=1)
+        shares = np.linspace(0, 1, n + 2)
+        if of["quantile"] > 0:
+            return np.array([np.interp(of["quantile"], shares, row) for row in quantiles])
+        return ((quantiles[:, 1:] + quantiles[:, :-1]) / 2).mean(axis=1)
+    gaussians = (n - 2) // 3  # a mixture
+    mean = 1 / (2 * softplus(outputs[:, :1] / 2) + 1e-6)
+    mean = np.concatenate([mean, softplus(outputs[:, 1 : 1 + gaussians]) + mean], axis=1)
+    weight = np.exp(outputs[:, 1 + 2 * gaussians :] - outputs[:, 1 + 2 * gaussians :].max(axis=1, keepdims=True))
+    return (weight * mean).sum(axis=1) / weight.sum(axis=1)
+
+
 def score(arrays, document, user, video):
     """Shapes: user and video, rows of their tables, and result [pairs]."""
     values = []
     for layer in document["graph"]:
         values.append(compute(layer, [values[k] for k in layer["inputs"]], arrays, user, video))
     output, of = values[-1][:, 0], document["score"]
+    if of["function"] == "play_time":
+        return play_times(arrays, of, values[-1], video) * arrays["play_times.unit"][0, 0] / arrays["play_times.duration"][video, 0]
     return np.expm1(output) if of["function"] == "expm1" else of["factor"] * output + of["offset"]
 
 

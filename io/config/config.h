@@ -114,6 +114,7 @@ struct Config {
     EvaluationCandidates candidates = EvaluationCandidates::kObserved;
     int64_t bootstrap = 1000;  ///< replicates; 0: no intervals
     bool groups = false;
+    bool play_time = false;
   } evaluate;
 
   struct Checkpoint {

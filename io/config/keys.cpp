@@ -216,6 +216,8 @@ std::vector<Key> keys_of(Config& config, std::span<const ModelDeclaration> model
       "user's training rows");
   add("evaluate.groups", evaluate.groups, Any{},
       "true: also by tenths of video duration, user activity and video popularity");
+  add("evaluate.play_time", evaluate.play_time, Any{},
+      "true: also scores as play times, ratios times the durations of their videos");
 
   auto& checkpoint = config.checkpoint;
   add("checkpoint.every_steps", checkpoint.every_steps, whole(0, kMostSteps), "0: at epochs only");

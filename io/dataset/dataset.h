@@ -51,6 +51,7 @@ struct TestTable {
   std::vector<int32_t> item;            ///< [N] dense, ascending inside a user
   std::vector<double> label;            ///< [N]; empty if the pairs have none
   std::vector<int32_t> video_duration;  ///< [N] milliseconds; empty if the table has none
+  std::vector<int32_t> play_duration;   ///< [N] likewise
 };
 
 /// Users and items by dense index. Shapes: users [U], items [I].

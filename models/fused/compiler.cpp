@@ -67,7 +67,6 @@ class Compiler {
     values_.resize(layers_.size());
     for (int k = 0; k < std::ssize(layers_); ++k) compile(k);
     const int last = static_cast<int>(layers_.size()) - 1;
-    KT_CHECK(layers_[last].width == 1, "a prediction of width {}", layers_[last].width);
     for (int k = 0; k < last; ++k) KT_CHECK(consumers_[k] > 0, "nobody reads layer {}", k);
     const Value result = at_rows(last);
     for (CompiledModel::Code* code : {&to_.users_, &to_.items_, &to_.rows_}) mark_needed(*code);
@@ -421,7 +420,7 @@ class Compiler {
         ++readers[output.y];
       }
       if (level == Level::kRow) {
-        of.program.prediction_gradient = gradient_of(result.y, 1);
+        of.program.prediction_gradient = gradient_of(result.y, result.width);
         written[result.y] = true;
         ++readers[result.y];
       }
@@ -484,6 +483,7 @@ class Compiler {
     to_.rows_.program.head =
         last.kind == OpKind::kDenseOne && last.activation == Activation::kNone && !last.drops;
     to_.rows_.program.prediction = result.y;
+    to_.rows_.program.prediction_width = result.width;
     to_.rows_.program.user_part_width = to_.users_.program.part_width;
     to_.rows_.program.item_part_width = to_.items_.program.part_width;
   }

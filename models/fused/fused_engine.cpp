@@ -5,6 +5,7 @@
 
 #include "launch/base/errors.h"
 #include "models/graph/group_loss.h"
+#include "models/graph/watch_time.h"
 
 namespace kt {
 namespace {
@@ -21,6 +22,8 @@ class FusedEngine final : public Engine {
         packed_(compiled_.packed_size()),
         running_(compiled_.norms_size()),
         batch_(compiled_.norms_size()) {
+    KT_CHECK(output_width() == objective.outputs, "{} outputs, a loss of {}", output_width(),
+             objective.outputs);
     for (const ParameterSpec& spec : model.parameters()) {
       if (spec.kind == ParameterKind::kDense)
         dense_size_ += spec.size();
@@ -41,6 +44,7 @@ class FusedEngine final : public Engine {
   int64_t dropout_width() const override { return model_.dropout_width(); }
   std::span<const DropoutColumns> dropouts() const override { return model_.dropouts(); }
   std::span<const CodeTable> code_tables() const override { return model_.code_tables(); }
+  int64_t output_width() const override { return compiled_.rows().prediction_width; }
   int64_t part_width(Side side) const override { return program(side).part_width; }
 
   void set_dense(std::span<const float> dense) override {
@@ -78,8 +82,9 @@ class FusedEngine final : public Engine {
   double train_rows(const RowBatch& rows, double scale,
                     const RowGradients& gradients) const override {
     KT_CHECK(norms_.empty(), "a model with batch norms is trained in passes");
-    return objective_.ranks() ? train_groups(rows, scale, gradients)
-                              : run(compiled_.passes()[0], rows, scale, gradients, workspace());
+    return objective_.ranks() || objective_.of_outputs()
+               ? train_groups(rows, scale, gradients)
+               : run(compiled_.passes()[0], rows, scale, gradients, workspace());
   }
 
   std::span<const BatchNorm> batch_norms() const override { return norms_; }
@@ -139,7 +144,8 @@ class FusedEngine final : public Engine {
       else
         to.item_parts += begin * part_width(Side::kItem);
       run(forward, some, scale, to, memory);
-      loss += find_group_losses(some, scale, memory);
+      loss += objective_.ranks() ? find_group_losses(some, scale, memory)
+                                 : find_output_losses(some, scale, memory);
       run(backward, some, scale, to, memory);
     }
     return loss;
@@ -177,6 +183,27 @@ class FusedEngine final : public Engine {
         std::fill_n(to, fused::padded(1), 0.f);  // a part's gradient may be the whole vector
         *to = static_cast<float>(scale * slopes[k]);
       }
+    }
+    return loss;
+  }
+
+  /// Likewise, where a loss is of all outputs of a row.
+  double find_output_losses(const RowBatch& rows, double scale, float* memory) const {
+    const fused::Program& program = compiled_.rows();
+    const int64_t width = program.prediction_width, stride = fused::padded(width);
+    const auto row_of = [&](int64_t buffer, int64_t r) {
+      return memory + r / fused::kBlockRows * compiled_.workspace_size() + buffer +
+             r % fused::kBlockRows * stride;
+    };
+    std::vector<double> outputs(width), slopes(width);
+    double loss = 0;
+    for (int64_t r = 0; r < rows.n; ++r) {
+      std::copy_n(row_of(program.prediction, r), width, outputs.begin());
+      loss += outputs_loss(objective_, outputs.data(), static_cast<double>(rows.target[r]),
+                           slopes.data());
+      float* to = row_of(program.prediction_gradient, r);
+      std::fill_n(to, stride, 0.f);
+      for (int64_t c = 0; c < width; ++c) to[c] = static_cast<float>(scale * slopes[c]);
     }
     return loss;
   }

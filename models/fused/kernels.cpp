@@ -903,12 +903,15 @@ void predict_rows(const Program& program, const float* weights, const RowArgumen
     const Block block{program, weights,   workspace, smaller_of(kBlockRows, rows.n - first),
                       nullptr, rows.norms};
     forward_block(block, rows, first, 0, program.op_count - program.head);
-    float* out = rows.predictions + first;
+    const int64_t width = program.prediction_width, stride = padded(width);
+    float* out = rows.predictions + first * width;
     if (program.head)
       for (int64_t r = 0; r < block.n; r += kLanes)
         store_up_to(out + r, dense_one(block, program.ops[program.op_count - 1], r), block.n - r);
     else
-      for (int64_t r = 0; r < block.n; ++r) out[r] = workspace[program.prediction + r * kLanes];
+      for (int64_t r = 0; r < block.n; ++r)
+        for (int64_t c = 0; c < width; ++c)
+          out[r * width + c] = workspace[program.prediction + r * stride + c];
   }
 }
 

@@ -118,7 +118,8 @@ struct Program {
   int64_t block_size = 0;                            ///< floats of the buffers of a block
   int64_t part_width = 0;                            ///< of an id program
   int64_t user_part_width = 0, item_part_width = 0;  ///< of the row program
-  int64_t prediction = 0, prediction_gradient = 0;   ///< of the row program; stride 16
+  // Of the row program: stride padded(prediction_width).
+  int64_t prediction = 0, prediction_gradient = 0, prediction_width = 1;
   bool head =
       false;  ///< the last operation is a kDenseOne and nothing more: it is done with the loss
 };

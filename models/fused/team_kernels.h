@@ -717,11 +717,14 @@ KT_HOST_DEVICE inline void predict_rows(const Team& of, const Program& program,
       of,      program,   weights, workspace, scratch, smaller_of(kBlockRows, rows.n - first),
       nullptr, rows.norms};
   forward_block(block, rows, first, 0, program.op_count - program.head);
-  float* out = rows.predictions + first;
+  const int64_t width = program.prediction_width, stride = padded(width);
+  float* out = rows.predictions + first * width;
   if (program.head)
     dense_one(block, program.ops[program.op_count - 1], [&](int r, float y) { out[r] = y; });
   else
-    of.each(block.n, [&](int r) { out[r] = workspace[program.prediction + r * kLanes]; });
+    of.each(block.n * width, [&](int k) {
+      out[k] = workspace[program.prediction + k / width * stride + k % width];
+    });
 }
 
 }  // namespace kt::fused

@@ -131,6 +131,8 @@ class Engine {
   virtual int64_t dropout_width() const = 0;
   virtual std::span<const DropoutColumns> dropouts() const = 0;
   virtual std::span<const CodeTable> code_tables() const { return {}; }
+  /// Of a row.
+  virtual int64_t output_width() const { return 1; }
   /// Floats of a part of a user or an item.
   virtual int64_t part_width(Side side) const = 0;
 
@@ -168,7 +170,7 @@ class Engine {
     static_cast<void>(pass), static_cast<void>(statistics);
   }
 
-  /// Outputs without dropout, batch norms by their running values. Shapes: out [n].
+  /// Outputs without dropout, batch norms by their running values. Shapes: out [n, output_width].
   virtual void predict_rows(const RowBatch& rows, float* out) const = 0;
 };
 
@@ -205,13 +207,14 @@ class LeafEngine {
   virtual int64_t dropout_width() const = 0;
   virtual std::span<const DropoutColumns> dropouts() const = 0;
   virtual std::span<const CodeTable> code_tables() const { return {}; }
+  virtual int64_t output_width() const { return 1; }
 
   /// Forward and backward over the rows of a leaf.
   /// Returns the leaf's loss, a sum over its rows; the gradients are those of that sum times `scale` (1 / rows of the
   /// global batch).
   virtual double loss_and_gradients(const LeafInput& input, double scale,
                                     const LeafGradients& gradients) const = 0;
-  /// Outputs without dropout. Shapes: out [rows].
+  /// Outputs without dropout. Shapes: out [rows, output_width].
   virtual void predict(const LeafInput& input, std::span<float> out) const = 0;
 };
 

@@ -29,6 +29,7 @@ class EngineOfLeaves final : public Engine {
   int64_t dropout_width() const override { return leaves_->dropout_width(); }
   std::span<const DropoutColumns> dropouts() const override { return leaves_->dropouts(); }
   std::span<const CodeTable> code_tables() const override { return leaves_->code_tables(); }
+  int64_t output_width() const override { return leaves_->output_width(); }
   int64_t part_width(Side side) const override { return part_width_[side == Side::kItem]; }
 
   void set_dense(std::span<const float> dense) override {
@@ -96,7 +97,7 @@ class EngineOfLeaves final : public Engine {
 
   void predict_rows(const RowBatch& rows, float* out) const override {
     const Leaf leaf = gather(rows);
-    leaves_->predict(leaf.input, {out, static_cast<size_t>(rows.n)});
+    leaves_->predict(leaf.input, {out, static_cast<size_t>(rows.n * output_width())});
   }
 
  private:

@@ -23,6 +23,11 @@ enum class Loss {
   kLambdaRank,  ///< kBpr of each pair, times what exchanging its rows would change of NDCG
   kListNet,     ///< cross entropy of the softmax of the targets and that of the outputs
   kApproxNdcg,  ///< 1 - NDCG, each place a sum of logistics of differences
+  // Of all outputs of a row (models/graph/watch_time.h).
+  kOdds,
+  kLevels,
+  kQuantiles,
+  kMixture,
 };
 
 /// What the negatives of a positive row are drawn from: never its user's own positives.
@@ -40,6 +45,9 @@ enum class TargetKind {
   kStandard,  ///< less `mean`, by `deviation`: those of the clipped training labels
   kLog,       ///< log(1 + label)
   kPositive,  ///< 1 from `threshold` on, else 0
+  // Not of the label: of the row's play time (trainer/features/play_times.h).
+  kPlayTime,   ///< in units of the mean play time of training rows
+  kPlayShare,  ///< its share among those of videos of like duration
 };
 
 /// What the scores of a system are.
@@ -62,6 +70,14 @@ struct Objective {
   bool exclude_block =
       false;  ///< kUniform, kPopularity: users of the test table draw none of its items
   double temperature = 1;  ///< of losses of groups: divides outputs
+  // Of losses of all outputs of a row.
+  int64_t outputs = 1;      ///< of the graph
+  double error_weight = 0;  ///< kLevels, kMixture: of the error of the decoded play time
+  double shape_weight = 0;  ///< kLevels: of what rises from a level to the next; kMixture: of the
+                            ///< negative entropy of the weights
+  double quantile = 0;      ///< kQuantiles: that is the play time; 0: their mean is
+  /// kLevels: the levels, ascending, then the log odds of a training row being above each. Shapes: [2, outputs].
+  const float* levels = nullptr;
 
   /// Rows of a group; 1: every row for itself.
   KT_HOST_DEVICE int64_t group() const {
@@ -74,6 +90,10 @@ struct Objective {
     return loss == Loss::kLambdaRank || loss == Loss::kListNet || loss == Loss::kApproxNdcg;
   }
   bool ranks() const { return loss == Loss::kBpr || loss == Loss::kSoftmax || ranks_lists(); }
+  bool of_outputs() const { return loss >= Loss::kOdds; }
+  bool of_play_time() const {
+    return target == TargetKind::kPlayTime || target == TargetKind::kPlayShare;
+  }
   bool is_full_softmax() const {
     return loss == Loss::kSoftmax && negatives == NegativeKind::kAll;
   }
@@ -99,6 +119,9 @@ struct Objective {
         return static_cast<float>(math::log1p(static_cast<double>(std::max(cut, 0.f))));
       case TargetKind::kPositive:
         return static_cast<double>(cut) >= threshold ? 1.f : 0.f;
+      case TargetKind::kPlayTime:
+      case TargetKind::kPlayShare:
+        break;
     }
     return cut;
   }
@@ -112,6 +135,8 @@ struct Objective {
     switch (target) {
       case TargetKind::kRaw:
       case TargetKind::kPositive:
+      case TargetKind::kPlayTime:
+      case TargetKind::kPlayShare:
         return output;
       case TargetKind::kRange:
         return static_cast<float>((static_cast<double>(output) - low) * clip / (high - low));
@@ -123,9 +148,9 @@ struct Objective {
     return output;
   }
   /// Makes scores of outputs, in place.
-  void make_scores(std::span<float> outputs) const {
+  void make_scores(std::span<float> values) const {
     if (target == TargetKind::kRaw) return;
-    for (float& output : outputs) output = score_of(output);
+    for (float& value : values) value = score_of(value);
   }
 };
 
@@ -155,6 +180,11 @@ KT_HOST_DEVICE inline LossAndSlope loss_of(const Objective& objective, double ou
     case Loss::kListNet:
     case Loss::kApproxNdcg:
       break;  // of groups
+    case Loss::kOdds:
+    case Loss::kLevels:
+    case Loss::kQuantiles:
+    case Loss::kMixture:
+      break;  // of all outputs
   }
   return {};
 }

@@ -6,7 +6,7 @@
 
 #include "models/systems/system.h"
 
-/// What categorical models (dcn_v2, dlrm, deepfm) read of a row: *fields*, each with an embedding of one width, of the
+/// What categorical models (dcn_v2, dlrm, deepfm, heads of watch time) read of a row: *fields*, each with an embedding of one width, of the
 /// ids, of every category of users and videos and of a video's tags; and numbers.
 namespace kt {
 

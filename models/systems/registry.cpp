@@ -19,6 +19,7 @@
 #include "models/systems/mf.h"
 #include "models/systems/ncf.h"
 #include "models/systems/two_tower.h"
+#include "models/systems/watch_time.h"
 #include "models/torch/torch_library.h"
 
 namespace kt {
@@ -31,7 +32,7 @@ std::span<const SystemEntry> systems() {
         gbdt_entry(),    two_tower_entry(),   two_tower_hybrid_entry(),
         dcn_v2_entry(),  dlrm_entry(),        deepfm_entry(),
         als_entry(),     autoencoder_entry(), cosine_entry()};
-    for (const auto& more : {means_entries(), gram_entries()})
+    for (const auto& more : {watch_time_entries(), means_entries(), gram_entries()})
       entries.insert(entries.end(), more.begin(), more.end());
     return entries;
   }();

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -100,6 +101,12 @@ struct TreesFit {
   static constexpr const char *kSplits = "splits", *kLeafValues = "leaf_values";
 };
 
+/// What turns play times into targets and outputs into play times: of the training rows (trainer/features/play_times.h).
+struct WatchTimeFit {
+  int64_t ranges = 0, steps = 0;  ///< kPlayShare: of duration; between quantiles of play times
+  std::shared_ptr<std::vector<float>> levels{};  ///< kLevels: what Objective::levels points to
+};
+
 /// How outputs come of a row, what they are to be, and how that is brought about.
 struct System {
   Layers graph;
@@ -118,6 +125,8 @@ struct System {
   std::optional<ParameterSpec> history_weights{};
   /// What trees make of all columns of a row is its one column in the graph (trainer/evaluation/tree_scores.h).
   std::optional<TreesFit> trees{};
+  /// Its outputs stand for play times (docs/watch-time.md).
+  std::optional<WatchTimeFit> watch_time{};
 
   /// Steps of an epoch, where each is over all rows; 0: they are over batches.
   int64_t steps_of_all_rows() const {

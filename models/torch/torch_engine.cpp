@@ -12,6 +12,7 @@
 
 #include "launch/base/errors.h"
 #include "models/graph/group_loss.h"
+#include "models/graph/watch_time.h"
 #include "models/torch/torch_layers.h"
 #include "models/torch/torch_model.h"
 
@@ -65,6 +66,7 @@ class TorchEngine final : public LeafEngine {
   int64_t dropout_width() const override { return model_->dropout_width(); }
   std::span<const DropoutColumns> dropouts() const override { return model_->dropouts(); }
   std::span<const CodeTable> code_tables() const override { return model_->code_tables(); }
+  int64_t output_width() const override { return objective_.outputs; }
 
   double loss_and_gradients(const LeafInput& input, double scale,
                             const LeafGradients& gradients) const override {
@@ -84,16 +86,17 @@ class TorchEngine final : public LeafEngine {
       for (at::Tensor& tensor : *group) leaves.push_back(tensor.set_requires_grad(true));
 
     const at::Tensor prediction = model_->forward(inputs);
-    KT_CHECK(prediction.numel() == input.rows && prediction.is_contiguous());
+    const int64_t count = input.rows * objective_.outputs;
+    KT_CHECK(prediction.numel() == count && prediction.is_contiguous());
     const auto* predicted = static_cast<const float*>(prediction.const_data_ptr());
 
     // The loss and its gradient are taken here, in double and row order: fewer kernels to call.
     at::Tensor output_gradient = at::empty(prediction.sizes());
     auto* slope = static_cast<float*>(output_gradient.mutable_data_ptr());
-    std::vector<double> slopes(input.rows);
-    const std::vector<double> outputs(predicted, predicted + input.rows);
+    std::vector<double> slopes(count);
+    const std::vector<double> outputs(predicted, predicted + count);
     const double loss = find_losses(outputs, input.targets, slopes);
-    for (int64_t r = 0; r < input.rows; ++r) slope[r] = static_cast<float>(scale * slopes[r]);
+    for (int64_t k = 0; k < count; ++k) slope[k] = static_cast<float>(scale * slopes[k]);
 
     const std::vector<at::Tensor> result =
         torch::autograd::grad({prediction}, leaves, {output_gradient});
@@ -108,20 +111,28 @@ class TorchEngine final : public LeafEngine {
   }
 
   void predict(const LeafInput& input, std::span<float> out) const override {
-    KT_CHECK(std::ssize(out) == input.rows);
+    KT_CHECK(std::ssize(out) == input.rows * objective_.outputs);
     if (input.rows == 0) return;
     use_one_thread();
     const c10::InferenceMode no_autograd;
     const at::Tensor prediction = model_->forward(wrap(input));
-    KT_CHECK(prediction.numel() == input.rows && prediction.is_contiguous());
+    KT_CHECK(prediction.numel() == std::ssize(out) && prediction.is_contiguous());
     std::copy_n(static_cast<const float*>(prediction.const_data_ptr()), out.size(), out.data());
   }
 
  private:
-  /// Returns the sum of the losses. Shapes: [rows].
+  /// Returns the sum of the losses. Shapes: targets [rows]; outputs, slopes [rows, output_width].
   double find_losses(std::span<const double> outputs, std::span<const float> targets,
                      std::span<double> slopes) const {
     double loss = 0;
+    if (objective_.of_outputs()) {
+      for (size_t r = 0; r < targets.size(); ++r) {
+        const size_t first = r * static_cast<size_t>(objective_.outputs);
+        loss += outputs_loss(objective_, &outputs[first], static_cast<double>(targets[r]),
+                             &slopes[first]);
+      }
+      return loss;
+    }
     const int64_t group = objective_.group();
     std::vector<double> scratch(group);
     for (size_t r = 0; r < outputs.size(); r += static_cast<size_t>(group)) {

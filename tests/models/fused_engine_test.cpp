@@ -7,6 +7,7 @@
 
 #include "launch/base/flush_small.h"
 #include "launch/base/random.h"
+#include "models/graph/watch_time.h"
 #include "models/systems/registry.h"
 #include "tests/support/team_on_host.h"
 
@@ -242,7 +243,7 @@ Outcome run(const Layers& model, Engine& engine, float weight = 1) {
     engine.backward_ids(side, leaf.id_batch(side), part_gradients[s].data(), to);
     for (const auto& table : gradients) outcome.tables.push_back(table);
   }
-  outcome.predictions.resize(kRows);
+  outcome.predictions.resize(kRows * engine.output_width());
   engine.predict_rows(rows, outcome.predictions.data());
   return outcome;
 }
@@ -341,6 +342,51 @@ TEST_P(FusedEngine, TrainsGroupsOfRows) {
         EXPECT_EQ(got, narrow);
     }
   }
+}
+
+// What a hidden layer makes of two sides, in so many outputs: more than the lanes of a vector, and one.
+Layers with_outputs(int64_t outputs) {
+  Layers m;
+  const int both =
+      m.concat({m.user_table("user", kUsers, 3, .2), m.item_table("item", kItems, 4, .2)});
+  m.dense("output", m.relu(m.dense("hidden", both, 24)), outputs);
+  return m;
+}
+
+TEST(FusedEngineOfOutputs, TrainsOnAllOutputsOfARow) {
+  constexpr int64_t kLevels = 19;
+  std::vector<float> levels;
+  for (int64_t k = 0; k < 2 * kLevels; ++k)
+    levels.push_back(k < kLevels ? .1f * static_cast<float>(k + 1) - .9f
+                                 : .3f * static_cast<float>(kLevels - k));
+  const Objective objectives[] = {
+      {.loss = Loss::kOdds},
+      {.loss = Loss::kLevels,
+       .outputs = kLevels,
+       .error_weight = .8,
+       .shape_weight = .3,
+       .levels = levels.data()},
+      {.loss = Loss::kQuantiles, .outputs = 21},
+      {.loss = Loss::kMixture, .outputs = outputs_of(5), .error_weight = .7, .shape_weight = .2}};
+  for (const Objective& objective : objectives)
+    for (const Form form : {Form::kRows, Form::kIds}) {
+      const Layers model = with_outputs(objective.outputs);
+      const Outcome want =
+          run(model, *make_engine({model, objective}, {.kind = EngineKind::kTorch}));
+      Outcome narrow;
+      for (const fused::Kernels* kernels : all_kernels()) {
+        const Outcome got = run(model, *make_fused_engine(model, objective, form, *kernels));
+        EXPECT_NEAR(got.loss, want.loss, kTolerance * std::abs(want.loss));
+        expect_near(got.predictions, want.predictions, "predictions");
+        expect_near(got.dense, want.dense, "dense");
+        for (size_t t = 0; t < got.tables.size(); ++t)
+          expect_near(got.tables[t], want.tables[t], "table " + std::to_string(t));
+        if (kernels == &fused::kAvx2Kernels)
+          narrow = got;
+        else
+          EXPECT_EQ(got, narrow);
+      }
+    }
 }
 
 TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevelAndAsATeam) {

@@ -18,6 +18,7 @@
 #include "trainer/evaluation/metrics/metrics.h"
 #include "trainer/evaluation/metrics/pair_order.h"
 #include "trainer/evaluation/metrics/validation_metrics.h"
+#include "trainer/evaluation/play_time_metrics.h"
 
 namespace kt {
 namespace {
@@ -374,6 +375,76 @@ TEST_F(Metrics, AbsentRatherThanNaN) {
   EXPECT_DOUBLE_EQ(result.metrics.at("mae"), 1);
   EXPECT_DOUBLE_EQ(result.metrics.at("mrr/ratio>=1"), 1);
   EXPECT_THAT(result.notes, ::testing::Contains(HasSubstr("r2 is left out")));
+}
+
+/// Of pairs as seconds, by plain loops: mae, calibration, xauc, xauc with ties as halves, mae of the median.
+std::vector<double> plain_play_times(const Columns& table, const std::vector<int32_t>& played) {
+  std::vector<double> seconds, sorted(played.begin(), played.end());
+  for (size_t i = 0; i < played.size(); ++i)
+    seconds.push_back(static_cast<double>(table.score[i]) * table.duration[i] / 1000);
+  std::ranges::sort(sorted);
+  double error = 0, of_median = 0, predicted = 0, total = 0, pairs = 0, alike = 0, tied = 0;
+  for (size_t i = 0; i < played.size(); ++i) {
+    const double y = played[i] / 1000.;
+    error += std::abs(seconds[i] - y);
+    of_median += std::abs(y - sorted[sorted.size() / 2] / 1000);
+    predicted += seconds[i];
+    total += y;
+    for (size_t j = 0; j < played.size(); ++j) {
+      if (played[i] >= played[j]) continue;
+      const auto low = static_cast<float>(seconds[i]), high = static_cast<float>(seconds[j]);
+      ++pairs;
+      alike += low < high;
+      tied += low == high;
+    }
+  }
+  const auto n = static_cast<double>(played.size());
+  return {error / n, predicted / total, alike / pairs, (alike + tied / 2) / pairs, of_median / n};
+}
+
+TEST_F(Metrics, OfPlayTimesEqualThePlainLoopsOnAnyRanks) {
+  // y (1, 2, 3) s, predictions (1, 1, 3) s of one user, and another one's.
+  const std::vector<std::vector<int32_t>> all_played = {{1000, 2000, 3000}, {}};
+  MpiCommunicator self(MPI_COMM_SELF);
+  for (size_t k = 0; k < 2; ++k) {
+    Users users;
+    std::vector<int32_t> played = all_played[k];
+    if (k == 0) users = {{{0, 1, 1, 1000}, {1, 2, 1, 1000}, {2, 3, 3, 1000}}};
+    for (int32_t u = 0; k == 1 && u < 9; ++u) {
+      users.emplace_back();
+      for (int32_t i = u % 2; i < 17; i += 1 + u % 3) {
+        played.push_back((u * 977 + i * 331) % 41 * 100);
+        users.back().push_back(
+            {i, 1., static_cast<float>((u * 7 + i * 5) % 11) / 4, 1000 + 500 * ((u + i) % 4)});
+      }
+    }
+    Columns table = columns(users, std::vector<int64_t>(17, 1), {3});
+    deal(table, world);
+    ThreadPool pool(2);
+    const PlayTimeMetrics got =
+        evaluate_play_times(table.input(), played, own_scores(table, world), comm, pool);
+    const std::vector<double> want = plain_play_times(table, played);
+    EXPECT_NEAR(got.metrics.at("play_time.mae_s"), want[0], 1e-12);
+    EXPECT_NEAR(got.metrics.at("play_time.calibration"), want[1], 1e-12);
+    EXPECT_NEAR(got.metrics.at("play_time.xauc"), want[2], 1e-12);
+    EXPECT_NEAR(got.metrics.at("play_time.xauc_ties"), want[3], 1e-12);
+    EXPECT_NEAR(got.chance.at("play_time.mae_s"), want[4], 1e-12);
+    double over_pairs = 0;
+    for (size_t u = 0; u < users.size(); ++u)
+      over_pairs += got.mae_s.at(u) * static_cast<double>(users[u].size());
+    EXPECT_NEAR(over_pairs / static_cast<double>(played.size()), want[0], 1e-12);
+    if (k == 0) {
+      EXPECT_NEAR(got.metrics.at("play_time.xauc"), 2. / 3, 1e-15);
+      EXPECT_NEAR(got.metrics.at("play_time.xauc_ties"), 2.5 / 3, 1e-15);
+    }
+    Columns alone = columns(users, std::vector<int64_t>(17, 1), {3});
+    deal(alone, self.world());
+    const PlayTimeMetrics once =
+        evaluate_play_times(alone.input(), played, alone.score, self, pool);
+    EXPECT_EQ(got.metrics, once.metrics);
+    EXPECT_EQ(got.chance, once.chance);
+    EXPECT_EQ(got.mae_s, once.mae_s);
+  }
 }
 
 TEST_F(Metrics, NothingToEvaluate) {

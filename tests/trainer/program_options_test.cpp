@@ -85,6 +85,20 @@ TEST_F(Options, LeastSquaresNeedWeightsAndBlocksInsideTheFactors) {
                  "model.confidence.base: got 0 with model.confidence.alpha=0");
 }
 
+TEST_F(Options, PlayTimesAreOfRowsThatHaveThem) {
+  const Arguments ids_alone = {"model.user_codes=false", "model.categories=false",
+                               "model.tags=false",       "model.duration=false",
+                               "model.friends=false",    "model.daily=false"};
+  const auto expect = [&](const std::string& name, const std::string& key,
+                          const std::string& message) {
+    Arguments arguments = ids_alone;
+    if (!key.empty()) arguments.push_back(key);
+    expect_refused(name, arguments, message);
+  };
+  expect("d2q", "", "model.name is d2q, but the training rows have no play_duration");
+  expect("wlr", "data.repeats=mean", "data.repeats: got mean with model.name=wlr");
+}
+
 TEST_F(Options, ATableThatTheDataSetLacksIsNamed) {
   expect_refused("two_tower", {"data.target.clip=5"}, "user_features.csv");
   expect_refused("feature_mlp", {}, "item_categories.csv");

@@ -46,6 +46,7 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
                                ? "it is found in one step"
                            : system.propagation ? "its embeddings are propagated over all rows"
                            : system.objective.is_full_softmax() ? "its softmax is over all videos"
+                           : system.watch_time                  ? "it predicts play times"
                                                                 : "";
   if (!lack.empty()) return lack;
   if (uses([](const ParameterSpec& spec) {

@@ -167,6 +167,8 @@ std::string evaluation_table(const EvaluationTitle& title, const EvaluationResul
   orders.insert(orders.end(), {"xauc", "xauc_ties", "xauc_user"});
   for (const std::string& label : result.labels) orders.push_back("mrr/" + label);
   text += table.figures("order", orders);
+  text += table.figures("play time", {"play_time.mae_s", "play_time.xauc", "play_time.xauc_ties",
+                                      "play_time.calibration"});
   for (const std::string& label : result.labels) {
     text += table.lists(
         label, {"precision", "recall", "hit_rate", "ndcg", "map"},

@@ -15,6 +15,7 @@
 #include "trainer/evaluation/evaluation_table.h"
 #include "trainer/evaluation/groups.h"
 #include "trainer/evaluation/metrics/bootstrap.h"
+#include "trainer/evaluation/play_time_metrics.h"
 #include "trainer/run/samples.h"
 #include "trainer/run/share.h"
 
@@ -134,6 +135,33 @@ std::vector<float> Evaluator::gather(std::span<const float> scores) const {
   return all;
 }
 
+void Evaluator::add_play_times(std::span<const float> scores, EvaluationResult& result) const {
+  if (table_.play_duration.empty() || table_.video_duration.empty()) {
+    result.notes.push_back("play_time.* is left out: the pairs have no play_duration");
+    return;
+  }
+  if (input_.score_unit != ScoreUnit::kLabel) {
+    result.notes.push_back(
+        "play_time.* is left out: this system's scores are an order alone, no ratios");
+    return;
+  }
+  const PlayTimeMetrics found =
+      evaluate_play_times(input_, table_.play_duration, scores, comm_, pool_);
+  result.metrics.insert(found.metrics.begin(), found.metrics.end());
+  result.chance.insert(found.chance.begin(), found.chance.end());
+  UserValues& users = result.user_values;
+  const auto names = std::ssize(users.names);
+  std::vector<double> values;
+  for (size_t u = 0; u < found.mae_s.size(); ++u) {
+    const auto row = users.values.begin() + static_cast<std::ptrdiff_t>(u) * names;
+    values.insert(values.end(), row, row + names);
+    values.push_back(found.mae_s[u]);
+  }
+  users.names.push_back("play_time.mae_s");
+  users.over_pairs.push_back(1);
+  users.values = std::move(values);
+}
+
 Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& checkpoint) {
   const Phase phase("evaluation");
   const auto start = Clock::now();
@@ -156,6 +184,7 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
     result.pairs = std::ssize(table_.item);
     result.notes = {"The pairs have no labels (watch_ratio): scored, without metrics."};
   }
+  if (metrics_ && problem_.config.evaluate.play_time) add_play_times(evaluation.scores, result);
   nlohmann::json groups;
   if (metrics_ && problem_.config.evaluate.groups)
     groups = evaluate_groups(input_, evaluation.scores, problem_, comm_, pool_);

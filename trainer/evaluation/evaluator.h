@@ -58,6 +58,8 @@ class Evaluator {
   /// The items that users have no training rows of; 0 for the others. Shapes: users dense, out [users, items].
   void score_catalogue(const Predictor& predictor, std::span<const int32_t> users,
                        std::span<float> out) const;
+  /// Where `evaluate.play_time` asks for them. Collective: all ranks.
+  void add_play_times(std::span<const float> scores, EvaluationResult& result) const;
   /// Of a user of this rank, by its dense index: its row among those of the rank's.
   int32_t row_of(int32_t user) const {
     return static_cast<int32_t>(problem_.user_row(user) - own_users_.begin);

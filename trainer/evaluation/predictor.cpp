@@ -56,6 +56,8 @@ class HostPredictor final : public Predictor {
   void predict_block(std::span<const int32_t> rows, std::span<const int32_t> items,
                      std::span<float> out) const {
     const std::vector<float> row_columns = columns_of(rows, items);
+    const bool of_play_time = problem_.play_times.has_value();
+    std::vector<float> outputs(of_play_time ? items.size() * engine_->output_width() : 0);
     engine_->predict_rows({.n = std::ssize(items),
                            .user_parts = user_parts_.data(),
                            .item_parts = item_parts_.data(),
@@ -63,9 +65,12 @@ class HostPredictor final : public Predictor {
                            .item = items.data(),
                            .item_id = items.data(),
                            .columns = {columns_.users, columns_.items, row_columns.data()}},
-                          out.data());
+                          of_play_time ? outputs.data() : out.data());
     const FlushSmall flush;  // as on devices
-    problem_.system.objective.make_scores(out);
+    if (of_play_time)
+      problem_.play_times->make_scores(outputs, items, out);
+    else
+      problem_.system.objective.make_scores(out);
   }
 
   /// Those of the rows themselves. Shapes: users, items [n], result [n, row columns].

@@ -199,6 +199,25 @@ class GraphWriter {
 
 json graph_json(const Problem& problem) { return GraphWriter(problem).write(); }
 
+namespace {
+
+const char* name_of_head(Loss loss) {
+  switch (loss) {
+    case Loss::kOdds:
+      return "odds";
+    case Loss::kLevels:
+      return "levels";
+    case Loss::kQuantiles:
+      return "quantiles";
+    case Loss::kMixture:
+      return "mixture";
+    default:
+      return "share";
+  }
+}
+
+}  // namespace
+
 json score_json(const Objective& objective) {
   double factor = 1, offset = 0;
   switch (objective.target) {
@@ -207,6 +226,11 @@ json score_json(const Objective& objective) {
       break;
     case TargetKind::kLog:
       return {{"function", "expm1"}};
+    case TargetKind::kPlayTime:
+    case TargetKind::kPlayShare:
+      return {{"function", "play_time"},
+              {"head", name_of_head(objective.loss)},
+              {"quantile", objective.quantile}};
     case TargetKind::kRange:
       factor = objective.clip / (objective.high - objective.low);
       offset = -objective.low * factor;

@@ -11,7 +11,7 @@ namespace kt {
 /// does nothing to a score, is left out; what a history is to a system is made layers of.
 nlohmann::json graph_json(const Problem& problem);
 
-/// What a score is of an output: {function: expm1}, or {function: linear, factor, offset}.
+/// What a score is of the outputs: {function: expm1}, {function: linear, factor, offset}, or {function: play_time, head, quantile}.
 nlohmann::json score_json(const Objective& objective);
 
 }  // namespace kt

@@ -34,6 +34,7 @@ bool starts_from_target_mean(const Problem& problem) {
 
 /// Puts fitted arrays where predictions look for them.
 void use(std::vector<FittedArray> arrays, Problem& problem) {
+  if (problem.system.watch_time) problem.play_times.emplace(problem.system, arrays);
   for (FittedArray& array : arrays) {
     if (array.spec.name == "columns.user") problem.columns.users = std::move(array.values);
     if (array.spec.name == "columns.item") problem.columns.items = std::move(array.values);
@@ -54,6 +55,9 @@ std::vector<ArraySpec> kept_arrays(const Problem& problem) {
   for (ArraySpec& spec : kept)
     spec.kind = spec.kind == ArrayKind::kUserTable ? ArrayKind::kUserColumns : ArrayKind::kColumns;
   if (is_standardised(problem)) kept.push_back({kMoments, ArrayKind::kColumns, 1, 2, false});
+  if (problem.system.watch_time)
+    for (const ArraySpec& spec : play_time_arrays(problem.system, problem.dataset))
+      kept.push_back(spec);
   return kept;
 }
 
@@ -84,6 +88,12 @@ void fit(Problem& problem, Parameters& parameters, std::span<const ShardSamples>
     fitted.values = {static_cast<float>(moments.mean),
                      deviation > 0 ? static_cast<float>(deviation) : 1.f};
     set_moments(problem, arrays.back().values);
+  }
+  if (problem.system.watch_time) {
+    FittedPlayTimes fitted = fit_play_times(problem.system, problem.dataset, samples,
+                                            config.data.target.clip, comm, pool);
+    problem.columns.targets = std::move(fitted.targets);
+    for (FittedArray& array : fitted.arrays) arrays.push_back(std::move(array));
   }
   if (starts_from_target_mean(problem))
     problem.target_mean = moments_of_rows(samples, shards, comm, pool, [&](const Sample& sample) {

@@ -104,12 +104,28 @@ void check_ranking(const System& system) {
         "has batch norms; choose squared, bce or huber");
 }
 
+/// Throws: UserError where rows have no play times, or where labels are made of them that these do not follow.
+void check_play_times(const Problem& problem) {
+  const Config& config = problem.config;
+  if (config.data.repeats == Repeats::kMean || config.data.repeats == Repeats::kSum)
+    user_error(
+        "data.repeats: got {} with model.name={}, whose target is the play time of single rows; "
+        "set it to keep or first",
+        name_of(config.data.repeats), config.model.name);
+  if (!problem.dataset.has_durations())
+    user_error(
+        "{}: model.name is {}, but the training rows have no play_duration; import a folder in the "
+        "official layout, or choose another system",
+        config.data.path, config.model.name);
+}
+
 System make_system(const Problem& problem) {
   const SystemEntry& entry = find_system(problem.config.model.name);
   System system = entry.make(problem.config.model.options, inputs_of(problem));
   system.objective.clip = problem.config.data.target.clip;
   check_objective(system.objective);
   check_ranking(system);
+  if (system.watch_time) check_play_times(problem);
   if (system.objective.is_full_softmax() && problem.config.model.engine == EngineName::kTorch)
     user_error(
         "model.engine: got torch with model.negatives.kind=all, expected fused, which has all "
@@ -173,8 +189,10 @@ int64_t Problem::user_row(int32_t user) const {
 
 StepColumns step_columns(const Problem& problem) {
   const ProblemColumns& columns = problem.columns;
-  StepColumns result{.users = columns.users.data(), .items = columns.items.data(), .rows = {}};
+  StepColumns result{
+      .users = columns.users.data(), .items = columns.items.data(), .rows = {}, .targets = {}};
   for (const std::vector<float>& rows : columns.train_rows) result.rows.push_back(rows.data());
+  for (const std::vector<float>& rows : columns.targets) result.targets.push_back(rows.data());
   return result;
 }
 

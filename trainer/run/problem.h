@@ -15,6 +15,7 @@
 #include "sharding/parameters.h"
 #include "sharding/sparse_rows.h"
 #include "trainer/features/columns.h"
+#include "trainer/features/play_times.h"
 #include "trainer/steps/step_columns.h"
 
 namespace kt {
@@ -24,6 +25,7 @@ namespace kt {
 struct ProblemColumns {
   std::vector<float> users, items;
   std::vector<std::vector<float>> train_rows;
+  std::vector<std::vector<float>> targets;  ///< where they are not of labels. Shapes: as train_rows
   std::optional<RowColumns>
       of_pair;  ///< of any user and item; none: a row has no columns of its own
 
@@ -46,6 +48,7 @@ struct Problem {
   std::vector<ArraySpec>
       kept;                ///< arrays that are fitted on the training rows (trainer/run/fitting.h)
   ProblemColumns columns;  ///< of `described` once they are fitted, or read from a checkpoint
+  std::optional<PlayTimes> play_times;  ///< likewise, where the system predicts them
   double target_mean = 0;  ///< of the training rows, where initial weights take it
   // Where the system reads histories (trainer/run/history.h), or its tables are propagated over them.
   std::optional<SparseRows> history;   ///< of this rank's users

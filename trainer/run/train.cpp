@@ -164,7 +164,8 @@ bool same_evaluation(const nlohmann::json& stored, const nlohmann::json& now) {
     return stored.value(place, nlohmann::json()) == now.value(place, nlohmann::json());
   };
   return same("/evaluate/k") && same("/evaluate/labels") && same("/evaluate/bootstrap") &&
-         same("/evaluate/candidates") && same("/evaluate/groups") && same("/evaluate/checkpoint") &&
+         same("/evaluate/candidates") && same("/evaluate/groups") && same("/evaluate/play_time") &&
+         same("/evaluate/checkpoint") &&
          (now.at("evaluate").at("checkpoint") == "last" || same("/checkpoint/best"));
 }
 

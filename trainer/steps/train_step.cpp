@@ -177,12 +177,14 @@ void TrainStep::gather(Place place) {
         next_.target[to + k] = sample.label;
         next_.dropout_key[to + k] = dropout_key(options_.seed, epoch_key, sample.row);
       }
+      for (int64_t k = 0; !columns_.targets.empty() && k < count; ++k)
+        next_.target[to + k] = columns_.targets[unit][places[k]];
       for (int64_t k = 0; row_columns_count_ > 0 && k < count; ++k)
         std::copy_n(columns_.rows[unit] + places[k] * row_columns_count_, row_columns_count_,
                     next_.row_columns.data() + (to + k) * row_columns_count_);
       to += count;
     }
-    if (!options_.negatives)
+    if (!options_.negatives && columns_.targets.empty())
       objective_.make_targets(std::span(next_.target)
                                   .subspan(next_.unit_begin[unit],
                                            next_.unit_begin[unit + 1] - next_.unit_begin[unit]));
