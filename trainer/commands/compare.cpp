@@ -150,8 +150,8 @@ void add_joined(Comparison& comparison, std::vector<std::vector<SystemRun>>& res
   size_t seeds = 1;
   for (const ComparedRuns& system : comparison.systems)
     seeds = std::max(seeds, system.folders.size());
-  ComparedRuns joined{
-      .name = arguments.blend ? "blend" : fmt::format("rerank-{}", arguments.rerank)};
+  ComparedRuns joined{.name =
+                          arguments.blend ? "blend" : fmt::format("rerank-{}", arguments.rerank)};
   std::vector<SystemRun> of_seeds;
   Costs costs;
   for (size_t k = 0; k < seeds; ++k) {
