@@ -717,7 +717,8 @@ KT_HOST_DEVICE inline void predict_rows(const Team& of, const Program& program,
       of,      program,   weights, workspace, scratch, smaller_of(kBlockRows, rows.n - first),
       nullptr, rows.norms};
   forward_block(block, rows, first, 0, program.op_count - program.head);
-  const int64_t width = program.prediction_width, stride = padded(width);
+  const auto width = static_cast<int>(program.prediction_width);
+  const int64_t stride = padded(width);
   float* out = rows.predictions + first * width;
   if (program.head)
     dense_one(block, program.ops[program.op_count - 1], [&](int r, float y) { out[r] = y; });

@@ -4,7 +4,6 @@
 #include <string>
 #include <utility>
 
-#include "launch/base/errors.h"
 #include "models/graph/watch_time.h"
 #include "models/systems/fields.h"
 #include "models/systems/hidden_layers.h"

@@ -366,7 +366,7 @@ TEST_F(ProgramSweep, TheSweepsOfTheProjectRun) {
     EXPECT_THAT(ended.out, Not(HasSubstr("failed"))) << tiny;
     ++files;
   }
-  EXPECT_EQ(files, 6);
+  EXPECT_EQ(files, 7);
 }
 
 }  // namespace
