@@ -175,6 +175,7 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
                                 [&](std::span<const int32_t> users, std::span<float> scores) {
                                   score_catalogue(predictor, users, scores);
                                 });
+    if (problem_.config.evaluate.play_time) add_play_times(evaluation.scores, result);
     intervals_time.time([&] {
       result.intervals = bootstrap_intervals(result.user_values, table_.users,
                                              problem_.config.evaluate.bootstrap, comm_, pool_);
@@ -184,7 +185,6 @@ Evaluation Evaluator::evaluate(const Predictor& predictor, const std::string& ch
     result.pairs = std::ssize(table_.item);
     result.notes = {"The pairs have no labels (watch_ratio): scored, without metrics."};
   }
-  if (metrics_ && problem_.config.evaluate.play_time) add_play_times(evaluation.scores, result);
   nlohmann::json groups;
   if (metrics_ && problem_.config.evaluate.groups)
     groups = evaluate_groups(input_, evaluation.scores, problem_, comm_, pool_);
