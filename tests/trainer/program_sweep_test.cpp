@@ -366,7 +366,7 @@ TEST_F(ProgramSweep, TheSweepsOfTheProjectRun) {
     EXPECT_THAT(ended.out, Not(HasSubstr("failed"))) << tiny;
     ++files;
   }
-  EXPECT_EQ(files, 7);
+  EXPECT_GE(files, 12);
 }
 
 }  // namespace
