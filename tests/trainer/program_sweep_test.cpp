@@ -340,6 +340,7 @@ TEST_F(ProgramSweep, TheSweepsOfTheProjectRun) {
 
     std::istringstream lines(file_text(entry.path()));
     std::string tiny;
+    int keys = 0;
     for (std::string line; std::getline(lines, line);) {
       if (const size_t at = line.find("trials: 2"); at != line.npos)
         line.replace(at, 10, "trials: 3");
@@ -348,12 +349,12 @@ TEST_F(ProgramSweep, TheSweepsOfTheProjectRun) {
         line.erase(line.find(", ", at), line.find(']', at) - line.find(", ", at));
       if (const size_t at = line.find("config: "); at != line.npos)
         line = "config: " + (entry.path().parent_path() / line.substr(at + 8)).string();
-      // Of a grid, the first and last value of each key.
+      // Of a grid, the first and last value of two keys, of others the first.
       const size_t open = line.find(": [");
       const size_t first = line.find(", "), end = line.rfind(", ");
-      if (open != line.npos && line.find("[[") == line.npos && first < end && first > open &&
+      if (open != line.npos && first != line.npos && first > open && line.find("[[") == line.npos &&
           line.find('{') == line.npos && line.find("model.name") == line.npos)
-        line.erase(first, end - first);
+        line.erase(first, (keys++ < 2 ? end : line.rfind(']')) - first);
       tiny += line + "\n";
     }
     const std::string name = "tiny-" + entry.path().stem().string() + std::to_string(files);
