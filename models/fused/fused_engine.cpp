@@ -163,13 +163,20 @@ class FusedEngine final : public Engine {
     return rows;
   }
 
+  /// Row r of a buffer of that width, in the workspaces of all blocks.
+  template <class Float>
+  static Float* row_in(Float* workspaces, int64_t stride, int64_t buffer, int64_t width,
+                       int64_t r) {
+    return workspaces + r / fused::kBlockRows * stride + buffer +
+           r % fused::kBlockRows * fused::padded(width);
+  }
+
   /// Between forward and backward: from the rows' outputs to their gradients.
   double find_group_losses(const RowBatch& rows, double scale, float* memory) const {
     const int64_t group = objective_.group();
     const fused::Program& program = compiled_.rows();
     const auto row_of = [&](int64_t buffer, int64_t r) {
-      return memory + r / fused::kBlockRows * compiled_.workspace_size() + buffer +
-             r % fused::kBlockRows * fused::padded(1);
+      return row_in(memory, compiled_.workspace_size(), buffer, 1, r);
     };
     std::vector<double> outputs(group), slopes(group), scratch(group);
     double loss = 0;
@@ -190,10 +197,9 @@ class FusedEngine final : public Engine {
   /// Likewise, where a loss is of all outputs of a row.
   double find_output_losses(const RowBatch& rows, double scale, float* memory) const {
     const fused::Program& program = compiled_.rows();
-    const int64_t width = program.prediction_width, stride = fused::padded(width);
+    const int64_t width = program.prediction_width;
     const auto row_of = [&](int64_t buffer, int64_t r) {
-      return memory + r / fused::kBlockRows * compiled_.workspace_size() + buffer +
-             r % fused::kBlockRows * stride;
+      return row_in(memory, compiled_.workspace_size(), buffer, width, r);
     };
     std::vector<double> outputs(width), slopes(width);
     double loss = 0;
@@ -202,7 +208,7 @@ class FusedEngine final : public Engine {
       loss += outputs_loss(objective_, outputs.data(), static_cast<double>(rows.target[r]),
                            slopes.data());
       float* to = row_of(program.prediction_gradient, r);
-      std::fill_n(to, stride, 0.f);
+      std::fill_n(to, fused::padded(width), 0.f);
       for (int64_t c = 0; c < width; ++c) to[c] = static_cast<float>(scale * slopes[c]);
     }
     return loss;
@@ -248,8 +254,7 @@ class FusedEngine final : public Engine {
     const fused::Op& op = compiled_.rows().ops[norm.op];
     const int64_t width = norm.width, stride = compiled_.passes()[pass].stride;
     const auto row_of = [&](int64_t buffer, int64_t r) {
-      return memory + r / fused::kBlockRows * stride + buffer +
-             r % fused::kBlockRows * fused::padded(width);
+      return row_in(memory, stride, buffer, width, r);
     };
     statistics.assign(1 + 2 * width, 0);
     statistics[0] = static_cast<double>(rows);

@@ -1,8 +1,10 @@
 #include "models/systems/gbdt.h"
 
-#include <string>
+#include <span>
+#include <vector>
 
 #include "launch/base/errors.h"
+#include "models/systems/table_columns.h"
 
 namespace kt {
 namespace {
@@ -34,8 +36,14 @@ std::vector<Column> columns(const OptionValues& values) {
                    .source = ColumnSource::kLabels,
                    .label_mean = {.key = key, .of = of, .weight = values.number("shrink")}});
   };
-  const auto code = [&](ColumnSource source, const std::string& name) {
-    all.push_back({.name = name, .source = source, .of = name, .missing = -1});
+  // Trees split codes as numbers.
+  const auto codes = [&](void (&add)(std::vector<Column>&)) {
+    const size_t first = all.size();
+    add(all);
+    for (Column& column : std::span(all).subspan(first)) {
+      column.embedded = false;
+      column.missing = -1;
+    }
   };
   mean("video", LabelKey::kItem, LabelOf::kLabel);
   mean("user", LabelKey::kUser, LabelOf::kResidual);
@@ -47,18 +55,11 @@ std::vector<Column> columns(const OptionValues& values) {
   }
   if (values.flag("categories")) {
     mean("user_category", LabelKey::kUserCategory, LabelOf::kResidual);
-    for (const char* level : {"first", "second", "third"})
-      code(ColumnSource::kCategory, std::string(level) + "_level_category_id");
+    codes(add_category_codes);
   }
   if (values.flag("duration"))
     all.push_back({.name = "video_duration", .source = ColumnSource::kVideoDuration});
-  if (values.flag("user_columns")) {
-    for (const char* name : {"user_active_degree", "is_lowactive_period", "is_live_streamer",
-                             "is_video_author", "follow_user_num_range", "fans_user_num_range",
-                             "friend_user_num_range", "register_days_range"})
-      code(ColumnSource::kUserTable, name);
-    for (int k = 0; k < 18; ++k) code(ColumnSource::kUserTable, "onehot_feat" + std::to_string(k));
-  }
+  if (values.flag("user_columns")) codes(add_user_codes);
   return all;
 }
 

@@ -318,6 +318,24 @@ TEST_P(FusedEngine, TrainsOnEveryLoss) {
   }
 }
 
+/// Every kernel trains as libtorch's engine does, all of them with the same bits.
+void expect_training_of_libtorch(const Layers& model, const Objective& objective, Form form) {
+  const Outcome want = run(model, *make_engine({model, objective}, {.kind = EngineKind::kTorch}));
+  Outcome narrow;
+  for (const fused::Kernels* kernels : all_kernels()) {
+    const Outcome got = run(model, *make_fused_engine(model, objective, form, *kernels));
+    EXPECT_NEAR(got.loss, want.loss, kTolerance * std::abs(want.loss));
+    expect_near(got.predictions, want.predictions, "predictions");
+    expect_near(got.dense, want.dense, "dense");
+    for (size_t t = 0; t < got.tables.size(); ++t)
+      expect_near(got.tables[t], want.tables[t], "table " + std::to_string(t));
+    if (kernels == &fused::kAvx2Kernels)
+      narrow = got;
+    else
+      EXPECT_EQ(got, narrow);
+  }
+}
+
 // Groups of 2, of 3 (which blocks of 64 rows would cut), and of 75, longer than a block.
 TEST_P(FusedEngine, TrainsGroupsOfRows) {
   for (const auto& [loss, negatives] : {std::pair(Loss::kSoftmax, 1),
@@ -325,23 +343,9 @@ TEST_P(FusedEngine, TrainsGroupsOfRows) {
                                         {Loss::kSoftmax, 74},
                                         {Loss::kLambdaRank, 4},
                                         {Loss::kListNet, 2},
-                                        {Loss::kApproxNdcg, 74}}) {
-    const Objective objective{.loss = loss, .negative_count = negatives, .temperature = .8};
-    const auto torch = make_engine({model, objective}, {.kind = EngineKind::kTorch});
-    const Outcome want = run(model, *torch);
-    Outcome narrow;
-    for (const fused::Kernels* kernels : all_kernels()) {
-      const Outcome got = run(model, *make_fused_engine(model, objective, form, *kernels));
-      EXPECT_NEAR(got.loss, want.loss, kTolerance * std::abs(want.loss));
-      expect_near(got.dense, want.dense, "dense");
-      for (size_t t = 0; t < got.tables.size(); ++t)
-        expect_near(got.tables[t], want.tables[t], "table " + std::to_string(t));
-      if (kernels == &fused::kAvx2Kernels)
-        narrow = got;
-      else
-        EXPECT_EQ(got, narrow);
-    }
-  }
+                                        {Loss::kApproxNdcg, 74}})
+    expect_training_of_libtorch(
+        model, {.loss = loss, .negative_count = negatives, .temperature = .8}, form);
 }
 
 // What a hidden layer makes of two sides, in so many outputs: more than the lanes of a vector, and one.
@@ -369,24 +373,8 @@ TEST(FusedEngineOfOutputs, TrainsOnAllOutputsOfARow) {
       {.loss = Loss::kQuantiles, .outputs = 21},
       {.loss = Loss::kMixture, .outputs = outputs_of(5), .error_weight = .7, .shape_weight = .2}};
   for (const Objective& objective : objectives)
-    for (const Form form : {Form::kRows, Form::kIds}) {
-      const Layers model = with_outputs(objective.outputs);
-      const Outcome want =
-          run(model, *make_engine({model, objective}, {.kind = EngineKind::kTorch}));
-      Outcome narrow;
-      for (const fused::Kernels* kernels : all_kernels()) {
-        const Outcome got = run(model, *make_fused_engine(model, objective, form, *kernels));
-        EXPECT_NEAR(got.loss, want.loss, kTolerance * std::abs(want.loss));
-        expect_near(got.predictions, want.predictions, "predictions");
-        expect_near(got.dense, want.dense, "dense");
-        for (size_t t = 0; t < got.tables.size(); ++t)
-          expect_near(got.tables[t], want.tables[t], "table " + std::to_string(t));
-        if (kernels == &fused::kAvx2Kernels)
-          narrow = got;
-        else
-          EXPECT_EQ(got, narrow);
-      }
-    }
+    for (const Form form : {Form::kRows, Form::kIds})
+      expect_training_of_libtorch(with_outputs(objective.outputs), objective, form);
 }
 
 TEST_P(FusedEngine, HasTheSameBitsOnEverySimdLevelAndAsATeam) {
