@@ -92,7 +92,7 @@ struct DenseTree {
   DenseTree(const Parameters& parameters, int size, Exchange::Leaves leaves)
       : width(std::ssize(parameters.dense)) {
     for (const ParameterArray& array : parameters.arrays)
-      if (array.spec.has_gradient() && !array.spec.is_dense()) tables.push_back(&array);
+      if (array.spec.has_gradient() && !array.spec.is_whole()) tables.push_back(&array);
     std::vector<TreeNode> nodes;
     for (int rank = 0; rank < size; ++rank) {
       const Range shards = shards_of_rank(parameters.shard_count(), {rank, size});
@@ -614,7 +614,7 @@ class ExactExchange : public Exchange {
       for (const ParameterArray& array : parameters_.arrays)
         if (array.spec.has_gradient())
           norms[shard] +=
-              array.spec.is_dense() ? parameters_.squared_gradient_norm(array, shard) : *at++;
+              array.spec.is_whole() ? parameters_.squared_gradient_norm(array, shard) : *at++;
     });
     all.loss = tree_sum(losses);
     all.squared_norm = tree_sum(norms);

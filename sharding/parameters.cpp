@@ -41,11 +41,12 @@ Parameters::Parameters(std::vector<ArraySpec> specs, std::span<const int64_t> us
     }
     array.owned = {array.block_begin[shards_.begin], array.block_begin[shards_.end]};
     KT_CHECK(kind != ArrayKind::kItemTable || array.spec.rows == items, "{}", array.spec.name);
-    const bool whole = kind == ArrayKind::kDense ||
-                       (kind == ArrayKind::kItemTable && holding == Holding::kReplica);
+    const bool whole =
+        array.spec.is_whole() || (kind == ArrayKind::kItemTable && holding == Holding::kReplica);
     array.held = whole ? Range{0, array.spec.rows} : array.owned;
     const auto size = static_cast<size_t>(array.held.size() * array.spec.cols);
     array.value.resize(size);
+    if (trains && kind == ArrayKind::kSharedRows) array.touched.resize(array.spec.rows, 0);
     if (trains && array.spec.has_gradient()) {
       array.gradient.resize(size);
       for (int slot = 0; slot < optimizer_slots(optimizer); ++slot) array.slots[slot].resize(size);
@@ -76,7 +77,8 @@ std::vector<float> Parameters::gather_items(const ParameterArray& array, Communi
 int64_t Parameters::count() const {
   int64_t count = 0;
   for (const ParameterArray& array : arrays)
-    if (!is_columns(array.spec.kind)) count += array.spec.rows * array.spec.cols;
+    if (!is_columns(array.spec.kind) && !array.spec.computed)
+      count += array.spec.rows * array.spec.cols;
   return count;
 }
 
@@ -133,6 +135,7 @@ void Parameters::penalize(ArrayKind kind, std::span<const int32_t> rows,
 void Parameters::forget_gradients() {
   std::ranges::fill(user_touched, uint8_t{0});
   std::ranges::fill(item_touched, uint8_t{0});
+  for (ParameterArray& array : arrays) std::ranges::fill(array.touched, uint8_t{0});
 }
 
 void Parameters::fill_gradients() {
@@ -145,6 +148,7 @@ void Parameters::fill_gradients() {
   }
   std::ranges::fill(user_touched, uint8_t{1});
   std::ranges::fill(item_touched, uint8_t{1});
+  for (ParameterArray& array : arrays) std::ranges::fill(array.touched, uint8_t{1});
 }
 
 void Parameters::take_dense_gradients(std::span<const float> gradients) {
@@ -158,6 +162,7 @@ void Parameters::end_training() {
   // Not `= {}`, which keeps the memory.
   for (ParameterArray& array : arrays) {
     array.gradient = AlignedFloats();
+    array.touched = std::vector<uint8_t>();
     for (AlignedFloats& slot : array.slots) slot = AlignedFloats();
   }
   user_touched = std::vector<uint8_t>();

@@ -20,6 +20,7 @@ enum class ArrayKind {
   kUserTable,    ///< rows in block order: shard by shard, users in id order
   kItemTable,    ///< rows in id order
   kDense,        ///< rows in order, all of them on every rank
+  kSharedRows,   ///< likewise, but looked up by few rows of a step: it says which have a gradient
   kUserColumns,  ///< found in the data before training, and kept: rows as those of a user table
   kColumns,      ///< likewise, rows in order
 };
@@ -36,8 +37,9 @@ struct ArraySpec {
       true;  ///< false: `Parameters::update` leaves it alone; a table has no gradient either
   double row_penalty =
       0;  ///< tables: of the squared row, for each row of a step (Parameters::penalize)
-  bool is_dense() const { return kind == ArrayKind::kDense; }
-  bool has_gradient() const { return is_dense() || (!is_columns(kind) && trained); }
+  bool computed = false;  ///< made of other arrays: none of the parameters that are counted
+  bool is_whole() const { return kind == ArrayKind::kDense || kind == ArrayKind::kSharedRows; }
+  bool has_gradient() const { return is_whole() || (!is_columns(kind) && trained); }
 };
 
 /// What of the item tables a rank holds and updates.
@@ -60,6 +62,8 @@ struct ParameterArray {
   Range owned;                       ///< rows of this rank's blocks
   Range held;  ///< rows below; `owned`, or all: dense arrays, item tables of a replica
   int64_t dense_offset = 0;  ///< dense arrays: where the array begins in `Parameters::dense`
+  /// Shared rows: as `Parameters::item_touched`. Shapes: [rows].
+  std::vector<uint8_t> touched;
   AlignedFloats value;
   AlignedFloats gradient;
   AlignedFloats slots[2];
@@ -98,7 +102,7 @@ class Parameters {
   /// Of this rank: its blocks, or all for a replica.
   Range held_items() const { return held_items_; }
   const Optimizer& optimizer() const { return optimizer_; }
-  /// Elements of all arrays over all ranks.
+  /// Parameters of all ranks.
   int64_t count() const;
 
   /// Updates every held element of the trained arrays, those of tables by the threads of `pool`. `step` counts updates from 1.
@@ -135,9 +139,16 @@ class Parameters {
  private:
   /// Of the held rows; null for dense arrays.
   const uint8_t* touched(const ParameterArray& array) const {
-    return array.spec.kind == ArrayKind::kUserTable   ? user_touched.data()
-           : array.spec.kind == ArrayKind::kItemTable ? item_touched.data()
-                                                      : nullptr;
+    switch (array.spec.kind) {
+      case ArrayKind::kUserTable:
+        return user_touched.data();
+      case ArrayKind::kItemTable:
+        return item_touched.data();
+      case ArrayKind::kSharedRows:
+        return array.touched.data();
+      default:
+        return nullptr;
+    }
   }
   Range block_rows(const ParameterArray& array, int64_t block) const {
     return {array.block_begin[block], array.block_begin[block + 1]};

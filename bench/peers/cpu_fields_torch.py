@@ -14,7 +14,7 @@ from cpu_ncf_torch import FORMS, measure_training
 
 WIDTH = 16  # of an embedding
 USER_CODES = [5, 3, 3, 3, 9, 8, 8, 8, 3, 9, 31, 1077, 13, 11, 4, 48, 341, 8, 6, 4, 3, 3, 3, 3, 3, 3]  # of each column
-VIDEO_CODES = [39, 138, 220, 51]
+VIDEO_CODES = [39, 138, 220, 3, 6, 4, 51, 8370, 8496, 210]
 TAGS, USER_NUMBERS, VIDEO_NUMBERS = 31, 1, 16
 FIELDS = 2 + len(USER_CODES) + len(VIDEO_CODES) + 1
 DROPOUT = 0.2

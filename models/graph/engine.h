@@ -14,8 +14,9 @@
 namespace kt {
 
 /// Where a parameter array lives. A user table's rows live with their users' shard and never cross ranks; an
-/// item table's rows and the dense arrays are cut into blocks of rows (sharding/parameters.h).
-enum class ParameterKind { kUserTable, kItemTable, kDense };
+/// item table's rows and the dense arrays are cut into blocks of rows (sharding/parameters.h). Shared rows are those of a
+/// `SharedTable`, which no engine sees.
+enum class ParameterKind { kUserTable, kItemTable, kDense, kSharedRows };
 
 enum class Initializer {
   kZero,
@@ -36,6 +37,7 @@ struct ParameterSpec {
   /// Tables, those of codes too: each row of a step adds this times the squared norm of the row it looks up to its loss,
   /// as far as gradients go. (A decay of all rows would pull those of a step without them, too.)
   double row_penalty = 0;
+  bool computed = false;  ///< of tables: made of other parameters, and so none of its own
 
   int64_t size() const { return rows * cols; }
 };
@@ -51,6 +53,14 @@ struct CodeTable {
   /// Of each column, whose codes are rows 0 .. count - 1 behind those of the column before. Empty: a bag, of as many
   /// columns as the array has rows; those that are not 0 look up theirs.
   std::vector<int64_t> code_counts;
+};
+
+/// An item table whose items of one code share a row: the table has copies, made and summed outside the engine
+/// (trainer/steps/shared_tables.h), so that no leaf has a gradient of all codes. For codes that are many.
+struct SharedTable {
+  size_t parameter = 0;  ///< the item table, in `Engine::parameters()`; not trained
+  int64_t column = 0;    ///< of the items': their codes, 0 .. rows.rows - 1
+  ParameterSpec rows;    ///< of the codes: trained, whole on every rank
 };
 
 /// Columns of a row's dropout factors that one layer draws.

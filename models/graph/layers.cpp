@@ -38,6 +38,19 @@ int Layers::item_table(const std::string& name, int64_t rows, int64_t width, dou
   return table(LayerKind::kItemTable, ParameterKind::kItemTable, name, rows, width, deviation);
 }
 
+int Layers::shared_table(const std::string& name, int64_t items, int64_t column, int64_t codes,
+                         int64_t width_of_row, double deviation) {
+  const int layer = item_table(name, items, width_of_row, deviation);
+  ParameterSpec rows = computed(name);
+  rows.name += "_rows";
+  rows.kind = ParameterKind::kSharedRows;
+  rows.rows = codes;
+  read_columns(Side::kItem, column + 1);
+  shared_tables_.push_back(
+      {static_cast<size_t>(layers_[layer].parameter), column, std::move(rows)});
+  return layer;
+}
+
 ParameterSpec Layers::computed(const std::string& table) {
   const auto found = std::ranges::find(parameters_, table, &ParameterSpec::name);
   KT_CHECK(found != parameters_.end(), "no table {}", table);
@@ -45,7 +58,8 @@ ParameterSpec Layers::computed(const std::string& table) {
                                 .kind = found->kind,
                                 .rows = found->rows,
                                 .cols = found->cols,
-                                .trained = false});
+                                .trained = false,
+                                .computed = true});
 }
 
 void Layers::penalize_rows(double penalty) {
@@ -57,9 +71,14 @@ void Layers::penalize_codes(double penalty) {
   for (const CodeTable& table : code_tables_) parameters_[table.parameter].row_penalty = penalty;
 }
 
-int Layers::columns(Side side, int64_t first, int64_t width_of_columns) {
+/// There are columns [0, end).
+void Layers::read_columns(Side side, int64_t end) {
   int64_t& count = columns_[static_cast<size_t>(side)];
-  count = std::max(count, first + width_of_columns);
+  count = std::max(count, end);
+}
+
+int Layers::columns(Side side, int64_t first, int64_t width_of_columns) {
+  read_columns(side, first + width_of_columns);
   const int layer = add(LayerKind::kColumns, {}, width_of_columns);
   layers_[layer].side = side;
   layers_[layer].first_column = first;

@@ -58,6 +58,10 @@ class Layers {
   /// Initial values: truncated normal of `deviation`.
   int user_table(const std::string& name, int64_t rows, int64_t width, double deviation);
   int item_table(const std::string& name, int64_t rows, int64_t width, double deviation);
+  /// An item table whose items of one code in column `column` share a row (SharedTable). Initial values: truncated normal
+  /// of `deviation`.
+  int shared_table(const std::string& name, int64_t items, int64_t column, int64_t codes,
+                   int64_t width, double deviation);
   /// A table becomes one that is not trained: others make its rows. Returns what it was.
   ParameterSpec computed(const std::string& table);
   /// Of every table so far (ParameterSpec::row_penalty).
@@ -106,10 +110,12 @@ class Layers {
   int64_t dropout_width() const { return dropout_width_; }
   const std::vector<DropoutColumns>& dropouts() const { return dropouts_; }
   const std::vector<CodeTable>& code_tables() const { return code_tables_; }
+  const std::vector<SharedTable>& shared_tables() const { return shared_tables_; }
   int64_t width(int layer) const;
 
  private:
   int add(LayerKind kind, std::vector<int> inputs, int64_t width);
+  void read_columns(Side side, int64_t end);
   void add_code_table(int layer);
   int vectors(LayerKind kind, int input, int64_t vector_width, int64_t width_of_result);
   int weighted(LayerKind kind, const std::string& name, int input, int64_t width,
@@ -124,6 +130,7 @@ class Layers {
   int64_t dropout_width_ = 0;
   std::vector<DropoutColumns> dropouts_;
   std::vector<CodeTable> code_tables_;
+  std::vector<SharedTable> shared_tables_;
 };
 
 }  // namespace kt

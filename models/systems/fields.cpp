@@ -15,6 +15,10 @@ int64_t columns_of(const SystemInputs& inputs, Side side) {
 const std::vector<int64_t>& codes_of(const SystemInputs& inputs, Side side) {
   return inputs.codes[static_cast<size_t>(side)];
 }
+/// The last of a side's columns of codes: those of so many codes that a step sums the ones it looks up alone.
+int64_t origins_of(const OptionValues& values, Side side) {
+  return side == Side::kItem && values.flag("video_codes") ? std::ssize(kOrigins) : 0;
+}
 int64_t tags_of(const OptionValues& values, Side side) {
   return side == Side::kItem && values.flag("tags") ? kTags : 0;
 }
@@ -26,6 +30,8 @@ void add_field_options(std::vector<OptionDeclaration>& to) {
   to.push_back(flag_option("ids", true, "embeddings of each user and each video"));
   to.push_back(flag_option("user_codes", true, "every category of the user table"));
   to.push_back(flag_option("categories", true, "the three category levels of videos"));
+  to.push_back(flag_option("video_codes", true,
+                           "the author, music, tag and kinds of videos in the daily table"));
   to.push_back(flag_option("tags", true, "the tags of videos: the mean of their embeddings"));
   to.push_back(
       flag_option("duration", true, "the length of videos: in 50 ranges, and its log a number"));
@@ -42,7 +48,9 @@ std::vector<Column> field_columns(const OptionValues& values) {
   std::vector<Column> columns;
   if (values.flag("user_codes")) add_user_codes(columns);
   if (values.flag("categories")) add_category_codes(columns);
+  if (values.flag("video_codes")) add_kind_codes(columns);
   if (values.flag("duration")) columns.push_back(duration_ranges());
+  if (values.flag("video_codes")) add_origin_codes(columns);
   const size_t codes = columns.size();
   if (values.flag("friends"))
     columns.push_back({.name = "friends", .source = ColumnSource::kFriends});
@@ -69,7 +77,14 @@ int embed_fields(Layers& m, const std::string& name, const OptionValues& values,
   }
   for (const Side side : {Side::kUser, Side::kItem}) {
     const std::string of = side == Side::kUser ? "user" : "video";
-    if (const std::vector<int64_t>& codes = codes_of(inputs, side); !codes.empty())
+    std::vector<int64_t> codes = codes_of(inputs, side);
+    for (int64_t k = origins_of(values, side) - 1; k >= 0; --k) {
+      const int64_t column = std::ssize(codes) - 1;
+      all.push_back(
+          m.shared_table(name + kOrigins[k], inputs.items, column, codes.back(), width, deviation));
+      codes.pop_back();
+    }
+    if (!codes.empty())
       all.push_back(m.lookup(name + of + "_codes", m.columns(side, 0, std::ssize(codes)), 0, codes,
                              width, deviation));
     if (const int64_t tags = tags_of(values, side); tags > 0)

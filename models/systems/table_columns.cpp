@@ -1,6 +1,14 @@
 #include "models/systems/table_columns.h"
 
 namespace kt {
+namespace {
+
+void add_daily_code(const char* name, std::vector<Column>& to) {
+  to.push_back(daily_column(name, DailyReduction::kFirst));
+  to.back().embedded = true;
+}
+
+}  // namespace
 
 Column user_column(const std::string& name) {
   return {.name = name, .source = ColumnSource::kUserTable, .of = name};
@@ -34,6 +42,14 @@ void add_category_codes(std::vector<Column>& to) {
     const std::string name = std::string(level) + "_level_category_id";
     to.push_back({.name = name, .source = ColumnSource::kCategory, .of = name, .embedded = true});
   }
+}
+
+void add_kind_codes(std::vector<Column>& to) {
+  for (const char* name : {"video_type", "upload_type", "visible_status"}) add_daily_code(name, to);
+}
+
+void add_origin_codes(std::vector<Column>& to) {
+  for (const char* name : kOrigins) add_daily_code(name, to);
 }
 
 void add_daily_means(std::vector<Column>& to) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,11 @@ Column duration_ranges();
 
 /// Every category of the user table, to be embedded.
 void add_user_codes(std::vector<Column>& to);
+/// What the daily table says of a video that names few kinds, to be embedded: of its first row.
+void add_kind_codes(std::vector<Column>& to);
+/// Likewise where it comes from, columns of thousands of codes.
+inline constexpr std::array kOrigins{"author_id", "music_id", "video_tag_id"};
+void add_origin_codes(std::vector<Column>& to);
 /// The three category levels of videos, to be embedded.
 void add_category_codes(std::vector<Column>& to);
 /// Means of what the daily table counts and measures.

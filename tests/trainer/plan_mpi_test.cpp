@@ -1,11 +1,14 @@
 #include <fmt/core.h>
 
+#include <optional>
+
 #include "models/systems/registry.h"
 #include "sharding/exchange.h"
 #include "tests/support/mpi_test.h"
 #include "tests/trainer/planned_step.h"
 #include "trainer/run/engine_choice.h"
 #include "trainer/steps/means_step.h"
+#include "trainer/steps/shared_tables.h"
 #include "trainer/steps/train_step.h"
 
 namespace kt {
@@ -87,6 +90,7 @@ struct Computed {
   const char* name;
   EngineName engine;
   FormName form;
+  bool shares_rows = false;
 };
 
 void expect_planned(const std::vector<CountingCommunicator::Call>& calls,
@@ -108,20 +112,33 @@ class PlannedStep : public MpiTest,
   const Training run = std::get<0>(GetParam());
   const bool exact = run.reduce == Reduce::kExact;
 
-  std::unique_ptr<Engine> make(int64_t features) const {
+  System system_of(int64_t features) const {
+    if (!std::get<1>(GetParam()).shares_rows)
+      return make_default_system("ncf",
+                                 {.users = kUsers, .items = kItems, .columns = {0, features, 0}});
+    Layers m;
+    const int user = m.user_table("user", kUsers, 4, .1);
+    const int code = m.shared_table("code", kItems, 0, 7, 4, .1);
+    if (features > 1)
+      m.dense("output", m.concat({user, code, m.columns(Side::kItem, 1, 2)}), 1);
+    else
+      m.dense("output", m.concat({user, code}), 1);
+    return {.graph = std::move(m), .objective = {}};
+  }
+  std::unique_ptr<Engine> make(const System& system) const {
     Config config;
     config.model.engine = std::get<1>(GetParam()).engine;
     config.model.form = std::get<1>(GetParam()).form;
-    return make_engine(
-        make_default_system("ncf", {.users = kUsers, .items = kItems, .columns = {0, features, 0}}),
-        engine_options(config));
+    return make_engine(system, engine_options(config));
   }
-  PlanInputs inputs_for(const Engine& engine) const {
+  PlanInputs inputs_for(const System& system, const Engine& engine) const {
     PlanInputs inputs;
     inputs.config.parallel.reduce = run.reduce;
     inputs.config.model.engine = std::get<1>(GetParam()).engine;
     inputs.config.model.form = std::get<1>(GetParam()).form;
     inputs.parameters = engine.parameters();
+    for (const SharedTable& table : system.graph.shared_tables())
+      inputs.parameters.push_back(table.rows);
     inputs.users = kUsers;
     inputs.items = kItems;
     inputs.columns = {0, engine.column_count(Side::kItem), 0};
@@ -135,6 +152,12 @@ class PlannedStep : public MpiTest,
   Holding holding() const { return exact ? Holding::kOwnBlocks : Holding::kReplica; }
 };
 
+std::string name_of_run(const ::testing::TestParamInfo<std::tuple<Training, Computed>>& test) {
+  const Training& run = std::get<0>(test.param);
+  return fmt::format("V{}{}{}{}", run.shards, run.reduce == Reduce::kExact ? "Exact" : "Fast",
+                     run.clip_norm > 0 ? "Clipped" : "", std::get<1>(test.param).name);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Runs, PlannedStep,
     ::testing::Combine(::testing::Values(Training{8, Reduce::kExact, 0},
@@ -144,16 +167,20 @@ INSTANTIATE_TEST_SUITE_P(
                        ::testing::Values(Computed{"Torch", EngineName::kTorch, FormName::kRows},
                                          Computed{"Rows", EngineName::kFused, FormName::kRows},
                                          Computed{"Ids", EngineName::kFused, FormName::kIds})),
-    [](const auto& test) {
-      const Training& run = std::get<0>(test.param);
-      return fmt::format("V{}{}{}{}", run.shards, run.reduce == Reduce::kExact ? "Exact" : "Fast",
-                         run.clip_norm > 0 ? "Clipped" : "", std::get<1>(test.param).name);
-    });
+    name_of_run);
+// Always exact.
+INSTANTIATE_TEST_SUITE_P(RunsOfSharedRows, PlannedStep,
+                         ::testing::Combine(::testing::Values(Training{8, Reduce::kExact, .5}),
+                                            ::testing::Values(Computed{"SharedRows",
+                                                                       EngineName::kFused,
+                                                                       FormName::kIds, true})),
+                         name_of_run);
 
 // The communication of real steps, call by call, is the planned one.
 TEST_P(PlannedStep, CommunicatesAsPlanned) {
-  const auto engine = make(kFeatures);
-  PlanInputs inputs = inputs_for(*engine);
+  const System system = system_of(kFeatures);
+  const auto engine = make(system);
+  PlanInputs inputs = inputs_for(system, *engine);
   inputs.config.train.clip_norm = run.clip_norm;
   inputs.config.train.global_batch = 50;
   inputs.config.data.validation.fraction = 0;
@@ -163,10 +190,10 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
     inputs.shard_users.push_back(std::ssize(shard.users));
     inputs.shard_rows.push_back(std::ssize(shard.train));
   }
-  const std::vector<float> features(kItems * kFeatures, .5f);
+  const std::vector<float> features(kItems * kFeatures, .5f);  // as a code: 0
 
-  Parameters parameters(specs_of(engine->parameters()), inputs.shard_users, kItems, world,
-                        holding(), {});
+  Parameters parameters(specs_of(inputs.parameters), inputs.shard_users, kItems, world, holding(),
+                        {});
   CountingCommunicator counting(comm);
   const Schedule schedule(inputs.shard_rows, inputs.config.train.global_batch);
   ASSERT_GT(schedule.steps(), 2);
@@ -176,9 +203,13 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
   const auto exchange = exact ? make_exact_exchange(parameters, counting, options)
                               : make_fast_exchange(parameters, counting, options);
   const Range own = parameters.shards();
+  std::optional<SharedTables> shared;
+  if (!system.graph.shared_tables().empty())
+    shared.emplace(system.graph.shared_tables(), features.data(), kFeatures, parameters, counting,
+                   pool);
   TrainStep step(*engine, parameters, *exchange, counting, pool, schedule,
                  std::span(samples).subspan(own.begin, own.size()), {.items = features.data()}, {},
-                 {.seed = 1, .clip_norm = run.clip_norm});
+                 {.seed = 1, .clip_norm = run.clip_norm, .computed = shared ? &*shared : nullptr});
   counting.calls.clear();
 
   std::vector<double> taken(world.size, 0);
@@ -213,14 +244,18 @@ TEST_P(PlannedStep, CommunicatesAsPlanned) {
 
 // What is planned to be held is what is held.
 TEST_P(PlannedStep, HoldsWhatIsPlanned) {
-  const auto engine = make(0);
-  PlanInputs inputs = inputs_for(*engine);
+  const System system = system_of(0);
+  const auto engine = make(system);
+  PlanInputs inputs = inputs_for(system, *engine);
   for (int64_t j = 0; j < run.shards; ++j) {
     inputs.shard_rows.push_back(10);
     inputs.shard_users.push_back(users_of_shard(j, run.shards));
   }
-  const Parameters parameters(specs_of(engine->parameters()), inputs.shard_users, kItems, world,
-                              holding(), {});
+  Parameters parameters(specs_of(inputs.parameters), inputs.shard_users, kItems, world, holding(),
+                        {});
+  ThreadPool pool(1);
+  const std::vector<float> codes(kItems, 0);
+  const SharedTables shared(system.graph.shared_tables(), codes.data(), 1, parameters, comm, pool);
   const RankPlan rank = make_plan(inputs).ranks[world.rank];
   size_t values = parameters.dense.size(), gradients = 0, slots = 0;
   for (size_t a = 0; a < parameters.arrays.size(); ++a) {

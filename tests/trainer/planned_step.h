@@ -47,10 +47,11 @@ inline int owner_of(int64_t item, int64_t shards, int ranks) {
 inline std::vector<ArraySpec> specs_of(std::span<const ParameterSpec> parameters) {
   std::vector<ArraySpec> specs;
   for (const ParameterSpec& spec : parameters) {
-    const ArrayKind kind = spec.kind == ParameterKind::kUserTable   ? ArrayKind::kUserTable
-                           : spec.kind == ParameterKind::kItemTable ? ArrayKind::kItemTable
-                                                                    : ArrayKind::kDense;
-    specs.push_back({spec.name, kind, spec.rows, spec.cols});
+    const ArrayKind kind = spec.kind == ParameterKind::kUserTable    ? ArrayKind::kUserTable
+                           : spec.kind == ParameterKind::kItemTable  ? ArrayKind::kItemTable
+                           : spec.kind == ParameterKind::kSharedRows ? ArrayKind::kSharedRows
+                                                                     : ArrayKind::kDense;
+    specs.push_back({spec.name, kind, spec.rows, spec.cols, spec.trained, spec.row_penalty});
   }
   return specs;
 }
@@ -60,6 +61,7 @@ inline StepItems requests_of_step(std::span<const ShardSamples> samples, const S
                                  int64_t t, int ranks) {
   StepItems requests(ranks);
   const int64_t shards = std::ssize(samples);
+  std::vector<std::set<int64_t>> computed(ranks);
   for (int r = 0; r < ranks; ++r) {
     std::vector<std::set<int64_t>> asked(ranks);
     const Range own = shards_of_rank(shards, {r, ranks});
@@ -71,10 +73,12 @@ inline StepItems requests_of_step(std::span<const ShardSamples> samples, const S
         const int s = owner_of(item, shards, ranks);
         ++requests.rows[r][s];
         asked[s].insert(item);
+        computed[s].insert(item);
       }
     }
     for (int s = 0; s < ranks; ++s) requests.parts[r][s] = static_cast<double>(asked[s].size());
   }
+  for (int s = 0; s < ranks; ++s) requests.computed[s] = static_cast<double>(computed[s].size());
   return requests;
 }
 

@@ -77,14 +77,14 @@ class PropagatedSteps : public SmallProblem {
     TrainStep step(
         *problem.engine, parameters, *exchange, ranks, pool, schedule, samples,
         step_columns(problem), problem.system.objective,
-        {.seed = static_cast<uint64_t>(config.train.seed), .propagated = propagated.get()});
+        {.seed = static_cast<uint64_t>(config.train.seed), .computed = propagated.get()});
     for (int64_t t = 0; t < kSteps; ++t) {
       const TrainStep::Result of_step = step.run(kEpoch, t % schedule.steps(), kRate, t + 1);
       EXPECT_TRUE(of_step.updated);
       result.losses.push_back(of_step.outcome.loss);
       result.norms.push_back(of_step.outcome.gradient_norm);
     }
-    if (propagated) propagated->forward();
+    if (propagated) propagated->forward({});
     result.after = arrays_of(parameters, ranks);
     result.hash = parameters.weights_hash(ranks);
     return result;

@@ -45,6 +45,7 @@ std::string lack_of_device_form(const System& system, std::span<const Column> co
   const std::string lack = system.means || system.gram || system.profiles || system.trees
                                ? "it is found in one step"
                            : system.propagation ? "its embeddings are propagated over all rows"
+                           : !system.graph.shared_tables().empty() ? "its videos share embeddings"
                            : system.objective.is_full_softmax() ? "its softmax is over all videos"
                            : system.watch_time                  ? "it predicts play times"
                                                                 : "";

@@ -37,7 +37,14 @@ const std::map<std::string, int64_t> kValues = {{"user_active_degree", 4},
                                                 {"onehot_feat17", 2},
                                                 {"first_level_category_id", 38},
                                                 {"second_level_category_id", 137},
-                                                {"third_level_category_id", 219}};
+                                                {"third_level_category_id", 219},
+                                                {"author_id", 8369},
+                                                {"music_id", 8495},
+                                                // Not published: at least as many as there are.
+                                                {"video_tag_id", 10728},
+                                                {"video_type", 2},
+                                                {"upload_type", 30},
+                                                {"visible_status", 3}};
 
 }  // namespace
 

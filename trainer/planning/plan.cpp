@@ -83,6 +83,8 @@ struct Sizes {
       if (spec.kind == ParameterKind::kDense) {
         dense += spec.size();
         if (spec.rows > 1) ++matrices;
+      } else if (spec.kind == ParameterKind::kSharedRows) {
+        shared_cols += spec.cols;
       } else {
         ++tables;
         trained_tables += spec.trained;
@@ -99,6 +101,7 @@ struct Sizes {
         {.rule = sgd ? OptimizerRule::kSgd : OptimizerRule::kAdam, .momentum = options.momentum});
 
     held.resize(ranks, 0);
+    updated.resize(ranks, 0);
     own_dense.resize(ranks, 0);
     for (size_t a = 0; a < inputs.parameters.size(); ++a) {
       const ParameterSpec& spec = inputs.parameters[a];
@@ -107,7 +110,9 @@ struct Sizes {
                              (exact && (gpu || spec.kind == ParameterKind::kItemTable));
       for (int64_t rank = 0; rank < ranks; ++rank) {
         const int64_t own = owned(a, rank).size() * spec.cols;
-        held[rank] += own_alone ? own : spec.size();
+        const int64_t here = own_alone ? own : spec.size();
+        held[rank] += here;
+        updated[rank] += spec.trained || spec.kind == ParameterKind::kDense ? here : 0;
         if (spec.kind == ParameterKind::kDense) own_dense[rank] += static_cast<double>(own);
       }
     }
@@ -147,9 +152,10 @@ struct Sizes {
   int64_t tables = 0, trained_tables = 0;
   int64_t table_cols = 0;
   int64_t user_cols = 0;                          // of them, of the user tables
+  int64_t shared_cols = 0;                        // of rows that items share
   std::vector<int64_t> item_cols;                 // of each item table
   std::vector<std::vector<int64_t>> block_begin;  // [parameter arrays][V + 1]
-  std::vector<int64_t> held;                      // [ranks] elements of all arrays
+  std::vector<int64_t> held, updated;  // [ranks] elements of all arrays; that have optimizer state
   std::vector<double> own_dense;  // [ranks] elements of the blocks of the dense arrays
   std::vector<double> nodes;                      // [ranks] whole subtrees of its shards
   bool in_slices = false;                         // each rank sums a slice of these for all
@@ -364,7 +370,10 @@ class StepCollectives {
       add(traffic_.all_reduce("loss, norm, requests", kDouble, 5));
       return all_;
     }
-    if (inputs_.ranks == 1) return all_;
+    if (inputs_.ranks == 1) {
+      gather_shared_rows();
+      return all_;
+    }
     const auto threads = static_cast<double>(inputs_.config.parallel.threads);
     const double part = kFloat * static_cast<double>(inputs_.item_part);
     in_place_or_sent("item parts", [&](int64_t r, int64_t s) {
@@ -373,6 +382,7 @@ class StepCollectives {
     in_place_or_sent("item gradients", [&](int64_t r, int64_t s) {
       return part * requests_.rows[r][s] + kInt * requests_.next_rows[r][s];
     });
+    gather_shared_rows();
     if (sizes_.in_slices)
       add(traffic_.all_to_all("dense subtrees", kFloat,
                               [&](int64_t r, int64_t s) { return sizes_.nodes[r] * slice(s); }));
@@ -434,6 +444,15 @@ class StepCollectives {
         return traffic_.is_remote(r, s) ? bytes(r, s) : 0;
       }));
     if (inputs_.nodes < inputs_.ranks) add(traffic_.meet(what, 1, bytes));
+  }
+  /// Of each item of the step its number, and gradients (trainer/steps/shared_tables.h).
+  void gather_shared_rows() {
+    if (sizes_.shared_cols == 0) return;
+    std::vector<double> floats;
+    for (const double items : requests_.computed)
+      floats.push_back(items * static_cast<double>(1 + sizes_.shared_cols));
+    add(traffic_.all_gather("items of shared rows", kLong, std::vector<double>(inputs_.ranks, 1)));
+    add(traffic_.all_gather("gradients of shared rows", kFloat, floats));
   }
   /// Of the sum of the dense gradients that a rank finishes for all.
   double slice(int64_t rank) const {
@@ -681,7 +700,8 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
          to_bytes(kFloat) * (inputs.items * inputs.columns[1] + users * inputs.columns[0])});
   uses.push_back({"parameters", kAlways, to_bytes(kFloat * (static_cast<double>(held) + dense))});
   uses.push_back({"gradients", kTraining, to_bytes(kFloat) * held});
-  uses.push_back({"optimizer state", kTraining, to_bytes(kFloat) * sizes.slots * held});
+  uses.push_back(
+      {"optimizer state", kTraining, to_bytes(kFloat) * sizes.slots * sizes.updated[rank]});
   if (inputs.columns[2] > 0)
     uses.push_back({"columns of rows", kTraining, to_bytes(kFloat) * rows * inputs.columns[2]});
   if (inputs.group > 1)
@@ -696,6 +716,12 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
       uses.push_back(use);
   } else {
     uses.push_back({"dense gradients, exchange", kStep, to_bytes(kFloat * gradient_buffers)});
+    if (sizes.shared_cols > 0) {
+      const double items = std::accumulate(requests.computed.begin(), requests.computed.end(), 0.);
+      uses.push_back({"gradients of shared rows", kStep,
+                      to_bytes(kFloat * (items + requests.computed[rank]) *
+                               static_cast<double>(1 + sizes.shared_cols))});
+    }
     uses.push_back({gpu && !sizes.fused ? "samples, table rows, exchange"
                     : gpu               ? "rows and ids of a step, exchange"
                                         : "samples, item parts, exchange",
@@ -804,8 +830,8 @@ std::vector<double> cpu_seconds(const PlanInputs& inputs, const Sizes& sizes, in
   const double rounds = std::ceil(units / threads) / units;
   const double gather = samples * kGatherRow_s + held_items(inputs, sizes) * kRouteItem_s;
   const double sum = static_cast<double>(sizes.leaves(r) * sizes.dense) * kLeafElement_s;
-  const double update =
-      static_cast<double>(sizes.held[r]) * (sizes.sgd ? kSgdElement_s : kAdamElement_s) / threads;
+  const double update = static_cast<double>(sizes.updated[r]) *
+                        (sizes.sgd ? kSgdElement_s : kAdamElement_s) / threads;
   if (!sizes.fused)
     return {(units * kTorchLeaf_s + operations_of(inputs, samples, users, items) * kTorchFlop_s) *
                 rounds,
@@ -885,7 +911,7 @@ void set_times(Plan& plan, const PlanInputs& inputs, const Sizes& sizes, const S
     const double users = users_of_step(inputs, sizes, r), items = requests.computed[r];
     const double flops = operations_of(inputs, rank.samples, users, items);
     if (!inputs.means)
-      plan.flops += flops + static_cast<double>(sizes.held[r]) * update_flops_an_element(sizes);
+      plan.flops += flops + static_cast<double>(sizes.updated[r]) * update_flops_an_element(sizes);
     if (device.gpu && sizes.fused) {
       rank.kernels =
           device_kernels(step_on_device(inputs, sizes, r, rank.samples, users, items), device);
@@ -935,7 +961,8 @@ Plan plan_of_step(const PlanInputs& inputs) {
   if (plan.training_rows == 0)
     user_error("no training rows are left after the split; lower data.validation.fraction");
   plan.steps = static_cast<int64_t>(steps_an_epoch(inputs));
-  for (const ParameterSpec& spec : inputs.parameters) plan.parameters += spec.size();
+  for (const ParameterSpec& spec : inputs.parameters)
+    plan.parameters += spec.computed ? 0 : spec.size();
 
   const std::vector<double> samples = samples_of_ranks(inputs);
   const StepItems requests = expected_requests(inputs, samples);

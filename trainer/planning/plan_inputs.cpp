@@ -81,6 +81,8 @@ void take_model(const Dataset* dataset, PlanInputs& inputs) {
         inputs.config.model.name));
   const Layers& model = system.graph;
   inputs.parameters = model.parameters();
+  for (const SharedTable& table : model.shared_tables()) inputs.parameters.push_back(table.rows);
+  if (!model.shared_tables().empty()) inputs.config.parallel.reduce = Reduce::kExact;
   inputs.dropout_width = model.dropout_width();
   inputs.group = system.objective.group();
   const Form form =

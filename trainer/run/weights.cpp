@@ -17,6 +17,8 @@ ArrayKind array_kind(ParameterKind kind) {
       return ArrayKind::kUserTable;
     case ParameterKind::kItemTable:
       return ArrayKind::kItemTable;
+    case ParameterKind::kSharedRows:
+      return ArrayKind::kSharedRows;
     default:
       return ArrayKind::kDense;
   }
@@ -82,6 +84,7 @@ std::vector<ParameterSpec> specs_of(const Problem& problem) {
   if (system.history_weights) specs.push_back(*system.history_weights);
   if (system.trees) std::ranges::copy(system.trees->arrays(), std::back_inserter(specs));
   if (system.propagation) std::ranges::copy(system.propagation->layer0, std::back_inserter(specs));
+  for (const SharedTable& table : system.graph.shared_tables()) specs.push_back(table.rows);
   if (system.encoder)
     specs.insert(specs.end(), system.encoder->arrays.begin(), system.encoder->arrays.end());
   return specs;
@@ -92,10 +95,11 @@ std::vector<ParameterSpec> specs_of(const Problem& problem) {
 Parameters make_parameters(const Problem& problem, World world, ParameterUse use) {
   std::vector<ArraySpec> specs;
   for (const ParameterSpec& spec : specs_of(problem))
-    specs.push_back(
-        {spec.name, array_kind(spec.kind), spec.rows, spec.cols, spec.trained, spec.row_penalty});
+    specs.push_back({spec.name, array_kind(spec.kind), spec.rows, spec.cols, spec.trained,
+                     spec.row_penalty, spec.computed});
   specs.insert(specs.end(), problem.kept.begin(), problem.kept.end());
   const bool of_blocks = problem.system.encoder || problem.system.propagation ||
+                         !problem.system.graph.shared_tables().empty() ||
                          problem.system.objective.is_full_softmax();  // always exact
   const bool replica = problem.config.parallel.reduce == Reduce::kFast && !of_blocks;
   const Holding holding = replica ? Holding::kReplica : Holding::kOwnBlocks;

@@ -41,14 +41,14 @@ PropagatedTables::PropagatedTables(const Problem& problem, Parameters& parameter
   items_.gradient.resize(items_.value.size());
 }
 
-void PropagatedTables::forward() {
+void PropagatedTables::forward(std::span<const int32_t>) {
   for (ParameterArray* table : {&users_, &items_}) std::ranges::fill(table->value, 0.f);
   for (ParameterArray* layer0 : {&user_layer0_, &item_layer0_})
     std::ranges::fill(layer0->gradient, 0.f);
   propagation_.add_means(user_layer0_.value, item_layer0_.value, users_.value, items_.value);
 }
 
-void PropagatedTables::backward() {
+void PropagatedTables::backward(std::span<const int32_t>) {
   parameters_.fill_gradients();
   propagation_.add_means(users_.gradient, items_.gradient, user_layer0_.gradient,
                          item_layer0_.gradient);

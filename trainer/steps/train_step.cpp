@@ -79,7 +79,7 @@ TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_ra
     exchange_.begin(pool_);
     parameters_.forget_gradients();
     engine_.set_dense(parameters_.dense);
-    if (options_.propagated) options_.propagated->forward();
+    if (options_.computed) options_.computed->forward(exchange_.owned());
     compute_item_parts();
   });
   draw_next(after(place));
@@ -88,7 +88,7 @@ TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_ra
     const double scale = 1 / static_cast<double>(result.samples);
     compute_leaves(scale);
     return_item_gradients(scale);
-    if (options_.propagated) options_.propagated->backward();
+    if (options_.computed) options_.computed->backward(exchange_.owned());
     const Exchange::Totals all = exchange_.reduce(leaves_, losses_, options_.request(), pool_);
     result.outcome = {.loss = all.loss, .gradient_norm = std::sqrt(all.squared_norm)};
     result.request = all.request;
@@ -108,7 +108,7 @@ TrainStep::Result TrainStep::run(int64_t epoch, int64_t step, double learning_ra
 StepSeconds TrainStep::seconds() const {
   // The exchange is timed as a part of computing.
   const double exchanging = exchange_.communication_s() + statistics_.seconds +
-                            (options_.propagated ? options_.propagated->communication_s() : 0);
+                            (options_.computed ? options_.computed->communication_s() : 0);
   return {.input = input_.seconds,
           .compute = compute_.seconds - exchanging,
           .communication = exchanging,

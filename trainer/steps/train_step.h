@@ -15,8 +15,8 @@
 #include "sharding/parameters.h"
 #include "sharding/schedule.h"
 #include "trainer/run/samples.h"
+#include "trainer/steps/computed_tables.h"
 #include "trainer/steps/negative_sampler.h"
-#include "trainer/steps/propagated_tables.h"
 #include "trainer/steps/step_columns.h"
 #include "trainer/steps/step_outcome.h"
 #include "trainer/steps/steps.h"
@@ -33,7 +33,7 @@ Exchange::Options exchange_options(const Engine& engine, const Parameters& param
 ///
 ///   rows of each owned shard (Schedule)          -> the samples of the step after this one, in (shard, position)
 ///                                                   order, announced before it begins (Exchange)
-///   PropagatedTables::forward, where there are any -> the tables that are read below
+///   ComputedTables::forward, where there are any -> the tables that are read below
 ///   Engine::forward_ids of items                 -> parts of the items this rank owns
 ///   Exchange::fetch_parts                        -> parts of the others
 ///   a leaf: forward_ids of its users, train_rows, backward_ids of its users
@@ -41,7 +41,7 @@ Exchange::Options exchange_options(const Engine& engine, const Parameters& param
 ///     (with batch norms: passes over all leaves in place of train_rows, statistics of all rows between them)
 ///   Exchange::return_item_gradients              -> their sums, at the items' owners
 ///   Engine::backward_ids of items                -> gradients of items, more dense gradients
-///   PropagatedTables::backward                   -> gradients of what the tables were made from
+///   ComputedTables::backward                     -> gradients of what the tables were made from
 ///   Exchange::reduce                             -> dense gradients; loss and gradient norm: whether an update is made
 ///   Parameters::update, copy_dense               -> the next step's weights
 class TrainStep {
@@ -51,7 +51,7 @@ class TrainStep {
     double clip_norm = 0;  ///< 0 = off
     const NegativeSampler* negatives =
         nullptr;  ///< makes a group of rows of each sample; null: a sample is a row
-    PropagatedTables* propagated = nullptr;  ///< the tables of the graph; null: they are trained
+    ComputedTables* computed = nullptr;  ///< tables of the graph; null: all are trained
     std::function<int32_t()> request = [] { return 0; };  ///< what this rank asks of all: 0, 1 or 2
   };
 
