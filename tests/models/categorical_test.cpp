@@ -60,7 +60,7 @@ Layers model_of(const std::string& name, const std::map<std::string, OptionValue
                 bool numbers) {
   const SystemEntry& entry = find_system(name);
   OptionValues values(entry.options());
-  values.set("tags", false);
+  for (const char* none : {"tags", "video_codes"}) values.set(none, false);
   for (const auto& [path, value] : set) values.set(path, value);
   SystemInputs inputs{.users = 1, .items = 1, .columns = {codes, numbers, 0}};
   if (codes) inputs.codes[0] = {2};

@@ -60,7 +60,8 @@ class FitPlayTimes : public SmallProblem {
 
   System system(const std::string& name) const {
     OptionValues values(find_system(name).options());
-    for (const char* off : {"user_codes", "categories", "tags", "duration", "friends", "daily"})
+    for (const char* off :
+         {"user_codes", "categories", "video_codes", "tags", "duration", "friends", "daily"})
       values.set(off, false);
     if (name == "d2q") values.set("steps", int64_t{20});
     if (name == "cread") values.set("levels", int64_t{9});

@@ -88,7 +88,8 @@ TEST_F(Options, LeastSquaresNeedWeightsAndBlocksInsideTheFactors) {
 TEST_F(Options, PlayTimesAreOfRowsThatHaveThem) {
   const Arguments ids_alone = {"model.user_codes=false", "model.categories=false",
                                "model.tags=false",       "model.duration=false",
-                               "model.friends=false",    "model.daily=false"};
+                               "model.friends=false",    "model.daily=false",
+                               "model.video_codes=false"};
   const auto expect = [&](const std::string& name, const std::string& key,
                           const std::string& message) {
     Arguments arguments = ids_alone;

@@ -306,7 +306,10 @@ TEST_F(ProgramPlan, RefusesWhatItCannotPlan) {
   expect_refused({of_system("additive_means"), "--ranks", "2", "--device", "h100"},
                  "model.name: got additive_means, which has no form on GPUs: it is found in one "
                  "step; set --device cpu");
-  expect_refused({of_system("dlrm"), "--ranks", "2", "--device", "h100", "model.penalty=0.1"},
+  expect_refused({of_system("dlrm"), "--ranks", "2", "--device", "h100"},
+                 "model.name: got dlrm, which has no form on GPUs: its videos share embeddings");
+  expect_refused({of_system("dlrm"), "--ranks", "2", "--device", "h100", "model.penalty=0.1",
+                  "model.video_codes=false"},
                  "model.name: got dlrm, which has no form on GPUs: it has a penalty on embeddings "
                  "of codes; set --device cpu");
   std::ofstream(shop_->path() / "bce.yaml") << "model: {name: ncf, loss: bce}\n";

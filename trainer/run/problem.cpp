@@ -92,10 +92,10 @@ void check_ranking(const System& system) {
     user_error(
         "model.negatives.kind: got all, which takes a model whose output is a dot of a user and a "
         "video, without dropout and batch norms; set model.dropout=0, or draw negatives");
-  if (objective.is_full_softmax() && (system.propagation || !system.graph.shared_tables().empty()))
+  if (objective.is_full_softmax() && system.propagation)
     user_error(
         "model.negatives.kind: got all, which takes embeddings that are trained themselves, not "
-        "propagated or shared ones; draw negatives, or choose model.name=softmax");
+        "propagated ones; draw negatives, or choose model.name=softmax");
   if (system.graph.column_count(Side::kRow) > 0 ||
       std::ranges::any_of(system.graph.layers(),
                           [](const Layer& layer) { return layer.kind == LayerKind::kBatchNorm; }))
