@@ -6,7 +6,6 @@
 
 #include "tests/reference/als_reference.h"
 #include "tests/trainer/small_problem.h"
-#include "trainer/run/fitting.h"
 #include "trainer/steps/als_step.h"
 
 namespace kt {
@@ -48,15 +47,11 @@ class Als : public SmallProblem {
 
   /// Some half-sweeps from initial factors times `scale`.
   Found sweep(int64_t steps, MpiCommunicator& ranks, int threads, double scale = 1) {
-    Problem problem = open_problem(config, self);
-    Parameters parameters = make_parameters(problem, ranks.world());
-    const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
+    FittedProblem fitted(open_problem(config, self), ranks, threads);
+    auto& [problem, parameters, samples, pool] = fitted;
     const std::vector<int64_t> counts =
         gather_train_counts(samples, problem.dataset.shards(), ranks);
     const Schedule schedule(counts, (std::accumulate(counts.begin(), counts.end(), 0) + 1) / 2);
-    ThreadPool pool(threads);
-    fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem);
     for (ParameterArray& array : parameters.arrays)
       for (float& value : array.value) value *= static_cast<float>(scale);
     initial_ = all_arrays(user_row, parameters, ranks);

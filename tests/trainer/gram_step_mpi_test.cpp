@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "tests/trainer/small_problem.h"
-#include "trainer/run/fitting.h"
 #include "trainer/steps/gram_step.h"
 
 namespace kt {
@@ -37,12 +36,8 @@ class Gram : public SmallProblem {
     config.model.name = name;
     config.model.options = OptionValues(find_system(name).options());
     for (const auto& [key, value] : options) config.model.options.set(key, value);
-    Problem problem = open_problem(config, self);
-    Parameters parameters = make_parameters(problem, ranks.world());
-    const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
-    ThreadPool pool(threads);
-    fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem);
+    FittedProblem fitted(open_problem(config, self), ranks, threads);
+    auto& [problem, parameters, samples, pool] = fitted;
     GramStep step(problem, parameters, samples, ranks, pool);
     step.run(0, 0, 0, 1);
     Found found{.names = {},

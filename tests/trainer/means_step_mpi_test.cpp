@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "tests/trainer/small_problem.h"
-#include "trainer/run/fitting.h"
 #include "trainer/steps/means_step.h"
 
 namespace kt {
@@ -31,12 +30,8 @@ class Means : public SmallProblem {
     config.model.name = name;
     config.model.options = OptionValues(find_system(name).options());
     if (!shrink.empty()) config.model.options.set("shrink", shrink);
-    Problem problem = open_problem(config, self);
-    Parameters parameters = make_parameters(problem, ranks.world());
-    const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
-    ThreadPool pool(threads);
-    fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem);
+    FittedProblem fitted(open_problem(config, self), ranks, threads);
+    auto& [problem, parameters, samples, pool] = fitted;
     MeansStep step(*problem.system.means, problem.system.objective, parameters, samples, ranks,
                    pool);
     step.run(0, 0, 0, 1);

@@ -2,7 +2,6 @@
 
 #include "models/systems/cosine.h"
 #include "tests/trainer/small_problem.h"
-#include "trainer/run/fitting.h"
 #include "trainer/steps/profile_step.h"
 
 namespace kt {
@@ -37,12 +36,8 @@ class Profiles : public SmallProblem {
     double loss = 0;
   };
   Found find(MpiCommunicator& ranks, int threads) {
-    Problem problem = problem_of(ranks);
-    Parameters parameters = make_parameters(problem, ranks.world());
-    const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
-    ThreadPool pool(threads);
-    fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem);
+    FittedProblem fitted(problem_of(ranks), ranks, threads);
+    auto& [problem, parameters, samples, pool] = fitted;
     ProfileStep step(problem, parameters, ranks, pool);
     step.run(0, 0, 0, 1);
     Found found{.profiles = all_arrays(user_row, parameters, ranks).at(0),

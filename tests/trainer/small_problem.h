@@ -18,6 +18,7 @@
 #include "tests/support/mpi_test.h"
 #include "trainer/evaluation/predictor.h"
 #include "trainer/run/engine_choice.h"
+#include "trainer/run/fitting.h"
 #include "trainer/run/problem.h"
 #include "trainer/run/samples.h"
 #include "trainer/run/weights.h"
@@ -204,6 +205,24 @@ class SmallProblem : public MpiTest {
   std::filesystem::path root;
   Config config;
   MpiCommunicator self;  ///< one process alone
+};
+
+/// A problem that is ready for its steps.
+struct FittedProblem {
+  /// Collective: all ranks.
+  FittedProblem(Problem opened, MpiCommunicator& ranks, int threads)
+      : problem(std::move(opened)),
+        parameters(make_parameters(problem, ranks.world())),
+        samples(load_samples(problem.dataset, problem.config, parameters.shards(), ranks)),
+        pool(threads) {
+    fit(problem, parameters, samples, ranks, pool);
+    initialize(parameters, problem);
+  }
+
+  Problem problem;
+  Parameters parameters;
+  std::vector<ShardSamples> samples;
+  ThreadPool pool;
 };
 
 /// An array in full, in its own row order. Collective: all ranks.

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "tests/trainer/small_problem.h"
-#include "trainer/run/fitting.h"
 #include "trainer/steps/trees_step.h"
 
 namespace kt {
@@ -39,12 +38,8 @@ class TreesOfRows : public SmallProblem {
   }
 
   Found find(MpiCommunicator& ranks, int threads) {
-    Problem problem = open_problem(config, self);
-    Parameters parameters = make_parameters(problem, ranks.world());
-    const auto samples = load_samples(problem.dataset, config, parameters.shards(), ranks);
-    ThreadPool pool(threads);
-    fit(problem, parameters, samples, ranks, pool);
-    initialize(parameters, problem);
+    FittedProblem fitted(open_problem(config, self), ranks, threads);
+    auto& [problem, parameters, samples, pool] = fitted;
     TreesStep step(problem, parameters, samples, ranks);
     step.run(0, 0, 0, 1);
     const auto copy = [&](const char* name) {
