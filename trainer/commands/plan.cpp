@@ -69,12 +69,15 @@ PlanInputs inputs_of(const PlanArguments& arguments, std::string& file) {
                      arguments.nodes, arguments.counts);
 }
 
-const char* name_of(ParameterKind kind) {
-  switch (kind) {
+const char* kind_of(const ParameterSpec& spec) {
+  if (spec.computed) return "copies";
+  switch (spec.kind) {
     case ParameterKind::kUserTable:
       return "user table";
     case ParameterKind::kItemTable:
       return "item table";
+    case ParameterKind::kSharedRows:
+      return "shared rows";
     default:
       return "dense";
   }
@@ -195,7 +198,7 @@ void log_placement(const PlanInputs& inputs, const Plan& plan) {
 
 void log_parameters(const PlanInputs& inputs, const Plan& plan) {
   log_info("\nparameters: {}", grouped(plan.parameters));
-  log_info("  {:<18}  {:<10}  {:>15}  {:>8}  {:>15}", "array", "kind", "rows x columns", "bytes",
+  log_info("  {:<18}  {:<11}  {:>15}  {:>8}  {:>15}", "array", "kind", "rows x columns", "bytes",
            "rows of a rank");
   for (size_t a = 0; a < inputs.parameters.size(); ++a) {
     const ParameterSpec& spec = inputs.parameters[a];
@@ -204,7 +207,7 @@ void log_parameters(const PlanInputs& inputs, const Plan& plan) {
       least = std::min(least, rank.owned[a].size());
       most = std::max(most, rank.owned[a].size());
     }
-    log_info("  {:<18}  {:<10}  {:>15}  {:>8}  {:>15}", spec.name, name_of(spec.kind),
+    log_info("  {:<18}  {:<11}  {:>15}  {:>8}  {:>15}", spec.name, kind_of(spec),
              fmt::format("{} x {}", grouped(spec.rows), spec.cols),
              scaled(static_cast<double>(4 * spec.size()), "B"),
              least == most ? grouped(least) : fmt::format("{}-{}", grouped(least), grouped(most)));
@@ -476,7 +479,7 @@ json document_of(const PlanInputs& inputs, const Plan& plan,
   }
   for (const ParameterSpec& spec : inputs.parameters)
     parameters.push_back({{"name", spec.name},
-                          {"kind", name_of(spec.kind)},
+                          {"kind", kind_of(spec)},
                           {"rows", spec.rows},
                           {"columns", spec.cols}});
   for (const Collective& collective : plan.collectives) {

@@ -451,8 +451,8 @@ class StepCollectives {
     std::vector<double> floats;
     for (const double items : requests_.computed)
       floats.push_back(items * static_cast<double>(1 + sizes_.shared_cols));
-    add(traffic_.all_gather("items of shared rows", kLong, std::vector<double>(inputs_.ranks, 1)));
-    add(traffic_.all_gather("gradients of shared rows", kFloat, floats));
+    add(traffic_.all_gather("items of codes", kLong, std::vector<double>(inputs_.ranks, 1)));
+    add(traffic_.all_gather("gradients of codes", kFloat, floats));
   }
   /// Of the sum of the dense gradients that a rank finishes for all.
   double slice(int64_t rank) const {
