@@ -76,6 +76,7 @@ class FusedEngine final : public Engine {
     arguments.part_gradients = part_gradients;
     arguments.table_gradients = gradients.tables.data();
     arguments.dense_gradient = gradients.dense;
+    arguments.adds = gradients.adds;
     kernels_.backward_ids(program(side), packed_.data(), arguments, workspace());
   }
 
@@ -98,7 +99,7 @@ class FusedEngine final : public Engine {
     float* memory = aligned(leaf.activations);
     const double loss = run(compiled_.passes()[pass], rows, scale, gradients, memory);
     if (pass + 1 == passes()) return loss;
-    find_statistics(pass, rows.n, memory, gradients.dense, leaf.statistics);
+    find_statistics(pass, rows.n, memory, gradients, leaf.statistics);
     return loss;
   }
 
@@ -139,6 +140,7 @@ class FusedEngine final : public Engine {
     for (int64_t begin = 0; begin < rows.n; begin += piece) {
       const RowBatch some = rows_of(rows, begin, std::min(piece, rows.n - begin));
       RowGradients to = gradients;
+      to.adds |= begin > 0;
       if (to.item_row)
         to.item_row += begin;
       else
@@ -226,6 +228,7 @@ class FusedEngine final : public Engine {
     arguments.item_part_gradients = gradients.item_parts;
     arguments.item_gradient_row = gradients.item_row;
     arguments.dense_gradient = gradients.dense;
+    arguments.adds = gradients.adds;
     arguments.norms = batch_.data();
     return kernels_.train_rows(compiled_.rows(), pass, packed_.data(), arguments, memory);
   }
@@ -247,9 +250,9 @@ class FusedEngine final : public Engine {
         static_cast<float>(dense_[norm.gamma + c] * inverse);
   }
 
-  /// Of the rows of a leaf after a pass, in order. Backward adds the gradients of gamma and beta, which they are.
-  void find_statistics(int64_t pass, int64_t rows, const float* memory, float* dense_gradient,
-                       std::vector<double>& statistics) const {
+  /// Of the rows of a leaf after a pass, in order. Those of backward are the gradients of gamma and beta, too.
+  void find_statistics(int64_t pass, int64_t rows, const float* memory,
+                       const RowGradients& gradients, std::vector<double>& statistics) const {
     const Norm& norm = norm_at_end(pass);
     const fused::Op& op = compiled_.rows().ops[norm.op];
     const int64_t width = norm.width, stride = compiled_.passes()[pass].stride;
@@ -280,9 +283,12 @@ class FusedEngine final : public Engine {
         second[c] += static_cast<double>(dy[c]) * ((x[c] - mean[c]) * inverse[c]);
       }
     }
+    const auto add = [&](double sum, float& to) {
+      to = (gradients.adds ? to : 0.f) + static_cast<float>(sum);
+    };
     for (int64_t c = 0; c < width; ++c) {
-      dense_gradient[norm.beta + c] += static_cast<float>(first[c]);
-      dense_gradient[norm.gamma + c] += static_cast<float>(second[c]);
+      add(first[c], gradients.dense[norm.beta + c]);
+      add(second[c], gradients.dense[norm.gamma + c]);
     }
   }
 

@@ -57,14 +57,16 @@ KT_INLINE Floats activation_slope(Floats y, Floats dy) {
   return dy;
 }
 
-/// One block under way. `key`: of its rows, null without dropout. `norms`: as in RowArguments.
+/// One block under way. `key`: of its rows, null without dropout. `norms`: as in RowArguments. `adds`: gradients of weights
+/// are added to what is there; else they begin here.
 struct Block {
   const Program& program;
   const float* weights;
   float* workspace;
   int64_t n;
-  const uint32_t* key;
+  const uint32_t* key = nullptr;
   const float* norms = nullptr;
+  bool adds = true;
 };
 
 /// The one choice of an activation, so that no inner loop makes it.
@@ -228,7 +230,7 @@ void backward_dense(const Block& block, const Op& op, float* dense_gradient) {
   for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
     const Term& term = block.program.terms[t];
     weight_gradient(block.n, block.workspace + term.x, padded(term.in), term.in, dy, stride,
-                    dense_gradient + term.weight_gradient, op.width, bias);
+                    block.adds, dense_gradient + term.weight_gradient, op.width, bias);
     bias = nullptr;
     if (term.x_gradient < 0) continue;
     with_slope(block, term, [&](auto&& slope) KT_INLINED {
@@ -280,9 +282,10 @@ KT_INLINE void backward_dense_one(const Block& block, const Op& op, int64_t firs
   const float* x = block.workspace + term.x + first * stride;
   float* dx = block.workspace + term.x_gradient + first * stride;
   const bool gives = term.x_gradient >= 0, adds = term.add_gradient;
+  const bool adds_weights = block.adds || first > 0;
   with_slope(block, term, [&](auto&& slope) KT_INLINED {
     for (int64_t c = 0; c < term.in; c += kLanes) {
-      Floats sum = load_up_to(g + c, term.in - c);
+      Floats sum = adds_weights ? load_up_to(g + c, term.in - c) : zero();
       const Floats weight = load(w + c);
       for (int64_t r = 0; r < n; ++r) {
         const int64_t at = r * stride + c;
@@ -295,7 +298,7 @@ KT_INLINE void backward_dense_one(const Block& block, const Op& op, int64_t firs
       store_up_to(g + c, sum, term.in - c);
     }
   });
-  float sum = dense_gradient[op.bias_gradient];
+  float sum = adds_weights ? dense_gradient[op.bias_gradient] : 0.f;
   for (int64_t r = 0; r < n; ++r) sum += dy[r * dy_stride];
   dense_gradient[op.bias_gradient] = sum;
 }
@@ -360,6 +363,11 @@ __attribute__((noinline)) void forward_lookup(const Block& block, const Op& op) 
 __attribute__((noinline)) void backward_lookup(const Block& block, const Op& op,
                                                float* dense_gradient) {
   const int64_t stride = padded(op.width), width = op.field_width;
+  for (int32_t f = op.fields_begin; f < op.fields_end && !block.adds; ++f) {
+    const Field& field = block.program.fields[f];
+    __builtin_memset(dense_gradient + field.weight_gradient, 0,
+                     static_cast<uint64_t>(field.codes * width) * sizeof(float));
+  }
   for_codes(block, op, [&](int64_t r, const Field& field, int64_t code, int64_t column) {
     const float* dy = block.workspace + op.y_gradient + r * stride + column;
     float* sum = dense_gradient + field.weight_gradient + code * width;
@@ -585,7 +593,7 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
         const int64_t left = op.width - c;
         if (left <= 0) break;
         float* gradient = dense_gradient + op.bias_gradient + c;
-        Floats sum = load_up_to(gradient, left);
+        Floats sum = block.adds ? load_up_to(gradient, left) : zero();
         for (int64_t e = c; e < block.n * stride; e += stride)
           sum = sum + load(work + op.y_gradient + e);
         store_up_to(gradient, sum, left);
@@ -648,7 +656,7 @@ void forward_ids(const Program& program, const float* weights, const IdArguments
                  float* workspace) {
   const FlushSmall flush;
   for (int64_t first = 0; first < ids.n; first += kBlockRows) {
-    const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first), nullptr};
+    const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first)};
     for (int64_t k = 0; k < program.op_count; ++k) forward_id_op(block, ids, first, program.ops[k]);
     for (int64_t k = 0; k < program.output_count; ++k) {
       const Output& out = program.outputs[k];
@@ -663,8 +671,13 @@ void forward_ids(const Program& program, const float* weights, const IdArguments
 void backward_ids(const Program& program, const float* weights, const IdArguments& ids,
                   float* workspace) {
   const FlushSmall flush;
-  for (int64_t first = 0; first < ids.n; first += kBlockRows) {
-    const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first), nullptr};
+  // A block of no ids begins gradients, too.
+  for (int64_t first = 0; first < ids.n || (first == 0 && !ids.adds); first += kBlockRows) {
+    const Block block{.program = program,
+                      .weights = weights,
+                      .workspace = workspace,
+                      .n = smaller_of(kBlockRows, ids.n - first),
+                      .adds = ids.adds || first > 0};
     for (int64_t k = 0; k < program.op_count; ++k)
       if (program.ops[k].needed_backward) forward_id_op(block, ids, first, program.ops[k]);
     for (int64_t k = 0; k < program.output_count; ++k) {
@@ -857,7 +870,8 @@ double train_rows_with(const Program& program, const Pass& pass, const float* we
                       workspace,
                       smaller_of(kBlockRows, rows.n - first),
                       rows.dropout_key ? rows.dropout_key + first : nullptr,
-                      rows.norms};
+                      rows.norms,
+                      rows.adds || first > 0};
     prefetch_item_parts(block, rows, first + kBlockRows);
     forward_block(block, rows, first, pass.forward_begin, pass.forward_end - head);
     if (head)

@@ -147,6 +147,7 @@ struct IdArguments {
   const float* part_gradients;  ///< backward: in
   float* const* table_gradients;
   float* dense_gradient;
+  bool adds = true;  ///< to dense_gradient; else the program's elements of it are overwritten
 };
 
 struct RowArguments {
@@ -161,6 +162,7 @@ struct RowArguments {
   double scale;
   const float* norms;  ///< of all batch norms
   float *user_part_gradients, *item_part_gradients, *dense_gradient;
+  bool adds = true;  ///< as in IdArguments, of the operations of the pass; n > 0 where it is false
   const int32_t*
       item_gradient_row;  ///< of item_part_gradients, for each row; null: that row itself
   float* predictions;     ///< of predict_rows

@@ -69,7 +69,8 @@ struct IdBatch {
 
 struct IdGradients {
   std::vector<float*> tables;  ///< as in IdBatch: the rows it names are overwritten
-  float* dense = nullptr;      ///< [dense size], added to
+  float* dense = nullptr;      ///< [dense size], of the weights that the side reads
+  bool adds = true;  ///< to what `dense` has; false: those elements are overwritten, also by no ids
 };
 
 /// Rows of a leaf (one shard's part of a step), or any rows to predict.
@@ -91,7 +92,8 @@ struct RowGradients {
   float* item_parts = nullptr;  ///< [.., part_width(kItem)], one per row, overwritten
   const int32_t* item_row =
       nullptr;             ///< [n] the row of item_parts for each row; null: that row itself
-  float* dense = nullptr;  ///< [dense size], added to
+  float* dense = nullptr;  ///< [dense size], of the weights that rows read
+  bool adds = true;        ///< as in IdGradients; n > 0 where it is false
 };
 
 /// A layer that looks at all rows of the global batch. Its running values are dense arrays that are not trained: after
@@ -118,6 +120,9 @@ struct LeafMemory {
 /// With n batch norms in place of train_rows: 2 n + 1 calls of `train_pass` for each leaf. Passes 0 .. n - 1 are
 /// forward and end before a batch norm each, pass n goes on to the loss and back to the last one, the others back to
 /// the one before. Between two passes the statistics of all leaves are put together (sharding/batch_statistics.h).
+///
+/// A dense weight is read by users, by items or by rows, never by two of them: what is gathered in one array of dense gradients
+/// needs no zeros where each of the three overwrites its own elements once. What no gradient is of is left alone.
 ///
 /// Stateless but for the dense weights and those statistics, so threads may share one; the bits of a call depend on its arguments alone,
 /// and those of an id's part or a row's prediction on that id or row alone where the engine says so.

@@ -77,6 +77,7 @@ class EngineOfLeaves final : public Engine {
       to.tables.push_back(table_gradients.back());
     }
     const double loss = leaves_->loss_and_gradients(leaf.input, scale, to);
+    if (!gradients.adds) std::fill_n(gradients.dense, dense_size_, 0.f);
     for (int64_t e = 0; e < dense_size_; ++e) gradients.dense[e] += dense[e];
     for (size_t t = 0; t < tables_.size(); ++t) {
       const Table& table = tables_[t];

@@ -212,7 +212,7 @@ IdBatch TrainStep::item_batch(Range owned) const {
 }
 
 std::span<float> TrainStep::leaf(int64_t unit, int thread) {
-  const int64_t k = exchange_.leaves() == Exchange::Leaves::kOfUnits ? unit : thread;
+  const int64_t k = adds_to_leaves() ? thread : unit;
   return std::span(leaves_).subspan(k * dense_size_, dense_size_);
 }
 
@@ -225,14 +225,10 @@ void TrainStep::compute_item_parts() {
 }
 
 void TrainStep::compute_leaves(double scale) {
-  const bool of_units = exchange_.leaves() == Exchange::Leaves::kOfUnits;
-  if (!of_units) std::ranges::fill(leaves_, 0.f);
+  if (adds_to_leaves()) std::ranges::fill(leaves_, 0.f);
   for (int64_t pass = 0; pass < engine_.passes(); ++pass) {
     pool_.parallel_for(units_, [&](int64_t unit, int thread) {
-      if (pass == 0) {
-        if (of_units) std::ranges::fill(leaf(unit, thread), 0.f);
-        losses_[unit] = 0;
-      }
+      if (pass == 0) losses_[unit] = 0;
       losses_[unit] += compute_leaf(unit, pass, scale, thread);
     });
     if (pass + 1 < engine_.passes()) share_statistics(pass);
@@ -289,6 +285,7 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
   const int64_t begin = batch_.unit_begin[unit], end = batch_.unit_begin[unit + 1];
   const bool first = pass == 0, last = pass + 1 == engine_.passes();
   if (begin == end) {
+    if (first && !adds_to_leaves()) std::fill_n(dense_gradients, dense_size_, 0.f);
     if (!last) scratch.memory.statistics.assign(1 + 2 * engine_.norm_after(pass).width, 0);
     return 0;
   }
@@ -296,7 +293,7 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
 
   IdBatch users{
       .n = std::ssize(scratch.users), .row = scratch.users.data(), .columns = columns_.users};
-  IdGradients user_gradients{.tables = {}, .dense = dense_gradients};
+  IdGradients user_gradients{.tables = {}, .dense = dense_gradients, .adds = adds_to_leaves()};
   for (ParameterArray* table : user_tables_) {
     users.tables.push_back(table->value.data());
     user_gradients.tables.push_back(table->gradient.data());
@@ -322,7 +319,8 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
                          {.user_parts = user_part_gradients_.data(),
                           .item_parts = exchange_.row_gradients(),
                           .item_row = exchange_.gradient_row().data() + begin,
-                          .dense = dense_gradients},
+                          .dense = dense_gradients,
+                          .adds = adds_to_leaves()},
                          scratch.memory);
   if (!last) return loss;
   engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
@@ -342,8 +340,8 @@ void TrainStep::return_item_gradients(double scale) {
   if (!item_counts_.empty()) exchange_.count_rows(item_counts_);
   pool_.parallel_for(units_, [&](int64_t unit, int thread) {
     const Range owned = exchange_.owned_of_unit(unit);
-    if (owned.size() == 0) return;
-    IdGradients gradients{.tables = {}, .dense = leaf(unit, thread).data()};
+    IdGradients gradients{
+        .tables = {}, .dense = leaf(unit, thread).data(), .adds = adds_to_leaves()};
     for (ParameterArray* table : item_tables_) gradients.tables.push_back(table->gradient.data());
     for (int64_t k = owned.begin; k < owned.end; ++k)
       parameters_.item_touched[exchange_.owned()[k]] = 1;

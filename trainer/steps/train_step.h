@@ -108,6 +108,8 @@ class TrainStep {
   void return_item_gradients(double scale);
   IdBatch item_batch(Range owned) const;
   std::span<float> leaf(int64_t unit, int thread);
+  /// Of a thread's units; a unit's own leaf is overwritten.
+  bool adds_to_leaves() const { return exchange_.leaves() == Exchange::Leaves::kOfThreads; }
 
   Engine& engine_;
   Parameters& parameters_;
