@@ -187,7 +187,7 @@ class Compiler {
     if (layer.vector_width > 0) op.field_width = layer.vector_width;
     if (kind == OpKind::kPairDots) {
       op.scratch = code(level).size;
-      code(level).size += 16 * (2 * a.width + layer.width);
+      code(level).size += 16 * (a.width + layer.width);
     }
     values_[k] = value_of(level, op);
   }

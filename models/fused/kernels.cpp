@@ -418,7 +418,7 @@ __attribute__((noinline)) void forward_pair_dots(const Block& block, const Op& o
   const int64_t stride = padded(op.width), a_stride = padded(op.a_width);
   const int64_t size = op.field_width * kLanes;
   float* a = block.workspace + op.scratch;
-  float* y = a + 2 * op.a_width * kLanes;
+  float* y = a + op.a_width * kLanes;
   for (int64_t first = 0; first < block.n; first += kLanes) {
     to_columns(block.workspace + op.a + first * a_stride, a_stride, op.a_width, a);
     float* dot = y;
@@ -427,41 +427,55 @@ __attribute__((noinline)) void forward_pair_dots(const Block& block, const Op& o
       for (; j + 4 * size <= i; j += 4 * size, dot += 4 * kLanes) dots_with<4>(i, j, size, dot);
       for (; j < i; j += size, dot += kLanes) dots_with<1>(i, j, size, dot);
     }
-    to_rows(y, op.width, false, block.workspace + op.y + first * stride, stride);
+    to_rows(y, op.width, block.workspace + op.y + first * stride, stride);
   }
 }
 
-// da[i] = sum over j != i, in order, of dy[i, j] a[j].
+KT_INLINE int64_t pair_number(int64_t i, int64_t j) { return i * (i - 1) / 2 + j; }
+
+// Of vectors i .. i + M - 1 of a row, in the columns from `c` on. Each sum is one chain, in the order of the others.
+template <int M>
+KT_INLINE void pair_dots_back(const float* a, int64_t n, int64_t width, const float* dy, int64_t i,
+                              int64_t c, bool adds, float* da) {
+  Floats sum[M];
+  for (Floats& s : sum) s = zero();
+  for (int64_t j = 0; j < i; ++j) {
+    const Floats other = load(a + j * width + c);
+    for (int m = 0; m < M; ++m) sum[m] = fma(all(dy[pair_number(i + m, j)]), other, sum[m]);
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < M; ++j) {
+    const Floats other = load(a + (i + j) * width + c);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const int high = m > j ? m : j, low = m > j ? j : m;
+      if (m != j) sum[m] = fma(all(dy[pair_number(i + high, i + low)]), other, sum[m]);
+    }
+  }
+  for (int64_t j = i + M; j < n; ++j) {
+    const Floats other = load(a + j * width + c);
+    for (int m = 0; m < M; ++m) sum[m] = fma(all(dy[pair_number(j, i) + m]), other, sum[m]);
+  }
+  for (int m = 0; m < M; ++m) {
+    float* to = da + (i + m) * width + c;
+    store_up_to(to, adds ? load_up_to(to, width - c) + sum[m] : sum[m], width - c);
+  }
+}
+
+// da[i] = sum over j != i, in order, of dy[i, j] a[j]. Row by row: nothing has to be transposed.
 __attribute__((noinline)) void backward_pair_dots(const Block& block, const Op& op) {
   if (op.a_gradient < 0) return;
-  constexpr int64_t kTogether = 8;  // columns of a vector
-  const int64_t stride = padded(op.width), a_stride = padded(op.a_width), width = op.field_width;
-  const int64_t n = op.a_width / width;
-  float *a = block.workspace + op.scratch, *da = a + op.a_width * kLanes;
-  float* dy = da + op.a_width * kLanes;
-  for (int64_t first = 0; first < block.n; first += kLanes) {
-    to_columns(block.workspace + op.a + first * a_stride, a_stride, op.a_width, a);
-    to_columns(block.workspace + op.y_gradient + first * stride, stride, op.width, dy);
-    for (int64_t i = 0; i < n; ++i)
-      for (int64_t c = 0; c < width; c += kTogether) {
-        Floats sum[kTogether];
-        const int64_t count = smaller_of(kTogether, width - c);
-        for (Floats& s : sum) s = zero();
-        for (int64_t j = 0; j < n; ++j) {
-          if (j == i) continue;
-          const int64_t pair = i > j ? i * (i - 1) / 2 + j : j * (j - 1) / 2 + i;
-          const Floats slope = load(dy + pair * kLanes);
-          const float* other = a + (j * width + c) * kLanes;
-          if (count == kTogether)
-            for (int64_t k = 0; k < kTogether; ++k)
-              sum[k] = fma(slope, load(other + k * kLanes), sum[k]);
-          else
-            for (int64_t k = 0; k < count; ++k)
-              sum[k] = fma(slope, load(other + k * kLanes), sum[k]);
-        }
-        for (int64_t k = 0; k < count; ++k) store(da + (i * width + c + k) * kLanes, sum[k]);
-      }
-    to_rows(da, op.a_width, op.add_a, block.workspace + op.a_gradient + first * a_stride, a_stride);
+  const int64_t width = op.field_width, n = op.a_width / width;
+  for (int64_t r = 0; r < block.n; ++r) {
+    const float* a = block.workspace + op.a + r * padded(op.a_width);
+    const float* dy = block.workspace + op.y_gradient + r * padded(op.width);
+    float* da = block.workspace + op.a_gradient + r * padded(op.a_width);
+    for (int64_t c = 0; c < width; c += kLanes) {
+      int64_t i = 0;
+      for (; i + kTileRows <= n; i += kTileRows)
+        pair_dots_back<kTileRows>(a, n, width, dy, i, c, op.add_a, da);
+      for (; i < n; ++i) pair_dots_back<1>(a, n, width, dy, i, c, op.add_a, da);
+    }
   }
 }
 
