@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "launch/base/errors.h"
+#include "launch/base/huge_pages.h"
 #include "models/graph/group_loss.h"
 #include "models/graph/watch_time.h"
 
@@ -157,6 +158,7 @@ class FusedEngine final : public Engine {
   RowBatch rows_of(RowBatch rows, int64_t begin, int64_t n) const {
     rows.n = n;
     rows.user += begin;
+    if (rows.user_id) rows.user_id += begin;
     rows.item += begin;
     rows.item_id += begin;
     rows.target += begin;
@@ -301,6 +303,7 @@ class FusedEngine final : public Engine {
     KT_CHECK(ids.tables.size() == cols.size());
     return {.n = ids.n,
             .row = ids.row,
+            .part = ids.part,
             .tables = ids.tables.data(),
             .table_cols = cols.data(),
             .columns = ids.columns};
@@ -313,21 +316,24 @@ class FusedEngine final : public Engine {
             .user = rows.user,
             .item = rows.item,
             .item_id = rows.item_id,
-            .columns = {rows.columns[0], rows.columns[1], rows.columns[2]}};
+            .columns = {rows.columns[0], rows.columns[1], rows.columns[2]},
+            .user_id = rows.user_id};
   }
 
   /// Of the calling thread; its contents mean nothing between calls.
   float* workspace(int64_t blocks = 1) const {
-    thread_local std::vector<float> memory;
+    thread_local AlignedFloats memory;
     grow(memory, blocks * compiled_.workspace_size());
     return aligned(memory);
   }
-  static void grow(std::vector<float>& memory, int64_t floats) {
+  template <class Floats>
+  static void grow(Floats& memory, int64_t floats) {
     const auto size = static_cast<size_t>(floats) + 16;
     if (memory.size() < size) memory.resize(size);
   }
   /// Vectors that do not cross cache lines.
-  static float* aligned(std::vector<float>& memory) {
+  template <class Floats>
+  static float* aligned(Floats& memory) {
     return memory.data() + (16 - reinterpret_cast<uintptr_t>(memory.data()) / 4 % 16) % 16;
   }
 
@@ -336,7 +342,7 @@ class FusedEngine final : public Engine {
   Form form_;
   fused::CompiledModel compiled_;
   const fused::Kernels& kernels_;
-  std::vector<float> packed_;
+  AlignedFloats packed_;
   std::span<const float> dense_;  // of set_dense
   std::vector<BatchNorm> norms_;
   std::vector<float> running_, batch_;  // numbers of the batch norms

@@ -676,7 +676,7 @@ void forward_ids(const Program& program, const float* weights, const IdArguments
       const Output& out = program.outputs[k];
       for (int64_t r = 0; r < block.n; ++r)
         for (int64_t c = 0; c < out.width; c += kLanes)
-          store(ids.parts + ids.row[first + r] * program.part_width + out.column + c,
+          store(ids.parts + ids.part_of(first + r) * program.part_width + out.column + c,
                 load(workspace + out.y + r * out.width + c));
     }
   }
@@ -699,9 +699,9 @@ void backward_ids(const Program& program, const float* weights, const IdArgument
       if (out.y_gradient < 0) continue;
       for (int64_t r = 0; r < block.n; ++r)
         for (int64_t c = 0; c < out.width; c += kLanes)
-          store(
-              workspace + out.y_gradient + r * out.width + c,
-              load(ids.part_gradients + ids.row[first + r] * program.part_width + out.column + c));
+          store(workspace + out.y_gradient + r * out.width + c,
+                load(ids.part_gradients + ids.part_of(first + r) * program.part_width + out.column +
+                     c));
     }
     for (int64_t k = program.op_count - 1; k >= 0; --k) {
       const Op& op = program.ops[k];
@@ -773,7 +773,7 @@ void copy_columns(const Block& block, const RowArguments& rows, int64_t first, c
   const float* from = rows.columns[op.source] + op.column;
   float* to = block.workspace + op.y;
   if (op.source < 2) {
-    copy_rows(block.n, rows.n - first, (op.source == 0 ? rows.user : rows.item_id) + first, from,
+    copy_rows(block.n, rows.n - first, (op.source == 0 ? rows.users() : rows.item_id) + first, from,
               op.a_width, op.width, to);
     return;
   }

@@ -139,7 +139,8 @@ struct Pass {
 
 struct IdArguments {
   int64_t n;
-  const int32_t* row;  ///< of tables, columns, parts and gradients
+  const int32_t* row;             ///< of tables, columns and gradients
+  const int32_t* part = nullptr;  ///< of parts and their gradients; null: as `row`
   const float* const* tables;
   const int64_t* table_cols;
   const float* columns;
@@ -148,6 +149,8 @@ struct IdArguments {
   float* const* table_gradients;
   float* dense_gradient;
   bool adds = true;  ///< to dense_gradient; else the program's elements of it are overwritten
+
+  KT_HOST_DEVICE int64_t part_of(int64_t k) const { return part ? part[k] : row[k]; }
 };
 
 struct RowArguments {
@@ -165,9 +168,12 @@ struct RowArguments {
   bool adds = true;  ///< as in IdArguments, of the operations of the pass; n > 0 where it is false
   const int32_t*
       item_gradient_row;  ///< of item_part_gradients, for each row; null: that row itself
+  const int32_t* user_id = nullptr;  ///< null: as `user`
   float* predictions;     ///< of predict_rows
   double* losses;         ///< teams alone: [n]
   float* slopes;          ///< teams alone: [n], of the losses by the outputs
+
+  KT_HOST_DEVICE const int32_t* users() const { return user_id ? user_id : user; }
 };
 
 /// The kernels of a SIMD level. `weights`: packed; `workspace`: of the program's size.

@@ -62,7 +62,8 @@ struct DropoutColumns {
 /// Distinct users or items, and where their rows of tables and columns are.
 struct IdBatch {
   int64_t n = 0;
-  const int32_t* row = nullptr;      ///< [n] rows of the arrays below, of parts and of gradients
+  const int32_t* row = nullptr;      ///< [n] rows of the arrays below and of gradients
+  const int32_t* part = nullptr;     ///< [n] rows of parts and their gradients; null: as `row`
   std::vector<const float*> tables;  ///< one per table of the side, in order. Shapes: [.., cols]
   const float* columns = nullptr;    ///< of the side. Shapes: [.., column_count]
 };
@@ -80,8 +81,9 @@ struct RowBatch {
   const float* item_parts = nullptr;  ///< [items, part_width(kItem)]
   const int32_t* user = nullptr;      ///< [n] row of user_parts
   const int32_t* item = nullptr;      ///< [n] row of item_parts
+  const int32_t* user_id = nullptr;   ///< [n] row of the users' columns; null: as `user`
   const int32_t* item_id = nullptr;   ///< [n] row of the items' columns
-  Columns columns{};                  ///< users': by `user`; items': by `item_id`; rows': [n, ..]
+  Columns columns{};  ///< users': by `user_id`; items': by `item_id`; rows': [n, ..]
   // Training alone.
   const float* target = nullptr;          ///< [n] (models/graph/objective.h)
   const uint32_t* dropout_key = nullptr;  ///< [n] (launch/base/random.h)
@@ -146,9 +148,9 @@ class Engine {
   /// Another of the same model, without weights yet.
   virtual std::unique_ptr<Engine> clone() const = 0;
 
-  /// Shapes: parts [.., part_width]; the rows `ids` names are overwritten.
+  /// Shapes: parts [.., part_width]; those of `ids` are overwritten.
   virtual void forward_ids(Side side, const IdBatch& ids, float* parts) const = 0;
-  /// Shapes: part_gradients [.., part_width]; the rows `ids` names are read.
+  /// Shapes: part_gradients [.., part_width]; those of `ids` are read.
   virtual void backward_ids(Side side, const IdBatch& ids, const float* part_gradients,
                             const IdGradients& gradients) const = 0;
   /// Forward and backward over the rows of a leaf. Returns the sum of their losses; the gradients are those of
