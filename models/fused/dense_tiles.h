@@ -146,10 +146,39 @@ static inline void weight_gradient_columns(int64_t rows, const float* x, int64_t
   }
 }
 
+// Of a W of one column, N vectors of its rows.
+template <int N>
+KT_INLINE void one_column_tile(int64_t rows, const float* x, int64_t x_stride, const float* dy,
+                               int64_t dy_stride, bool adds, float* g, int64_t left) {
+  Floats sum[N];
+  for (int n = 0; n < N; ++n)
+    sum[n] = adds ? load_up_to(g + n * kLanes, left - n * kLanes) : zero();
+  for (int64_t r = 0; r < rows; ++r) {
+    const Floats slope = all(dy[r * dy_stride]);
+    for (int n = 0; n < N; ++n) sum[n] = fma(load(x + r * x_stride + n * kLanes), slope, sum[n]);
+  }
+  for (int n = 0; n < N; ++n) store_up_to(g + n * kLanes, sum[n], left - n * kLanes);
+}
+
+static inline void one_column_gradient(int64_t rows, const float* x, int64_t x_stride, int64_t in,
+                                       const float* dy, int64_t dy_stride, bool adds, float* g,
+                                       float* bias) {
+  int64_t k = 0;
+  for (; k + 3 * kLanes < in; k += 4 * kLanes)
+    one_column_tile<4>(rows, x + k, x_stride, dy, dy_stride, adds, g + k, in - k);
+  for (; k < in; k += kLanes)
+    one_column_tile<1>(rows, x + k, x_stride, dy, dy_stride, adds, g + k, in - k);
+  if (!bias) return;
+  float sum = adds ? *bias : 0.f;
+  for (int64_t r = 0; r < rows; ++r) sum += dy[r * dy_stride];
+  *bias = sum;
+}
+
 // `bias`: its gradient, or null.
 static inline void weight_gradient(int64_t rows, const float* x, int64_t x_stride, int64_t in,
                                    const float* dy, int64_t dy_stride, bool adds, float* g,
                                    int64_t out, float* bias) {
+  if (out == 1) return one_column_gradient(rows, x, x_stride, in, dy, dy_stride, adds, g, bias);
   int64_t c = 0;
   if constexpr (kTileVectors == 2)
     for (; c + kLanes < out; c += 2 * kLanes)

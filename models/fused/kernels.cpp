@@ -589,7 +589,7 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
       }
       break;
     case OpKind::kAdd:
-      if (op.a_gradient >= 0)
+      if (op.a_gradient >= 0 && op.a_gradient != op.y_gradient)
         pass_back(work + op.y_gradient, 1.f, block.n * stride, op.add_a, work + op.a_gradient);
       if (op.b_gradient >= 0)
         pass_back(work + op.y_gradient, 1.f, block.n * stride, op.add_b, work + op.b_gradient);
