@@ -85,7 +85,7 @@ struct Op {
   int64_t column = 0;
   int32_t fields_begin = 0, fields_end = 0;  ///< kLookup
   int64_t field_width = 0;                   ///< kLookup, kFold, kPairDots: of a field or vector
-  int64_t scratch = 0;  ///< kPairDots: of `a`, of y: 16 rows, column by column
+  int64_t scratch = 0;                       ///< kPairDots: of `a`, of y: 16 rows, column by column
   float value = 0;
   int64_t a = 0, a_gradient = -1, a_width = 0, b = 0, b_gradient = -1;
   bool add_a = false, add_b = false;  ///< as Term::add_gradient
