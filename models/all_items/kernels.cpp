@@ -24,7 +24,7 @@ void product(const Product& p) {
 
 void gradient(const Gradient& g) {
   const FlushSmall flush;
-  fused::KT_SIMD_LEVEL::weight_gradient(g.rows, g.x, padded(g.in), g.in, g.dy, padded(g.out),
+  fused::KT_SIMD_LEVEL::weight_gradient(g.rows, g.x, padded(g.in), g.in, g.dy, padded(g.out), true,
                                         g.weights, g.out, g.bias);
 }
 

@@ -187,7 +187,7 @@ class Compiler {
     if (layer.vector_width > 0) op.field_width = layer.vector_width;
     if (kind == OpKind::kPairDots) {
       op.scratch = code(level).size;
-      code(level).size += 16 * (2 * a.width + layer.width);
+      code(level).size += 16 * (a.width + layer.width);
     }
     values_[k] = value_of(level, op);
   }
@@ -436,7 +436,11 @@ class Compiler {
         };
         for (int32_t t = op->terms_begin; t < op->terms_end; ++t)
           consume(of.terms[t].x, of.terms[t].in, of.terms[t].x_gradient, of.terms[t].add_gradient);
+        // Nobody reads y_gradient behind these: it becomes that of an input which has none yet, of a product the last one.
+        const bool adds = op->kind == OpKind::kAdd, multiplies = op->kind == OpKind::kMultiply;
+        if (adds && trained[op->a]) gradient.try_emplace(op->a, op->y_gradient);
         if (has_a(*op)) consume(op->a, op->a_width, op->a_gradient, op->add_a);
+        if (multiplies && trained[op->b]) gradient.try_emplace(op->b, op->y_gradient);
         if (has_b(*op)) consume(op->b, op->a_width, op->b_gradient, op->add_b);
       }
       for (Op& op : of.ops)

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "launch/base/errors.h"
+#include "launch/base/huge_pages.h"
 #include "models/graph/group_loss.h"
 #include "models/graph/watch_time.h"
 
@@ -76,6 +77,7 @@ class FusedEngine final : public Engine {
     arguments.part_gradients = part_gradients;
     arguments.table_gradients = gradients.tables.data();
     arguments.dense_gradient = gradients.dense;
+    arguments.adds = gradients.adds;
     kernels_.backward_ids(program(side), packed_.data(), arguments, workspace());
   }
 
@@ -98,7 +100,7 @@ class FusedEngine final : public Engine {
     float* memory = aligned(leaf.activations);
     const double loss = run(compiled_.passes()[pass], rows, scale, gradients, memory);
     if (pass + 1 == passes()) return loss;
-    find_statistics(pass, rows.n, memory, gradients.dense, leaf.statistics);
+    find_statistics(pass, rows.n, memory, gradients, leaf.statistics);
     return loss;
   }
 
@@ -139,6 +141,7 @@ class FusedEngine final : public Engine {
     for (int64_t begin = 0; begin < rows.n; begin += piece) {
       const RowBatch some = rows_of(rows, begin, std::min(piece, rows.n - begin));
       RowGradients to = gradients;
+      to.adds |= begin > 0;
       if (to.item_row)
         to.item_row += begin;
       else
@@ -155,6 +158,7 @@ class FusedEngine final : public Engine {
   RowBatch rows_of(RowBatch rows, int64_t begin, int64_t n) const {
     rows.n = n;
     rows.user += begin;
+    if (rows.user_id) rows.user_id += begin;
     rows.item += begin;
     rows.item_id += begin;
     rows.target += begin;
@@ -226,6 +230,7 @@ class FusedEngine final : public Engine {
     arguments.item_part_gradients = gradients.item_parts;
     arguments.item_gradient_row = gradients.item_row;
     arguments.dense_gradient = gradients.dense;
+    arguments.adds = gradients.adds;
     arguments.norms = batch_.data();
     return kernels_.train_rows(compiled_.rows(), pass, packed_.data(), arguments, memory);
   }
@@ -247,9 +252,9 @@ class FusedEngine final : public Engine {
         static_cast<float>(dense_[norm.gamma + c] * inverse);
   }
 
-  /// Of the rows of a leaf after a pass, in order. Backward adds the gradients of gamma and beta, which they are.
-  void find_statistics(int64_t pass, int64_t rows, const float* memory, float* dense_gradient,
-                       std::vector<double>& statistics) const {
+  /// Of the rows of a leaf after a pass, in order. Those of backward are the gradients of gamma and beta, too.
+  void find_statistics(int64_t pass, int64_t rows, const float* memory,
+                       const RowGradients& gradients, std::vector<double>& statistics) const {
     const Norm& norm = norm_at_end(pass);
     const fused::Op& op = compiled_.rows().ops[norm.op];
     const int64_t width = norm.width, stride = compiled_.passes()[pass].stride;
@@ -280,9 +285,12 @@ class FusedEngine final : public Engine {
         second[c] += static_cast<double>(dy[c]) * ((x[c] - mean[c]) * inverse[c]);
       }
     }
+    const auto add = [&](double sum, float& to) {
+      to = (gradients.adds ? to : 0.f) + static_cast<float>(sum);
+    };
     for (int64_t c = 0; c < width; ++c) {
-      dense_gradient[norm.beta + c] += static_cast<float>(first[c]);
-      dense_gradient[norm.gamma + c] += static_cast<float>(second[c]);
+      add(first[c], gradients.dense[norm.beta + c]);
+      add(second[c], gradients.dense[norm.gamma + c]);
     }
   }
 
@@ -295,6 +303,7 @@ class FusedEngine final : public Engine {
     KT_CHECK(ids.tables.size() == cols.size());
     return {.n = ids.n,
             .row = ids.row,
+            .part = ids.part,
             .tables = ids.tables.data(),
             .table_cols = cols.data(),
             .columns = ids.columns};
@@ -307,21 +316,24 @@ class FusedEngine final : public Engine {
             .user = rows.user,
             .item = rows.item,
             .item_id = rows.item_id,
-            .columns = {rows.columns[0], rows.columns[1], rows.columns[2]}};
+            .columns = {rows.columns[0], rows.columns[1], rows.columns[2]},
+            .user_id = rows.user_id};
   }
 
   /// Of the calling thread; its contents mean nothing between calls.
   float* workspace(int64_t blocks = 1) const {
-    thread_local std::vector<float> memory;
+    thread_local AlignedFloats memory;
     grow(memory, blocks * compiled_.workspace_size());
     return aligned(memory);
   }
-  static void grow(std::vector<float>& memory, int64_t floats) {
+  template <class Floats>
+  static void grow(Floats& memory, int64_t floats) {
     const auto size = static_cast<size_t>(floats) + 16;
     if (memory.size() < size) memory.resize(size);
   }
   /// Vectors that do not cross cache lines.
-  static float* aligned(std::vector<float>& memory) {
+  template <class Floats>
+  static float* aligned(Floats& memory) {
     return memory.data() + (16 - reinterpret_cast<uintptr_t>(memory.data()) / 4 % 16) % 16;
   }
 
@@ -330,7 +342,7 @@ class FusedEngine final : public Engine {
   Form form_;
   fused::CompiledModel compiled_;
   const fused::Kernels& kernels_;
-  std::vector<float> packed_;
+  AlignedFloats packed_;
   std::span<const float> dense_;  // of set_dense
   std::vector<BatchNorm> norms_;
   std::vector<float> running_, batch_;  // numbers of the batch norms

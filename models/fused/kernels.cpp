@@ -57,14 +57,16 @@ KT_INLINE Floats activation_slope(Floats y, Floats dy) {
   return dy;
 }
 
-/// One block under way. `key`: of its rows, null without dropout. `norms`: as in RowArguments.
+/// One block under way. `key`: of its rows, null without dropout. `norms`: as in RowArguments. `adds`: gradients of weights
+/// are added to what is there; else they begin here.
 struct Block {
   const Program& program;
   const float* weights;
   float* workspace;
   int64_t n;
-  const uint32_t* key;
+  const uint32_t* key = nullptr;
   const float* norms = nullptr;
+  bool adds = true;
 };
 
 /// The one choice of an activation, so that no inner loop makes it.
@@ -228,7 +230,7 @@ void backward_dense(const Block& block, const Op& op, float* dense_gradient) {
   for (int32_t t = op.terms_begin; t < op.terms_end; ++t) {
     const Term& term = block.program.terms[t];
     weight_gradient(block.n, block.workspace + term.x, padded(term.in), term.in, dy, stride,
-                    dense_gradient + term.weight_gradient, op.width, bias);
+                    block.adds, dense_gradient + term.weight_gradient, op.width, bias);
     bias = nullptr;
     if (term.x_gradient < 0) continue;
     with_slope(block, term, [&](auto&& slope) KT_INLINED {
@@ -280,9 +282,10 @@ KT_INLINE void backward_dense_one(const Block& block, const Op& op, int64_t firs
   const float* x = block.workspace + term.x + first * stride;
   float* dx = block.workspace + term.x_gradient + first * stride;
   const bool gives = term.x_gradient >= 0, adds = term.add_gradient;
+  const bool adds_weights = block.adds || first > 0;
   with_slope(block, term, [&](auto&& slope) KT_INLINED {
     for (int64_t c = 0; c < term.in; c += kLanes) {
-      Floats sum = load_up_to(g + c, term.in - c);
+      Floats sum = adds_weights ? load_up_to(g + c, term.in - c) : zero();
       const Floats weight = load(w + c);
       for (int64_t r = 0; r < n; ++r) {
         const int64_t at = r * stride + c;
@@ -295,7 +298,7 @@ KT_INLINE void backward_dense_one(const Block& block, const Op& op, int64_t firs
       store_up_to(g + c, sum, term.in - c);
     }
   });
-  float sum = dense_gradient[op.bias_gradient];
+  float sum = adds_weights ? dense_gradient[op.bias_gradient] : 0.f;
   for (int64_t r = 0; r < n; ++r) sum += dy[r * dy_stride];
   dense_gradient[op.bias_gradient] = sum;
 }
@@ -360,6 +363,11 @@ __attribute__((noinline)) void forward_lookup(const Block& block, const Op& op) 
 __attribute__((noinline)) void backward_lookup(const Block& block, const Op& op,
                                                float* dense_gradient) {
   const int64_t stride = padded(op.width), width = op.field_width;
+  for (int32_t f = op.fields_begin; f < op.fields_end && !block.adds; ++f) {
+    const Field& field = block.program.fields[f];
+    __builtin_memset(dense_gradient + field.weight_gradient, 0,
+                     static_cast<uint64_t>(field.codes * width) * sizeof(float));
+  }
   for_codes(block, op, [&](int64_t r, const Field& field, int64_t code, int64_t column) {
     const float* dy = block.workspace + op.y_gradient + r * stride + column;
     float* sum = dense_gradient + field.weight_gradient + code * width;
@@ -410,7 +418,7 @@ __attribute__((noinline)) void forward_pair_dots(const Block& block, const Op& o
   const int64_t stride = padded(op.width), a_stride = padded(op.a_width);
   const int64_t size = op.field_width * kLanes;
   float* a = block.workspace + op.scratch;
-  float* y = a + 2 * op.a_width * kLanes;
+  float* y = a + op.a_width * kLanes;
   for (int64_t first = 0; first < block.n; first += kLanes) {
     to_columns(block.workspace + op.a + first * a_stride, a_stride, op.a_width, a);
     float* dot = y;
@@ -419,41 +427,55 @@ __attribute__((noinline)) void forward_pair_dots(const Block& block, const Op& o
       for (; j + 4 * size <= i; j += 4 * size, dot += 4 * kLanes) dots_with<4>(i, j, size, dot);
       for (; j < i; j += size, dot += kLanes) dots_with<1>(i, j, size, dot);
     }
-    to_rows(y, op.width, false, block.workspace + op.y + first * stride, stride);
+    to_rows(y, op.width, block.workspace + op.y + first * stride, stride);
   }
 }
 
-// da[i] = sum over j != i, in order, of dy[i, j] a[j].
+KT_INLINE int64_t pair_number(int64_t i, int64_t j) { return i * (i - 1) / 2 + j; }
+
+// Of vectors i .. i + M - 1 of a row, in the columns from `c` on. Each sum is one chain, in the order of the others.
+template <int M>
+KT_INLINE void pair_dots_back(const float* a, int64_t n, int64_t width, const float* dy, int64_t i,
+                              int64_t c, bool adds, float* da) {
+  Floats sum[M];
+  for (Floats& s : sum) s = zero();
+  for (int64_t j = 0; j < i; ++j) {
+    const Floats other = load(a + j * width + c);
+    for (int m = 0; m < M; ++m) sum[m] = fma(all(dy[pair_number(i + m, j)]), other, sum[m]);
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < M; ++j) {
+    const Floats other = load(a + (i + j) * width + c);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const int high = m > j ? m : j, low = m > j ? j : m;
+      if (m != j) sum[m] = fma(all(dy[pair_number(i + high, i + low)]), other, sum[m]);
+    }
+  }
+  for (int64_t j = i + M; j < n; ++j) {
+    const Floats other = load(a + j * width + c);
+    for (int m = 0; m < M; ++m) sum[m] = fma(all(dy[pair_number(j, i) + m]), other, sum[m]);
+  }
+  for (int m = 0; m < M; ++m) {
+    float* to = da + (i + m) * width + c;
+    store_up_to(to, adds ? load_up_to(to, width - c) + sum[m] : sum[m], width - c);
+  }
+}
+
+// da[i] = sum over j != i, in order, of dy[i, j] a[j]. Row by row: nothing has to be transposed.
 __attribute__((noinline)) void backward_pair_dots(const Block& block, const Op& op) {
   if (op.a_gradient < 0) return;
-  constexpr int64_t kTogether = 8;  // columns of a vector
-  const int64_t stride = padded(op.width), a_stride = padded(op.a_width), width = op.field_width;
-  const int64_t n = op.a_width / width;
-  float *a = block.workspace + op.scratch, *da = a + op.a_width * kLanes;
-  float* dy = da + op.a_width * kLanes;
-  for (int64_t first = 0; first < block.n; first += kLanes) {
-    to_columns(block.workspace + op.a + first * a_stride, a_stride, op.a_width, a);
-    to_columns(block.workspace + op.y_gradient + first * stride, stride, op.width, dy);
-    for (int64_t i = 0; i < n; ++i)
-      for (int64_t c = 0; c < width; c += kTogether) {
-        Floats sum[kTogether];
-        const int64_t count = smaller_of(kTogether, width - c);
-        for (Floats& s : sum) s = zero();
-        for (int64_t j = 0; j < n; ++j) {
-          if (j == i) continue;
-          const int64_t pair = i > j ? i * (i - 1) / 2 + j : j * (j - 1) / 2 + i;
-          const Floats slope = load(dy + pair * kLanes);
-          const float* other = a + (j * width + c) * kLanes;
-          if (count == kTogether)
-            for (int64_t k = 0; k < kTogether; ++k)
-              sum[k] = fma(slope, load(other + k * kLanes), sum[k]);
-          else
-            for (int64_t k = 0; k < count; ++k)
-              sum[k] = fma(slope, load(other + k * kLanes), sum[k]);
-        }
-        for (int64_t k = 0; k < count; ++k) store(da + (i * width + c + k) * kLanes, sum[k]);
-      }
-    to_rows(da, op.a_width, op.add_a, block.workspace + op.a_gradient + first * a_stride, a_stride);
+  const int64_t width = op.field_width, n = op.a_width / width;
+  for (int64_t r = 0; r < block.n; ++r) {
+    const float* a = block.workspace + op.a + r * padded(op.a_width);
+    const float* dy = block.workspace + op.y_gradient + r * padded(op.width);
+    float* da = block.workspace + op.a_gradient + r * padded(op.a_width);
+    for (int64_t c = 0; c < width; c += kLanes) {
+      int64_t i = 0;
+      for (; i + kTileRows <= n; i += kTileRows)
+        pair_dots_back<kTileRows>(a, n, width, dy, i, c, op.add_a, da);
+      for (; i < n; ++i) pair_dots_back<1>(a, n, width, dy, i, c, op.add_a, da);
+    }
   }
 }
 
@@ -567,7 +589,7 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
       }
       break;
     case OpKind::kAdd:
-      if (op.a_gradient >= 0)
+      if (op.a_gradient >= 0 && op.a_gradient != op.y_gradient)
         pass_back(work + op.y_gradient, 1.f, block.n * stride, op.add_a, work + op.a_gradient);
       if (op.b_gradient >= 0)
         pass_back(work + op.y_gradient, 1.f, block.n * stride, op.add_b, work + op.b_gradient);
@@ -585,7 +607,7 @@ void backward_common(const Block& block, const Op& op, float* dense_gradient) {
         const int64_t left = op.width - c;
         if (left <= 0) break;
         float* gradient = dense_gradient + op.bias_gradient + c;
-        Floats sum = load_up_to(gradient, left);
+        Floats sum = block.adds ? load_up_to(gradient, left) : zero();
         for (int64_t e = c; e < block.n * stride; e += stride)
           sum = sum + load(work + op.y_gradient + e);
         store_up_to(gradient, sum, left);
@@ -648,13 +670,13 @@ void forward_ids(const Program& program, const float* weights, const IdArguments
                  float* workspace) {
   const FlushSmall flush;
   for (int64_t first = 0; first < ids.n; first += kBlockRows) {
-    const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first), nullptr};
+    const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first)};
     for (int64_t k = 0; k < program.op_count; ++k) forward_id_op(block, ids, first, program.ops[k]);
     for (int64_t k = 0; k < program.output_count; ++k) {
       const Output& out = program.outputs[k];
       for (int64_t r = 0; r < block.n; ++r)
         for (int64_t c = 0; c < out.width; c += kLanes)
-          store(ids.parts + ids.row[first + r] * program.part_width + out.column + c,
+          store(ids.parts + ids.part_of(first + r) * program.part_width + out.column + c,
                 load(workspace + out.y + r * out.width + c));
     }
   }
@@ -663,8 +685,13 @@ void forward_ids(const Program& program, const float* weights, const IdArguments
 void backward_ids(const Program& program, const float* weights, const IdArguments& ids,
                   float* workspace) {
   const FlushSmall flush;
-  for (int64_t first = 0; first < ids.n; first += kBlockRows) {
-    const Block block{program, weights, workspace, smaller_of(kBlockRows, ids.n - first), nullptr};
+  // A block of no ids begins gradients, too.
+  for (int64_t first = 0; first < ids.n || (first == 0 && !ids.adds); first += kBlockRows) {
+    const Block block{.program = program,
+                      .weights = weights,
+                      .workspace = workspace,
+                      .n = smaller_of(kBlockRows, ids.n - first),
+                      .adds = ids.adds || first > 0};
     for (int64_t k = 0; k < program.op_count; ++k)
       if (program.ops[k].needed_backward) forward_id_op(block, ids, first, program.ops[k]);
     for (int64_t k = 0; k < program.output_count; ++k) {
@@ -672,9 +699,9 @@ void backward_ids(const Program& program, const float* weights, const IdArgument
       if (out.y_gradient < 0) continue;
       for (int64_t r = 0; r < block.n; ++r)
         for (int64_t c = 0; c < out.width; c += kLanes)
-          store(
-              workspace + out.y_gradient + r * out.width + c,
-              load(ids.part_gradients + ids.row[first + r] * program.part_width + out.column + c));
+          store(workspace + out.y_gradient + r * out.width + c,
+                load(ids.part_gradients + ids.part_of(first + r) * program.part_width + out.column +
+                     c));
     }
     for (int64_t k = program.op_count - 1; k >= 0; --k) {
       const Op& op = program.ops[k];
@@ -746,7 +773,7 @@ void copy_columns(const Block& block, const RowArguments& rows, int64_t first, c
   const float* from = rows.columns[op.source] + op.column;
   float* to = block.workspace + op.y;
   if (op.source < 2) {
-    copy_rows(block.n, rows.n - first, (op.source == 0 ? rows.user : rows.item_id) + first, from,
+    copy_rows(block.n, rows.n - first, (op.source == 0 ? rows.users() : rows.item_id) + first, from,
               op.a_width, op.width, to);
     return;
   }
@@ -857,7 +884,8 @@ double train_rows_with(const Program& program, const Pass& pass, const float* we
                       workspace,
                       smaller_of(kBlockRows, rows.n - first),
                       rows.dropout_key ? rows.dropout_key + first : nullptr,
-                      rows.norms};
+                      rows.norms,
+                      rows.adds || first > 0};
     prefetch_item_parts(block, rows, first + kBlockRows);
     forward_block(block, rows, first, pass.forward_begin, pass.forward_end - head);
     if (head)

@@ -85,7 +85,7 @@ struct Op {
   int64_t column = 0;
   int32_t fields_begin = 0, fields_end = 0;  ///< kLookup
   int64_t field_width = 0;                   ///< kLookup, kFold, kPairDots: of a field or vector
-  int64_t scratch = 0;  ///< kPairDots: of `a`, of its gradient, of y: 16 rows, column by column
+  int64_t scratch = 0;                       ///< kPairDots: of `a`, of y: 16 rows, column by column
   float value = 0;
   int64_t a = 0, a_gradient = -1, a_width = 0, b = 0, b_gradient = -1;
   bool add_a = false, add_b = false;  ///< as Term::add_gradient
@@ -139,7 +139,8 @@ struct Pass {
 
 struct IdArguments {
   int64_t n;
-  const int32_t* row;  ///< of tables, columns, parts and gradients
+  const int32_t* row;             ///< of tables, columns and gradients
+  const int32_t* part = nullptr;  ///< of parts and their gradients; null: as `row`
   const float* const* tables;
   const int64_t* table_cols;
   const float* columns;
@@ -147,6 +148,9 @@ struct IdArguments {
   const float* part_gradients;  ///< backward: in
   float* const* table_gradients;
   float* dense_gradient;
+  bool adds = true;  ///< to dense_gradient; else the program's elements of it are overwritten
+
+  KT_HOST_DEVICE int64_t part_of(int64_t k) const { return part ? part[k] : row[k]; }
 };
 
 struct RowArguments {
@@ -161,11 +165,15 @@ struct RowArguments {
   double scale;
   const float* norms;  ///< of all batch norms
   float *user_part_gradients, *item_part_gradients, *dense_gradient;
+  bool adds = true;  ///< as in IdArguments, of the operations of the pass; n > 0 where it is false
   const int32_t*
       item_gradient_row;  ///< of item_part_gradients, for each row; null: that row itself
+  const int32_t* user_id = nullptr;  ///< null: as `user`
   float* predictions;     ///< of predict_rows
   double* losses;         ///< teams alone: [n]
   float* slopes;          ///< teams alone: [n], of the losses by the outputs
+
+  KT_HOST_DEVICE const int32_t* users() const { return user_id ? user_id : user; }
 };
 
 /// The kernels of a SIMD level. `weights`: packed; `workspace`: of the program's size.

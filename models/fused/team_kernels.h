@@ -554,7 +554,7 @@ KT_HOST_DEVICE inline void backward_gather(const Block& block, const RowArgument
 KT_HOST_DEVICE inline void copy_columns(const Block& block, const RowArguments& rows, int64_t first,
                                         const Op& op) {
   const float* from = rows.columns[op.source] + op.column;
-  const int32_t* row = op.source == 0   ? rows.user + first
+  const int32_t* row = op.source == 0   ? rows.users() + first
                        : op.source == 1 ? rows.item_id + first
                                         : nullptr;
   copy_rows(block, op, row, row ? from : from + first * op.a_width, op.a_width);
@@ -637,7 +637,7 @@ KT_HOST_DEVICE inline void forward_ids(const Team& of, const Program& program, c
     const Output& out = program.outputs[k];
     const int width = static_cast<int>(out.width);
     of.each(block.n, width, [&](int r, int c) {
-      ids.parts[ids.row[first + r] * program.part_width + out.column + c] =
+      ids.parts[ids.part_of(first + r) * program.part_width + out.column + c] =
           workspace[out.y + r * width + c];
     });
   }
@@ -659,7 +659,7 @@ KT_HOST_DEVICE inline void backward_ids(const Team& of, const Program& program,
     const int width = static_cast<int>(out.width);
     of.each(block.n, width, [&](int r, int c) {
       workspace[out.y_gradient + r * width + c] =
-          ids.part_gradients[ids.row[first + r] * program.part_width + out.column + c];
+          ids.part_gradients[ids.part_of(first + r) * program.part_width + out.column + c];
     });
   }
   for (int64_t k = program.op_count - 1; k >= 0; --k) {

@@ -48,21 +48,15 @@ static inline void to_columns(const float* rows, int64_t stride, int64_t width, 
     for (int64_t l = 0; l < 16; ++l) columns[c * 16 + l] = rows[l * stride + c];
 }
 
-// rows = [rows +] columns.
-static inline void to_rows(const float* columns, int64_t width, bool add, float* rows,
-                           int64_t stride) {
+static inline void to_rows(const float* columns, int64_t width, float* rows, int64_t stride) {
   int64_t c = 0;
   for (; c + 8 <= width; c += 8)
     for (int64_t l = 0; l < 16; l += 8)
       transpose_eight(columns + c * 16 + l, 16, [&](int64_t k, __m256 row) {
-        float* to = rows + (l + k) * stride + c;
-        _mm256_storeu_ps(to, add ? _mm256_add_ps(_mm256_loadu_ps(to), row) : row);
+        _mm256_storeu_ps(rows + (l + k) * stride + c, row);
       });
   for (; c < width; ++c)
-    for (int64_t l = 0; l < 16; ++l) {
-      float& to = rows[l * stride + c];
-      to = add ? to + columns[c * 16 + l] : columns[c * 16 + l];
-    }
+    for (int64_t l = 0; l < 16; ++l) rows[l * stride + c] = columns[c * 16 + l];
 }
 
 }  // namespace kt::fused::KT_SIMD_LEVEL

@@ -72,14 +72,16 @@ struct DropoutColumns {
 /// Distinct users or items, and where their rows of tables and columns are.
 struct IdBatch {
   int64_t n = 0;
-  const int32_t* row = nullptr;      ///< [n] rows of the arrays below, of parts and of gradients
+  const int32_t* row = nullptr;      ///< [n] rows of the arrays below and of gradients
+  const int32_t* part = nullptr;     ///< [n] rows of parts and their gradients; null: as `row`
   std::vector<const float*> tables;  ///< one per table of the side, in order. Shapes: [.., cols]
   const float* columns = nullptr;    ///< of the side. Shapes: [.., column_count]
 };
 
 struct IdGradients {
   std::vector<float*> tables;  ///< as in IdBatch: the rows it names are overwritten
-  float* dense = nullptr;      ///< [dense size], added to
+  float* dense = nullptr;      ///< [dense size], of the weights that the side reads
+  bool adds = true;  ///< to what `dense` has; false: those elements are overwritten, also by no ids
 };
 
 /// Rows of a leaf (one shard's part of a step), or any rows to predict.
@@ -89,8 +91,9 @@ struct RowBatch {
   const float* item_parts = nullptr;  ///< [items, part_width(kItem)]
   const int32_t* user = nullptr;      ///< [n] row of user_parts
   const int32_t* item = nullptr;      ///< [n] row of item_parts
+  const int32_t* user_id = nullptr;   ///< [n] row of the users' columns; null: as `user`
   const int32_t* item_id = nullptr;   ///< [n] row of the items' columns
-  Columns columns{};                  ///< users': by `user`; items': by `item_id`; rows': [n, ..]
+  Columns columns{};  ///< users': by `user_id`; items': by `item_id`; rows': [n, ..]
   // Training alone.
   const float* target = nullptr;          ///< [n] (models/graph/objective.h)
   const uint32_t* dropout_key = nullptr;  ///< [n] (launch/base/random.h)
@@ -101,7 +104,8 @@ struct RowGradients {
   float* item_parts = nullptr;  ///< [.., part_width(kItem)], one per row, overwritten
   const int32_t* item_row =
       nullptr;             ///< [n] the row of item_parts for each row; null: that row itself
-  float* dense = nullptr;  ///< [dense size], added to
+  float* dense = nullptr;  ///< [dense size], of the weights that rows read
+  bool adds = true;        ///< as in IdGradients; n > 0 where it is false
 };
 
 /// A layer that looks at all rows of the global batch. Its running values are dense arrays that are not trained: after
@@ -129,6 +133,9 @@ struct LeafMemory {
 /// forward and end before a batch norm each, pass n goes on to the loss and back to the last one, the others back to
 /// the one before. Between two passes the statistics of all leaves are put together (sharding/batch_statistics.h).
 ///
+/// A dense weight is read by users, by items or by rows, never by two of them: what is gathered in one array of dense gradients
+/// needs no zeros where each of the three overwrites its own elements once. What no gradient is of is left alone.
+///
 /// Stateless but for the dense weights and those statistics, so threads may share one; the bits of a call depend on its arguments alone,
 /// and those of an id's part or a row's prediction on that id or row alone where the engine says so.
 class Engine {
@@ -151,9 +158,9 @@ class Engine {
   /// Another of the same model, without weights yet.
   virtual std::unique_ptr<Engine> clone() const = 0;
 
-  /// Shapes: parts [.., part_width]; the rows `ids` names are overwritten.
+  /// Shapes: parts [.., part_width]; those of `ids` are overwritten.
   virtual void forward_ids(Side side, const IdBatch& ids, float* parts) const = 0;
-  /// Shapes: part_gradients [.., part_width]; the rows `ids` names are read.
+  /// Shapes: part_gradients [.., part_width]; those of `ids` are read.
   virtual void backward_ids(Side side, const IdBatch& ids, const float* part_gradients,
                             const IdGradients& gradients) const = 0;
   /// Forward and backward over the rows of a leaf. Returns the sum of their losses; the gradients are those of

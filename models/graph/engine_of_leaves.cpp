@@ -43,7 +43,7 @@ class EngineOfLeaves final : public Engine {
     each_table(side, [&](const Table& table, size_t t) {
       for (int64_t k = 0; k < ids.n; ++k)
         std::copy_n(ids.tables[t] + ids.row[k] * table.cols, table.cols,
-                    parts + ids.row[k] * part_width(side) + table.column);
+                    parts + part_of(ids, k) * part_width(side) + table.column);
     });
   }
 
@@ -51,7 +51,7 @@ class EngineOfLeaves final : public Engine {
                     const IdGradients& gradients) const override {
     each_table(side, [&](const Table& table, size_t t) {
       for (int64_t k = 0; k < ids.n; ++k)
-        std::copy_n(part_gradients + ids.row[k] * part_width(side) + table.column, table.cols,
+        std::copy_n(part_gradients + part_of(ids, k) * part_width(side) + table.column, table.cols,
                     gradients.tables[t] + ids.row[k] * table.cols);
     });
   }
@@ -77,6 +77,7 @@ class EngineOfLeaves final : public Engine {
       to.tables.push_back(table_gradients.back());
     }
     const double loss = leaves_->loss_and_gradients(leaf.input, scale, to);
+    if (!gradients.adds) std::fill_n(gradients.dense, dense_size_, 0.f);
     for (int64_t e = 0; e < dense_size_; ++e) gradients.dense[e] += dense[e];
     for (size_t t = 0; t < tables_.size(); ++t) {
       const Table& table = tables_[t];
@@ -109,6 +110,10 @@ class EngineOfLeaves final : public Engine {
     std::vector<std::vector<float>> arrays;  // what `input` points to
     LeafInput input;
   };
+
+  static int64_t part_of(const IdBatch& ids, int64_t k) {
+    return ids.part ? ids.part[k] : ids.row[k];
+  }
 
   template <class Work>
   void each_table(Side side, Work&& work) const {
@@ -154,7 +159,7 @@ class EngineOfLeaves final : public Engine {
       for (const Side side : {Side::kUser, Side::kItem, Side::kRow}) {
         const int64_t width = column_count(side);
         if (width == 0) continue;
-        const int64_t row = side == Side::kUser   ? rows.user[k]
+        const int64_t row = side == Side::kUser   ? (rows.user_id ? rows.user_id : rows.user)[k]
                             : side == Side::kItem ? rows.item_id[k]
                                                   : k;
         to = std::copy_n(rows.columns[static_cast<size_t>(side)] + row * width, width, to);

@@ -76,7 +76,11 @@ Outcome run(const Layers& model, const Batch& batch, Engine& engine) {
 
   Outcome outcome;
   outcome.gradients = batch.parameters;
-  std::vector<float> dense_gradient(dense.size());
+  // The first leaf of some rows overwrites what nobody may add to; running values have no gradient.
+  std::vector<float> dense_gradient;
+  for (const ParameterSpec& spec : model.parameters())
+    if (spec.kind == ParameterKind::kDense)
+      dense_gradient.insert(dense_gradient.end(), spec.size(), spec.trained ? std::nanf("") : 0.f);
   IdBatch ids[2];
   IdGradients id_gradients[2];
   std::vector<int32_t> numbers[2];
@@ -89,6 +93,7 @@ Outcome run(const Layers& model, const Batch& batch, Engine& engine) {
               .tables = {},
               .columns = batch.features.data()};
     id_gradients[s].dense = dense_gradient.data();
+    id_gradients[s].adds = false;
     for (size_t a = 0; a < batch.parameters.size(); ++a) {
       if (model.parameters()[a].kind != (s ? ParameterKind::kItemTable : ParameterKind::kUserTable))
         continue;
@@ -123,7 +128,8 @@ Outcome run(const Layers& model, const Batch& batch, Engine& engine) {
           engine.train_pass(pass, rows_at(begin, kLeaves[leaf]), 1. / static_cast<double>(n),
                             {.user_parts = part_gradients[0].data(),
                              .item_parts = item_rows.data() + begin * item_width,
-                             .dense = dense_gradient.data()},
+                             .dense = dense_gradient.data(),
+                             .adds = leaf != 1},
                             memory[leaf]);
       statistics.insert(statistics.end(), memory[leaf].statistics.begin(),
                         memory[leaf].statistics.end());

@@ -60,10 +60,10 @@ Layers fields() {
   const int codes =
       m.lookup("codes", m.columns(Side::kItem, 1, 3), 0, {kCodes, kCodes, kCodes}, 5, .3);
   const int bag = m.bag("bag", m.columns(Side::kItem, 0, kColumns), 5, .3);
-  const int user = m.user_table("user", kUsers, 10, .2);
+  const int user = m.user_table("user", kUsers, 50, .2);
   const int all = m.concat({codes, bag, user});
-  const int dots = m.pair_dots(all, 5), sum = m.fold(all, 5);
-  const int crossed = m.multiply(all, m.dense("high", m.product("low", all, 7), 30));
+  const int dots = m.concat({m.pair_dots(all, 5), m.pair_dots(all, 35)}), sum = m.fold(all, 5);
+  const int crossed = m.multiply(all, m.dense("high", m.product("low", all, 7), 70));
   const int of_codes = m.relu(m.pair_dots(codes, 5));
   const int x = m.concat({m.dropout(dots, .2), m.add(crossed, all), of_codes, m.dot(sum, sum),
                           m.fold(m.tanh(codes), 3)});
@@ -211,7 +211,8 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 
-Outcome run(const Layers& model, Engine& engine, float weight = 1) {
+/// Dense gradients begin as what no engine may leave there, or with zeros that are added to. Users' parts do not lie as users do.
+Outcome run(const Layers& model, Engine& engine, float weight = 1, bool adds = false) {
   Leaf leaf(model);
   for (auto& tables : leaf.tables)
     for (auto& table : tables)
@@ -219,18 +220,28 @@ Outcome run(const Layers& model, Engine& engine, float weight = 1) {
   for (float& x : leaf.dense) x *= weight;
   engine.set_dense(leaf.dense);
   Outcome outcome;
-  outcome.dense.resize(leaf.dense.size());
-  const std::vector<float> parts[2] = {leaf.parts(engine, Side::kUser),
-                                       leaf.parts(engine, Side::kItem)};
+  outcome.dense.assign(leaf.dense.size(), adds ? 0.f : std::nanf(""));
+  std::vector<int32_t> place, part_of_row;
+  for (int32_t k = 0; k < kUsers; ++k) place.push_back(k * 2 % kUsers);
+  for (const int32_t user : leaf.user)
+    part_of_row.push_back(place[std::ranges::find(leaf.ids[0], user) - leaf.ids[0].begin()]);
+  IdBatch users = leaf.id_batch(Side::kUser);
+  users.part = place.data();
+  std::vector<float> parts[2] = {{}, leaf.parts(engine, Side::kItem)};
+  parts[0].resize(kUsers * engine.part_width(Side::kUser));
+  engine.forward_ids(Side::kUser, users, parts[0].data());
   std::vector<float> part_gradients[2] = {std::vector<float>(parts[0].size()),
                                           std::vector<float>(parts[1].size())};
-  const RowBatch rows = leaf.row_batch(parts[0], parts[1], 0, kRows);
+  RowBatch rows = leaf.row_batch(parts[0], parts[1], 0, kRows);
+  rows.user = part_of_row.data();
+  rows.user_id = leaf.user.data();
   const int64_t item_width = engine.part_width(Side::kItem);
   std::vector<float> item_rows(kRows * item_width);
   outcome.loss = engine.train_rows(rows, .01,
                                    {.user_parts = part_gradients[0].data(),
                                     .item_parts = item_rows.data(),
-                                    .dense = outcome.dense.data()});
+                                    .dense = outcome.dense.data(),
+                                    .adds = adds});
   const FlushSmall flush;  // as sums over ranks do
   for (int64_t r = 0; r < kRows; ++r)
     for (int64_t c = 0; c < item_width; ++c)
@@ -238,9 +249,9 @@ Outcome run(const Layers& model, Engine& engine, float weight = 1) {
   for (const Side side : {Side::kUser, Side::kItem}) {
     const int s = side == Side::kItem;
     std::vector<std::vector<float>> gradients = leaf.tables[s];
-    IdGradients to{.tables = {}, .dense = outcome.dense.data()};
+    IdGradients to{.tables = {}, .dense = outcome.dense.data(), .adds = adds};
     for (auto& table : gradients) to.tables.push_back(table.data());
-    engine.backward_ids(side, leaf.id_batch(side), part_gradients[s].data(), to);
+    engine.backward_ids(side, s ? leaf.id_batch(side) : users, part_gradients[s].data(), to);
     for (const auto& table : gradients) outcome.tables.push_back(table);
   }
   outcome.predictions.resize(kRows * engine.output_width());
@@ -506,6 +517,41 @@ TEST_P(FusedEngine, GradientsOfDenseArraysAreAddedToWhatIsThere) {
       {.user_parts = user_rows.data(), .item_parts = item_rows.data(), .dense = once.data()});
   for (float& value : once) value = value * 2 + .5f;
   expect_near(twice(std::vector<float>(leaf.dense.size(), .5f)), once, "dense");
+}
+
+TEST_P(FusedEngine, GradientsOfDenseArraysThatAreOverwrittenAreThoseAddedToZeros) {
+  for (const fused::Kernels* kernels : all_kernels()) {
+    const auto engine = make_fused_engine(model, {}, form, *kernels);
+    EXPECT_EQ(run(model, *engine, 1, true), run(model, *engine, 1, false));
+  }
+}
+
+// As where a leaf has rows and its rank owns none of the items of a step.
+TEST_P(FusedEngine, NoIdsOverwriteTheirDenseGradientsWithZeros) {
+  const Leaf leaf(model);
+  for (const fused::Kernels* kernels : all_kernels()) {
+    const auto engine = make_fused_engine(model, {}, form, *kernels);
+    engine->set_dense(leaf.dense);
+    const std::vector<float> users = leaf.parts(*engine, Side::kUser),
+                             items = leaf.parts(*engine, Side::kItem);
+    std::vector<float> user_rows(users.size()), item_rows(kRows * engine->part_width(Side::kItem));
+    const auto of_rows_alone = [&](float before, bool adds) {
+      std::vector<float> dense(leaf.dense.size(), before);
+      engine->train_rows(leaf.row_batch(users, items, 0, kRows), .01,
+                         {.user_parts = user_rows.data(),
+                          .item_parts = item_rows.data(),
+                          .dense = dense.data(),
+                          .adds = adds});
+      for (const Side side : {Side::kUser, Side::kItem}) {
+        std::vector<std::vector<float>> tables = leaf.tables[side == Side::kItem];
+        IdGradients to{.tables = {}, .dense = dense.data(), .adds = adds};
+        for (auto& table : tables) to.tables.push_back(table.data());
+        engine->backward_ids(side, leaf.id_batch(side, 0, 0), nullptr, to);
+      }
+      return dense;
+    };
+    EXPECT_EQ(of_rows_alone(std::nanf(""), false), of_rows_alone(0, true));
+  }
 }
 
 // Weights that have diverged must show: no activation may turn them into numbers again.

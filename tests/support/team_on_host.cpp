@@ -1,5 +1,6 @@
 #include "tests/support/team_on_host.h"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -25,8 +26,11 @@ void forward(const Program& program, const float* weights, const IdArguments& id
 }
 
 template <bool kBackwards>
-void sum(const Program& program, const Pass& pass, const LeafRows& leaf) {
+void sum(const Program& program, const Pass& pass, bool adds, const LeafRows& leaf) {
   const std::vector<WeightSums> all = weight_sums(program, pass);
+  for (const WeightSums& sums : all)  // a device's leaves begin as zeros
+    if (!adds && sums.kind != WeightSums::Kind::kLoss)
+      std::fill_n(leaf.gradient + sums.to, sums.rows * sums.out, 0.f);
   double lanes[team::kLanes];
   for (const SumTile& tile : tiles_of(all))
     sum_tile(kTeam<kBackwards>, all[tile.sums], tile.first, leaf, lanes);
@@ -41,7 +45,7 @@ void backward(const Program& program, const float* weights, const IdArguments& i
   for (int64_t first = 0; first < ids.n; first += kBlockRows)
     backward_ids(kTeam<kBackwards>, program, weights, ids, first,
                  blocks.data() + first / kBlockRows * floats, *scratch);
-  sum<kBackwards>(program, {.backward_end = program.op_count},
+  sum<kBackwards>(program, {.backward_end = program.op_count}, ids.adds,
                   {.n = ids.n,
                    .blocks = blocks.data(),
                    .stride = floats,
@@ -76,7 +80,7 @@ double train(const Program& program, const Pass& pass, const float* weights,
     train_rows(kTeam<kBackwards>, program, pass, weights, to, first,
                workspace + first / kBlockRows * floats, *scratch);
   double loss = 0;
-  sum<kBackwards>(program, pass,
+  sum<kBackwards>(program, pass, rows.adds,
                   {.n = rows.n,
                    .blocks = workspace,
                    .stride = floats,

@@ -604,10 +604,12 @@ double sample_bytes(const PlanInputs& inputs, const Sizes& sizes, int64_t rank, 
            users * (2 * user_part + operands(user)) + items * (2 * part + operands(item)) +
            kFloat * packed;
   }
-  // Of two steps five columns and the route; a gradient of its item's part. Parts and the sums of their gradients, of all ids that
-  // are held: those of a step are written.
+  // Of two steps five columns and the route; a gradient of its item's part. Parts of items and the sums of their gradients, of
+  // all that are held: those of a step are written. Those of users, of the leaves that are computed at once.
+  const auto units = static_cast<double>(sizes.units(rank));
+  const double leaves = std::min(units, static_cast<double>(inputs.config.parallel.threads));
   return samples * (56 + part) + (going + coming) * (part + 8) + (2 * items + fetched) * part +
-         2 * users * user_part;
+         2 * leaves / units * std::min(users, samples) * user_part;
 }
 
 int64_t columns_of(const PlanInputs& inputs) {
@@ -709,7 +711,7 @@ std::vector<MemoryUse> memory_of(const PlanInputs& inputs, const Sizes& sizes, i
   if (!gpu) {
     uses.push_back({"ids of the rank's users", kAlways, 16 * users});
     uses.push_back({"marks and places of ids", kTraining,
-                    users + 8 * inputs.items + 6 * to_bytes(held_items(inputs, sizes))});
+                    5 * users + 8 * inputs.items + 6 * to_bytes(held_items(inputs, sizes))});
   }
   if (inputs.means) {
     for (const MemoryUse& use : means_memory(inputs, sizes, rank, samples, users, requests))

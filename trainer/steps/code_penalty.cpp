@@ -45,8 +45,9 @@ void penalize_codes(const Engine& engine, const Parameters& parameters, Side sid
       const auto factor = static_cast<float>(2 * penalty * scale * counts[ids.row[k]]);
       for_rows(table, array.spec.rows, ids.columns + ids.row[k] * engine.column_count(side),
                [&](int64_t row) {
-                 for (int64_t c = row * cols; c < (row + 1) * cols; ++c)
-                   gradients[c] += factor * values[c];
+                 const float* __restrict__ from = values + row * cols;
+                 float* __restrict__ to = gradients + row * cols;
+                 for (int64_t c = 0; c < cols; ++c) to[c] += factor * from[c];
                });
     }
   }

@@ -52,8 +52,7 @@ TrainStep::TrainStep(Engine& engine, Parameters& parameters, Exchange& exchange,
     first_user_.push_back(users);
     users += std::ssize(shard.users);
   }
-  user_parts_.resize(users * user_width_);
-  user_part_gradients_.resize(users * user_width_);
+  place_of_user_.resize(users);
   item_part_sums_.resize(parameters.item_touched.size() * item_width_);
   if (parameters.penalizes(ArrayKind::kUserTable) || penalizes_codes(engine, Side::kUser))
     user_counts_.resize(users);
@@ -212,7 +211,7 @@ IdBatch TrainStep::item_batch(Range owned) const {
 }
 
 std::span<float> TrainStep::leaf(int64_t unit, int thread) {
-  const int64_t k = exchange_.leaves() == Exchange::Leaves::kOfUnits ? unit : thread;
+  const int64_t k = adds_to_leaves() ? thread : unit;
   return std::span(leaves_).subspan(k * dense_size_, dense_size_);
 }
 
@@ -225,14 +224,10 @@ void TrainStep::compute_item_parts() {
 }
 
 void TrainStep::compute_leaves(double scale) {
-  const bool of_units = exchange_.leaves() == Exchange::Leaves::kOfUnits;
-  if (!of_units) std::ranges::fill(leaves_, 0.f);
+  if (adds_to_leaves()) std::ranges::fill(leaves_, 0.f);
   for (int64_t pass = 0; pass < engine_.passes(); ++pass) {
     pool_.parallel_for(units_, [&](int64_t unit, int thread) {
-      if (pass == 0) {
-        if (of_units) std::ranges::fill(leaf(unit, thread), 0.f);
-        losses_[unit] = 0;
-      }
+      if (pass == 0) losses_[unit] = 0;
       losses_[unit] += compute_leaf(unit, pass, scale, thread);
     });
     if (pass + 1 < engine_.passes()) share_statistics(pass);
@@ -272,15 +267,25 @@ void TrainStep::update_running_values() {
 }
 
 /// The distinct users of rows [begin, end), in the order of their first row; they are a leaf's alone.
-void TrainStep::find_users(int64_t begin, int64_t end, std::vector<int32_t>& users) {
-  users.resize(end - begin);
-  int64_t count = 0;
+void TrainStep::find_users(int64_t begin, int64_t end, Scratch& to) {
+  to.users.resize(end - begin);
+  to.user_of_row.resize(end - begin);
+  int32_t count = 0;
   // Written whether new or not: a branch would be mispredicted half of the time.
   for (int64_t k = begin; k < end; ++k) {
-    users[count] = batch_.user_row[k];
-    count += !std::exchange(parameters_.user_touched[batch_.user_row[k]], uint8_t{1});
+    const int32_t user = batch_.user_row[k];
+    const bool known = std::exchange(parameters_.user_touched[user], uint8_t{1}) != 0;
+    const int32_t place = known ? place_of_user_[user] : count;
+    to.users[count] = user;
+    to.user_of_row[k - begin] = place_of_user_[user] = place;
+    count += !known;
   }
-  users.resize(count);
+  to.users.resize(count);
+  for (auto place = std::ssize(to.places); place < count; ++place)
+    to.places.push_back(static_cast<int32_t>(place));
+  const auto floats = static_cast<size_t>(count * user_width_);
+  if (to.parts.size() < floats) to.parts.resize(floats), to.part_gradients.resize(floats);
+  std::fill_n(to.part_gradients.begin(), floats, 0.f);
 }
 
 double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thread) {
@@ -289,43 +294,44 @@ double TrainStep::compute_leaf(int64_t unit, int64_t pass, double scale, int thr
   const int64_t begin = batch_.unit_begin[unit], end = batch_.unit_begin[unit + 1];
   const bool first = pass == 0, last = pass + 1 == engine_.passes();
   if (begin == end) {
+    if (first && !adds_to_leaves()) std::fill_n(dense_gradients, dense_size_, 0.f);
     if (!last) scratch.memory.statistics.assign(1 + 2 * engine_.norm_after(pass).width, 0);
     return 0;
   }
-  if (first) find_users(begin, end, scratch.users);
+  if (first) find_users(begin, end, scratch);
 
-  IdBatch users{
-      .n = std::ssize(scratch.users), .row = scratch.users.data(), .columns = columns_.users};
-  IdGradients user_gradients{.tables = {}, .dense = dense_gradients};
+  IdBatch users{.n = std::ssize(scratch.users),
+                .row = scratch.users.data(),
+                .part = scratch.places.data(),
+                .columns = columns_.users};
+  IdGradients user_gradients{.tables = {}, .dense = dense_gradients, .adds = adds_to_leaves()};
   for (ParameterArray* table : user_tables_) {
     users.tables.push_back(table->value.data());
     user_gradients.tables.push_back(table->gradient.data());
   }
-  if (first) {
-    engine_.forward_ids(Side::kUser, users, user_parts_.data());
-    for (const int32_t user : scratch.users)
-      std::fill_n(user_part_gradients_.data() + user * user_width_, user_width_, 0.f);
-  }
+  if (first) engine_.forward_ids(Side::kUser, users, scratch.parts.data());
   const double loss =
       engine_.train_pass(pass,
                          {.n = end - begin,
-                          .user_parts = user_parts_.data(),
+                          .user_parts = scratch.parts.data(),
                           .item_parts = exchange_.parts(),
-                          .user = batch_.user_row.data() + begin,
+                          .user = scratch.user_of_row.data(),
                           .item = exchange_.part_of_row().data() + begin,
+                          .user_id = batch_.user_row.data() + begin,
                           .item_id = batch_.item.data() + begin,
                           .columns = {columns_.users, columns_.items,
                                       batch_.row_columns.data() + begin * row_columns_count_},
                           .target = batch_.target.data() + begin,
                           .dropout_key = batch_.dropout_key.data() + begin},
                          scale,
-                         {.user_parts = user_part_gradients_.data(),
+                         {.user_parts = scratch.part_gradients.data(),
                           .item_parts = exchange_.row_gradients(),
                           .item_row = exchange_.gradient_row().data() + begin,
-                          .dense = dense_gradients},
+                          .dense = dense_gradients,
+                          .adds = adds_to_leaves()},
                          scratch.memory);
   if (!last) return loss;
-  engine_.backward_ids(Side::kUser, users, user_part_gradients_.data(), user_gradients);
+  engine_.backward_ids(Side::kUser, users, scratch.part_gradients.data(), user_gradients);
   if (!user_counts_.empty()) {
     for (const int32_t user : scratch.users) user_counts_[user] = 0;
     for (int64_t k = begin; k < end; k += group_)
@@ -342,8 +348,8 @@ void TrainStep::return_item_gradients(double scale) {
   if (!item_counts_.empty()) exchange_.count_rows(item_counts_);
   pool_.parallel_for(units_, [&](int64_t unit, int thread) {
     const Range owned = exchange_.owned_of_unit(unit);
-    if (owned.size() == 0) return;
-    IdGradients gradients{.tables = {}, .dense = leaf(unit, thread).data()};
+    IdGradients gradients{
+        .tables = {}, .dense = leaf(unit, thread).data(), .adds = adds_to_leaves()};
     for (ParameterArray* table : item_tables_) gradients.tables.push_back(table->gradient.data());
     for (int64_t k = owned.begin; k < owned.end; ++k)
       parameters_.item_touched[exchange_.owned()[k]] = 1;

@@ -91,7 +91,10 @@ class TrainStep {
   };
   /// What a leaf needs: of the thread that computes it, or with several passes its own.
   struct Scratch {
-    std::vector<int32_t> users;  // distinct, rows of this rank's user tables
+    std::vector<int32_t> users;           // distinct, rows of this rank's user tables
+    std::vector<int32_t> places;          // 0, 1, ..: of users in the arrays below, close together
+    std::vector<int32_t> user_of_row;     // place
+    AlignedFloats parts, part_gradients;  // [users, user width]
     LeafMemory memory;
   };
 
@@ -101,13 +104,15 @@ class TrainStep {
   void put_group(int64_t unit, const Sample& sample, int64_t to);
   void compute_item_parts();
   void compute_leaves(double scale);
-  void find_users(int64_t begin, int64_t end, std::vector<int32_t>& users);
+  void find_users(int64_t begin, int64_t end, Scratch& to);
   double compute_leaf(int64_t unit, int64_t pass, double scale, int thread);
   void share_statistics(int64_t pass);
   void update_running_values();
   void return_item_gradients(double scale);
   IdBatch item_batch(Range owned) const;
   std::span<float> leaf(int64_t unit, int thread);
+  /// Of a thread's units; a unit's own leaf is overwritten.
+  bool adds_to_leaves() const { return exchange_.leaves() == Exchange::Leaves::kOfThreads; }
 
   Engine& engine_;
   Parameters& parameters_;
@@ -126,11 +131,12 @@ class TrainStep {
   std::vector<Scratch> scratch_;  // [threads], or [units] with several passes
 
   Batch batch_, next_;
-  AlignedFloats user_parts_, user_part_gradients_;  // [held users, user width]
+  std::vector<int32_t>
+      place_of_user_;  // [held users] in the scratch of its leaf, once it is touched
   AlignedFloats item_part_sums_;                    // [held items, item width]
   std::vector<int32_t> user_counts_,
       item_counts_;            // [held users], [held items]; none is penalised: empty
-  std::vector<float> leaves_;  // [units or threads, dense size]
+  AlignedFloats leaves_;       // [units or threads, dense size]
   std::vector<double> losses_;                // [units]
   std::vector<std::vector<double>> moments_;  // [batch norms][1 + 2 width] of the global batch
 
