@@ -110,12 +110,13 @@ int make_file(const fs::path& path) {
 }
 
 int make_folder(const fs::path& path) {
-  int folder = -1;
-  do {
+  for (;;) {
     if (::mkdir(path.c_str(), 0777) != 0) return -1;
-    folder = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  } while (folder < 0 && errno == ENOENT);  // taken for left over
-  return folder;
+    const int folder = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder >= 0 || errno != ENOENT) return folder;
+    // It was taken for left over; or a stop has removed it, behind which nobody comes back from here.
+    remove_at_stop(path);
+  }
 }
 
 /// What a process writes before it has the name of its own, locked as long as it is open, removed at a stop.
