@@ -233,8 +233,14 @@ TestTable Dataset::read_test() const {
                   file.read<int32_t>("item"),
                   file.read<double>("label"),
                   {},
+                  {},
+                  {},
                   {}};
   if (file.has("video_duration")) table.video_duration = file.read<int32_t>("video_duration");
+  if (file.has("label_rank")) {
+    table.by_label = file.read<uint32_t>("by_label");
+    table.label_rank = file.read<uint32_t>("label_rank");
+  }
   if (has_file(*this, "test_events.h5")) {
     const Hdf5File events = open_checked(*this, "test_events.h5");
     if (events.has("play_duration")) table.play_duration = events.read<int32_t>("play_duration");

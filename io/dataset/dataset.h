@@ -14,7 +14,7 @@
 ///                        `row` as in `Shard`; `play_duration`, `video_duration` (official layout);
 ///                        `timestamp`, `date` (where any row has one; NaN and 0 for those without)
 ///   test.h5              the small matrix, or the table given as `--test`: `users`, `offsets`, `item`, `label`,
-///                        `video_duration` as in `TestTable`
+///                        `video_duration`, `by_label`, `label_rank` as in `TestTable`
 ///   test_events.h5       the other optional columns of the same pairs
 ///   items.h5, users.h5, daily.h5, social.h5   side tables, those the source had (io/tables/side_tables.h)
 /// Users and items are known inside by dense indices 0..n-1 in ascending order of their id.
@@ -52,6 +52,9 @@ struct TestTable {
   std::vector<double> label;            ///< [N]; empty if the pairs have none
   std::vector<int32_t> video_duration;  ///< [N] milliseconds; empty if the table has none
   std::vector<int32_t> play_duration;   ///< [N] likewise
+  std::vector<uint32_t>
+      by_label;  ///< [N] of LabelRanks; empty if the table was made before it had them
+  std::vector<uint32_t> label_rank;  ///< [N] likewise
 };
 
 /// Users and items by dense index. Shapes: users [U], items [I].

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "io/dataset/dataset.h"
+#include "io/dataset/label_ranks.h"
 #include "io/files/files.h"
 #include "io/synth/synth.h"
 #include "io/tables/column_file.h"
@@ -287,7 +288,12 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   file.write("users", test_users);
   file.write("offsets", offsets);
   file.write("item", result.pairs.item);
-  file.write("label", column(double{}, [](const auto& row) { return row.label; }));
+  const std::vector<double> labels = column(double{}, [](const auto& row) { return row.label; });
+  file.write("label", labels);
+  const LabelRanks ranks = rank_labels(offsets, labels, pool);
+  heartbeat();
+  file.write("by_label", ranks.by_label);
+  file.write("label_rank", ranks.rank);
   if (table.has_durations)
     file.write("video_duration",
                column(int32_t{}, [](const auto& row) { return row.video_duration; }));

@@ -1,8 +1,11 @@
 #include "io/dataset/dataset.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <random>
 
 #include "io/dataset/hdf5_file.h"
+#include "io/dataset/label_ranks.h"
 #include "tests/io/small_source.h"
 
 namespace kt {
@@ -157,6 +160,37 @@ TEST_F(DatasetFiles, Described) {
               HasSubstr("not a file of the data set"));
   EXPECT_THAT(user_error_of([&] { describe_dataset_file(source() / "big_matrix.csv"); }),
               HasSubstr("no manifest.json"));
+}
+
+// A few pairs, and more than a label range of each of several users; many labels are equal.
+TEST(LabelRanks, AreCountsOfLowerLabels) {
+  std::mt19937 random(3);
+  for (const size_t n : {1, 40, 3000}) {
+    SCOPED_TRACE(n);
+    std::vector<double> label(n);
+    for (double& one : label) one = static_cast<double>(random() % n) / 7 - 10;
+    std::ranges::fill(std::span(label).first(n / 3), -0.);
+    const std::vector<int64_t> offsets{0, static_cast<int64_t>(n) / 4, static_cast<int64_t>(n) / 4,
+                                       static_cast<int64_t>(n)};
+    std::vector<double> sorted = label;
+    std::ranges::sort(sorted);
+    for (const int threads : {1, 3}) {
+      ThreadPool pool(threads);
+      const LabelRanks ranks = rank_labels(offsets, label, pool);
+      for (size_t u = 0; u + 1 < offsets.size(); ++u) {
+        const auto first = static_cast<size_t>(offsets[u]),
+                   size = static_cast<size_t>(offsets[u + 1]) - first;
+        std::vector<uint32_t> places(size);
+        for (uint32_t i = 0; i < size; ++i) places[i] = i;
+        std::ranges::stable_sort(places, {}, [&](uint32_t i) { return label[first + i]; });
+        for (size_t i = 0; i < size; ++i) {
+          ASSERT_EQ(ranks.by_label[first + i], places[i]);
+          ASSERT_EQ(ranks.rank[first + i],
+                    std::ranges::lower_bound(sorted, label[first + places[i]]) - sorted.begin());
+        }
+      }
+    }
+  }
 }
 
 }  // namespace

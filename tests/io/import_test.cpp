@@ -90,6 +90,8 @@ TEST_F(Import, KeepsRowsIdsAndCounts) {
   EXPECT_THAT(test.offsets, ElementsAre(0, 1, 2));
   EXPECT_THAT(test.item, ElementsAre(2, 1));
   EXPECT_THAT(test.label, ElementsAre(.75, .25));
+  EXPECT_THAT(test.by_label, ElementsAre(0, 0));
+  EXPECT_THAT(test.label_rank, ElementsAre(1, 0));
   EXPECT_THAT(test.video_duration, ElementsAre(400, 400));
   const Hdf5File events = Hdf5File::open(options_.out / "test_events.h5");
   EXPECT_THAT(events.read<int32_t>("play_duration"), ElementsAre(300, 100));

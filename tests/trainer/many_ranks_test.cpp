@@ -57,11 +57,11 @@ TEST(ManyRanks, TheLastPieceOfLabelsIsCounted) {
   for (const int ranks : {1, 64, 4096}) {
     LastOfMany comm(ranks);
     // Equal labels are of one piece: the last one, of the last rank.
-    const std::vector<double> labels{3, 3, 3, 3};
     const std::vector<float> scores{1, 4, 2, 2};
-    const std::vector<uint32_t> row{0, 1, 2, 3};
-    const std::array parts{metrics::OrderedLabels{labels, row}};
-    metrics::GlobalOrder order(parts, std::array{2.}, comm, pool);
+    const std::vector<uint32_t> row{0, 1, 2, 3}, key{7, 7, 7, 7};
+    const std::array<int64_t, 1> below{0};
+    const std::array parts{metrics::OrderedLabels{row, key, below}};
+    metrics::GlobalOrder order(parts, below.size(), comm, pool);
     const metrics::PairOrder counted = order.count(scores, comm, pool);
     EXPECT_EQ(counted.classes.at(0).positives, 4) << ranks;
     EXPECT_EQ(counted.classes.at(0).negatives, 0) << ranks;

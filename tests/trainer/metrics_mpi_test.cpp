@@ -132,6 +132,7 @@ class MetricsLabels : public MetricsTest {
     // Dealt in no order, and gathered again.
     std::vector<int32_t> own_duration;
     std::vector<double> own_label;
+    std::vector<uint32_t> by_label, label_rank;
     const auto mine = [&](size_t i) {
       return static_cast<int>(i * i % 5) % world.size == world.rank;
     };
@@ -143,9 +144,18 @@ class MetricsLabels : public MetricsTest {
     // As two users and one without pairs, by two threads.
     ThreadPool pool(2);
     const size_t first = own_label.size() / 3;
+    by_label.resize(own_label.size());
+    label_rank.resize(own_label.size());
     const auto pairs = [&](size_t begin, size_t n) {
+      const auto order = std::span(by_label).subspan(begin, n);
+      std::iota(order.begin(), order.end(), 0u);
+      std::ranges::stable_sort(order, {}, [&](uint32_t i) { return own_label[begin + i]; });
+      for (size_t i = 0; i < n; ++i)
+        label_rank[begin + i] = static_cast<uint32_t>(std::ranges::count_if(
+            label, [&](double one) { return one < own_label[begin + order[i]]; }));
       return DurationPairs{.duration = std::span(own_duration).subspan(begin, n),
-                           .label = std::span(own_label).subspan(begin, n)};
+                           .by_label = order,
+                           .label_rank = std::span(label_rank).subspan(begin, n)};
     };
     const std::vector<DurationPairs> users = {pairs(0, first), pairs(first, 0),
                                               pairs(first, own_label.size() - first)};
@@ -1108,6 +1118,13 @@ TEST_F(MetricsChance, LongListsKeepTheirPrecision) {
   EXPECT_NEAR(expected_hit_rate({.count = 3000, .relevant = 1}, 50), 50. / 3000, 1e-15);
 }
 
+/// Of labels that floats hold.
+std::vector<uint32_t> keys_of(std::span<const double> labels, std::span<const uint32_t> row) {
+  std::vector<uint32_t> keys;
+  for (const uint32_t one : row) keys.push_back(order_key(static_cast<float>(labels[one])));
+  return keys;
+}
+
 // Orders that take the counts through all their branches, against every pair of rows.
 TEST_F(MetricsOrder, CountsEveryPair) {
   using metrics::ClassOrder, metrics::GlobalOrder, metrics::LabelOrder, metrics::OrderBuffers,
@@ -1132,7 +1149,7 @@ TEST_F(MetricsOrder, CountsEveryPair) {
       std::vector<double> labels;
       std::vector<float> scores;
       for (int i = 0; i < n; ++i) {
-        labels.push_back(i % 4 == 0 ? 0 : i % 4 == 1 ? grid() + 1 : 4.0 * uniform() + 2);
+        labels.push_back(i % 4 == 0 ? 0 : i % 4 == 1 ? grid() + 1 : 4 * uniform() + 2);
         scores.push_back(score(labels.back(), i));
       }
       const std::vector<double> thresholds = {.5, 1, 2, 2.5};
@@ -1188,10 +1205,14 @@ TEST_F(MetricsOrder, CountsEveryPair) {
         const std::span<const double> first = std::span<const double>(own_labels).first(middle),
                                       second = std::span<const double>(own_labels).subspan(middle);
         std::vector<uint32_t> first_row(first.size()), second_row(second.size());
-        order_labels(first, {}, first_row, buffers);
-        order_labels(second, {}, second_row, buffers);
-        const std::vector<OrderedLabels> parts = {{first, first_row}, {}, {second, second_row}};
-        GlobalOrder order(parts, thresholds, comm, pool);
+        const LabelOrder first_order = order_labels(first, thresholds, first_row, buffers),
+                         second_order = order_labels(second, thresholds, second_row, buffers);
+        const std::vector<uint32_t> first_keys = keys_of(first, first_row),
+                                    second_keys = keys_of(second, second_row);
+        const std::vector<OrderedLabels> parts = {{first_row, first_keys, first_order.below},
+                                                  {},
+                                                  {second_row, second_keys, second_order.below}};
+        GlobalOrder order(parts, thresholds.size(), comm, pool);
         expect_same(order.count(own_scores, comm, pool));
         for (float& one : own_scores) one = -one;  // the labels' order serves again
         const PairOrder negated = order.count(own_scores, comm, pool);
@@ -1262,8 +1283,9 @@ TEST_F(MetricsOrder, CountsManyPairs) {
     std::vector<uint32_t> own_row(own_labels.size());
     order_labels(own_labels, {}, own_row, buffers);
     ThreadPool pool(2);
-    const std::vector<OrderedLabels> parts = {{own_labels, own_row}};
-    GlobalOrder order(parts, {}, comm, pool);
+    const std::vector<uint32_t> own_keys = keys_of(own_labels, own_row);
+    const std::vector<OrderedLabels> parts = {{own_row, own_keys, {}}};
+    GlobalOrder order(parts, 0, comm, pool);
     expect_same(order.count(own(scores), comm, pool));
   }
 }

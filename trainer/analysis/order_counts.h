@@ -4,15 +4,11 @@
 #include <span>
 #include <vector>
 
-#include "trainer/evaluation/metrics/order_keys.h"
+#include "launch/base/order_keys.h"
 
 namespace kt {
 
-/// The order of whole numbers as that of keys; that of floats is metrics::order_key.
-inline uint32_t order_key(int32_t value) { return static_cast<uint32_t>(value) ^ 0x80000000u; }
 inline int32_t whole_of_key(uint32_t key) { return static_cast<int32_t>(key ^ 0x80000000u); }
-using metrics::order_key;
-using metrics::value_of_key;
 
 /// Exact order statistics of keys that pass by twice, in memory of its own size alone: first keys are counted by their
 /// upper half, then, in the few buckets where wanted places lie, by their lower half. `lane` is whose counts a call

@@ -2,11 +2,11 @@
 
 #include <cstdint>
 
+#include "launch/base/order_keys.h"
 #include "launch/base/team.h"
 #include "models/fused/team_kernels.h"
 #include "models/graph/objective.h"
 #include "trainer/devices/fused_kernels.h"
-#include "trainer/evaluation/metrics/order_keys.h"
 
 /// The bodies of loops (`for_each`, `for_teams`, launch/process/device.h) that score pairs and list the best. All
 /// pointers are device memory.
@@ -92,7 +92,7 @@ struct BestItems {
         0, items, counts, [&](int64_t i) { return keys[i] < last; },
         [&](int64_t k, int64_t i) { list[k] = static_cast<int32_t>(i); });
     int64_t n = before;
-    if (last != metrics::kInNoList) {
+    if (last != kInNoList) {
       n += team.list(
           0, items, counts, [&](int64_t i) { return keys[i] == last; },
           [&](int64_t k, int64_t i) {
@@ -108,13 +108,12 @@ struct BestItems {
   KT_HOST_DEVICE void make_keys(const Team& team, int64_t user) const {
     uint32_t* keys = key + user * items;
     const float* scores = score + user * items;
-    team.each(static_cast<int>(items), [&](int i) {
-      keys[i] = left_out[i] ? metrics::kInNoList : metrics::list_key(scores[i]);
-    });
+    team.each(static_cast<int>(items),
+              [&](int i) { keys[i] = left_out[i] ? kInNoList : list_key(scores[i]); });
     if (!seen_offsets) return;
     const int64_t begin = seen_offsets[user];
     team.each(static_cast<int>(seen_offsets[user + 1] - begin),
-              [&](int k) { keys[seen[begin + k]] = metrics::kInNoList; });
+              [&](int k) { keys[seen[begin + k]] = kInNoList; });
   }
 
   /// The n-th of the keys in ascending order, n from 1; kInNoList where fewer are in a list. It is the largest number

@@ -54,6 +54,8 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
                 .offsets = table.offsets,
                 .item = table.item,
                 .label = table.label,
+                .by_label = table.by_label,
+                .label_rank = table.label_rank,
                 .video_duration = table.video_duration,
                 .item_rows = item_rows_,
                 .item_number = item_number_,
@@ -67,6 +69,10 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
     });
     prepare_seconds_ = watch.seconds;
   }
+  int64_t own_pairs = 0;
+  for (size_t k = 0; k < user_rank_.size(); ++k)
+    if (user_rank_[k] == comm.world().rank) own_pairs += table.offsets[k + 1] - table.offsets[k];
+  pairs_.item.reserve(static_cast<size_t>(own_pairs));
   for (size_t k = 0; k < user_rank_.size(); ++k) {
     if (user_rank_[k] != comm.world().rank) continue;
     pairs_.add_list(

@@ -63,6 +63,7 @@ struct Part {
   std::vector<int32_t> users, user_rank, item;
   std::vector<int64_t> user_rows, offsets = {0};
   std::vector<double> label;
+  std::vector<uint32_t> by_label, label_rank;  // where the other table has them
   std::vector<float> score;
   int64_t from = 0, to = 0;  // numbers of the pairs
 
@@ -82,7 +83,9 @@ std::vector<Part> parts_by(const Tenths& tenths, const NumberOf& number_of,
                            const EvaluationInput& input, std::span<const float> score, int rank) {
   std::vector<Part> parts(kTenths);
   size_t next_score = 0;
+  std::vector<std::pair<Part*, int64_t>> places;  // of a user's pairs
   for (size_t u = 0; u < input.users.size(); ++u) {
+    places.clear();
     for (auto k = static_cast<size_t>(input.offsets[u]);
          k < static_cast<size_t>(input.offsets[u + 1]); ++k) {
       const int64_t number = number_of(u, k);
@@ -92,6 +95,13 @@ std::vector<Part> parts_by(const Tenths& tenths, const NumberOf& number_of,
       part.item.push_back(input.item[k]);
       part.label.push_back(input.label[k]);
       if (input.user_rank[u] == rank) part.score.push_back(score[next_score++]);
+      places.emplace_back(&part, std::ssize(part.item) - 1 - part.offsets.back());
+    }
+    for (size_t i = 0; i < places.size() && !input.by_label.empty(); ++i) {
+      const size_t k = static_cast<size_t>(input.offsets[u]) + i;
+      const auto [part, place] = places[input.by_label[k]];
+      part->by_label.push_back(static_cast<uint32_t>(place));
+      part->label_rank.push_back(input.label_rank[k]);
     }
     for (Part& part : parts) part.end_user(input, u);
   }
@@ -109,6 +119,8 @@ nlohmann::json evaluate_part(const Part& part, std::span<const BinaryLabel> labe
   input.offsets = part.offsets;
   input.item = part.item;
   input.label = part.label;
+  input.by_label = part.by_label;
+  input.label_rank = part.label_rank;
   input.labels = labels;
   input.video_duration = {};
   input.item_number = {};

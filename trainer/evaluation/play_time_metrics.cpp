@@ -71,7 +71,7 @@ PlayTimeMetrics evaluate_play_times(const EvaluationInput& input,
   const std::vector<UserPairs> own = own_pairs(input, comm.world().rank);
   std::vector<float> seconds(score.size());
   std::vector<double> played(score.size());
-  std::vector<uint32_t> row(score.size());
+  std::vector<uint32_t> row(score.size()), key(score.size());
   std::vector<Sums> sums(own.size());
   std::vector<metrics::OrderedLabels> ordered(own.size());
   std::vector<metrics::OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
@@ -89,12 +89,16 @@ PlayTimeMetrics evaluate_play_times(const EvaluationInput& input,
       sum[1] += predicted;
     }
     const auto first = static_cast<size_t>(pairs.score), n = static_cast<size_t>(pairs.size());
-    const std::span<const double> labels = std::span(played).subspan(first, n);
-    ordered[static_cast<size_t>(k)] = {
-        .label = labels,
-        .row = metrics::order_labels(labels, {}, std::span(row).subspan(first, n),
-                                     buffers[static_cast<size_t>(thread)])
-                   .row};
+    const std::span<const uint32_t> by_label =
+        metrics::order_labels(std::span(played).subspan(first, n), {},
+                              std::span(row).subspan(first, n),
+                              buffers[static_cast<size_t>(thread)])
+            .row;
+    const auto keys = std::span(key).subspan(first, n);
+    std::ranges::transform(by_label, keys.begin(), [&](uint32_t place) {
+      return order_key(play_duration[static_cast<size_t>(pairs.begin) + place]);
+    });
+    ordered[static_cast<size_t>(k)] = {.row = by_label, .key = keys, .below = {}};
   });
   const std::vector<Sums> of_users = of_all_users(sums, input, comm);
   PlayTimeMetrics result;
@@ -121,7 +125,7 @@ PlayTimeMetrics evaluate_play_times(const EvaluationInput& input,
   if (total > 0)
     add("play_time.calibration", all[1] / (static_cast<double>(total) * kMillisecond), 1);
   const metrics::PairOrder order =
-      metrics::GlobalOrder(ordered, {}, comm, pool).count(seconds, comm, pool);
+      metrics::GlobalOrder(ordered, 0, comm, pool).count(seconds, comm, pool);
   if (order.pairs > 0) {
     add("play_time.xauc", order.xauc(), .5);
     add("play_time.xauc_ties", order.xauc_ties(), .5);

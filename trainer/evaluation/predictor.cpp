@@ -5,11 +5,11 @@
 #include <optional>
 
 #include "launch/base/flush_small.h"
+#include "launch/base/order_keys.h"
 #include "launch/base/progress.h"
 #include "sharding/gather_shards.h"
 #include "trainer/evaluation/encoded_users.h"
 #include "trainer/evaluation/history_scores.h"
-#include "trainer/evaluation/metrics/order_keys.h"
 #include "trainer/evaluation/tree_scores.h"
 
 namespace kt {
@@ -127,12 +127,12 @@ std::vector<Recommendation> best_of(std::span<const float> score, std::span<cons
   std::vector<uint64_t> keys;
   keys.reserve(score.size());
   for (size_t item = 0; item < score.size(); ++item)
-    if (!skipped[item]) keys.push_back(metrics::rank_key(metrics::list_key(score[item]), item));
+    if (!skipped[item]) keys.push_back(rank_key(list_key(score[item]), item));
   const auto end = keys.begin() + std::min(length, std::ssize(keys));
   std::partial_sort(keys.begin(), end, keys.end());
   std::vector<Recommendation> best;
   for (auto key = keys.begin(); key != end; ++key) {
-    const size_t item = metrics::position_of(*key);
+    const size_t item = position_of(*key);
     best.push_back({static_cast<int32_t>(item), score[item]});
   }
   return best;

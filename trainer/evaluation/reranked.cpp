@@ -5,13 +5,11 @@
 #include <numeric>
 #include <tuple>
 
+#include "launch/base/order_keys.h"
 #include "launch/base/progress.h"
-#include "trainer/evaluation/metrics/order_keys.h"
 
 namespace kt {
 namespace {
-
-using metrics::list_key;
 
 /// Candidates of a user, the base's best first. Shapes: place, base [n]; ranker [shortlisted].
 struct Ranking {
@@ -39,9 +37,9 @@ struct Ranking {
       const bool listed = k < ranker.size();
       const bool as_before = k > 0 && k != ranker.size() && base[k] == base[k - 1] &&
                              (!listed || ranker[k] == ranker[k - 1]);
-      scores[k] = base[k] == metrics::kNoNumber ? std::numeric_limits<float>::quiet_NaN()
-                  : as_before                   ? scores[k - 1]
-                                                : static_cast<float>(-static_cast<int64_t>(k));
+      scores[k] = base[k] == kNoNumber ? std::numeric_limits<float>::quiet_NaN()
+                  : as_before          ? scores[k - 1]
+                                       : static_cast<float>(-static_cast<int64_t>(k));
     }
     return scores;
   }
@@ -59,7 +57,7 @@ Ranking order_of(std::span<const float> score, std::span<const int32_t> items) {
 
 /// How many of the best are shortlisted: at most `most`, and numbers alone.
 int64_t shortlisted(const Ranking& ranking, int64_t most) {
-  const auto numbers = std::ranges::lower_bound(ranking.base, metrics::kNoNumber);
+  const auto numbers = std::ranges::lower_bound(ranking.base, kNoNumber);
   return std::min(most, numbers - ranking.base.begin());
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -9,7 +10,6 @@
 #include <string_view>
 
 #include "launch/base/errors.h"
-#include "trainer/evaluation/metrics/order_keys.h"
 #include "trainer/run/share.h"
 
 namespace kt {
@@ -121,24 +121,18 @@ class NumberOf {
   size_t size_ = 0;
 };
 
-/// Bins of labels, 32 to an octave, in the labels' order.
-void bins_of(std::span<const double> label, std::vector<uint32_t>& bins) {
-  bins.resize(label.size());
-  for (size_t i = 0; i < bins.size(); ++i)
-    bins[i] = metrics::order_key(static_cast<float>(label[i])) >> 18;
-}
+/// Bits of the number of a bin: some ranks of labels, one after the other.
+constexpr int kBinBits = 12;
 
 struct Candidate {
   int64_t pair;
-  double label;
+  uint32_t rank;
 };
 
 /// What a thread finds.
 struct Worker {
   NumberOf pairs;
-  std::vector<uint32_t> bins;           // of a user's labels
-  uint32_t low = UINT32_MAX, high = 0;  // bins
-  std::vector<uint32_t> counts;         // [kDurationBuckets, bins]
+  std::vector<uint32_t> counts;  // [kDurationBuckets, bins]
   std::array<std::vector<Candidate>, kDurationBuckets> candidates;
 };
 
@@ -170,8 +164,7 @@ struct Choice {
 };
 
 /// Shapes: counts [kDurationBuckets, bins].
-std::array<Choice, kDurationBuckets> choose_percentiles(std::span<const int64_t> counts,
-                                                        int64_t first_bin) {
+std::array<Choice, kDurationBuckets> choose_percentiles(std::span<const int64_t> counts) {
   const size_t bins = counts.size() / kDurationBuckets;
   std::array<Choice, kDurationBuckets> choices;
   for (size_t b = 0; b < choices.size(); ++b) {
@@ -181,36 +174,25 @@ std::array<Choice, kDurationBuckets> choose_percentiles(std::span<const int64_t>
     size_t bin = 0;
     int64_t at = (n - 1) * 4 / 5;
     for (; at >= own[bin]; ++bin) at -= own[bin];
-    choices[b] = {.bin = first_bin + static_cast<int64_t>(bin), .at = at};
+    choices[b] = {.bin = static_cast<int64_t>(bin), .at = at};
   }
   return choices;
 }
 
-/// The chosen labels among all ranks' candidates. Collective: all ranks.
-std::array<double, kDurationBuckets> select(std::span<const Choice> choices,
-                                            std::span<const Worker> workers, Communicator& comm) {
-  std::vector<double> own;
-  std::array<int64_t, kDurationBuckets> sizes{};
-  for (size_t b = 0; b < sizes.size(); ++b)
-    for (const Worker& worker : workers) {
-      for (const Candidate& candidate : worker.candidates[b]) own.push_back(candidate.label);
-      sizes[b] += std::ssize(worker.candidates[b]);
-    }
-  const std::vector<double> all = gather_to_all<double>(own, comm);
-  const std::vector<int64_t> all_sizes = gather_to_all<int64_t>(sizes, comm);  // [ranks, buckets]
-  std::array<std::vector<double>, kDurationBuckets> labels;
-  auto from = all.begin();
-  for (size_t i = 0; i < all_sizes.size(); ++i) {
-    std::vector<double>& to = labels[i % kDurationBuckets];
-    to.insert(to.end(), from, from + all_sizes[i]);
-    from += all_sizes[i];
-  }
-  std::array<double, kDurationBuckets> chosen{};
-  for (size_t b = 0; b < chosen.size(); ++b) {
-    if (labels[b].empty()) continue;
-    const auto at = labels[b].begin() + choices[b].at;
-    std::nth_element(labels[b].begin(), at, labels[b].end());
-    chosen[b] = *at;
+/// The chosen labels' ranks among all ranks' candidates. Collective: all ranks.
+std::array<uint32_t, kDurationBuckets> select(std::span<const Choice> choices,
+                                              std::span<const Worker> workers, Communicator& comm) {
+  std::vector<int64_t> own;  // bucket and rank
+  for (size_t b = 0; b < choices.size(); ++b)
+    for (const Worker& worker : workers)
+      for (const Candidate& candidate : worker.candidates[b])
+        own.push_back(static_cast<int64_t>(b << 32 | candidate.rank));
+  std::vector<int64_t> all = gather_to_all<int64_t>(own, comm);
+  std::ranges::sort(all);
+  std::array<uint32_t, kDurationBuckets> chosen{};
+  for (size_t b = 0; b < choices.size(); ++b) {
+    const auto first = std::ranges::lower_bound(all, static_cast<int64_t>(b << 32));
+    if (choices[b].bin >= 0) chosen[b] = static_cast<uint32_t>(*(first + choices[b].at));
   }
   return chosen;
 }
@@ -220,7 +202,7 @@ std::array<double, kDurationBuckets> select(std::span<const Choice> choices,
 std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Communicator& comm,
                                        ThreadPool& pool) {
   std::vector<int64_t> begin{0};
-  for (const DurationPairs& user : users) begin.push_back(begin.back() + std::ssize(user.label));
+  for (const DurationPairs& user : users) begin.push_back(begin.back() + std::ssize(user.duration));
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
   const auto for_each_user = [&](auto&& work) {
     pool.parallel_for(std::ssize(users), [&](int64_t k, int thread) {
@@ -228,38 +210,29 @@ std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Com
            workers[static_cast<size_t>(thread)]);
     });
   };
-
   for_each_user([](const DurationPairs& user, int64_t, Worker& worker) {
     for (const int32_t duration : user.duration) ++worker.pairs[duration];
-    bins_of(user.label, worker.bins);
-    uint32_t low = worker.low, high = worker.high;
-    for (const uint32_t bin : worker.bins) {
-      low = std::min(low, bin);
-      high = std::max(high, bin);
-    }
-    worker.low = low;
-    worker.high = high;
   });
   const NumberOf buckets = find_buckets(workers, comm);
 
-  std::array<int64_t, 2> range{INT64_MIN, INT64_MIN};  // the first one negated
-  for (const Worker& worker : workers)
-    range = {std::max(range[0], -int64_t{worker.low}), std::max(range[1], int64_t{worker.high})};
-  comm.all_reduce(std::span<int64_t>(range), Reduction::kMax);
-  const int64_t first_bin = -range[0];
-  const int64_t bins = std::max<int64_t>(range[1] - first_bin + 1, 0);  // 0: nobody has pairs
+  int64_t highest = 0;  // rank
+  for (const DurationPairs& user : users)
+    if (!user.label_rank.empty()) highest = std::max(highest, int64_t{user.label_rank.back()});
+  comm.all_reduce(std::span(&highest, 1), Reduction::kMax);
+  const int shift =
+      std::max(0, static_cast<int>(std::bit_width(static_cast<uint64_t>(highest))) - kBinBits);
+  const size_t bins = static_cast<size_t>(highest >> shift) + 1;
   std::vector<uint8_t> marks(static_cast<size_t>(begin.back()));  // at first the pairs' buckets
-  for (Worker& worker : workers)
-    worker.counts.assign(static_cast<size_t>(kDurationBuckets * bins), 0);
+  for (Worker& worker : workers) worker.counts.assign(kDurationBuckets * bins, 0);
   for_each_user([&](const DurationPairs& user, int64_t first, Worker& worker) {
+    const auto [durations, by_label, rank] = user;
     uint8_t* const bucket_of = marks.data() + first;
-    for (size_t i = 0; i < user.duration.size(); ++i)
-      bucket_of[i] = static_cast<uint8_t>(buckets.at(user.duration[i]) - 1);
-    bins_of(user.label, worker.bins);
-    const std::span<const uint32_t> bin = worker.bins;
     uint32_t* const counts = worker.counts.data();
-    const int64_t width = bins, low = first_bin;
-    for (size_t i = 0; i < bin.size(); ++i) ++counts[bucket_of[i] * width + bin[i] - low];
+    for (size_t i = 0; i < durations.size(); ++i)
+      bucket_of[i] = static_cast<uint8_t>(buckets.at(durations[i]) - 1);
+    const size_t width = bins;
+    for (size_t i = 0; i < rank.size(); ++i)
+      ++counts[bucket_of[by_label[i]] * width + (rank[i] >> shift)];
   });
   std::vector<int64_t> counts(workers[0].counts.size(), 0);
   for (const Worker& worker : workers)
@@ -267,24 +240,24 @@ std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Com
   comm.all_reduce(std::span<int64_t>(counts), Reduction::kSum);
 
   // All but the labels of the chosen bins are on one side already.
-  const std::array<Choice, kDurationBuckets> choices = choose_percentiles(counts, first_bin);
+  const std::array<Choice, kDurationBuckets> choices = choose_percentiles(counts);
   for_each_user([&](const DurationPairs& user, int64_t first, Worker& worker) {
-    bins_of(user.label, worker.bins);
-    const std::span<const uint32_t> bin = worker.bins;
+    const auto [durations, by_label, rank] = user;
     uint8_t* const marks_of = marks.data() + first;
     const std::array<Choice, kDurationBuckets> choice = choices;
-    for (size_t i = 0; i < bin.size(); ++i) {
-      const uint8_t b = marks_of[i];
-      marks_of[i] = bin[i] > choice[b].bin;
-      if (bin[i] == choice[b].bin)
-        worker.candidates[b].push_back({first + static_cast<int64_t>(i), user.label[i]});
+    for (size_t i = 0; i < rank.size(); ++i) {
+      const uint32_t place = by_label[i];
+      const uint8_t b = marks_of[place];
+      const int64_t bin = rank[i] >> shift;
+      marks_of[place] = bin > choice[b].bin;
+      if (bin == choice[b].bin) worker.candidates[b].push_back({first + place, rank[i]});
     }
   });
-  const std::array<double, kDurationBuckets> threshold = select(choices, workers, comm);
+  const std::array<uint32_t, kDurationBuckets> percentile = select(choices, workers, comm);
   for (const Worker& worker : workers)
-    for (size_t b = 0; b < threshold.size(); ++b)
+    for (size_t b = 0; b < percentile.size(); ++b)
       for (const Candidate& candidate : worker.candidates[b])
-        marks[static_cast<size_t>(candidate.pair)] = candidate.label > threshold[b];
+        marks[static_cast<size_t>(candidate.pair)] = candidate.rank > percentile[b];
   return marks;
 }
 

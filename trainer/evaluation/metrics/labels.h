@@ -41,10 +41,10 @@ void mark_top(std::span<const double> label, std::span<const uint32_t> by_label,
 /// the same as above the value at the rank rounded down.
 inline constexpr int64_t kDurationBuckets = 20;
 
-/// Pairs of a user. Shapes: both [n].
+/// Pairs of a user. Shapes: [n]; by_label, label_rank of LabelRanks, for labels that are equal where ranks are.
 struct DurationPairs {
   std::span<const int32_t> duration;
-  std::span<const double> label;
+  std::span<const uint32_t> by_label, label_rank;
 };
 /// Shapes: users [own users], result [own pairs], user by user. Collective: all ranks.
 std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Communicator& comm,

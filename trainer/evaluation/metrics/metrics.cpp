@@ -8,6 +8,7 @@
 #include <numeric>
 #include <optional>
 
+#include "io/dataset/label_ranks.h"
 #include "launch/base/errors.h"
 #include "launch/base/math.h"
 #include "launch/base/progress.h"
@@ -42,6 +43,8 @@ void check_input(const EvaluationInput& input) {
   KT_CHECK(input.labels.size() <= kMostLabels);
   KT_CHECK(input.offsets.front() == 0 && input.offsets.back() == pairs);
   KT_CHECK(std::ssize(input.label) == pairs);
+  KT_CHECK(input.by_label.empty() || std::ssize(input.by_label) == pairs);
+  KT_CHECK(input.label_rank.size() == input.by_label.size());
   KT_CHECK(input.video_duration.empty() || std::ssize(input.video_duration) == pairs);
   KT_CHECK(std::all_of(input.k.begin(), input.k.end(), [](int64_t k) { return k >= 1; }));
   for (size_t u = 0; u < input.users.size(); ++u)
@@ -235,12 +238,11 @@ struct TestMetrics::State {
   Context context;
   std::vector<Mean> means;
   std::vector<UserFacts> facts;  // [own]
-  // [own pairs] What facts borrow.
-  HugeArray<uint32_t> facts_row, facts_rounded;
-  HugeArray<uint16_t> facts_relevant;
-  std::vector<double> chance;    // [Layout::size()] sums over users
-  Untrained untrained;           // without its errors
-  std::vector<double> coverage;  // [ks] chance
+  LabelRanks label_ranks;        // where the input has none
+  HugeArray<uint16_t> facts_relevant;  // [own pairs] what facts borrow
+  std::vector<double> chance;          // [Layout::size()] sums over users
+  Untrained untrained;                 // without its errors
+  std::vector<double> coverage;        // [ks] chance
   std::optional<GlobalOrder> order;
   Stopwatch order_preparation;
 
@@ -250,6 +252,8 @@ struct TestMetrics::State {
     const auto n = static_cast<size_t>(input.offsets[u + 1]) - first;
     return {.item = input.item.subspan(first, n),
             .label = input.label.subspan(first, n),
+            .by_label = input.by_label.subspan(first, n),
+            .label_rank = input.label_rank.subspan(first, n),
             .trained = input.user_rows[u] > 0};
   }
   std::span<const int32_t> seen(size_t u) const {
@@ -323,16 +327,19 @@ void TestMetrics::State::deal_users(World world) {
 double TestMetrics::State::test_mean(Communicator& comm, ThreadPool& pool) const {
   std::vector<double> sums(own.size());
   pool.parallel_for(std::ssize(own), [&](int64_t k, int) {
-    const auto [item, label, marks, trained] = user(static_cast<size_t>(k));
-    KT_CHECK(std::is_sorted(item.begin(), item.end()));
-    KT_CHECK(item.empty() || (item.front() >= 0 && item.back() < std::ssize(input.item_rows)));
+    const User of_user = user(static_cast<size_t>(k));
+    const auto [item, label] = std::pair(of_user.item, of_user.label);
     double sum = 0;
-    bool finite = true;
-    for (const double value : label) {
-      sum += value;
-      finite &= std::isfinite(value);
+    bool finite = true, sorted = true;
+    int32_t previous = 0;
+    for (size_t i = 0; i < label.size(); ++i) {
+      sum += label[i];
+      finite &= std::isfinite(label[i]);
+      sorted &= previous <= item[i];
+      previous = item[i];
     }
     KT_CHECK(finite);
+    KT_CHECK(sorted && previous < std::ssize(input.item_rows));
     sums[static_cast<size_t>(k)] = sum;
   });
   const std::vector<double> all = gather_to_all<double>(sums, comm);
@@ -566,6 +573,11 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   std::sort(s.ks.begin(), s.ks.end());
   s.ks.erase(std::unique(s.ks.begin(), s.ks.end()), s.ks.end());
   if (input.item.empty()) return;
+  if (input.by_label.empty()) {
+    s.label_ranks = rank_labels(input.offsets, input.label, pool);
+    s.input.by_label = s.label_ranks.by_label;
+    s.input.label_rank = s.label_ranks.rank;
+  }
   s.deal_users(comm.world());
   s.set_context(s.test_mean(comm, pool));
   const bool durations =
@@ -576,7 +588,8 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
     pairs.push_back(
         {.duration = input.video_duration.subspan(
              static_cast<size_t>(input.offsets[static_cast<size_t>(s.own[k])]), user.label.size()),
-         .label = user.label});
+         .by_label = user.by_label,
+         .label_rank = user.label_rank});
   }
   std::vector<uint8_t> duration_p80;
   if (durations) duration_p80 = mark_duration_p80(pairs, comm, pool);
@@ -585,8 +598,6 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
   s.facts.resize(s.own.size());
   const auto own_pairs = static_cast<size_t>(s.begin.back());
-  s.facts_row = HugeArray<uint32_t>(own_pairs);
-  s.facts_rounded = HugeArray<uint32_t>(own_pairs);
   s.facts_relevant = HugeArray<uint16_t>(own_pairs);
   pool.parallel_for(std::ssize(s.own), [&](int64_t task, int thread) {
     const auto k = static_cast<size_t>(task);
@@ -595,11 +606,8 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
     if (durations) user.duration_p80 = std::span(duration_p80).subspan(first, n);
     Worker& worker = workers[static_cast<size_t>(thread)];
     const std::span<double> chance = std::span(rows).subspan(k * width, width);
-    s.facts[k] = user_facts(s.context, user,
-                            {.row = std::span(s.facts_row).subspan(first, n),
-                             .rounded = std::span(s.facts_rounded).subspan(first, n),
-                             .relevant = std::span(s.facts_relevant).subspan(first, n)},
-                            worker, chance);
+    s.facts[k] =
+        user_facts(s.context, user, std::span(s.facts_relevant).subspan(first, n), worker, chance);
     if (s.context.catalogue)
       catalogue_facts(s.context, user, s.facts[k], s.seen(static_cast<size_t>(s.own[k])), worker,
                       chance);
@@ -610,9 +618,11 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   s.coverage = s.expected_coverage(comm, pool);
   s.order_preparation.time([&] {
     std::vector<OrderedLabels> labels;
-    for (size_t k = 0; k < s.own.size(); ++k)
-      labels.push_back({.label = s.user(k).label, .row = s.facts[k].order.row});
-    s.order.emplace(labels, s.context.thresholds, comm, pool);
+    for (size_t k = 0; k < s.own.size(); ++k) {
+      const LabelOrder& order = s.facts[k].order;
+      labels.push_back({.row = order.row, .key = s.user(k).label_rank, .below = order.below});
+    }
+    s.order.emplace(labels, s.context.thresholds.size(), comm, pool);
   });
 }
 

@@ -75,6 +75,8 @@ struct EvaluationInput {
   std::span<const int64_t> offsets;    ///< [U + 1] into the columns; every user has a pair
   std::span<const int32_t> item;       ///< [N] dense, ascending inside a user
   std::span<const double> label;       ///< [N]
+  std::span<const uint32_t> by_label;  ///< [N] of LabelRanks; empty: they are found here
+  std::span<const uint32_t> label_rank;  ///< [N] likewise, or others in their order
   /// [N] milliseconds; empty leaves duration-p80 out, with a note.
   std::span<const int32_t> video_duration;
   std::span<const int64_t> item_rows;  ///< [I] training rows of every item known

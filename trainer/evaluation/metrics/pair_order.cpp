@@ -172,16 +172,16 @@ int64_t ascending_across(std::span<const uint32_t> order, uint32_t place) {
 }
 
 /// Shapes: places ascending, 0..n.
-Inversions count_inversions(std::span<const uint32_t> order, std::span<const Run> equal,
+Inversions count_inversions(std::span<const uint32_t> order, std::span<const EqualRun> equal,
                             std::span<const int64_t> places) {
   Inversions sum;
   sum.descending = descending_of_all(order);
-  for (const Run& run : equal) sum.equal += choose_two(run.end - run.begin);
+  for (const EqualRun& run : equal) sum.equal += choose_two(run.end - run.begin);
   for (size_t t = 0; t < places.size(); ++t) {
     const int64_t early = places[t], late = std::ssize(order) - early;
     const auto place = static_cast<uint32_t>(early);
     sum.parted[t] = 2 * (early * late - ascending_across(order, place));
-    for (const Run& run : equal) {
+    for (const EqualRun& run : equal) {
       const auto keys = order.subspan(run.begin, run.end - run.begin);
       const auto before = std::ranges::lower_bound(keys, place) - keys.begin();
       sum.parted[t] += before * (std::ssize(keys) - before);
@@ -286,9 +286,9 @@ class RangeOf {
 };
 
 /// The memory for other elements, whatever it holds; more of it where that is too little.
-std::span<uint32_t> view(HugeArray<double>& memory, size_t n) {
-  if (2 * memory.size() < n) memory = HugeArray<double>((n + 1) / 2);
-  return {reinterpret_cast<uint32_t*>(memory.data()), n};
+std::span<uint32_t> view(HugeArray<uint32_t>& memory, size_t n) {
+  if (memory.size() < n) memory = HugeArray<uint32_t>(n);
+  return {memory.data(), n};
 }
 
 PairOrder pair_order(int64_t rows, std::span<const int64_t> below, int64_t same_label,
@@ -311,7 +311,7 @@ Inversions count_inside_runs(const LabelOrder& order, std::span<const uint32_t> 
                              OrderBuffers& buffers) {
   constexpr uint32_t kFew = 32;
   Inversions sum;
-  for (const Run& run : order.runs) {
+  for (const EqualRun& run : order.runs) {
     const auto own = keys.subspan(run.begin, run.end - run.begin);
     if (own.size() > kFew) {
       sum.add(count_inversions(own, {}, buffers));
@@ -326,19 +326,51 @@ Inversions count_inside_runs(const LabelOrder& order, std::span<const uint32_t> 
   return sum;
 }
 
+int64_t pairs_inside(std::span<const EqualRun> runs) {
+  int64_t pairs = 0;
+  for (const EqualRun& run : runs) pairs += choose_two(run.end - run.begin);
+  return pairs;
+}
+
+/// How many rows are below each threshold. Shapes: row [n] by ascending label.
+template <class Label, class Threshold>
+std::vector<int64_t> rows_below(std::span<const Label> labels, std::span<const uint32_t> row,
+                                std::span<const Threshold> thresholds) {
+  std::vector<int64_t> below;
+  for (const Threshold threshold : thresholds)
+    below.push_back(std::partition_point(row.begin(), row.end(),
+                                         [&](uint32_t one) { return labels[one] < threshold; }) -
+                    row.begin());
+  return below;
+}
+
+template <class Label, class Threshold>
+LabelOrder sorted_order(std::span<const Label> labels, std::span<const Threshold> thresholds,
+                        std::span<uint32_t> row, OrderBuffers& buffers) {
+  buffers.order.sort(labels, row, buffers.runs);
+  return {.row = row,
+          .runs = buffers.runs,
+          .below = rows_below<Label, Threshold>(labels, row, thresholds),
+          .same_label = pairs_inside(buffers.runs)};
+}
+
 }  // namespace
 
 LabelOrder order_labels(std::span<const double> labels, std::span<const double> thresholds,
                         std::span<uint32_t> row, OrderBuffers& buffers) {
-  LabelOrder order{.row = row, .runs = {}, .below = {}};
-  buffers.order.sort(labels, order.row, buffers.runs);
-  order.runs = buffers.runs;
-  for (const Run& run : order.runs) order.same_label += choose_two(run.end - run.begin);
-  for (const double threshold : thresholds)
-    order.below.push_back(
-        std::partition_point(order.row.begin(), order.row.end(),
-                             [&](uint32_t one) { return labels[one] < threshold; }) -
-        order.row.begin());
+  return sorted_order(labels, thresholds, row, buffers);
+}
+
+LabelOrder known_order(std::span<const double> labels, std::span<const double> thresholds,
+                       std::span<const uint32_t> row, std::span<const uint32_t> rank) {
+  LabelOrder order{.row = row, .runs = {}, .below = rows_below(labels, row, thresholds)};
+  for (uint32_t i = 0; i + 1 < rank.size(); ++i) {
+    if (rank[i] != rank[i + 1]) continue;
+    const uint32_t begin = i;
+    while (i + 1 < rank.size() && rank[i + 1] == rank[begin]) ++i;
+    order.runs.push_back({begin, i + 1});
+  }
+  order.same_label = pairs_inside(order.runs);
   return order;
 }
 
@@ -366,11 +398,11 @@ void GlobalOrder::send(const Part& part, Visit&& visit) {
       visit(at, part.first_row + part.row[i]);
 }
 
-GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const double> thresholds,
+GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, size_t thresholds,
                          Communicator& comm, ThreadPool& pool) {
-  KT_CHECK(thresholds.size() <= kMostThresholds);
+  KT_CHECK(thresholds <= kMostThresholds);
   size_t rows = 0;
-  for (const OrderedLabels& part : labels) rows += part.label.size();
+  for (const OrderedLabels& part : labels) rows += part.row.size();
   KT_CHECK(rows <= UINT32_MAX);
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size);
@@ -378,22 +410,29 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
   auto sampled = labels.begin();
   const auto ends =
       ends_of_ranges<uint64_t>(pieces, rows, comm, [&, first = size_t{0}](size_t i) mutable {
-        for (; i - first >= sampled->label.size(); ++sampled) first += sampled->label.size();
-        return order_key(sampled->label[i - first]);
+        for (; i - first >= sampled->key.size(); ++sampled) first += sampled->key.size();
+        return uint64_t{sampled->key[i - first]};
       });
-  for (uint32_t first_row = 0; const auto& [label, row] : labels) {
-    parts_.push_back({.first_row = first_row, .row = row, .begin = {}, .to = {}});
-    first_row += static_cast<uint32_t>(label.size());
+  std::vector<int64_t> least(thresholds, int64_t{UINT32_MAX} + 1);  // key from each threshold on
+  for (const OrderedLabels& part : labels)
+    for (size_t t = 0; t < part.below.size(); ++t)
+      if (const auto at = static_cast<size_t>(part.below[t]); at < part.key.size())
+        least[t] = std::min(least[t], int64_t{part.key[at]});
+  comm.all_reduce(std::span<int64_t>(least), Reduction::kMin);
+  for (uint32_t first_row = 0; const OrderedLabels& part : labels) {
+    parts_.push_back({.first_row = first_row, .row = part.row, .begin = {}, .to = {}});
+    first_row += static_cast<uint32_t>(part.row.size());
   }
   pool.parallel_for(std::ssize(parts_), [&](int64_t k, int) {
     Part& part = parts_[static_cast<size_t>(k)];
-    const std::span<const double> label = labels[static_cast<size_t>(k)].label;
+    const std::span<const uint32_t> key = labels[static_cast<size_t>(k)].key;
+    part.begin.reserve(pieces + 1);
     part.begin.push_back(0);
-    for (const uint64_t end : ends)
-      part.begin.push_back(static_cast<uint32_t>(
-          std::partition_point(part.row.begin() + part.begin.back(), part.row.end(),
-                               [&](uint32_t i) { return order_key(label[i]) < end; }) -
-          part.row.begin()));
+    uint32_t i = 0;
+    for (const uint64_t end : ends) {
+      while (i < key.size() && key[i] < end) ++i;
+      part.begin.push_back(i);
+    }
   });
   std::vector<int64_t> counts(pieces, 0);  // rows of this rank in each piece
   uint32_t next = 0;
@@ -403,12 +442,6 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
       next += part.begin[piece + 1] - part.begin[piece];
       counts[piece] += part.begin[piece + 1] - part.begin[piece];
     }
-  sent_ = HugeArray<double>(rows);
-  pool.parallel_for(std::ssize(parts_), [&](int64_t k, int) {
-    const Part& part = parts_[static_cast<size_t>(k)];
-    const std::span<const double> label = labels[static_cast<size_t>(k)].label;
-    send(part, [&](uint32_t at, uint32_t row) { sent_[at] = label[row - part.first_row]; });
-  });
 
   // Of each rank's rows, those in the pieces of this one.
   std::vector<int64_t> own_counts(pieces);  // [ranks, pieces of the rank]
@@ -425,8 +458,18 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
   const int64_t received =
       std::accumulate(receive_counts_.begin(), receive_counts_.end(), int64_t{0});
   KT_CHECK(received <= UINT32_MAX);
-  arrived_ = HugeArray<double>(static_cast<size_t>(received));
-  comm.all_to_all<double>(sent_, send_counts_, arrived_, receive_counts_);
+  // As much as scores will want: score ranges are of about as many rows a rank.
+  const size_t most = std::max(rows, static_cast<size_t>(received));
+  sent_ = HugeArray<uint32_t>(most + most / 16);
+  pool.parallel_for(std::ssize(parts_), [&](int64_t k, int) {
+    const Part& part = parts_[static_cast<size_t>(k)];
+    const std::span<const uint32_t> key = labels[static_cast<size_t>(k)].key;
+    for (size_t piece = 0; piece < pieces; ++piece)
+      std::copy(key.begin() + part.begin[piece], key.begin() + part.begin[piece + 1],
+                sent_.begin() + part.to[piece]);
+  });
+  arrived_ = HugeArray<uint32_t>(most + most / 16);
+  comm.all_to_all(sent_.data(), send_counts_, arrived_.data(), receive_counts_, DataType::kInt32);
 
   // Where each rank's part of each piece arrived.
   pieces_.resize(kPiecesPerRank);
@@ -438,39 +481,40 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, std::span<const 
       parts[p * ranks + from] = {arrival, arrival + size};
       arrival += size;
     }
-  row_ = HugeArray<uint32_t>(arrived_.size());
-  auto row = std::span(row_);
+  row_ = HugeArray<uint32_t>(static_cast<size_t>(received));
+  std::vector<std::span<uint32_t>> row_of(kPiecesPerRank);
+  int64_t begin = 0;
   for (size_t p = 0; p < kPiecesPerRank; ++p) {
-    pieces_[p].begin = row.data() - row_.data();
+    pieces_[p].begin = begin;
     int64_t size = 0;
     for (size_t from = 0; from < ranks; ++from) size += own_counts[from * kPiecesPerRank + p];
-    pieces_[p].order.row = row.first(static_cast<size_t>(size));
-    row = row.subspan(static_cast<size_t>(size));
+    row_of[p] = std::span(row_).subspan(static_cast<size_t>(begin), static_cast<size_t>(size));
+    begin += size;
   }
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int thread) {
-    LabelOrder& order = pieces_[static_cast<size_t>(p)].order;
+    const auto at = static_cast<size_t>(p);
     OrderBuffers& own = buffers[static_cast<size_t>(thread)];
     own.labels.clear();
     std::vector<uint32_t>& place = own.keys;
-    place.resize(order.row.size());
+    place.resize(row_of[at].size());
     auto next_place = place.begin();
     for (size_t from = 0; from < ranks; ++from) {
-      const auto [begin, end] = parts[static_cast<size_t>(p) * ranks + from];
-      own.labels.insert(own.labels.end(), arrived_.begin() + begin, arrived_.begin() + end);
-      std::iota(next_place, next_place + (end - begin), static_cast<uint32_t>(begin));
-      next_place += end - begin;
+      const auto [first, last] = parts[at * ranks + from];
+      own.labels.insert(own.labels.end(), arrived_.begin() + first, arrived_.begin() + last);
+      std::iota(next_place, next_place + (last - first), static_cast<uint32_t>(first));
+      next_place += last - first;
     }
-    order = order_labels(own.labels, thresholds, order.row, own);
-    for (uint32_t& one : order.row) one = place[one];
+    pieces_[at].order = sorted_order<uint32_t, int64_t>(own.labels, least, row_of[at], own);
+    for (uint32_t& one : row_of[at]) one = place[one];
   });
 
   // Equal labels are of one piece, so runs never go on in another.
-  std::vector<int64_t> sums(2 + thresholds.size(), 0);
+  std::vector<int64_t> sums(2 + thresholds, 0);
   for (const Piece& piece : pieces_) {
     sums[0] += std::ssize(piece.order.row);
     sums[1] += piece.order.same_label;
-    for (size_t t = 0; t < thresholds.size(); ++t) sums[2 + t] += piece.order.below[t];
+    for (size_t t = 0; t < thresholds; ++t) sums[2 + t] += piece.order.below[t];
   }
   comm.all_reduce(std::span<int64_t>(sums), Reduction::kSum);
   rows_ = sums[0];
@@ -488,9 +532,9 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm, 
   });
   // Those that arrive, and those in the order of this rank's labels.
   const size_t own_rows = row_.size();
-  const std::span<uint32_t> both = view(arrived_, 2 * own_rows), arrived = both.first(own_rows),
-                            keys = both.last(own_rows);
+  const std::span<uint32_t> arrived = view(arrived_, own_rows);
   comm.all_to_all(sent.data(), send_counts_, arrived.data(), receive_counts_, DataType::kInt32);
+  const std::span<uint32_t> keys = view(sent_, own_rows);
   const auto part = [](std::span<uint32_t> all, const Piece& piece) {
     return all.subspan(static_cast<size_t>(piece.begin), piece.order.row.size());
   };
@@ -538,7 +582,7 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm, 
   for (size_t r = rank + 1; r < ranks; ++r) before.add(of_rank[r].flat());
   for (size_t t = 0; rank == 0 && t < below_.size(); ++t)
     sum.parted[t] += 2 * before.descending_across(t);
-  const std::span<uint32_t> distributed = view(sent_, keys.size());
+  const std::span<uint32_t> distributed = view(arrived_, keys.size());
   std::vector<std::array<uint32_t*, kDigits>> to(kPiecesPerRank);
   uint32_t* next = distributed.data();
   for (size_t d = 0; d < kDigits; ++d)
@@ -565,7 +609,7 @@ PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm, 
       receive[r] += of_rank[r].of(d);
   }
   const auto received = std::accumulate(receive.begin(), receive.end(), int64_t{0});
-  const std::span<uint32_t> of_ranges = view(arrived_, static_cast<size_t>(received));
+  const std::span<uint32_t> of_ranges = view(sent_, static_cast<size_t>(received));
   comm.all_to_all(distributed.data(), send, of_ranges.data(), receive, DataType::kInt32);
   const size_t own_ranges = first_range(rank + 1) - first_range(rank);
   std::vector<Inversions> of_range(own_ranges);

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "launch/base/huge_pages.h"
+#include "launch/base/order_keys.h"
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/communicator.h"
-#include "trainer/evaluation/metrics/order_keys.h"
 
 /// How scores order rows against how labels do. The rows are put in the order of their labels once; what is left to
 /// do for each set of scores is to count the pairs that are the wrong way round. Counts are integers: no division
@@ -48,8 +48,8 @@ struct PairOrder {
 
 /// Rows by label, and what the labels alone decide. Borrows the rows.
 struct LabelOrder {
-  std::span<uint32_t> row;     ///< [n] ascending label, stable
-  std::vector<Run> runs;       ///< of equal labels: places in `row`
+  std::span<const uint32_t> row;  ///< [n] ascending label, stable
+  std::vector<EqualRun> runs;     ///< of equal labels: places in `row`
   std::vector<int64_t> below;  ///< [thresholds] rows whose label is below each: its place in `row`
   int64_t same_label = 0;      ///< pairs inside runs
 };
@@ -57,20 +57,22 @@ struct LabelOrder {
 /// Buffers of a thread.
 struct OrderBuffers {
   ValueOrder order;
-  std::vector<Run> runs, ties;
-  std::vector<double> labels;
-  std::vector<uint32_t> keys, scores, places;
+  std::vector<EqualRun> runs, ties;
+  std::vector<uint32_t> labels, keys, scores, places;
 };
 
 /// Shapes: labels, row [n], finite; thresholds ascending, kMostThresholds at most.
 LabelOrder order_labels(std::span<const double> labels, std::span<const double> thresholds,
                         std::span<uint32_t> row, OrderBuffers& buffers);
+/// The same of an order that is known. Shapes: row [n]; rank [n] ascending, equal where the labels of `row` are.
+LabelOrder known_order(std::span<const double> labels, std::span<const double> thresholds,
+                       std::span<const uint32_t> row, std::span<const uint32_t> rank);
 
 /// Rows by score, as long as the buffers keep them.
 struct ScoreOrder {
   std::span<const uint32_t> keys;   ///< [n] of the scores, in the order of the labels
   std::span<const uint32_t> place;  ///< [n] in the order of the labels, by ascending score, stable
-  std::span<const Run> runs;        ///< of equal scores: places in `place`
+  std::span<const EqualRun> runs;   ///< of equal scores: places in `place`
 };
 /// Shapes: scores [n], finite.
 ScoreOrder order_scores(const LabelOrder& labels, std::span<const float> scores,
@@ -81,8 +83,10 @@ PairOrder count_pair_order(const LabelOrder& labels, const ScoreOrder& scores,
 
 /// Rows of this rank with their order by label.
 struct OrderedLabels {
-  std::span<const double> label;  ///< [n]
   std::span<const uint32_t> row;  ///< [n] by ascending label
+  std::span<const uint32_t>
+      key;  ///< [n] of those: in the order of all ranks' labels, equal where these are
+  std::span<const int64_t> below;  ///< [thresholds] rows whose label is below each
 };
 
 /// The same over the rows of all ranks. Each rank counts for a range of labels, then for ranges of scores; a row's
@@ -90,8 +94,8 @@ struct OrderedLabels {
 class GlobalOrder {
  public:
   /// Borrows the orders. Shapes: labels [parts] that are this rank's rows one after the other. Collective: all ranks.
-  GlobalOrder(std::span<const OrderedLabels> labels, std::span<const double> thresholds,
-              Communicator& comm, ThreadPool& pool);
+  GlobalOrder(std::span<const OrderedLabels> labels, size_t thresholds, Communicator& comm,
+              ThreadPool& pool);
   /// The same result on all ranks. Shapes: scores [own rows]. Collective: all ranks.
   PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool);
 
@@ -118,7 +122,7 @@ class GlobalOrder {
   std::vector<int64_t> send_counts_, receive_counts_;  // [ranks]
   HugeArray<uint32_t> row_;                            // of the pieces
   std::vector<Piece> pieces_;                          // of this rank
-  HugeArray<double> sent_, arrived_;  // labels, and then the memory of what is counted
+  HugeArray<uint32_t> sent_, arrived_;  // keys of labels, and then the memory of what is counted
   // Of all ranks.
   int64_t rows_ = 0, same_label_ = 0;
   std::vector<int64_t> below_;  // [thresholds] rows

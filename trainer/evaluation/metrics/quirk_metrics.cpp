@@ -68,40 +68,43 @@ RoundedClasses round_to_classes(size_t n, ValueAt&& value_at) {
   return classes;
 }
 
-/// Writes places by (rounded label, place).
-void order_rounded(const User& user, const LabelOrder& order, Worker& worker,
-                   std::span<uint32_t> places) {
-  const size_t n = user.label.size();
-  const RoundedClasses classes =
-      round_to_classes(n, [&](size_t i) { return user.label[order.row[i]]; });
-  std::vector<uint32_t>& class_of = worker.class_of;
-  class_of.resize(n);
-  std::vector<uint32_t> begins, ends;
-  for (size_t c = 0; c < classes.ends.size(); ++c) {
-    ends.push_back(static_cast<uint32_t>(classes.ends[c]));
-    begins.push_back(static_cast<uint32_t>(classes.ends[c] - classes.sizes[c]));
-    for (size_t i = begins[c]; i < ends[c]; ++i) class_of[order.row[i]] = static_cast<uint32_t>(c);
-  }
-  // From both ends, since most of the next of one would wait for the last.
-  for (uint32_t first = 0, last = static_cast<uint32_t>(n); first < last;) {
-    places[begins[class_of[first]]++] = first;
-    ++first;
-    if (first == last) break;
-    --last;
-    places[--ends[class_of[last]]] = last;
+/// Appends the places of some of the candidates by (rounded label, place), from `first` to before `last`.
+void add_places_by_rounded(std::span<const double> rounded, const RoundedClasses& classes,
+                           int64_t first, int64_t last, std::vector<size_t>& places) {
+  constexpr size_t kBlock = 128;  // counted at once, in vectors
+  while (first < last) {
+    const auto c =
+        static_cast<size_t>(std::ranges::upper_bound(classes.ends, first) - classes.ends.begin());
+    const double value = classes.value[c];
+    int64_t before = classes.ends[c] - classes.sizes[c];
+    const int64_t end = std::min(last, classes.ends[c]);
+    for (size_t begin = 0; first < end; begin += kBlock) {
+      const auto block = rounded.subspan(begin, std::min(kBlock, rounded.size() - begin));
+      int64_t count = 0;
+      for (const double one : block) count += one == value;
+      if (before + count <= first) {
+        before += count;
+        continue;
+      }
+      for (size_t i = 0; i < block.size() && first < end; ++i) {
+        if (block[i] != value || before++ < first) continue;
+        places.push_back(begin + i);
+        ++first;
+      }
+    }
   }
 }
 
 /// The place of the candidate that is `rank`th by label descending, then id ascending.
 size_t at_label_rank(const LabelOrder& order, size_t rank) {
   const size_t n = order.row.size(), from_below = n - 1 - rank;
-  const auto run = std::ranges::upper_bound(order.runs, from_below, {}, &Run::end);
+  const auto run = std::ranges::upper_bound(order.runs, from_below, {}, &EqualRun::end);
   if (run == order.runs.end() || run->begin > from_below) return order.row[from_below];
   return order.row[run->begin + (rank - (n - run->end))];
 }
 
-void on_ids_facts(const Context& context, const User& user, std::span<uint32_t> rounded,
-                  Worker& worker, UserFacts& facts, std::span<double> chance) {
+void on_ids_facts(const Context& context, const User& user, UserFacts& facts,
+                  std::span<double> chance) {
   const size_t n = user.item.size();
   if (context.number.empty() || n <= kShortTop) return;
   // By turns, since each addition to one sum would wait for the last.
@@ -112,43 +115,47 @@ void on_ids_facts(const Context& context, const User& user, std::span<uint32_t> 
     facts.ideal_on_ids += context.number[static_cast<size_t>(user.item[n - 1 - i])] *
                           (context.discount[i + 1] - context.discount[i]);
   if (facts.ideal_on_ids == 0) return;  // no id but 0
-  order_rounded(user, facts.order, worker, rounded);
-  facts.rounded = rounded;
   chance[context.layout.on_ids()] =
       expected_ndcg(static_cast<int64_t>(n), sum, facts.ideal_on_ids, kShortTop, context.discount);
 }
 
 void on_ids_values(const Context& context, const User& user, const UserFacts& facts,
                    std::span<const float> score, Worker& worker, std::span<double> values) {
-  if (facts.rounded.empty()) return;
+  if (facts.ideal_on_ids == 0) return;
   const size_t n = user.item.size();
   const auto number_at = [&](size_t place) {
     return context.number[static_cast<size_t>(user.item[place])];
   };
-  const RoundedClasses classes =
+  const RoundedClasses by_label =
+      round_to_classes(n, [&](size_t i) { return user.label[facts.order.row[i]]; });
+  const RoundedClasses by_score =
       round_to_classes(n, [&](size_t i) { return worker.ranked.score(i); });
-  const std::vector<int64_t>& ends = classes.ends;
-  std::vector<int64_t> larger(ends.size(), 0);  // ids so far, of each class
+  // Of the candidates by rounded label, the last ones of each class of scores.
+  std::vector<double> last(by_score.ends.size() * kShortTop, 0);  // [classes, kShortTop]
+  worker.rounded.resize(n);
+  for (size_t i = 0; i < n; ++i) worker.rounded[i] = std::nearbyint(user.label[i]);
+  std::vector<size_t> places;
+  for (size_t c = 0; c < by_score.ends.size(); ++c) {
+    const int64_t end = by_score.ends[c], count = std::min(kShortTop, by_score.sizes[c]);
+    places.clear();
+    add_places_by_rounded(worker.rounded, by_label, end - count, end, places);
+    for (size_t d = 0; d < places.size(); ++d)
+      last[c * kShortTop + d] = number_at(places[places.size() - 1 - d]);
+  }
+  std::vector<size_t> larger(by_score.ends.size(), 0);  // ids so far, of each class
   double gain = 0, gain_rounded = 0;
   for (size_t i = 0; i < kShortTop; ++i) {
     const size_t place = n - 1 - i;
     const double discount = context.discount[i + 1] - context.discount[i];
     const auto before = worker.ranked.before(static_cast<uint32_t>(place), score[place]);
     gain += number_at(at_label_rank(facts.order, static_cast<size_t>(before))) * discount;
-    const size_t c = classes.of(score[place]);
-    gain_rounded +=
-        number_at(facts.rounded[static_cast<size_t>(ends[c] - 1 - larger[c]++)]) * discount;
+    const size_t c = by_score.of(score[place]);
+    gain_rounded += last[c * kShortTop + larger[c]++] * discount;
   }
   values[context.layout.on_ids()] = gain / facts.ideal_on_ids;
   values[context.layout.on_ids_rounded()] = gain_rounded / facts.ideal_on_ids;
-
-  std::vector<double> last(ends.size() * kShortTop, 0);  // [classes, kShortTop]
-  for (size_t c = 0; c < ends.size(); ++c)
-    for (int64_t d = 0; d < std::min(kShortTop, classes.sizes[c]); ++d)
-      last[c * kShortTop + static_cast<size_t>(d)] =
-          number_at(facts.rounded[static_cast<size_t>(ends[c] - 1 - d)]);
   values[context.layout.on_ids_rounded_chance()] =
-      expected_dcg_of_classes(classes.sizes, last, kShortTop, context.discount) /
+      expected_dcg_of_classes(by_score.sizes, last, kShortTop, context.discount) /
       facts.ideal_on_ids;
 }
 
@@ -211,8 +218,8 @@ void relevant_rows_values(const Context& context, const User& user, const UserFa
 
 }  // namespace
 
-void quirk_facts(const Context& context, const User& user, std::span<uint32_t> rounded,
-                 Worker& worker, UserFacts& facts, std::span<double> chance) {
+void quirk_facts(const Context& context, const User& user, Worker& worker, UserFacts& facts,
+                 std::span<double> chance) {
   if (std::ssize(user.item) > kNcfTop) {
     chance[context.layout.ncf_hit_ratio()] =
         expected_recall({.count = std::ssize(user.item), .relevant = kNcfTop}, kNcfTop);
@@ -220,7 +227,7 @@ void quirk_facts(const Context& context, const User& user, std::span<uint32_t> r
     if (is_new) known->second = expected_jaccard(std::ssize(user.item), kNcfTop);
     chance[context.layout.jaccard()] = known->second;
   }
-  on_ids_facts(context, user, rounded, worker, facts, chance);
+  on_ids_facts(context, user, facts, chance);
   relevant_rows_facts(context, user, facts, chance);
 }
 

@@ -22,9 +22,9 @@
 /// relevant row (label 1 or more) among the first ten alone, 0 without one, so that one hit at the top is ideal.
 namespace kt::metrics {
 
-/// What labels and ids decide for them; the order and the marks of `facts` are there already. `facts` borrow `rounded`.
-void quirk_facts(const Context& context, const User& user, std::span<uint32_t> rounded,
-                 Worker& worker, UserFacts& facts, std::span<double> chance);
+/// What labels and ids decide for them; the order and the marks of `facts` are there already.
+void quirk_facts(const Context& context, const User& user, Worker& worker, UserFacts& facts,
+                 std::span<double> chance);
 /// What scores do; the top of the ranked list and its keys are in `worker`.
 void quirk_values(const Context& context, const User& user, const UserFacts& facts,
                   std::span<const float> score, Worker& worker, std::span<double> values);

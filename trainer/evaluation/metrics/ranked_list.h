@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "trainer/evaluation/metrics/order_keys.h"
+#include "launch/base/order_keys.h"
 #include "trainer/evaluation/metrics/pair_order.h"
 
 namespace kt::metrics {

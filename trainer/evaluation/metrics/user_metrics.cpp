@@ -240,7 +240,9 @@ struct Catalogue {
   UserFacts facts;  // of these
   double gain = 0;  // of all
 
-  User user() const { return {.item = item, .label = label, .duration_p80 = {}}; }
+  User user() const {
+    return {.item = item, .label = label, .by_label = {}, .label_rank = {}, .duration_p80 = {}};
+  }
 };
 
 Catalogue catalogue_of(const Context& context, const User& user, const UserFacts& facts,
@@ -318,7 +320,7 @@ void catalogue_values(const Context& context, const User& user, const UserFacts&
   list_values(context, catalogue.user(), catalogue.facts, worker, values);
 }
 
-UserFacts user_facts(const Context& context, const User& user, const FactsMemory& memory,
+UserFacts user_facts(const Context& context, const User& user, std::span<uint16_t> relevant,
                      Worker& worker, std::span<double> chance) {
   const Layout& layout = context.layout;
   const int64_t n = std::ssize(user.label);
@@ -335,8 +337,8 @@ UserFacts user_facts(const Context& context, const User& user, const FactsMemory
   chance[layout.squared_deviation()] = squared_deviation;
 
   UserFacts facts;
-  facts.order = order_labels(user.label, context.thresholds, memory.row, worker.order);
-  facts.relevant = memory.relevant;
+  facts.order = known_order(user.label, context.thresholds, user.by_label, user.label_rank);
+  facts.relevant = relevant;
   if (facts.order.same_label < n * (n - 1) / 2) chance[layout.xauc()] = .5;
   for (size_t t = 0; t < layout.thresholds && !context.catalogue; ++t)
     if (facts.order.below[t] > 0 && facts.order.below[t] < n)
@@ -348,7 +350,7 @@ UserFacts user_facts(const Context& context, const User& user, const FactsMemory
       if (!user.trained || context.untrained[user.item[i]] != 0) facts.untrained.push_back(i);
   untrained_errors(
       layout, user, facts, [&](int32_t) { return context.train_mean; }, chance);
-  quirk_facts(context, user, memory.rounded, worker, facts, chance);
+  quirk_facts(context, user, worker, facts, chance);
   if (!context.catalogue) list_facts(context, user, worker, facts, chance);
   return facts;
 }

@@ -82,10 +82,11 @@ struct Layout {
   size_t size() const { return gauc(thresholds) + 2; }
 };
 
-/// One user's pairs. Shapes: [n] each, `duration_p80` empty when it is left out.
+/// One user's pairs. Shapes: [n] each, `duration_p80` empty when it is left out; `by_label`, `label_rank` of LabelRanks.
 struct User {
   std::span<const int32_t> item;
   std::span<const double> label;
+  std::span<const uint32_t> by_label, label_rank;
   std::span<const uint8_t> duration_p80;
   bool trained = true;  ///< has training rows
 };
@@ -117,7 +118,6 @@ struct UserFacts {
   std::vector<double> ideal, ideal_exp;  ///< [ks] dcg of the best order of graded5, where k < n
   std::vector<int32_t> untrained;        ///< places of pairs of an untrained user or item
   double ideal_on_ids = 0;               ///< 0: the user does not count
-  std::span<uint32_t> rounded;           ///< [n] places by (rounded label, id), where it counts
   /// Of two_tower.recall_repeated_rows and als.ndcg_any_hit; 0: the user does not count.
   int64_t relevant_rows = 0;
 };
@@ -129,23 +129,17 @@ struct Worker {
   std::vector<uint32_t> top;  ///< positions of the first, as many as the longest list has
   std::vector<uint8_t> relevant;
   std::vector<double> gain_exp;
-  std::vector<uint32_t> row;  ///< of the catalogue
-  std::vector<uint32_t> class_of;
+  std::vector<double> rounded;  ///< labels
+  std::vector<uint32_t> row;    ///< of the catalogue
   // Expected, of what was met: by Candidates; by their number.
   std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;
   std::map<int64_t, double> jaccard;
   std::vector<std::vector<uint8_t>> listed;                       ///< [ks][I]
 };
 
-/// What facts of users keep of each pair. Shapes: [n] each.
-struct FactsMemory {
-  std::span<uint32_t> row, rounded;
-  std::span<uint16_t> relevant;
-};
-
 /// Writes what a user counts for, in this and in the next functions; the rest of a row stays as it is.
-/// Shapes: chance [Layout::size()].
-UserFacts user_facts(const Context& context, const User& user, const FactsMemory& memory,
+/// Shapes: relevant [n], kept by the facts; chance [Layout::size()].
+UserFacts user_facts(const Context& context, const User& user, std::span<uint16_t> relevant,
                      Worker& worker, std::span<double> chance);
 /// Shapes: score [n], values [Layout::size()].
 void user_values(const Context& context, const User& user, const UserFacts& facts,

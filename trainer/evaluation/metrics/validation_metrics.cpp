@@ -64,12 +64,17 @@ ValidationMetrics::ValidationMetrics(std::vector<std::vector<int64_t>> user_rows
     }
   });
   std::vector<OrderedLabels> users;
+  std::vector<uint32_t> keys(labels.size());
   for (const State::Part& part : s.parts)
-    for (size_t k = 0; k < part.order.size(); ++k)
-      users.push_back({.label = std::span(labels).subspan(static_cast<size_t>(part.begin[k]),
-                                                          part.order[k].row.size()),
-                       .row = part.order[k].row});
-  s.order.emplace(users, thresholds, comm, pool);
+    for (size_t k = 0; k < part.order.size(); ++k) {
+      const LabelOrder& order = part.order[k];
+      const auto begin = static_cast<size_t>(part.begin[k]);
+      const auto own = std::span(keys).subspan(begin, order.row.size());
+      std::ranges::transform(order.row, own.begin(),
+                             [&](uint32_t row) { return order_key(s.label[begin + row]); });
+      users.push_back({.row = order.row, .key = own, .below = order.below});
+    }
+  s.order.emplace(users, thresholds.size(), comm, pool);
 }
 
 ValidationMetrics::~ValidationMetrics() = default;

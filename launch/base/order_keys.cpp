@@ -1,11 +1,11 @@
-#include "trainer/evaluation/metrics/order_keys.h"
+#include "launch/base/order_keys.h"
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <utility>
 
-namespace kt::metrics {
+namespace kt {
 
 namespace {
 
@@ -66,7 +66,7 @@ void sort_by_digits(std::vector<Packed>& packed, std::vector<Packed>& scratch, i
 template <class Packed, class Value, class BitsOf>
 void ValueOrder::sort_packed(Places<Packed>& by, int place_bits, int digits, int digit_bits,
                              std::span<const Value> values, BitsOf&& bits_of,
-                             std::span<uint32_t> places, std::vector<Run>& runs) {
+                             std::span<uint32_t> places, std::vector<EqualRun>& runs) {
   const size_t n = values.size();
   by.packed.resize(n);
   by.scratch.resize(n);
@@ -107,7 +107,7 @@ void ValueOrder::sort_packed(Places<Packed>& by, int place_bits, int digits, int
 
 template <class Value, class BitsOf>
 void ValueOrder::sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t most_bits,
-                      std::span<uint32_t> places, std::vector<Run>& runs) {
+                      std::span<uint32_t> places, std::vector<EqualRun>& runs) {
   // As many upper bits as tell most of n values apart, and a few more where they cost no digit.
   const auto bits = static_cast<int>(std::bit_width(most_bits));
   const auto place_bits = static_cast<int>(std::bit_width(values.size() - 1));
@@ -127,7 +127,7 @@ void ValueOrder::sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t 
 }
 
 void ValueOrder::sort(std::span<const double> values, std::span<uint32_t> places,
-                      std::vector<Run>& runs) {
+                      std::vector<EqualRun>& runs) {
   runs.clear();
   if (values.empty()) return;
   const auto [least, most] = extremes_of(values);
@@ -141,14 +141,35 @@ void ValueOrder::sort(std::span<const double> values, std::span<uint32_t> places
   sort(values, bits_of, bits_of(most), places, runs);
 }
 
+void ValueOrder::sort_by_counts(std::span<const uint32_t> keys, uint32_t least, uint32_t most,
+                                std::span<uint32_t> places, std::vector<EqualRun>& runs) {
+  counts_.assign(most - least + 1, 0);
+  for (const uint32_t key : keys) ++counts_[key - least];
+  // Without branches, which nobody could predict.
+  runs.resize(keys.size() / 2 + 1);
+  uint32_t begin = 0;
+  size_t found = 0;
+  for (uint32_t& count : counts_) {
+    runs[found] = {begin, begin + count};
+    found += count > 1;
+    begin += std::exchange(count, begin);
+  }
+  runs.resize(found);
+  for (uint32_t i = 0; i < keys.size(); ++i) places[counts_[keys[i] - least]++] = i;
+}
+
 void ValueOrder::sort(std::span<const uint32_t> keys, std::span<uint32_t> places,
-                      std::vector<Run>& runs) {
+                      std::vector<EqualRun>& runs) {
   runs.clear();
   if (keys.empty()) return;
   uint32_t least = keys[0], most = keys[0];
   for (const uint32_t key : keys) {
     least = std::min(least, key);
     most = std::max(most, key);
+  }
+  if ((most - least) / 2 < keys.size()) {
+    sort_by_counts(keys, least, most, places, runs);
+    return;
   }
   if (std::bit_width(most - least) <= std::bit_width(keys.size()) + kSpareBits) {
     sort(
@@ -164,4 +185,4 @@ void ValueOrder::sort(std::span<const uint32_t> keys, std::span<uint32_t> places
   sort(keys, scaled, scaled(most), places, runs);
 }
 
-}  // namespace kt::metrics
+}  // namespace kt

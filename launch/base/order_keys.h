@@ -8,8 +8,9 @@
 
 #include "launch/base/host_device.h"
 
-/// Unsigned integers in the order of finite floating-point values, equal where these are (-0 is 0), and their order.
-namespace kt::metrics {
+/// Unsigned integers in the order of numbers, of finite floating-point ones too, equal where these are (-0 is 0), and
+/// their order.
+namespace kt {
 
 KT_HOST_DEVICE inline uint32_t order_key(float value) {
 #ifdef __CUDA_ARCH__
@@ -19,7 +20,8 @@ KT_HOST_DEVICE inline uint32_t order_key(float value) {
 #endif
   return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
 }
-/// The value of such a key.
+inline uint32_t order_key(int32_t value) { return static_cast<uint32_t>(value) ^ 0x80000000u; }
+/// The float of such a key.
 inline float value_of_key(uint32_t key) {
   return std::bit_cast<float>(key >> 31 != 0 ? key & 0x7fffffffu : ~key);
 }
@@ -41,7 +43,7 @@ inline uint64_t rank_key(uint32_t descending_key, size_t position) {
 inline size_t position_of(uint64_t key) { return key & 0xffffffffu; }
 
 /// Places of equal values in their order, two or more.
-struct Run {
+struct EqualRun {
   uint32_t begin, end;
 };
 
@@ -49,8 +51,10 @@ struct Run {
 class ValueOrder {
  public:
   /// In ascending order. Shapes: values or their keys, places [n]; values finite.
-  void sort(std::span<const double> values, std::span<uint32_t> places, std::vector<Run>& runs);
-  void sort(std::span<const uint32_t> keys, std::span<uint32_t> places, std::vector<Run>& runs);
+  void sort(std::span<const double> values, std::span<uint32_t> places,
+            std::vector<EqualRun>& runs);
+  void sort(std::span<const uint32_t> keys, std::span<uint32_t> places,
+            std::vector<EqualRun>& runs);
 
  private:
   /// Digits in the order of the values, and below them the place.
@@ -61,14 +65,19 @@ class ValueOrder {
 
   template <class Value, class BitsOf>
   void sort(std::span<const Value> values, BitsOf&& bits_of, uint64_t most_bits,
-            std::span<uint32_t> places, std::vector<Run>& runs);
+            std::span<uint32_t> places, std::vector<EqualRun>& runs);
   template <class Packed, class Value, class BitsOf>
   static void sort_packed(Places<Packed>& by, int place_bits, int digits, int digit_bits,
                           std::span<const Value> values, BitsOf&& bits_of,
-                          std::span<uint32_t> places, std::vector<Run>& runs);
+                          std::span<uint32_t> places, std::vector<EqualRun>& runs);
 
+  /// Of keys of which there are about as many different ones at most as keys.
+  void sort_by_counts(std::span<const uint32_t> keys, uint32_t least, uint32_t most,
+                      std::span<uint32_t> places, std::vector<EqualRun>& runs);
+
+  std::vector<uint32_t> counts_;
   Places<uint32_t> few_;  // half the memory, where it suffices
   Places<uint64_t> many_;
 };
 
-}  // namespace kt::metrics
+}  // namespace kt
