@@ -14,7 +14,7 @@
 ///                        `row` as in `Shard`; `play_duration`, `video_duration` (official layout);
 ///                        `timestamp`, `date` (where any row has one; NaN and 0 for those without)
 ///   test.h5              the small matrix, or the table given as `--test`: `users`, `offsets`, `item`, `label`,
-///                        `video_duration`, `by_label`, `label_rank` as in `TestTable`
+///                        `video_duration`, `by_label`, `label_rank`, `duration_p80` as in `TestTable`
 ///   test_events.h5       the other optional columns of the same pairs
 ///   items.h5, users.h5, daily.h5, social.h5   side tables, those the source had (io/tables/side_tables.h)
 /// Users and items are known inside by dense indices 0..n-1 in ascending order of their id.
@@ -55,6 +55,8 @@ struct TestTable {
   std::vector<uint32_t>
       by_label;  ///< [N] of LabelRanks; empty if the table was made before it had them
   std::vector<uint32_t> label_rank;  ///< [N] likewise
+  std::vector<uint8_t>
+      duration_p80;  ///< [N] of mark_duration_p80; empty likewise, or without durations
 };
 
 /// Users and items by dense index. Shapes: users [U], items [I].

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "io/dataset/dataset.h"
+#include "io/dataset/duration_p80.h"
 #include "io/dataset/label_ranks.h"
 #include "io/files/files.h"
 #include "io/synth/synth.h"
@@ -294,9 +295,14 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   heartbeat();
   file.write("by_label", ranks.by_label);
   file.write("label_rank", ranks.rank);
-  if (table.has_durations)
-    file.write("video_duration",
-               column(int32_t{}, [](const auto& row) { return row.video_duration; }));
+  if (table.has_durations) {
+    const std::vector<int32_t> durations =
+        column(int32_t{}, [](const auto& row) { return row.video_duration; });
+    file.write("video_duration", durations);
+    file.write("duration_p80",
+               mark_duration_p80(offsets, durations, ranks.by_label, ranks.rank, pool));
+    heartbeat();
+  }
   result.files.push_back(file.close());
 
   // Apart from what an evaluation reads, and so that one part at a time is in memory.

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "io/dataset/duration_p80.h"
 #include "io/dataset/hdf5_file.h"
 #include "io/dataset/label_ranks.h"
 #include "tests/io/small_source.h"
@@ -191,6 +192,35 @@ TEST(LabelRanks, AreCountsOfLowerLabels) {
       }
     }
   }
+}
+
+/// As two users and one without pairs, by two threads.
+std::vector<uint8_t> marks(const std::vector<int32_t>& duration, const std::vector<double>& label) {
+  ThreadPool pool(2);
+  const auto n = std::ssize(label);
+  const std::vector<int64_t> offsets{0, n / 3, n / 3, n};
+  const LabelRanks ranks = rank_labels(offsets, label, pool);
+  return mark_duration_p80(offsets, duration, ranks.by_label, ranks.rank, pool);
+}
+
+TEST(DurationP80, DurationBucketsOfEqualCount) {
+  // 40 durations, two a bucket: the higher label of each two.
+  std::vector<int32_t> duration(40);
+  std::iota(duration.begin(), duration.end(), 0);
+  std::vector<double> label;
+  for (int i = 0; i < 40; ++i) label.push_back(i % 4 == 0 || i % 4 == 3 ? 2 : 1);
+  std::vector<uint8_t> expected;
+  for (double value : label) expected.push_back(value > 1.5);
+  EXPECT_EQ(marks(duration, label), expected);
+}
+
+TEST(DurationP80, EqualDurationsShareABucket) {
+  const std::vector<int32_t> duration(40, 7);
+  std::vector<double> label(40);
+  std::iota(label.begin(), label.end(), 0.0);
+  const auto relevant = marks(duration, label);
+  // Percentile at rank .8 * 39 = 31.2, between 31 and 32.
+  for (size_t i = 0; i < 40; ++i) EXPECT_EQ(relevant[i], i >= 32) << i;
 }
 
 }  // namespace

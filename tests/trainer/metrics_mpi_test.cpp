@@ -125,56 +125,9 @@ class MetricsTest : public MpiTest {
 };
 class Metrics : public MetricsTest {};
 class MetricsChance : public MetricsTest {};
-class MetricsLabels : public MetricsTest {
- protected:
-  std::vector<uint8_t> marks(const std::vector<int32_t>& duration,
-                             const std::vector<double>& label) {
-    // Dealt in no order, and gathered again.
-    std::vector<int32_t> own_duration;
-    std::vector<double> own_label;
-    std::vector<uint32_t> by_label, label_rank;
-    const auto mine = [&](size_t i) {
-      return static_cast<int>(i * i % 5) % world.size == world.rank;
-    };
-    for (size_t i = 0; i < label.size(); ++i) {
-      if (!mine(i)) continue;
-      own_duration.push_back(duration[i]);
-      own_label.push_back(label[i]);
-    }
-    // As two users and one without pairs, by two threads.
-    ThreadPool pool(2);
-    const size_t first = own_label.size() / 3;
-    by_label.resize(own_label.size());
-    label_rank.resize(own_label.size());
-    const auto pairs = [&](size_t begin, size_t n) {
-      const auto order = std::span(by_label).subspan(begin, n);
-      std::iota(order.begin(), order.end(), 0u);
-      std::ranges::stable_sort(order, {}, [&](uint32_t i) { return own_label[begin + i]; });
-      for (size_t i = 0; i < n; ++i)
-        label_rank[begin + i] = static_cast<uint32_t>(std::ranges::count_if(
-            label, [&](double one) { return one < own_label[begin + order[i]]; }));
-      return DurationPairs{.duration = std::span(own_duration).subspan(begin, n),
-                           .by_label = order,
-                           .label_rank = std::span(label_rank).subspan(begin, n)};
-    };
-    const std::vector<DurationPairs> users = {pairs(0, first), pairs(first, 0),
-                                              pairs(first, own_label.size() - first)};
-    const std::vector<uint8_t> own = mark_duration_p80(users, comm, pool);
-    std::vector<uint8_t> result(label.size(), 0);
-    auto next = own.begin();
-    for (size_t i = 0; i < label.size(); ++i)
-      if (mine(i)) result[i] = *next++;
-    comm.all_reduce(std::span<uint8_t>(result), Reduction::kMax);
-    return result;
-  }
-};
+class MetricsLabels : public MetricsTest {};
 class MetricsOrder : public MetricsTest {};
 class MetricsOfValidation : public MetricsTest {};
-
-TEST_F(MetricsTest, WithoutPairsThereIsNothingToMark) {
-  ThreadPool pool(2);
-  EXPECT_EQ(mark_duration_p80({}, comm, pool), std::vector<uint8_t>{});
-}
 
 /// Values on a coarse grid, so that ties abound; some users have one pair, some nothing relevant.
 Users random_table(uint32_t seed, int users, int items, int most) {
@@ -1288,26 +1241,6 @@ TEST_F(MetricsOrder, CountsManyPairs) {
     GlobalOrder order(parts, 0, comm, pool);
     expect_same(order.count(own(scores), comm, pool));
   }
-}
-
-TEST_F(MetricsLabels, DurationBucketsOfEqualCount) {
-  // 40 durations, two a bucket: the higher label of each two.
-  std::vector<int32_t> duration(40);
-  std::iota(duration.begin(), duration.end(), 0);
-  std::vector<double> label;
-  for (int i = 0; i < 40; ++i) label.push_back(i % 4 == 0 || i % 4 == 3 ? 2 : 1);
-  std::vector<uint8_t> expected;
-  for (double value : label) expected.push_back(value > 1.5);
-  EXPECT_EQ(marks(duration, label), expected);
-}
-
-TEST_F(MetricsLabels, EqualDurationsShareABucket) {
-  const std::vector<int32_t> duration(40, 7);
-  std::vector<double> label(40);
-  std::iota(label.begin(), label.end(), 0.0);
-  const auto relevant = marks(duration, label);
-  // Percentile at rank .8 * 39 = 31.2, between 31 and 32.
-  for (size_t i = 0; i < 40; ++i) EXPECT_EQ(relevant[i], i >= 32) << i;
 }
 
 TEST_F(MetricsLabels, TopOfEqualLabelsIsTheSmallerId) {

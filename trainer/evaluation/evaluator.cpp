@@ -57,6 +57,7 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
                 .by_label = table.by_label,
                 .label_rank = table.label_rank,
                 .video_duration = table.video_duration,
+                .duration_p80 = table.duration_p80,
                 .item_rows = item_rows_,
                 .item_number = item_number_,
                 .train_label_mean = mean_label(problem.dataset, problem.config.data, comm),

@@ -123,6 +123,7 @@ nlohmann::json evaluate_part(const Part& part, std::span<const BinaryLabel> labe
   input.label_rank = part.label_rank;
   input.labels = labels;
   input.video_duration = {};
+  input.duration_p80 = {};
   input.item_number = {};
   input.seen_offsets = {};
   const EvaluationResult result = TestMetrics(input, comm, pool).evaluate(part.score, comm, pool);

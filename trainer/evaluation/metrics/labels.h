@@ -5,9 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "launch/base/parallel_for.h"
-#include "launch/collectives/communicator.h"
-
 /// Binary labels: which candidates are relevant.
 namespace kt {
 
@@ -33,21 +30,5 @@ const BinaryLabel* highest_threshold(std::span<const BinaryLabel> labels);
 /// no more. Shapes: label, relevant and by_label [n], the positions by ascending label, stable.
 void mark_top(std::span<const double> label, std::span<const uint32_t> by_label, int64_t top,
               std::span<uint8_t> relevant);
-
-/// duration-p80: marks the pairs whose label is above the 80th percentile of their bucket.
-/// The buckets are kDurationBuckets of equal count by duration: a pair is in bucket
-/// floor(kDurationBuckets * (pairs with a shorter duration) / N), so that equal durations are never
-/// split. The percentile is interpolated linearly (rank .8 (n - 1) from 0); strictly above it is
-/// the same as above the value at the rank rounded down.
-inline constexpr int64_t kDurationBuckets = 20;
-
-/// Pairs of a user. Shapes: [n]; by_label, label_rank of LabelRanks, for labels that are equal where ranks are.
-struct DurationPairs {
-  std::span<const int32_t> duration;
-  std::span<const uint32_t> by_label, label_rank;
-};
-/// Shapes: users [own users], result [own pairs], user by user. Collective: all ranks.
-std::vector<uint8_t> mark_duration_p80(std::span<const DurationPairs> users, Communicator& comm,
-                                       ThreadPool& pool);
 
 }  // namespace kt

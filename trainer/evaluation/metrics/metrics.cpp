@@ -8,6 +8,7 @@
 #include <numeric>
 #include <optional>
 
+#include "io/dataset/duration_p80.h"
 #include "io/dataset/label_ranks.h"
 #include "launch/base/errors.h"
 #include "launch/base/math.h"
@@ -45,6 +46,7 @@ void check_input(const EvaluationInput& input) {
   KT_CHECK(std::ssize(input.label) == pairs);
   KT_CHECK(input.by_label.empty() || std::ssize(input.by_label) == pairs);
   KT_CHECK(input.label_rank.size() == input.by_label.size());
+  KT_CHECK(input.duration_p80.empty() || std::ssize(input.duration_p80) == pairs);
   KT_CHECK(input.video_duration.empty() || std::ssize(input.video_duration) == pairs);
   KT_CHECK(std::all_of(input.k.begin(), input.k.end(), [](int64_t k) { return k >= 1; }));
   for (size_t u = 0; u < input.users.size(); ++u)
@@ -239,6 +241,7 @@ struct TestMetrics::State {
   std::vector<Mean> means;
   std::vector<UserFacts> facts;  // [own]
   LabelRanks label_ranks;        // where the input has none
+  std::vector<uint8_t> duration_p80;   // likewise
   HugeArray<uint16_t> facts_relevant;  // [own pairs] what facts borrow
   std::vector<double> chance;          // [Layout::size()] sums over users
   Untrained untrained;                 // without its errors
@@ -254,6 +257,8 @@ struct TestMetrics::State {
             .label = input.label.subspan(first, n),
             .by_label = input.by_label.subspan(first, n),
             .label_rank = input.label_rank.subspan(first, n),
+            .duration_p80 = input.duration_p80.empty() ? input.duration_p80
+                                                       : input.duration_p80.subspan(first, n),
             .trained = input.user_rows[u] > 0};
   }
   std::span<const int32_t> seen(size_t u) const {
@@ -578,21 +583,13 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
     s.input.by_label = s.label_ranks.by_label;
     s.input.label_rank = s.label_ranks.rank;
   }
+  if (input.duration_p80.empty() && !input.video_duration.empty()) {
+    s.duration_p80 = mark_duration_p80(input.offsets, input.video_duration, s.input.by_label,
+                                       s.input.label_rank, pool);
+    s.input.duration_p80 = s.duration_p80;
+  }
   s.deal_users(comm.world());
   s.set_context(s.test_mean(comm, pool));
-  const bool durations =
-      std::ranges::count(s.context.labels, BinaryLabel::Kind::kDurationP80, &BinaryLabel::kind) > 0;
-  std::vector<DurationPairs> pairs;
-  for (size_t k = 0; k < s.own.size() && durations; ++k) {
-    const User user = s.user(k);
-    pairs.push_back(
-        {.duration = input.video_duration.subspan(
-             static_cast<size_t>(input.offsets[static_cast<size_t>(s.own[k])]), user.label.size()),
-         .by_label = user.by_label,
-         .label_rank = user.label_rank});
-  }
-  std::vector<uint8_t> duration_p80;
-  if (durations) duration_p80 = mark_duration_p80(pairs, comm, pool);
   const size_t width = s.context.layout.size();
   std::vector<double> rows(s.own.size() * width, kAbsent);
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
@@ -601,9 +598,8 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   s.facts_relevant = HugeArray<uint16_t>(own_pairs);
   pool.parallel_for(std::ssize(s.own), [&](int64_t task, int thread) {
     const auto k = static_cast<size_t>(task);
-    User user = s.user(k);
+    const User user = s.user(k);
     const auto first = static_cast<size_t>(s.begin[k]), n = user.label.size();
-    if (durations) user.duration_p80 = std::span(duration_p80).subspan(first, n);
     Worker& worker = workers[static_cast<size_t>(thread)];
     const std::span<double> chance = std::span(rows).subspan(k * width, width);
     s.facts[k] =

@@ -49,7 +49,7 @@
 /// | als.ndcg_any_hit | 1 / log2(rank + 1) of the first row of ratio>=1 among ten, see quirk_metrics.h |
 ///
 /// Labels L are those of `evaluate.labels`: `ratio>=X`; `top-N`, a user's N highest labels (ties by id);
-/// `duration-p80`, see labels.h; and always `graded5`, gain = label cut to [0, 5], ndcg and ndcg_exp alone
+/// `duration-p80`, see io/dataset/duration_p80.h; and always `graded5`, gain = label cut to [0, 5], ndcg and ndcg_exp alone
 /// since the others need relevant or not. T are the threshold labels `ratio>=X` among them. Lists are ordered by
 /// score descending, then id ascending. A metric over users is their mean. A user counts for L and K only with a
 /// relevant candidate (graded5: a gain above 0) and more than K candidates; for mrr with a relevant one; for
@@ -79,6 +79,7 @@ struct EvaluationInput {
   std::span<const uint32_t> label_rank;  ///< [N] likewise, or others in their order
   /// [N] milliseconds; empty leaves duration-p80 out, with a note.
   std::span<const int32_t> video_duration;
+  std::span<const uint8_t> duration_p80;  ///< [N] of mark_duration_p80; empty: they are found here
   std::span<const int64_t> item_rows;  ///< [I] training rows of every item known
   /// [I] the numbers that ids are, ascending; empty leaves feature_mlp.* out, with a note.
   std::span<const int64_t> item_number;
