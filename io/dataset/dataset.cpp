@@ -236,12 +236,16 @@ TestTable Dataset::read_test() const {
                   {},
                   {},
                   {},
+                  {},
                   {}};
   if (file.has("video_duration")) table.video_duration = file.read<int32_t>("video_duration");
   if (file.has("label_rank")) {
     table.by_label = file.read<uint32_t>("by_label");
     table.label_rank = file.read<uint32_t>("label_rank");
   }
+  if (file.has("label_sum"))
+    table.label_sums = {file.read<double>("label_sum"), file.read<double>("gain_sum"),
+                        file.read<double>("gain_exp_sum")};
   if (file.has("duration_p80")) table.duration_p80 = file.read<uint8_t>("duration_p80");
   if (has_file(*this, "test_events.h5")) {
     const Hdf5File events = open_checked(*this, "test_events.h5");

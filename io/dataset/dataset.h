@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "io/dataset/label_sums.h"
+
 /// A data set on disk, and its reader. Folder layout:
 ///   manifest.json        schema version, counts, column statistics, drop counts, source, checksum of every file
 ///   ids.h5               `user_id`, `item_id` (strings), `user_rows`, `item_rows` (training rows), `user_shard`
@@ -57,6 +59,7 @@ struct TestTable {
   std::vector<uint32_t> label_rank;  ///< [N] likewise
   std::vector<uint8_t>
       duration_p80;  ///< [N] of mark_duration_p80; empty likewise, or without durations
+  LabelSums label_sums;  ///< empty likewise
 };
 
 /// Users and items by dense index. Shapes: users [U], items [I].

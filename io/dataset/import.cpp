@@ -15,6 +15,7 @@
 #include "io/dataset/dataset.h"
 #include "io/dataset/duration_p80.h"
 #include "io/dataset/label_ranks.h"
+#include "io/dataset/label_sums.h"
 #include "io/files/files.h"
 #include "io/synth/synth.h"
 #include "io/tables/column_file.h"
@@ -295,6 +296,10 @@ TestResult write_test(const Interactions<double>& table, const IdIndex& users, c
   heartbeat();
   file.write("by_label", ranks.by_label);
   file.write("label_rank", ranks.rank);
+  const LabelSums sums = sum_labels(offsets, labels, pool);
+  file.write("label_sum", sums.label);
+  file.write("gain_sum", sums.gain);
+  file.write("gain_exp_sum", sums.gain_exp);
   if (table.has_durations) {
     const std::vector<int32_t> durations =
         column(int32_t{}, [](const auto& row) { return row.video_duration; });

@@ -141,6 +141,27 @@ void ValueOrder::sort(std::span<const double> values, std::span<uint32_t> places
   sort(values, bits_of, bits_of(most), places, runs);
 }
 
+bool ValueOrder::place_by_ranks(std::span<const uint32_t> keys, uint32_t least,
+                                std::span<uint32_t> places, std::vector<EqualRun>& runs) {
+  counts_.assign(keys.size(), 0);
+  std::ranges::fill(places, UINT32_MAX);
+  for (uint32_t i = 0; i < keys.size(); ++i) {
+    uint32_t& met = counts_[keys[i] - least];
+    const size_t place = size_t{keys[i] - least} + met++;
+    if (place >= places.size()) return false;
+    places[place] = i;
+  }
+  if (std::ranges::count(places, UINT32_MAX) > 0) return false;
+  runs.resize(keys.size() / 2 + 1);
+  size_t found = 0;
+  for (uint32_t place = 0; place < counts_.size(); ++place) {  // without branches, as below
+    runs[found] = {place, place + counts_[place]};
+    found += counts_[place] > 1;
+  }
+  runs.resize(found);
+  return true;
+}
+
 void ValueOrder::sort_by_counts(std::span<const uint32_t> keys, uint32_t least, uint32_t most,
                                 std::span<uint32_t> places, std::vector<EqualRun>& runs) {
   counts_.assign(most - least + 1, 0);
@@ -167,6 +188,7 @@ void ValueOrder::sort(std::span<const uint32_t> keys, std::span<uint32_t> places
     least = std::min(least, key);
     most = std::max(most, key);
   }
+  if (most - least < keys.size() && place_by_ranks(keys, least, places, runs)) return;
   if ((most - least) / 2 < keys.size()) {
     sort_by_counts(keys, least, most, places, runs);
     return;

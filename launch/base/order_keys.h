@@ -71,6 +71,9 @@ class ValueOrder {
                           std::span<const Value> values, BitsOf&& bits_of,
                           std::span<uint32_t> places, std::vector<EqualRun>& runs);
 
+  /// Of keys that are how many of the keys are lower, but for what all have in common; false where they are not.
+  bool place_by_ranks(std::span<const uint32_t> keys, uint32_t least, std::span<uint32_t> places,
+                      std::vector<EqualRun>& runs);
   /// Of keys of which there are about as many different ones at most as keys.
   void sort_by_counts(std::span<const uint32_t> keys, uint32_t least, uint32_t most,
                       std::span<uint32_t> places, std::vector<EqualRun>& runs);

@@ -60,9 +60,11 @@ TEST(ManyRanks, TheLastPieceOfLabelsIsCounted) {
     const std::vector<float> scores{1, 4, 2, 2};
     const std::vector<uint32_t> row{0, 1, 2, 3}, key{7, 7, 7, 7};
     const std::array<int64_t, 1> below{0};
-    const std::array parts{metrics::OrderedLabels{row, key, below}};
+    const std::array parts{metrics::OrderedLabels{key, below}};
     metrics::GlobalOrder order(parts, below.size(), comm, pool);
-    const metrics::PairOrder counted = order.count(scores, comm, pool);
+    metrics::OrderBuffers buffers;
+    order.take(0, metrics::score_keys(row, scores, buffers));
+    const metrics::PairOrder counted = order.count(comm, pool);
     EXPECT_EQ(counted.classes.at(0).positives, 4) << ranks;
     EXPECT_EQ(counted.classes.at(0).negatives, 0) << ranks;
     EXPECT_EQ(counted.pairs, 0) << ranks;

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -1078,6 +1079,18 @@ std::vector<uint32_t> keys_of(std::span<const double> labels, std::span<const ui
   return keys;
 }
 
+/// Shapes: rows [parts]; scores of the parts one after the other. Collective: all ranks.
+metrics::PairOrder count(metrics::GlobalOrder& order,
+                         std::span<const std::span<const uint32_t>> rows,
+                         std::span<const float> scores, Communicator& comm, ThreadPool& pool) {
+  metrics::OrderBuffers buffers;
+  for (size_t part = 0; part < rows.size(); ++part) {
+    order.take(part, metrics::score_keys(rows[part], scores.first(rows[part].size()), buffers));
+    scores = scores.subspan(rows[part].size());
+  }
+  return order.count(comm, pool);
+}
+
 // Orders that take the counts through all their branches, against every pair of rows.
 TEST_F(MetricsOrder, CountsEveryPair) {
   using metrics::ClassOrder, metrics::GlobalOrder, metrics::LabelOrder, metrics::OrderBuffers,
@@ -1142,7 +1155,8 @@ TEST_F(MetricsOrder, CountsEveryPair) {
       OrderBuffers buffers;
       std::vector<uint32_t> row(labels.size());
       const LabelOrder by_label = order_labels(labels, thresholds, row, buffers);
-      expect_same(count_pair_order(by_label, order_scores(by_label, scores, buffers), buffers));
+      expect_same(count_pair_order(
+          by_label, order_scores(score_keys(row, scores, buffers), buffers), buffers));
 
       // Most of the rows are rank 0's, the others' every fifth; the last rank of three has none.
       std::vector<double> own_labels;
@@ -1162,13 +1176,13 @@ TEST_F(MetricsOrder, CountsEveryPair) {
                          second_order = order_labels(second, thresholds, second_row, buffers);
         const std::vector<uint32_t> first_keys = keys_of(first, first_row),
                                     second_keys = keys_of(second, second_row);
-        const std::vector<OrderedLabels> parts = {{first_row, first_keys, first_order.below},
-                                                  {},
-                                                  {second_row, second_keys, second_order.below}};
+        const std::vector<OrderedLabels> parts = {
+            {first_keys, first_order.below}, {}, {second_keys, second_order.below}};
+        const std::vector<std::span<const uint32_t>> rows = {first_row, {}, second_row};
         GlobalOrder order(parts, thresholds.size(), comm, pool);
-        expect_same(order.count(own_scores, comm, pool));
+        expect_same(count(order, rows, own_scores, comm, pool));
         for (float& one : own_scores) one = -one;  // the labels' order serves again
-        const PairOrder negated = order.count(own_scores, comm, pool);
+        const PairOrder negated = count(order, rows, own_scores, comm, pool);
         for (float& one : own_scores) one = -one;
         EXPECT_EQ(negated.alike, expected.pairs - expected.tied - expected.alike);
         EXPECT_EQ(negated.tied, expected.tied);
@@ -1225,7 +1239,8 @@ TEST_F(MetricsOrder, CountsManyPairs) {
       EXPECT_EQ(got.alike, expected.alike);
       EXPECT_EQ(got.tied, expected.tied);
     };
-    expect_same(count_pair_order(by_label, order_scores(by_label, scores, buffers), buffers));
+    expect_same(count_pair_order(by_label, order_scores(score_keys(row, scores, buffers), buffers),
+                                 buffers));
 
     const auto own = [&]<class T>(std::vector<T>& values) {  // every so many-th, from the rank on
       std::vector<T> of_rank;
@@ -1237,9 +1252,10 @@ TEST_F(MetricsOrder, CountsManyPairs) {
     order_labels(own_labels, {}, own_row, buffers);
     ThreadPool pool(2);
     const std::vector<uint32_t> own_keys = keys_of(own_labels, own_row);
-    const std::vector<OrderedLabels> parts = {{own_row, own_keys, {}}};
+    const std::vector<OrderedLabels> parts = {{own_keys, {}}};
     GlobalOrder order(parts, 0, comm, pool);
-    expect_same(order.count(own(scores), comm, pool));
+    expect_same(
+        count(order, std::array{std::span<const uint32_t>(own_row)}, own(scores), comm, pool));
   }
 }
 

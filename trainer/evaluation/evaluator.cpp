@@ -56,6 +56,7 @@ Evaluator::Evaluator(const Problem& problem, const TestTable& table, MpiCommunic
                 .label = table.label,
                 .by_label = table.by_label,
                 .label_rank = table.label_rank,
+                .label_sums = table.label_sums,
                 .video_duration = table.video_duration,
                 .duration_p80 = table.duration_p80,
                 .item_rows = item_rows_,

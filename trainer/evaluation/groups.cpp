@@ -121,6 +121,7 @@ nlohmann::json evaluate_part(const Part& part, std::span<const BinaryLabel> labe
   input.label = part.label;
   input.by_label = part.by_label;
   input.label_rank = part.label_rank;
+  input.label_sums = {};
   input.labels = labels;
   input.video_duration = {};
   input.duration_p80 = {};

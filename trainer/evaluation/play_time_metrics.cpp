@@ -98,7 +98,7 @@ PlayTimeMetrics evaluate_play_times(const EvaluationInput& input,
     std::ranges::transform(by_label, keys.begin(), [&](uint32_t place) {
       return order_key(play_duration[static_cast<size_t>(pairs.begin) + place]);
     });
-    ordered[static_cast<size_t>(k)] = {.row = by_label, .key = keys, .below = {}};
+    ordered[static_cast<size_t>(k)] = {.key = keys, .below = {}};
   });
   const std::vector<Sums> of_users = of_all_users(sums, input, comm);
   PlayTimeMetrics result;
@@ -124,8 +124,16 @@ PlayTimeMetrics evaluate_play_times(const EvaluationInput& input,
   add("play_time.mae_s", all[0] / n, static_cast<double>(from_median) * kMillisecond / n);
   if (total > 0)
     add("play_time.calibration", all[1] / (static_cast<double>(total) * kMillisecond), 1);
-  const metrics::PairOrder order =
-      metrics::GlobalOrder(ordered, 0, comm, pool).count(seconds, comm, pool);
+  metrics::GlobalOrder by_play_time(ordered, 0, comm, pool);
+  pool.parallel_for(std::ssize(own), [&](int64_t k, int thread) {
+    const UserPairs& pairs = own[static_cast<size_t>(k)];
+    const auto first = static_cast<size_t>(pairs.score), n = static_cast<size_t>(pairs.size());
+    by_play_time.take(
+        static_cast<size_t>(k),
+        metrics::score_keys(std::span(row).subspan(first, n), std::span(seconds).subspan(first, n),
+                            buffers[static_cast<size_t>(thread)]));
+  });
+  const metrics::PairOrder order = by_play_time.count(comm, pool);
   if (order.pairs > 0) {
     add("play_time.xauc", order.xauc(), .5);
     add("play_time.xauc_ties", order.xauc_ties(), .5);

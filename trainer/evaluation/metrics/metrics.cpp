@@ -10,6 +10,7 @@
 
 #include "io/dataset/duration_p80.h"
 #include "io/dataset/label_ranks.h"
+#include "io/dataset/label_sums.h"
 #include "launch/base/errors.h"
 #include "launch/base/math.h"
 #include "launch/base/progress.h"
@@ -46,6 +47,7 @@ void check_input(const EvaluationInput& input) {
   KT_CHECK(std::ssize(input.label) == pairs);
   KT_CHECK(input.by_label.empty() || std::ssize(input.by_label) == pairs);
   KT_CHECK(input.label_rank.size() == input.by_label.size());
+  KT_CHECK(input.label_sums.label.empty() || input.label_sums.label.size() == input.users.size());
   KT_CHECK(input.duration_p80.empty() || std::ssize(input.duration_p80) == pairs);
   KT_CHECK(input.video_duration.empty() || std::ssize(input.video_duration) == pairs);
   KT_CHECK(std::all_of(input.k.begin(), input.k.end(), [](int64_t k) { return k >= 1; }));
@@ -259,6 +261,8 @@ struct TestMetrics::State {
             .label_rank = input.label_rank.subspan(first, n),
             .duration_p80 = input.duration_p80.empty() ? input.duration_p80
                                                        : input.duration_p80.subspan(first, n),
+            .gain = input.label_sums.gain[u],
+            .gain_exp = input.label_sums.gain_exp[u],
             .trained = input.user_rows[u] > 0};
   }
   std::span<const int32_t> seen(size_t u) const {
@@ -270,18 +274,17 @@ struct TestMetrics::State {
   int64_t candidates(size_t u) const;
   std::span<const int32_t> candidates(size_t u, Range items, std::vector<int32_t>& buffer) const;
   void deal_users(World world);
-  /// Checks the users' pairs in passing. Collective: all ranks.
-  double test_mean(Communicator& comm, ThreadPool& pool) const;
+  void check_pairs(ThreadPool& pool) const;
   std::vector<double> expected_coverage(Communicator& comm, ThreadPool& pool) const;
-  void set_context(double test_mean);
+  void set_context();
   void count_untrained(Communicator& comm);
   /// Columns of the users' rows, summed; how many are there, too. Shapes: rows [users of all ranks, Layout::size()].
   std::vector<double> sum_rows(std::span<const double> rows, std::vector<int64_t>& counts) const;
-  /// Of all users, and how many items are in somebody's first K. Shapes: result [users of all ranks,
+  /// Of all users, and how many items are in somebody's first K; `order` takes the scores in passing. Shapes: result [users of all ranks,
   /// Layout::size()], by rank; covered [ks]. Collective: all ranks.
   std::vector<double> rows_of_users(std::span<const float> score, const CatalogueScorer& catalogue,
                                     std::vector<int64_t>& covered, Communicator& comm,
-                                    ThreadPool& pool) const;
+                                    ThreadPool& pool);
   /// Refuses scores of this rank's users that are not finite. Shapes: place_of(i) = user * items + item of score i,
   /// ascending; the user by its place in the table. Collective: all ranks.
   template <class PlaceOf>
@@ -329,28 +332,15 @@ void TestMetrics::State::deal_users(World world) {
   }
 }
 
-double TestMetrics::State::test_mean(Communicator& comm, ThreadPool& pool) const {
-  std::vector<double> sums(own.size());
+void TestMetrics::State::check_pairs(ThreadPool& pool) const {
   pool.parallel_for(std::ssize(own), [&](int64_t k, int) {
     const User of_user = user(static_cast<size_t>(k));
-    const auto [item, label] = std::pair(of_user.item, of_user.label);
-    double sum = 0;
-    bool finite = true, sorted = true;
-    int32_t previous = 0;
-    for (size_t i = 0; i < label.size(); ++i) {
-      sum += label[i];
-      finite &= std::isfinite(label[i]);
-      sorted &= previous <= item[i];
-      previous = item[i];
-    }
-    KT_CHECK(finite);
-    KT_CHECK(sorted && previous < std::ssize(input.item_rows));
-    sums[static_cast<size_t>(k)] = sum;
+    int unfit = 0;
+    for (const double label : of_user.label) unfit |= !std::isfinite(label);
+    for (size_t i = 1; i < of_user.item.size(); ++i) unfit |= of_user.item[i - 1] > of_user.item[i];
+    KT_CHECK(unfit == 0);
+    KT_CHECK(of_user.item.front() >= 0 && of_user.item.back() < std::ssize(input.item_rows));
   });
-  const std::vector<double> all = gather_to_all<double>(sums, comm);
-  double total = 0;
-  for (const size_t r : row) total += all[r];
-  return total / static_cast<double>(input.label.size());
 }
 
 /// Expected share of the catalogue in random lists: item i is missed by a user of n candidates, i
@@ -406,7 +396,7 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
   return sums;
 }
 
-void TestMetrics::State::set_context(double test_mean) {
+void TestMetrics::State::set_context() {
   const bool durations = !input.video_duration.empty();
   std::vector<BinaryLabel> labels;
   for (const BinaryLabel& label : input.labels)
@@ -439,7 +429,9 @@ void TestMetrics::State::set_context(double test_mean) {
   if (std::ranges::count(input.item_rows, 0) > 0)
     for (const int64_t rows : input.item_rows) context.untrained.push_back(rows == 0);
   context.train_mean = input.train_label_mean;
-  context.test_mean = test_mean;
+  const std::vector<double>& sums = input.label_sums.label;
+  context.test_mean =
+      std::accumulate(sums.begin(), sums.end(), 0.) / static_cast<double>(input.label.size());
 
   if (input.score_unit == ScoreUnit::kLabel) means = means_of_ratios(context.layout);
   const std::vector<Mean> orders = means_of_orders(context);
@@ -475,7 +467,7 @@ void TestMetrics::State::check_scores(std::span<const float> score, Communicator
 std::vector<double> TestMetrics::State::rows_of_users(std::span<const float> score,
                                                       const CatalogueScorer& catalogue,
                                                       std::vector<int64_t>& covered,
-                                                      Communicator& comm, ThreadPool& pool) const {
+                                                      Communicator& comm, ThreadPool& pool) {
   const size_t width = context.layout.size(), items = input.item_rows.size();
   std::vector<float> bad(own.size(), 0);  // the first score of the catalogue that is not finite
   std::vector<int64_t> bad_item(own.size());
@@ -496,6 +488,7 @@ std::vector<double> TestMetrics::State::rows_of_users(std::span<const float> sco
     const std::span<double> values = std::span(rows).subspan(k * width, width);
     user_values(context, of_user, facts[k],
                 score.subspan(static_cast<size_t>(begin[k]), of_user.label.size()), worker, values);
+    order->take(k, worker.order.keys);
     if (!context.catalogue) return advance_progress(std::ssize(of_user.label));
     const auto all = std::span<const float>(scores).subspan((k - first) * items, items);
     const auto wrong = std::ranges::find_if_not(all, [](float one) { return std::isfinite(one); });
@@ -583,13 +576,16 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
     s.input.by_label = s.label_ranks.by_label;
     s.input.label_rank = s.label_ranks.rank;
   }
+  if (input.label_sums.label.empty())
+    s.input.label_sums = sum_labels(input.offsets, input.label, pool);
   if (input.duration_p80.empty() && !input.video_duration.empty()) {
     s.duration_p80 = mark_duration_p80(input.offsets, input.video_duration, s.input.by_label,
                                        s.input.label_rank, pool);
     s.input.duration_p80 = s.duration_p80;
   }
   s.deal_users(comm.world());
-  s.set_context(s.test_mean(comm, pool));
+  s.check_pairs(pool);
+  s.set_context();
   const size_t width = s.context.layout.size();
   std::vector<double> rows(s.own.size() * width, kAbsent);
   std::vector<Worker> workers(static_cast<size_t>(pool.threads()));
@@ -616,7 +612,7 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
     std::vector<OrderedLabels> labels;
     for (size_t k = 0; k < s.own.size(); ++k) {
       const LabelOrder& order = s.facts[k].order;
-      labels.push_back({.row = order.row, .key = s.user(k).label_rank, .below = order.below});
+      labels.push_back({.key = s.user(k).label_rank, .below = order.below});
     }
     s.order.emplace(labels, s.context.thresholds.size(), comm, pool);
   });
@@ -671,7 +667,7 @@ EvaluationResult TestMetrics::evaluate(std::span<const float> score, Communicato
   sums.chance[layout.ncf_ndcg()] = sums.value[layout.ncf_ndcg_chance()];
   sums.chance[layout.on_ids_rounded()] = sums.value[layout.on_ids_rounded_chance()];
   PairOrder order;
-  order_time.time([&] { order = s.order->count(score, comm, pool); });
+  order_time.time([&] { order = s.order->count(comm, pool); });
   result.users_seconds = users_time.seconds;
   result.order_seconds = order_time.seconds;
 

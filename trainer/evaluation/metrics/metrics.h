@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "io/dataset/label_sums.h"
 #include "launch/base/parallel_for.h"
 #include "launch/collectives/communicator.h"
 #include "models/graph/objective.h"
@@ -61,9 +62,6 @@
 /// pair is not. What is of errors, of the order of all pairs, or a quirk stays with the pairs.
 namespace kt {
 
-/// Upper cut of the *_clipped metrics and of graded5; the lower one is 0.
-inline constexpr double kRatioCut = 5;
-
 /// Whether a smaller value of the metric is the better one: of errors.
 bool is_error(const std::string& metric);
 
@@ -77,6 +75,7 @@ struct EvaluationInput {
   std::span<const double> label;       ///< [N]
   std::span<const uint32_t> by_label;  ///< [N] of LabelRanks; empty: they are found here
   std::span<const uint32_t> label_rank;  ///< [N] likewise, or others in their order
+  LabelSums label_sums;                  ///< [U]; empty: they are found here
   /// [N] milliseconds; empty leaves duration-p80 out, with a note.
   std::span<const int32_t> video_duration;
   std::span<const uint8_t> duration_p80;  ///< [N] of mark_duration_p80; empty: they are found here

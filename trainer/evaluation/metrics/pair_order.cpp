@@ -291,6 +291,19 @@ std::span<uint32_t> view(HugeArray<uint32_t>& memory, size_t n) {
   return {memory.data(), n};
 }
 
+/// The place from `i` on of the first key that is `end` or more. Shapes: keys ascending.
+uint32_t first_from(uint64_t end, std::span<const uint32_t> keys, uint32_t i) {
+  constexpr uint32_t kBlock = 16;  // counted without branches, which nobody could predict
+  while (i + kBlock <= keys.size()) {
+    uint32_t below = 0;
+    for (uint32_t k = 0; k < kBlock; ++k) below += keys[i + k] < end;
+    i += below;
+    if (below < kBlock) return i;
+  }
+  while (i < keys.size() && keys[i] < end) ++i;
+  return i;
+}
+
 PairOrder pair_order(int64_t rows, std::span<const int64_t> below, int64_t same_label,
                      const Inversions& all, const Inversions& inside_runs) {
   PairOrder order;
@@ -374,14 +387,17 @@ LabelOrder known_order(std::span<const double> labels, std::span<const double> t
   return order;
 }
 
-ScoreOrder order_scores(const LabelOrder& labels, std::span<const float> scores,
-                        OrderBuffers& buffers) {
-  const size_t n = labels.row.size();
-  buffers.keys.resize(n);
-  for (size_t i = 0; i < n; ++i) buffers.keys[i] = order_key(scores[labels.row[i]]);
-  buffers.scores.resize(n);
-  buffers.order.sort(buffers.keys, buffers.scores, buffers.ties);
-  return {.keys = buffers.keys, .place = buffers.scores, .runs = buffers.ties};
+std::span<const uint32_t> score_keys(std::span<const uint32_t> row, std::span<const float> scores,
+                                     OrderBuffers& buffers) {
+  buffers.keys.resize(row.size());
+  for (size_t i = 0; i < row.size(); ++i) buffers.keys[i] = order_key(scores[row[i]]);
+  return buffers.keys;
+}
+
+ScoreOrder order_scores(std::span<const uint32_t> keys, OrderBuffers& buffers) {
+  buffers.scores.resize(keys.size());
+  buffers.order.sort(keys, buffers.scores, buffers.ties);
+  return {.keys = keys, .place = buffers.scores, .runs = buffers.ties};
 }
 
 PairOrder count_pair_order(const LabelOrder& labels, const ScoreOrder& scores,
@@ -391,18 +407,19 @@ PairOrder count_pair_order(const LabelOrder& labels, const ScoreOrder& scores,
                     count_inside_runs(labels, scores.keys, buffers));
 }
 
-template <class Visit>
-void GlobalOrder::send(const Part& part, Visit&& visit) {
+void GlobalOrder::take(size_t k, std::span<const uint32_t> keys) {
+  const Part& part = parts_[k];
+  KT_CHECK(keys.size() == part.begin.back());
   for (size_t piece = 0; piece < part.to.size(); ++piece)
-    for (uint32_t i = part.begin[piece], at = part.to[piece]; i < part.begin[piece + 1]; ++i, ++at)
-      visit(at, part.first_row + part.row[i]);
+    std::copy(keys.begin() + part.begin[piece], keys.begin() + part.begin[piece + 1],
+              sent_.begin() + part.to[piece]);
 }
 
 GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, size_t thresholds,
                          Communicator& comm, ThreadPool& pool) {
   KT_CHECK(thresholds <= kMostThresholds);
   size_t rows = 0;
-  for (const OrderedLabels& part : labels) rows += part.row.size();
+  for (const OrderedLabels& part : labels) rows += part.key.size();
   KT_CHECK(rows <= UINT32_MAX);
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size);
@@ -419,20 +436,14 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, size_t threshold
       if (const auto at = static_cast<size_t>(part.below[t]); at < part.key.size())
         least[t] = std::min(least[t], int64_t{part.key[at]});
   comm.all_reduce(std::span<int64_t>(least), Reduction::kMin);
-  for (uint32_t first_row = 0; const OrderedLabels& part : labels) {
-    parts_.push_back({.first_row = first_row, .row = part.row, .begin = {}, .to = {}});
-    first_row += static_cast<uint32_t>(part.row.size());
-  }
+  parts_.resize(labels.size());
   pool.parallel_for(std::ssize(parts_), [&](int64_t k, int) {
     Part& part = parts_[static_cast<size_t>(k)];
     const std::span<const uint32_t> key = labels[static_cast<size_t>(k)].key;
     part.begin.reserve(pieces + 1);
     part.begin.push_back(0);
     uint32_t i = 0;
-    for (const uint64_t end : ends) {
-      while (i < key.size() && key[i] < end) ++i;
-      part.begin.push_back(i);
-    }
+    for (const uint64_t end : ends) part.begin.push_back(i = first_from(end, key, i));
   });
   std::vector<int64_t> counts(pieces, 0);  // rows of this rank in each piece
   uint32_t next = 0;
@@ -462,11 +473,7 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, size_t threshold
   const size_t most = std::max(rows, static_cast<size_t>(received));
   sent_ = HugeArray<uint32_t>(most + most / 16);
   pool.parallel_for(std::ssize(parts_), [&](int64_t k, int) {
-    const Part& part = parts_[static_cast<size_t>(k)];
-    const std::span<const uint32_t> key = labels[static_cast<size_t>(k)].key;
-    for (size_t piece = 0; piece < pieces; ++piece)
-      std::copy(key.begin() + part.begin[piece], key.begin() + part.begin[piece + 1],
-                sent_.begin() + part.to[piece]);
+    take(static_cast<size_t>(k), labels[static_cast<size_t>(k)].key);
   });
   arrived_ = HugeArray<uint32_t>(most + most / 16);
   comm.all_to_all(sent_.data(), send_counts_, arrived_.data(), receive_counts_, DataType::kInt32);
@@ -522,18 +529,13 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, size_t threshold
   below_.assign(sums.begin() + 2, sums.end());
 }
 
-PairOrder GlobalOrder::count(std::span<const float> scores, Communicator& comm, ThreadPool& pool) {
+PairOrder GlobalOrder::count(Communicator& comm, ThreadPool& pool) {
   const World world = comm.world();
   const auto ranks = static_cast<size_t>(world.size), rank = static_cast<size_t>(world.rank);
-  const std::span<uint32_t> sent = view(sent_, scores.size());
-  pool.parallel_for(std::ssize(parts_), [&](int64_t k, int) {
-    send(parts_[static_cast<size_t>(k)],
-         [&](uint32_t at, uint32_t row) { sent[at] = order_key(scores[row]); });
-  });
   // Those that arrive, and those in the order of this rank's labels.
   const size_t own_rows = row_.size();
   const std::span<uint32_t> arrived = view(arrived_, own_rows);
-  comm.all_to_all(sent.data(), send_counts_, arrived.data(), receive_counts_, DataType::kInt32);
+  comm.all_to_all(sent_.data(), send_counts_, arrived.data(), receive_counts_, DataType::kInt32);
   const std::span<uint32_t> keys = view(sent_, own_rows);
   const auto part = [](std::span<uint32_t> all, const Piece& piece) {
     return all.subspan(static_cast<size_t>(piece.begin), piece.order.row.size());

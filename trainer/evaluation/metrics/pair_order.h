@@ -74,18 +74,18 @@ struct ScoreOrder {
   std::span<const uint32_t> place;  ///< [n] in the order of the labels, by ascending score, stable
   std::span<const EqualRun> runs;   ///< of equal scores: places in `place`
 };
-/// Shapes: scores [n], finite.
-ScoreOrder order_scores(const LabelOrder& labels, std::span<const float> scores,
-                        OrderBuffers& buffers);
+/// Keys of scores in the order of the labels, in the buffers. Shapes: row, scores [n], finite.
+std::span<const uint32_t> score_keys(std::span<const uint32_t> row, std::span<const float> scores,
+                                     OrderBuffers& buffers);
+ScoreOrder order_scores(std::span<const uint32_t> keys, OrderBuffers& buffers);
 
 PairOrder count_pair_order(const LabelOrder& labels, const ScoreOrder& scores,
                            OrderBuffers& buffers);
 
-/// Rows of this rank with their order by label.
+/// Rows of this rank by ascending label.
 struct OrderedLabels {
-  std::span<const uint32_t> row;  ///< [n] by ascending label
   std::span<const uint32_t>
-      key;  ///< [n] of those: in the order of all ranks' labels, equal where these are
+      key;  ///< [n] ascending: in the order of all ranks' labels, equal where these are
   std::span<const int64_t> below;  ///< [thresholds] rows whose label is below each
 };
 
@@ -93,11 +93,14 @@ struct OrderedLabels {
 /// score travels twice.
 class GlobalOrder {
  public:
-  /// Borrows the orders. Shapes: labels [parts] that are this rank's rows one after the other. Collective: all ranks.
+  /// Shapes: labels [parts]. Collective: all ranks.
   GlobalOrder(std::span<const OrderedLabels> labels, size_t thresholds, Communicator& comm,
               ThreadPool& pool);
-  /// The same result on all ranks. Shapes: scores [own rows]. Collective: all ranks.
-  PairOrder count(std::span<const float> scores, Communicator& comm, ThreadPool& pool);
+  /// Takes a part's scores, each part's before a count; threads may take different parts'. Shapes: keys [n] of the scores
+  /// in the order of the part's labels.
+  void take(size_t part, std::span<const uint32_t> keys);
+  /// The same result on all ranks. Collective: all ranks.
+  PairOrder count(Communicator& comm, ThreadPool& pool);
 
  private:
   /// A range of labels, the task of one thread.
@@ -108,15 +111,9 @@ class GlobalOrder {
 
   /// Rows of this rank.
   struct Part {
-    uint32_t first_row = 0;
-    std::span<const uint32_t> row;  // by ascending label, from the first on
-    std::vector<uint32_t> begin;    // [pieces + 1] in `row`
+    std::vector<uint32_t> begin;  // [pieces + 1] by ascending label
     std::vector<uint32_t> to;  // [pieces] where the rows of a piece go among those that are sent
   };
-
-  /// Calls visit(at, row) for each row of the part, which goes to `at`.
-  template <class Visit>
-  static void send(const Part& part, Visit&& visit);
 
   std::vector<Part> parts_;
   std::vector<int64_t> send_counts_, receive_counts_;  // [ranks]

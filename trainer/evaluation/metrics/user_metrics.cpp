@@ -90,10 +90,10 @@ void mark_relevant(const Context& context, const User& user, Worker& worker, Use
   }
 }
 
-/// The order of `facts` is there already; `total` and `total_exp` are the sums of both gains.
-void graded_facts(const Context& context, const User& user, double total, double total_exp,
-                  UserFacts& facts, std::span<double> chance) {
-  if (!(total > 0)) return;
+/// The order of `facts` is there already.
+void graded_facts(const Context& context, const User& user, UserFacts& facts,
+                  std::span<double> chance) {
+  if (!(user.gain > 0)) return;
   const int64_t n = std::ssize(user.label);
   int64_t i = 0;
   double ideal = 0, ideal_exp = 0;
@@ -108,9 +108,9 @@ void graded_facts(const Context& context, const User& user, double total, double
     }
     facts.ideal.push_back(ideal);
     facts.ideal_exp.push_back(ideal_exp);
-    chance[context.layout.graded(j)] = expected_ndcg(n, total, ideal, k, context.discount);
+    chance[context.layout.graded(j)] = expected_ndcg(n, user.gain, ideal, k, context.discount);
     chance[context.layout.graded_exp(j)] =
-        expected_ndcg(n, total_exp, ideal_exp, k, context.discount);
+        expected_ndcg(n, user.gain_exp, ideal_exp, k, context.discount);
   }
 }
 
@@ -118,21 +118,13 @@ void graded_facts(const Context& context, const User& user, double total, double
 void list_facts(const Context& context, const User& candidates, Worker& worker, UserFacts& facts,
                 std::span<double> chance) {
   const int64_t n = std::ssize(candidates.item);
-  // Several side by side, in a loop that is vectorized.
-  std::vector<double>& exp = worker.gain_exp;
-  exp.resize(candidates.label.size());
-  for (size_t i = 0; i < exp.size(); ++i) exp[i] = math::exp2(cut_ratio(candidates.label[i])) - 1;
-  // In one loop, since each of these sums alone would wait for its own last addition.
-  double everything = 0, gain = 0, gain_exp = 0;
-  for (size_t i = 0; i < exp.size(); ++i) {
-    everything += context.information[static_cast<size_t>(candidates.item[i])];
-    gain += cut_ratio(candidates.label[i]);
-    gain_exp += exp[i];
-  }
+  double everything = 0;
+  for (const int32_t item : candidates.item)
+    everything += context.information[static_cast<size_t>(item)];
   for (size_t label = 0; label < context.layout.labels; ++label)
     binary_chance(context, label, {.count = n, .relevant = facts.relevant_count[label]}, worker,
                   chance);
-  graded_facts(context, candidates, gain, gain_exp, facts, chance);
+  graded_facts(context, candidates, facts, chance);
   for (size_t j = 0; j < context.k.size() && context.k[j] < n; ++j)
     chance[context.layout.novelty(j)] = everything / static_cast<double>(n);
 }
@@ -140,7 +132,7 @@ void list_facts(const Context& context, const User& candidates, Worker& worker, 
 /// By the scores, whose order is left to the buffers.
 ScoreOrder rank(const Context& context, const LabelOrder& labels, std::span<const float> score,
                 Worker& worker) {
-  const ScoreOrder order = order_scores(labels, score, worker.order);
+  const ScoreOrder order = order_scores(score_keys(labels.row, score, worker.order), worker.order);
   worker.ranked = {labels, order};
   worker.ranked.top(context.longest(), worker.top);
   return order;
@@ -239,9 +231,16 @@ struct Catalogue {
   std::vector<uint16_t> relevant;
   UserFacts facts;  // of these
   double gain = 0;  // of all
+  double gain_exp = 0;  // likewise
 
   User user() const {
-    return {.item = item, .label = label, .by_label = {}, .label_rank = {}, .duration_p80 = {}};
+    return {.item = item,
+            .label = label,
+            .by_label = {},
+            .label_rank = {},
+            .duration_p80 = {},
+            .gain = gain,
+            .gain_exp = gain_exp};
   }
 };
 
@@ -267,6 +266,7 @@ Catalogue catalogue_of(const Context& context, const User& user, const UserFacts
     catalogue.label.push_back(label);
     catalogue.has_pair.push_back(has_pair);
     catalogue.gain += cut_ratio(label);
+    if (label > 0) catalogue.gain_exp += math::exp2(cut_ratio(label)) - 1;
     (label > 0 ? positive : catalogue.row).push_back(place);
     catalogue.relevant.push_back(relevant);
     for (size_t k = 0; relevant != 0 && k < context.layout.labels; ++k)
@@ -307,7 +307,7 @@ void catalogue_values(const Context& context, const User& user, const UserFacts&
                       std::span<double> values) {
   Catalogue catalogue = catalogue_of(context, user, facts, seen);
   std::vector<double> chance(context.layout.size());  // known already
-  graded_facts(context, catalogue.user(), catalogue.gain, 0, catalogue.facts, chance);
+  graded_facts(context, catalogue.user(), catalogue.facts, chance);
   std::vector<float> scores;
   for (const int32_t item : catalogue.item) scores.push_back(score[static_cast<size_t>(item)]);
   const LabelOrder labels = order_of(context, catalogue, worker);

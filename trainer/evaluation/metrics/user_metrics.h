@@ -23,8 +23,6 @@ inline constexpr int64_t kNcfTop = 50;
 /// Length of the lists of the feature_mlp.*, two_tower.* and als.* metrics.
 inline constexpr int64_t kShortTop = 10;
 
-inline double cut_ratio(double value) { return std::clamp(value, 0.0, kRatioCut); }
-
 /// Of one way to predict, summed over pairs.
 struct Errors {
   double squared = 0;
@@ -88,6 +86,7 @@ struct User {
   std::span<const double> label;
   std::span<const uint32_t> by_label, label_rank;
   std::span<const uint8_t> duration_p80;
+  double gain = 0, gain_exp = 0;  ///< sums, of LabelSums
   bool trained = true;  ///< has training rows
 };
 
@@ -128,7 +127,6 @@ struct Worker {
   RankedList ranked;          ///< of the user at hand
   std::vector<uint32_t> top;  ///< positions of the first, as many as the longest list has
   std::vector<uint8_t> relevant;
-  std::vector<double> gain_exp;
   std::vector<double> rounded;  ///< labels
   std::vector<uint32_t> row;    ///< of the catalogue
   // Expected, of what was met: by Candidates; by their number.

@@ -22,6 +22,7 @@ struct ValidationMetrics::State {
   struct Part {
     std::vector<int64_t> begin;  // [users with rows + 1] among the rows of this rank
     std::vector<LabelOrder> order;
+    size_t first_user = 0;  // of those with rows of this rank
   };
   std::vector<Part> parts;
   int64_t first_row = 0;  // of this rank among all
@@ -65,15 +66,17 @@ ValidationMetrics::ValidationMetrics(std::vector<std::vector<int64_t>> user_rows
   });
   std::vector<OrderedLabels> users;
   std::vector<uint32_t> keys(labels.size());
-  for (const State::Part& part : s.parts)
+  for (State::Part& part : s.parts) {
+    part.first_user = users.size();
     for (size_t k = 0; k < part.order.size(); ++k) {
       const LabelOrder& order = part.order[k];
       const auto begin = static_cast<size_t>(part.begin[k]);
       const auto own = std::span(keys).subspan(begin, order.row.size());
       std::ranges::transform(order.row, own.begin(),
                              [&](uint32_t row) { return order_key(s.label[begin + row]); });
-      users.push_back({.row = order.row, .key = own, .below = order.below});
+      users.push_back({.key = own, .below = order.below});
     }
+  }
   s.order.emplace(users, thresholds.size(), comm, pool);
 }
 
@@ -113,12 +116,15 @@ ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Commu
       sums[2] += errors.squared_cut;
       sums[3] += errors.absolute_cut;
       const LabelOrder& labels = part.order[k];
+      OrderBuffers& own_buffers = buffers[static_cast<size_t>(thread)];
+      const std::span<const uint32_t> keys =
+          score_keys(labels.row, score.subspan(begin, n), own_buffers);
+      s.order->take(part.first_user + k, keys);
       if (labels.below.empty() || labels.below[0] == 0 ||
           labels.below[0] == static_cast<int64_t>(n))
         continue;
-      OrderBuffers& own_buffers = buffers[static_cast<size_t>(thread)];
-      const PairOrder order = count_pair_order(
-          labels, order_scores(labels, score.subspan(begin, n), own_buffers), own_buffers);
+      const PairOrder order =
+          count_pair_order(labels, order_scores(keys, own_buffers), own_buffers);
       sums[4] += order.classes[0].auc() * static_cast<double>(n);
       sums[5] += static_cast<double>(n);
     }
@@ -126,7 +132,7 @@ ValidationResult ValidationMetrics::evaluate(std::span<const float> score, Commu
   std::array<double, kWidth> total{};
   const std::vector<double> all = gather_to_all<double>(own, comm);
   for (size_t i = 0; i < all.size(); ++i) total[i % kWidth] += all[i];
-  const PairOrder order = s.order->count(score, comm, pool);
+  const PairOrder order = s.order->count(comm, pool);
 
   const auto rows = static_cast<double>(s.rows);
   result.mse = total[0] / rows;
