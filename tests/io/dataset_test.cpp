@@ -1,18 +1,21 @@
 #include "io/dataset/dataset.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include "io/dataset/duration_p80.h"
 #include "io/dataset/hdf5_file.h"
 #include "io/dataset/label_ranks.h"
+#include "io/dataset/label_sums.h"
 #include "tests/io/small_source.h"
 
 namespace kt {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::DoubleEq;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -191,6 +194,19 @@ TEST(LabelRanks, AreCountsOfLowerLabels) {
         }
       }
     }
+  }
+}
+
+TEST(LabelSums, AreOfEachUsersPairsInTheirOrder) {
+  const std::vector<double> label{.1, .2, 7, -1, 3};
+  const std::vector<int64_t> offsets{0, 3, 3, 5};
+  for (const int threads : {1, 2}) {
+    ThreadPool pool(threads);
+    const LabelSums sums = sum_labels(offsets, label, pool);
+    EXPECT_THAT(sums.label, ElementsAre(.1 + .2 + 7, 0, 2));
+    EXPECT_THAT(sums.gain, ElementsAre(.1 + .2 + 5, 0, 3));
+    EXPECT_THAT(sums.gain_exp,
+                ElementsAre(DoubleEq(std::exp2(.1) - 1 + (std::exp2(.2) - 1) + 31), 0, 7));
   }
 }
 

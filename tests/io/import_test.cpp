@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/dataset/hdf5_file.h"
+#include "launch/base/math.h"
 #include "launch/base/random.h"
 #include "tests/io/small_source.h"
 
@@ -92,6 +93,10 @@ TEST_F(Import, KeepsRowsIdsAndCounts) {
   EXPECT_THAT(test.label, ElementsAre(.75, .25));
   EXPECT_THAT(test.by_label, ElementsAre(0, 0));
   EXPECT_THAT(test.label_rank, ElementsAre(1, 0));
+  EXPECT_THAT(test.duration_p80, ElementsAre(1, 0));  // above the lower label of two
+  EXPECT_THAT(test.label_sums.label, ElementsAre(.75, .25));
+  EXPECT_THAT(test.label_sums.gain, ElementsAre(.75, .25));
+  EXPECT_THAT(test.label_sums.gain_exp, ElementsAre(math::exp2(.75) - 1, math::exp2(.25) - 1));
   EXPECT_THAT(test.video_duration, ElementsAre(400, 400));
   const Hdf5File events = Hdf5File::open(options_.out / "test_events.h5");
   EXPECT_THAT(events.read<int32_t>("play_duration"), ElementsAre(300, 100));

@@ -184,15 +184,23 @@ TEST_P(Evaluate, TheReportIsTheSameOnAnyNumberOfRanksAndThreads) {
                          .item = {1, 1, 1, 2, 4, 5, 24},
                          .label = {1, 2, 3, 3, 2.5, 0, 3},
                          .video_duration = {9, 9, 9, 8, 8, 7, 1}};
-    // As a data set has it that was imported before there were ranks of labels.
+    // As a data set has it that was imported before there was what its labels alone decide.
     EXPECT_FALSE(pairs.by_label.empty());
+    EXPECT_FALSE(pairs.duration_p80.empty());
+    EXPECT_FALSE(pairs.label_sums.label.empty());
     const TestTable unranked{.users = pairs.users,
                              .offsets = pairs.offsets,
                              .item = pairs.item,
                              .label = pairs.label,
                              .video_duration = pairs.video_duration};
+    ThreadPool one(1), two(2);
+    EXPECT_EQ(
+        without_times(
+            Evaluator(whole, pairs, self, one).evaluate(*predictor(alone, self), "step 7").report),
+        without_times(Evaluator(whole, unranked, self, one)
+                          .evaluate(*predictor(alone, self), "step 7")
+                          .report));
     for (const TestTable* test : {&pairs, &unranked, &some}) {
-      ThreadPool one(1), two(2);
       const Evaluation expected =
           Evaluator(whole, *test, self, one).evaluate(*predictor(alone, self), "step 7");
       for (ThreadPool* pool : {&one, &two}) {
