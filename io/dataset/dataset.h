@@ -16,7 +16,8 @@
 ///                        `row` as in `Shard`; `play_duration`, `video_duration` (official layout);
 ///                        `timestamp`, `date` (where any row has one; NaN and 0 for those without)
 ///   test.h5              the small matrix, or the table given as `--test`: `users`, `offsets`, `item`, `label`,
-///                        `video_duration`, `by_label`, `label_rank`, `duration_p80` as in `TestTable`
+///                        `video_duration`, and what labels decide alone, as in `TestTable`: `by_label`, `label_rank`,
+///                        `duration_p80`; by user `label_sum`, `gain_sum`, `gain_exp_sum`
 ///   test_events.h5       the other optional columns of the same pairs
 ///   items.h5, users.h5, daily.h5, social.h5   side tables, those the source had (io/tables/side_tables.h)
 /// Users and items are known inside by dense indices 0..n-1 in ascending order of their id.
