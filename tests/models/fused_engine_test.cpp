@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "launch/base/flush_small.h"
@@ -179,6 +180,10 @@ struct Leaf {
     return id_batch(side, 0, std::ssize(ids[side == Side::kItem]));
   }
 
+  /// Of all users, then of all items.
+  std::array<std::vector<float>, 2> parts(const Engine& engine) const {
+    return {parts(engine, Side::kUser), parts(engine, Side::kItem)};
+  }
   std::vector<float> parts(const Engine& engine, Side side) const {
     const IdBatch batch = id_batch(side);
     std::vector<float> parts(batch.n * engine.part_width(side));
@@ -434,8 +439,7 @@ TEST_P(FusedEngine, APredictionHasTheBitsOfItsRowAlone) {
   for (const fused::Kernels* kernels : all_kernels()) {
     const auto engine = make_fused_engine(model, {}, form, *kernels);
     engine->set_dense(leaf.dense);
-    const std::vector<float> users = leaf.parts(*engine, Side::kUser),
-                             items = leaf.parts(*engine, Side::kItem);
+    const auto [users, items] = leaf.parts(*engine);
     std::vector<float> whole(kRows);
     engine->predict_rows(leaf.row_batch(users, items, 0, kRows), whole.data());
     for (const int64_t piece : kPieces) {
@@ -454,8 +458,7 @@ TEST_P(FusedEngine, GradientsDoNotKnowHowALeafIsCut) {
   const Leaf leaf(model);
   const auto engine = make_fused_engine(model, {}, form, best_simd_level());
   engine->set_dense(leaf.dense);
-  const std::vector<float> parts[2] = {leaf.parts(*engine, Side::kUser),
-                                       leaf.parts(*engine, Side::kItem)};
+  const auto parts = leaf.parts(*engine);
   struct Gradients {
     double loss = 0;
     std::vector<float> users, items, dense;
@@ -501,8 +504,7 @@ TEST_P(FusedEngine, GradientsOfDenseArraysAreAddedToWhatIsThere) {
   const Leaf leaf(model);
   const auto engine = make_fused_engine(model, {}, form, best_simd_level());
   engine->set_dense(leaf.dense);
-  const std::vector<float> users = leaf.parts(*engine, Side::kUser),
-                           items = leaf.parts(*engine, Side::kItem);
+  const auto [users, items] = leaf.parts(*engine);
   std::vector<float> user_rows(users.size()), item_rows(kRows * engine->part_width(Side::kItem));
   const auto twice = [&](std::vector<float> dense) {
     for (int k = 0; k < 2; ++k)
@@ -532,8 +534,7 @@ TEST_P(FusedEngine, NoIdsOverwriteTheirDenseGradientsWithZeros) {
   for (const fused::Kernels* kernels : all_kernels()) {
     const auto engine = make_fused_engine(model, {}, form, *kernels);
     engine->set_dense(leaf.dense);
-    const std::vector<float> users = leaf.parts(*engine, Side::kUser),
-                             items = leaf.parts(*engine, Side::kItem);
+    const auto [users, items] = leaf.parts(*engine);
     std::vector<float> user_rows(users.size()), item_rows(kRows * engine->part_width(Side::kItem));
     const auto of_rows_alone = [&](float before, bool adds) {
       std::vector<float> dense(leaf.dense.size(), before);
@@ -566,8 +567,7 @@ TEST_P(FusedEngine, AWeightThatIsNoNumberShowsInLossAndPredictions) {
       std::fill_n(table.begin() + 3 * cols, cols, std::nanf(""));
       const auto engine = make_fused_engine(model, {}, form, *kernels);
       engine->set_dense(leaf.dense);
-      const std::vector<float> users = leaf.parts(*engine, Side::kUser),
-                               items = leaf.parts(*engine, Side::kItem);
+      const auto [users, items] = leaf.parts(*engine);
       const RowBatch rows = leaf.row_batch(users, items, 0, kRows);
       std::vector<float> predictions(kRows);
       engine->predict_rows(rows, predictions.data());

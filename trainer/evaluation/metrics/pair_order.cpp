@@ -285,7 +285,7 @@ class RangeOf {
   alignas(32) Half last_;
 };
 
-/// The memory for other elements, whatever it holds; more of it where that is too little.
+/// The first n of the memory, whatever it holds; more of it where that is too little.
 std::span<uint32_t> view(HugeArray<uint32_t>& memory, size_t n) {
   if (memory.size() < n) memory = HugeArray<uint32_t>(n);
   return {memory.data(), n};
