@@ -143,23 +143,23 @@ void ValueOrder::sort(std::span<const double> values, std::span<uint32_t> places
 
 bool ValueOrder::place_by_ranks(std::span<const uint32_t> keys, uint32_t least,
                                 std::span<uint32_t> places, std::vector<EqualRun>& runs) {
-  counts_.assign(keys.size(), 0);
-  std::ranges::fill(places, UINT32_MAX);
+  ranks_.assign(keys.size(), {.met = 0, .place = UINT32_MAX});
   for (uint32_t i = 0; i < keys.size(); ++i) {
-    uint32_t& met = counts_[keys[i] - least];
-    const size_t place = size_t{keys[i] - least} + met++;
-    if (place >= places.size()) return false;
-    places[place] = i;
+    const size_t rank = keys[i] - least, at = rank + ranks_[rank].met++;
+    if (at >= places.size()) return false;
+    ranks_[at].place = i;
   }
-  if (std::ranges::count(places, UINT32_MAX) > 0) return false;
   runs.resize(keys.size() / 2 + 1);
-  size_t found = 0;
-  for (uint32_t place = 0; place < counts_.size(); ++place) {  // without branches, as below
-    runs[found] = {place, place + counts_[place]};
-    found += counts_[place] > 1;
+  size_t found = 0, free = 0;
+  for (uint32_t at = 0; at < ranks_.size(); ++at) {  // without branches, as below
+    places[at] = ranks_[at].place;
+    free += ranks_[at].place == UINT32_MAX;
+    runs[found] = {at, at + ranks_[at].met};
+    found += ranks_[at].met > 1;
   }
   runs.resize(found);
-  return true;
+  if (free > 0) runs.clear();
+  return free == 0;
 }
 
 void ValueOrder::sort_by_counts(std::span<const uint32_t> keys, uint32_t least, uint32_t most,

@@ -78,7 +78,14 @@ class ValueOrder {
   void sort_by_counts(std::span<const uint32_t> keys, uint32_t least, uint32_t most,
                       std::span<uint32_t> places, std::vector<EqualRun>& runs);
 
+  /// Side by side, since they lie anywhere.
+  struct Rank {
+    uint32_t met;    ///< keys of this rank so far
+    uint32_t place;  ///< of the key that comes here
+  };
+
   std::vector<uint32_t> counts_;
+  std::vector<Rank> ranks_;
   Places<uint32_t> few_;  // half the memory, where it suffices
   Places<uint64_t> many_;
 };

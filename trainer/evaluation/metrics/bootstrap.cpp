@@ -26,9 +26,11 @@ inline int poisson_weight(double u) {
     }
     return sums;
   }();
-  // The first three without branches, which nobody could predict.
-  int weight = (u >= kUpTo[0]) + (u >= kUpTo[1]) + (u >= kUpTo[2]);
-  while (weight > 2 && weight < std::ssize(kUpTo) && u >= kUpTo[static_cast<size_t>(weight)])
+  // The first without branches, which nobody could predict.
+  constexpr int kFirst = 5;
+  int weight = 0;
+  for (size_t k = 0; k < kFirst; ++k) weight += u >= kUpTo[k];
+  while (weight >= kFirst && weight < std::ssize(kUpTo) && u >= kUpTo[static_cast<size_t>(weight)])
     ++weight;
   return weight;
 }

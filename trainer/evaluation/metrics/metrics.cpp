@@ -241,8 +241,8 @@ struct TestMetrics::State {
   std::vector<size_t> row;     // [U] of a user among the rows of all ranks
   Context context;
   std::vector<Mean> means;
-  std::vector<UserFacts> facts;  // [own]
-  LabelRanks label_ranks;        // where the input has none
+  std::vector<UserFacts> facts;        // [own]
+  LabelRanks label_ranks;              // where the input has none
   std::vector<uint8_t> duration_p80;   // likewise
   HugeArray<uint16_t> facts_relevant;  // [own pairs] what facts borrow
   std::vector<double> chance;          // [Layout::size()] sums over users
@@ -274,7 +274,7 @@ struct TestMetrics::State {
   int64_t candidates(size_t u) const;
   std::span<const int32_t> candidates(size_t u, Range items, std::vector<int32_t>& buffer) const;
   void deal_users(World world);
-  void check_pairs(ThreadPool& pool) const;
+  void check_pairs(const User& of_user) const;
   std::vector<double> expected_coverage(Communicator& comm, ThreadPool& pool) const;
   void set_context();
   void count_untrained(Communicator& comm);
@@ -332,20 +332,17 @@ void TestMetrics::State::deal_users(World world) {
   }
 }
 
-void TestMetrics::State::check_pairs(ThreadPool& pool) const {
-  pool.parallel_for(std::ssize(own), [&](int64_t k, int) {
-    const User of_user = user(static_cast<size_t>(k));
-    // As wide as what is compared, so that the loops are vectorized.
-    int64_t not_finite = 0;
-    for (const double label : of_user.label)
-      not_finite += !(std::abs(label) <= std::numeric_limits<double>::max());
-    int32_t descending = 0;
-    const std::span<const int32_t> item = of_user.item;
-    for (size_t i = 1; i < item.size(); ++i) descending += item[i - 1] > item[i];
-    KT_CHECK(not_finite == 0);
-    KT_CHECK(descending == 0);
-    KT_CHECK(of_user.item.front() >= 0 && of_user.item.back() < std::ssize(input.item_rows));
-  });
+void TestMetrics::State::check_pairs(const User& of_user) const {
+  // As wide as what is compared, so that the loops are vectorized.
+  int64_t not_finite = 0;
+  for (const double label : of_user.label)
+    not_finite += !(std::abs(label) <= std::numeric_limits<double>::max());
+  int32_t descending = 0;
+  const std::span<const int32_t> item = of_user.item;
+  for (size_t i = 1; i < item.size(); ++i) descending += item[i - 1] > item[i];
+  KT_CHECK(not_finite == 0);
+  KT_CHECK(descending == 0);
+  KT_CHECK(of_user.item.front() >= 0 && of_user.item.back() < std::ssize(input.item_rows));
 }
 
 /// Expected share of the catalogue in random lists: item i is missed by a user of n candidates, i
@@ -359,14 +356,15 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
   const auto width = ks.size();
   const int64_t first = items * world.rank / world.size;
   const int64_t last = items * (world.rank + 1) / world.size;
-  constexpr size_t kLanes = 4;
-  const size_t stride = (width + kLanes - 1) / kLanes * kLanes;  // of an item
-  std::vector<double> missed(static_cast<size_t>(last - first) * stride, 1.0);
+  using Lanes [[gnu::vector_size(32)]] = double;
+  constexpr size_t kLanes = sizeof(Lanes) / sizeof(double);
+  const size_t vectors = (width + kLanes - 1) / kLanes;  // of an item
+  std::vector<Lanes> missed(static_cast<size_t>(last - first) * vectors, Lanes{1, 1, 1, 1});
   const int64_t tasks = std::min<int64_t>(pool.threads(), last - first);
   pool.parallel_for(tasks, [&](int64_t task, int) {
     const Range range{first + (last - first) * task / tasks,
                       first + (last - first) * (task + 1) / tasks};
-    std::vector<double> once(stride);
+    std::vector<Lanes> once(vectors);
     std::vector<int32_t> buffer;
     for (size_t u = 0; u < input.users.size(); ++u) {
       const int64_t n = candidates(u);
@@ -375,27 +373,28 @@ std::vector<double> TestMetrics::State::expected_coverage(Communicator& comm,
                static_cast<double>(n - repeat);
       };
       size_t lists = 0;  // shorter than the candidates
-      std::fill(once.begin(), once.end(), 1);
-      for (; lists < width && ks[lists] < n; ++lists) once[lists] = left(ks[lists], 0);
+      std::ranges::fill(once, Lanes{1, 1, 1, 1});
+      for (; lists < width && ks[lists] < n; ++lists)
+        once[lists / kLanes][lists % kLanes] = left(ks[lists], 0);
       int64_t repeat = 0;
       int32_t previous = -1;
       for (const int32_t item : candidates(u, range, buffer)) {
-        double* const of_item = missed.data() + static_cast<size_t>(item - first) * stride;
+        Lanes* const of_item = missed.data() + static_cast<size_t>(item - first) * vectors;
         if (item != previous) {
           repeat = 0;
-          for (size_t j = 0; j < stride; j += kLanes)
-            for (size_t lane = 0; lane < kLanes; ++lane) of_item[j + lane] *= once[j + lane];
+          for (size_t v = 0; v < vectors; ++v) of_item[v] *= once[v];
         } else {
           ++repeat;
-          for (size_t j = 0; j < lists; ++j) of_item[j] *= left(ks[j], repeat);
+          for (size_t j = 0; j < lists; ++j) of_item[j / kLanes][j % kLanes] *= left(ks[j], repeat);
         }
         previous = item;
       }
     }
   });
-  const std::vector<double> all = gather_to_all<double>(missed, comm);
+  const std::vector<double> all = gather_to_all<double>(
+      {reinterpret_cast<const double*>(missed.data()), missed.size() * kLanes}, comm);
   std::vector<double> sums(width, 0);
-  for (size_t i = 0; i < all.size(); i += stride)
+  for (size_t i = 0; i < all.size(); i += vectors * kLanes)
     for (size_t j = 0; j < width; ++j) sums[j] += 1 - all[i + j];
   for (double& sum : sums) sum /= static_cast<double>(items);
   return sums;
@@ -589,7 +588,6 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
     s.input.duration_p80 = s.duration_p80;
   }
   s.deal_users(comm.world());
-  s.check_pairs(pool);
   s.set_context();
   const size_t width = s.context.layout.size();
   std::vector<double> rows(s.own.size() * width, kAbsent);
@@ -600,6 +598,7 @@ TestMetrics::TestMetrics(const EvaluationInput& input, Communicator& comm, Threa
   pool.parallel_for(std::ssize(s.own), [&](int64_t task, int thread) {
     const auto k = static_cast<size_t>(task);
     const User user = s.user(k);
+    s.check_pairs(user);
     const auto first = static_cast<size_t>(s.begin[k]), n = user.label.size();
     Worker& worker = workers[static_cast<size_t>(thread)];
     const std::span<double> chance = std::span(rows).subspan(k * width, width);

@@ -1,7 +1,5 @@
 #include "trainer/evaluation/metrics/pair_order.h"
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -23,6 +21,9 @@ constexpr int kHalfBits = 4, kDigitBits = 2 * kHalfBits;
 constexpr size_t kHalves = size_t{1} << kHalfBits, kDigits = size_t{1} << kDigitBits;
 /// Of few numbers, 128 share a digit at most: a bit each.
 constexpr int kFewBits = kDigitBits + 7;
+
+/// Keys of a sample, of each range that it parts.
+constexpr size_t kSampled = 32;
 
 /// Elements ahead of which a cache line is fetched that one of many sequences will be written to.
 constexpr size_t kPrefetched = 16;
@@ -234,61 +235,63 @@ class RangeCounts {
   std::vector<int64_t> before_;
 };
 
-/// The first key of each range but the first, of ranges that hold about as many of all ranks' keys each; then the
-/// largest integer, which no key is. Shapes: key_of(i) key i < n of this rank's, called for some, ascending; result
-/// [ranges]. Collective: all ranks.
-template <class Key, class KeyOf>
-std::vector<Key> ends_of_ranges(size_t ranges, size_t n, Communicator& comm, KeyOf&& key_of) {
+/// About so many of all ranks' keys, ascending; the same on all ranks. Shapes: key_of(i) key i < n of this rank's, called
+/// for some, ascending. Collective: all ranks.
+template <class KeyOf>
+std::vector<uint64_t> sample_keys(size_t count, size_t n, Communicator& comm, KeyOf&& key_of) {
   auto total = static_cast<int64_t>(n);
   comm.all_reduce(std::span(&total, 1), Reduction::kSum);
-  const size_t stride = static_cast<size_t>(total) / (32 * ranges) + 1;
+  const size_t stride = static_cast<size_t>(total) / count + 1;
   std::vector<uint64_t> own;
   for (size_t i = 0; i < n; i += stride) own.push_back(key_of(i));
   std::vector<uint64_t> sample = gather_to_all<uint64_t>(own, comm);
-  std::sort(sample.begin(), sample.end());
-  std::vector<Key> ends(ranges, std::numeric_limits<Key>::max());
-  for (size_t r = 1; r < ranges && !sample.empty(); ++r)
-    ends[r - 1] = static_cast<Key>(sample[sample.size() * r / ranges]);
-  return ends;
+  std::ranges::sort(sample);
+  return sample;
 }
 
-/// Which of kDigits ranges a key is in.
+/// Which of kDigits ranges a key is in, to the nearest cell of a table over the keys' whole width: where ranges end
+/// exactly does not matter, but that they ascend.
 class RangeOf {
  public:
-  /// Shapes: ends [kDigits].
-  explicit RangeOf(std::span<const uint32_t> ends) {
-    for (size_t d = 0; d < kDigits; ++d) ends_[d / kHalves][d % kHalves] = signed_of(ends[d]);
-    for (size_t high = 0; high < kHalves; ++high) last_[high] = ends_[high].back();
+  /// Shapes: sample of the keys, ascending.
+  explicit RangeOf(std::span<const uint64_t> sample)
+      : range_(size_t{1} << kCellBits, uint8_t{kDigits - 1}) {
+    if (sample.empty()) return;
+    least_ = static_cast<uint32_t>(sample.front());
+    width_ = static_cast<uint32_t>(sample.back()) - least_;
+    shift_ = std::max(0, static_cast<int>(std::bit_width(width_)) - kCellBits);
+    size_t cell = 0;
+    for (size_t d = 0; d + 1 < kDigits; ++d)
+      for (const auto end = static_cast<uint32_t>(sample[sample.size() * (d + 1) / kDigits]);
+           cell < cell_of(end); ++cell)
+        range_[cell] = static_cast<uint8_t>(d);
   }
-  size_t operator()(uint32_t key) const {
-    const __m256i lanes = _mm256_set1_epi32(signed_of(key));
-    const size_t high = up_to(last_, lanes);
-    return kHalves * high + up_to(ends_[high], lanes);
-  }
+  uint8_t operator()(uint32_t key) const { return range_[cell_of(key)]; }
 
  private:
-  using Half = std::array<int32_t, kHalves>;
+  static constexpr int kCellBits = 18;
 
-  /// In the same order, as lanes are compared.
-  static int32_t signed_of(uint32_t key) { return static_cast<int32_t>(key ^ 0x80000000u); }
-  /// All are compared, since nobody could predict the next one.
-  static size_t up_to(const Half& ends, __m256i key) {
-    const auto above = [&](size_t first) {
-      const auto* lanes = reinterpret_cast<const __m256i*>(ends.data() + first);
-      return static_cast<uint32_t>(_mm256_movemask_ps(
-          _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_load_si256(lanes), key))));
-    };
-    return kHalves - static_cast<size_t>(std::popcount(above(0) | above(8) << 8));
+  size_t cell_of(uint32_t key) const {
+    return std::min(std::max(key, least_) - least_, width_) >> shift_;
   }
 
-  alignas(32) std::array<Half, kHalves> ends_;
-  alignas(32) Half last_;
+  uint32_t least_ = 0, width_ = 0;
+  int shift_ = 0;
+  std::vector<uint8_t> range_;  // [cells]
 };
 
 /// The first n of the memory, whatever it holds; more of it where that is too little.
 std::span<uint32_t> view(HugeArray<uint32_t>& memory, size_t n) {
   if (memory.size() < n) memory = HugeArray<uint32_t>(n);
   return {memory.data(), n};
+}
+
+/// Some of what arrived, together. Shapes: parts [.], the first of each and how many.
+void collect(std::span<const std::array<int64_t, 2>> parts, std::span<const uint32_t> arrived,
+             std::vector<uint32_t>& to) {
+  to.clear();
+  for (const auto [first, size] : parts)
+    to.insert(to.end(), arrived.begin() + first, arrived.begin() + first + size);
 }
 
 /// The place from `i` on of the first key that is `end` or more. Shapes: keys ascending.
@@ -425,11 +428,14 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, size_t threshold
   const auto ranks = static_cast<size_t>(world.size);
   const size_t pieces = kPiecesPerRank * ranks;
   auto sampled = labels.begin();
-  const auto ends =
-      ends_of_ranges<uint64_t>(pieces, rows, comm, [&, first = size_t{0}](size_t i) mutable {
+  const std::vector<uint64_t> sample =
+      sample_keys(kSampled * pieces, rows, comm, [&, first = size_t{0}](size_t i) mutable {
         for (; i - first >= sampled->key.size(); ++sampled) first += sampled->key.size();
-        return uint64_t{sampled->key[i - first]};
+        return sampled->key[i - first];
       });
+  std::vector<uint64_t> ends(pieces, UINT64_MAX);  // the first key of each piece but the first
+  for (size_t p = 1; p < pieces && !sample.empty(); ++p)
+    ends[p - 1] = sample[sample.size() * p / pieces];
   std::vector<int64_t> least(thresholds, int64_t{UINT32_MAX} + 1);  // key from each threshold on
   for (const OrderedLabels& part : labels)
     for (size_t t = 0; t < part.below.size(); ++t)
@@ -478,14 +484,12 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, size_t threshold
   arrived_ = HugeArray<uint32_t>(most + most / 16);
   comm.all_to_all(sent_.data(), send_counts_, arrived_.data(), receive_counts_, DataType::kInt32);
 
-  // Where each rank's part of each piece arrived.
   pieces_.resize(kPiecesPerRank);
-  std::vector<std::array<int64_t, 2>> parts(kPiecesPerRank * ranks);  // [pieces of the rank, ranks]
   int64_t arrival = 0;
   for (size_t from = 0; from < ranks; ++from)
     for (size_t p = 0; p < kPiecesPerRank; ++p) {
       const int64_t size = own_counts[from * kPiecesPerRank + p];
-      parts[p * ranks + from] = {arrival, arrival + size};
+      pieces_[p].arrival.push_back({arrival, size});
       arrival += size;
     }
   row_ = HugeArray<uint32_t>(static_cast<size_t>(received));
@@ -493,27 +497,16 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, size_t threshold
   int64_t begin = 0;
   for (size_t p = 0; p < kPiecesPerRank; ++p) {
     pieces_[p].begin = begin;
-    int64_t size = 0;
-    for (size_t from = 0; from < ranks; ++from) size += own_counts[from * kPiecesPerRank + p];
-    row_of[p] = std::span(row_).subspan(static_cast<size_t>(begin), static_cast<size_t>(size));
-    begin += size;
+    for (const auto [_, size] : pieces_[p].arrival) begin += size;
+    row_of[p] = std::span(row_).subspan(static_cast<size_t>(pieces_[p].begin),
+                                        static_cast<size_t>(begin - pieces_[p].begin));
   }
   std::vector<OrderBuffers> buffers(static_cast<size_t>(pool.threads()));
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int thread) {
     const auto at = static_cast<size_t>(p);
     OrderBuffers& own = buffers[static_cast<size_t>(thread)];
-    own.labels.clear();
-    std::vector<uint32_t>& place = own.keys;
-    place.resize(row_of[at].size());
-    auto next_place = place.begin();
-    for (size_t from = 0; from < ranks; ++from) {
-      const auto [first, last] = parts[at * ranks + from];
-      own.labels.insert(own.labels.end(), arrived_.begin() + first, arrived_.begin() + last);
-      std::iota(next_place, next_place + (last - first), static_cast<uint32_t>(first));
-      next_place += last - first;
-    }
+    collect(pieces_[at].arrival, arrived_, own.labels);
     pieces_[at].order = sorted_order<uint32_t, int64_t>(own.labels, least, row_of[at], own);
-    for (uint32_t& one : row_of[at]) one = place[one];
   });
 
   // Equal labels are of one piece, so runs never go on in another.
@@ -545,21 +538,22 @@ PairOrder GlobalOrder::count(Communicator& comm, ThreadPool& pool) {
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int thread) {
     const Piece& piece = pieces_[static_cast<size_t>(p)];
     const std::span<uint32_t> own = part(keys, piece);
-    for (size_t i = 0; i < own.size(); ++i) own[i] = arrived[piece.order.row[i]];
-    inside_runs[static_cast<size_t>(p)] =
-        count_inside_runs(piece.order, own, buffers[static_cast<size_t>(thread)]);
+    OrderBuffers& own_buffers = buffers[static_cast<size_t>(thread)];
+    collect(piece.arrival, arrived, own_buffers.scores);
+    for (size_t i = 0; i < own.size(); ++i) own[i] = own_buffers.scores[piece.order.row[i]];
+    inside_runs[static_cast<size_t>(p)] = count_inside_runs(piece.order, own, own_buffers);
   });
 
   // All pieces of all ranks are one sequence, distributed over score ranges.
   const RangeOf find(
-      ends_of_ranges<uint32_t>(kDigits, keys.size(), comm, [&](size_t i) { return keys[i]; }));
+      sample_keys(kSampled * kDigits, keys.size(), comm, [&](size_t i) { return keys[i]; }));
   const HugeArray<uint8_t> range_of(keys.size());
   std::vector<RangeCounts> counts(kPiecesPerRank, RangeCounts(below_.size()));
   pool.parallel_for(kPiecesPerRank, [&](int64_t p, int) {
     const Piece& piece = pieces_[static_cast<size_t>(p)];
     const std::span<const uint32_t> own = part(keys, piece);
     uint8_t* const to = range_of.data() + piece.begin;
-    for (size_t i = 0; i < own.size(); ++i) to[i] = static_cast<uint8_t>(find(own[i]));
+    for (size_t i = 0; i < own.size(); ++i) to[i] = find(own[i]);
     counts[static_cast<size_t>(p)].count({to, own.size()}, piece.order.below);
   });
   RangeCounts own_counts(below_.size());

@@ -106,13 +106,15 @@ class GlobalOrder {
   /// A range of labels, the task of one thread.
   struct Piece {
     int64_t begin = 0;  // in the label order of this rank
-    LabelOrder order;   // of places among the rows that arrive from all ranks
+    std::vector<std::array<int64_t, 2>>
+        arrival;       // [ranks] where the rows of each arrive, and how many
+    LabelOrder order;  // of these, one rank after the other
   };
 
   /// Rows of this rank.
   struct Part {
     std::vector<uint32_t> begin;  // [pieces + 1] by ascending label
-    std::vector<uint32_t> to;  // [pieces] where the rows of a piece go among those that are sent
+    std::vector<uint32_t> to;     // [pieces] where the rows of a piece go among those that are sent
   };
 
   std::vector<Part> parts_;

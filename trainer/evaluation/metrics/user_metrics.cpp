@@ -229,8 +229,8 @@ struct Catalogue {
   std::vector<uint8_t> has_pair;
   std::vector<uint32_t> row;
   std::vector<uint16_t> relevant;
-  UserFacts facts;  // of these
-  double gain = 0;  // of all
+  UserFacts facts;      // of these
+  double gain = 0;      // of all
   double gain_exp = 0;  // likewise
 
   User user() const {
@@ -359,8 +359,9 @@ void user_values(const Context& context, const User& user, const UserFacts& fact
                  std::span<const float> score, Worker& worker, std::span<double> values) {
   const Layout& layout = context.layout;
   const size_t n = user.label.size();
+  worker.prediction.assign(score.begin(), score.end());
   Errors model;
-  for (size_t i = 0; i < n; ++i) model.add(user.label[i], static_cast<double>(score[i]));
+  for (size_t i = 0; i < n; ++i) model.add(user.label[i], worker.prediction[i]);
   write_errors(model, values.subspan(layout.errors()));
   values[layout.mae()] = model.absolute / static_cast<double>(n);
   untrained_errors(

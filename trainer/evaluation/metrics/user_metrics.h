@@ -87,7 +87,7 @@ struct User {
   std::span<const uint32_t> by_label, label_rank;
   std::span<const uint8_t> duration_p80;
   double gain = 0, gain_exp = 0;  ///< sums, of LabelSums
-  bool trained = true;  ///< has training rows
+  bool trained = true;            ///< has training rows
 };
 
 /// What all users share.
@@ -127,12 +127,14 @@ struct Worker {
   RankedList ranked;          ///< of the user at hand
   std::vector<uint32_t> top;  ///< positions of the first, as many as the longest list has
   std::vector<uint8_t> relevant;
+  std::vector<double>
+      prediction;  ///< scores as wide as labels, so that the loop over both is vectorized
   std::vector<double> rounded;  ///< labels
   std::vector<uint32_t> row;    ///< of the catalogue
   // Expected, of what was met: by Candidates; by their number.
   std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;
   std::map<int64_t, double> jaccard;
-  std::vector<std::vector<uint8_t>> listed;                       ///< [ks][I]
+  std::vector<std::vector<uint8_t>> listed;  ///< [ks][I]
 };
 
 /// Writes what a user counts for, in this and in the next functions; the rest of a row stays as it is.
