@@ -11,8 +11,7 @@ namespace kt {
 
 /// Upper cut of the label graded5; the lower one is 0.
 inline constexpr double kRatioCut = 5;
-/// Without branches, which nobody could predict.
-inline double cut_ratio(double value) { return std::min(std::max(value, 0.0), kRatioCut); }
+inline double cut_ratio(double value) { return std::clamp(value, 0.0, kRatioCut); }
 
 /// Sums over each user's pairs, in their order. Shapes: [users].
 struct LabelSums {

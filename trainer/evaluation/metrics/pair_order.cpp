@@ -4,7 +4,6 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <limits>
 #include <numeric>
 
 #include "launch/base/errors.h"
@@ -249,6 +248,15 @@ std::vector<uint64_t> sample_keys(size_t count, size_t n, Communicator& comm, Ke
   return sample;
 }
 
+/// The first key of each range but the first, of ranges that hold about as many keys each; then the largest integer, which no
+/// key is. Shapes: sample of the keys, ascending; result [ranges].
+std::vector<uint64_t> ends_of_ranges(std::span<const uint64_t> sample, size_t ranges) {
+  std::vector<uint64_t> ends(ranges, UINT64_MAX);
+  for (size_t r = 1; r < ranges && !sample.empty(); ++r)
+    ends[r - 1] = sample[sample.size() * r / ranges];
+  return ends;
+}
+
 /// Which of kDigits ranges a key is in, to the nearest cell of a table over the keys' whole width: where ranges end
 /// exactly does not matter, but that they ascend.
 class RangeOf {
@@ -260,10 +268,10 @@ class RangeOf {
     least_ = static_cast<uint32_t>(sample.front());
     width_ = static_cast<uint32_t>(sample.back()) - least_;
     shift_ = std::max(0, static_cast<int>(std::bit_width(width_)) - kCellBits);
+    const std::vector<uint64_t> ends = ends_of_ranges(sample, kDigits);
     size_t cell = 0;
     for (size_t d = 0; d + 1 < kDigits; ++d)
-      for (const auto end = static_cast<uint32_t>(sample[sample.size() * (d + 1) / kDigits]);
-           cell < cell_of(end); ++cell)
+      for (const size_t end = cell_of(static_cast<uint32_t>(ends[d])); cell < end; ++cell)
         range_[cell] = static_cast<uint8_t>(d);
   }
   uint8_t operator()(uint32_t key) const { return range_[cell_of(key)]; }
@@ -433,9 +441,7 @@ GlobalOrder::GlobalOrder(std::span<const OrderedLabels> labels, size_t threshold
         for (; i - first >= sampled->key.size(); ++sampled) first += sampled->key.size();
         return sampled->key[i - first];
       });
-  std::vector<uint64_t> ends(pieces, UINT64_MAX);  // the first key of each piece but the first
-  for (size_t p = 1; p < pieces && !sample.empty(); ++p)
-    ends[p - 1] = sample[sample.size() * p / pieces];
+  const std::vector<uint64_t> ends = ends_of_ranges(sample, pieces);
   std::vector<int64_t> least(thresholds, int64_t{UINT32_MAX} + 1);  // key from each threshold on
   for (const OrderedLabels& part : labels)
     for (size_t t = 0; t < part.below.size(); ++t)

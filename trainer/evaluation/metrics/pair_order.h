@@ -106,8 +106,8 @@ class GlobalOrder {
   /// A range of labels, the task of one thread.
   struct Piece {
     int64_t begin = 0;  // in the label order of this rank
-    std::vector<std::array<int64_t, 2>>
-        arrival;       // [ranks] where the rows of each arrive, and how many
+    /// [ranks] where the rows of each arrive, and how many.
+    std::vector<std::array<int64_t, 2>> arrival;
     LabelOrder order;  // of these, one rank after the other
   };
 

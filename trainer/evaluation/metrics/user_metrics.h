@@ -127,10 +127,9 @@ struct Worker {
   RankedList ranked;          ///< of the user at hand
   std::vector<uint32_t> top;  ///< positions of the first, as many as the longest list has
   std::vector<uint8_t> relevant;
-  std::vector<double>
-      prediction;  ///< scores as wide as labels, so that the loop over both is vectorized
-  std::vector<double> rounded;  ///< labels
-  std::vector<uint32_t> row;    ///< of the catalogue
+  std::vector<double> prediction;  ///< scores, as wide as labels for the loop over both
+  std::vector<double> rounded;     ///< labels
+  std::vector<uint32_t> row;       ///< of the catalogue
   // Expected, of what was met: by Candidates; by their number.
   std::map<std::pair<int64_t, int64_t>, double> reciprocal_rank;
   std::map<int64_t, double> jaccard;
